@@ -1,0 +1,1 @@
+"""Clotline: a two-stage detector of pulmonary embolism on CT pulmonary angiography."""
