@@ -46,3 +46,5 @@ COLUMNS = (
     "central_pe",
     "indeterminate",
 )
+
+SPLITS = ("train", "valid", "test")

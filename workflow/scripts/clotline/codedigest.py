@@ -1,0 +1,69 @@
+"""A digest of the code that a job's result depends on.
+
+Snakemake's own code trigger sees neither imported modules nor the difference between a comment and
+a change. Here the digest covers the syntax trees of a script and of every module of this package
+that it imports, transitively, without comments, docstrings and layout.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parent.name
+
+#: Modules that carry a job (logs, progress, messages, files) but cannot change what it computes.
+PLUMBING = frozenset(
+    f"{PACKAGE}.{name}" for name in ("codedigest", "errors", "files", "job", "progress")
+)
+
+
+@cache
+def code_digest(script: str) -> str:
+    """SHA-256 (16 hex digits) of ``workflow/scripts/<script>`` and the modules it imports."""
+    modules: dict[Path, str] = {}
+    _collect(SCRIPTS / script, modules)
+    parts = [f"{path.relative_to(SCRIPTS)}\n{tree}" for path, tree in sorted(modules.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _collect(path: Path, modules: dict[Path, str]) -> None:
+    if path in modules:
+        return
+    tree = ast.parse(path.read_bytes(), filename=str(path))
+    modules[path] = ""  # marks it as visited: imports can form a circle
+    for name in _imported(tree):
+        if name not in PLUMBING and (found := _find(name)):
+            _collect(found, modules)
+    _strip_docstrings(tree)
+    modules[path] = ast.dump(tree)
+
+
+def _imported(tree: ast.AST):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            # `from clotline import training` names a module, not an attribute
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _find(name: str) -> Path | None:
+    if name != PACKAGE and not name.startswith(PACKAGE + "."):
+        return None
+    base = SCRIPTS.joinpath(*name.split("."))
+    return next((p for p in (base / "__init__.py", base.with_suffix(".py")) if p.is_file()), None)
+
+
+def _strip_docstrings(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+            and isinstance(node.body[0].value, ast.Constant)
+            and isinstance(node.body[0].value.value, str)
+        ):
+            node.body = node.body[1:]

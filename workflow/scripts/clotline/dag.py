@@ -1,0 +1,80 @@
+"""What the Snakefile asks while it is parsed: the configuration, the shards, digests, targets.
+
+Every job parses the Snakefile again, so nothing here imports more than it must.
+"""
+
+import json
+from pathlib import Path
+
+from clotline.codedigest import code_digest
+from clotline.config import canonical, check_data_paths, load_config
+from clotline.errors import ClotlineError
+from clotline.files import atomic
+
+#: Small files that only speed up parsing or resume a killed job; safe to delete.
+STATE_FOLDER = Path(".clotline")
+
+
+class Workflow:
+    """One configuration with the shards that follow from its labels file.
+
+    Attributes:
+        config: the complete configuration.
+        shards: name to description, as of `clotline.plan.describe_shards`.
+    """
+
+    def __init__(self, user_config: dict):
+        self.config = load_config(user_config)
+        check_data_paths(self.config)
+        self.shards = {shard["name"]: shard for shard in self._describe_shards()}
+
+    def section(self, *keys: str) -> str:
+        """The configuration's value at ``keys`` as canonical JSON, for a rule's ``params``."""
+        value = self.config
+        for key in keys:
+            value = value[key]
+        return canonical(value)
+
+    def _describe_shards(self) -> list[dict]:
+        """The shards, from a small cache where the labels file has not changed.
+
+        Reading 1.8 million rows for every job would cost seconds and half a gigabyte.
+        """
+        labels = Path(self.config["data"]["labels"])
+        made = self.config["phantom"] is not None and not labels.exists()
+        if made:
+            source = [self.config["phantom"], code_digest("phantom.py")]
+        else:
+            status = labels.stat()
+            source = [str(labels), status.st_size, status.st_mtime_ns]
+        data = self.config["data"]
+        key = [source, data["split"], data["slices_per_shard"], code_digest("plan.py")]
+        key = canonical(key)
+        cache = STATE_FOLDER / "plan.json"
+        try:
+            cached = json.loads(cache.read_text())
+            if cached["key"] == key:
+                return cached["shards"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # no cache, or another version's
+        shards = self._read_shards(made)
+        with atomic(cache) as temporary:
+            temporary.write_text(json.dumps({"key": key, "shards": shards}))
+        return shards
+
+    def _read_shards(self, made: bool) -> list[dict]:
+        from clotline import labels_file, plan
+
+        if made:
+            from clotline import phantom
+
+            labels = phantom.labels_table(phantom.draw_cohort(self.config["phantom"]))
+        else:
+            column = self.config["data"]["split"]["column"]
+            labels = labels_file.read_labels(self.config["data"]["labels"], column)
+        studies = plan.make_plan(labels, self.config["data"])
+        plan.check_plan(studies)
+        return plan.describe_shards(labels, studies)
+
+
+__all__ = ["STATE_FOLDER", "ClotlineError", "Workflow", "canonical", "code_digest"]

@@ -1,0 +1,131 @@
+"""Reads a labels CSV, and says by line number what is wrong with it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from clotline.errors import ClotlineError
+from clotline.labels import COLUMNS, IMAGE_LABEL, SOP_UID, SPLITS, STUDY_UID, UIDS
+
+#: UIDs become folder and file names, so nothing that could leave the data folder is allowed.
+UID_PATTERN = r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,62}[0-9A-Za-z])?"
+
+LABELS = COLUMNS[len(UIDS) :]
+
+
+def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFrame:
+    """The labels file as a table, checked.
+
+    Args:
+        path: CSV file, plain or gzipped, with the 17 columns of `clotline.labels.COLUMNS`.
+        split_column: further column that holds train, valid or test.
+
+    Returns:
+        One row a slice in the file's order; UIDs as text, labels as int8.
+
+    Raises:
+        ClotlineError: no file, no rows, a missing column, a bad value, a doubled slice, or rows of
+            one study that contradict each other; with the line numbers.
+    """
+    path = Path(path)
+    columns = [*COLUMNS, *([split_column] if split_column else [])]
+    try:
+        labels = _read_csv(path, columns, {name: pa.int8() for name in LABELS})
+    except FileNotFoundError:
+        raise ClotlineError(f"there is no labels file {path}: set data.labels") from None
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise ClotlineError(_explain_unreadable(path, columns, error)) from None
+    return check_labels(labels, path, split_column)
+
+
+def _read_csv(path: Path, columns: list[str], types: dict) -> pd.DataFrame:
+    options = pyarrow.csv.ConvertOptions(
+        include_columns=columns,
+        # 12 hexadecimal digits can look like a number
+        column_types={name: pa.string() for name in columns} | types,
+        strings_can_be_null=False,
+    )
+    return pyarrow.csv.read_csv(path, convert_options=options).to_pandas()
+
+
+def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str:
+    """Why ``path`` could not be read; found by a second, slower look at it."""
+    try:
+        # header only: the first line tells about columns whatever follows
+        header = pyarrow.csv.open_csv(path).schema.names
+    except pa.ArrowInvalid as again:
+        return f"the labels file {path} is not a CSV with a header line: {again}"
+    missing = [name for name in columns if name not in header]
+    if missing:
+        return (
+            f"the labels file {path} lacks the column {', '.join(missing)}; "
+            f"it has {', '.join(header)}"
+        )
+    try:
+        text = _read_csv(path, columns, {})
+    except pa.ArrowInvalid as again:
+        return f"the labels file {path} is damaged: {again}"
+    for name in LABELS:
+        bad = ~text[name].isin(["0", "1"])
+        if bad.any():
+            return _at_lines(path, bad, f"{name} is {text[name][bad].iloc[0]!r}; it must be 0 or 1")
+    return f"the labels file {path} cannot be read: {error}"
+
+
+def _at_lines(path: Path, bad: pd.Series, message: str) -> str:
+    """``message`` with the line numbers (the header is line 1) of the rows in question."""
+    lines = np.flatnonzero(bad.to_numpy()) + 2
+    more = f" and {len(lines) - 5:,} more" if len(lines) > 5 else ""
+    return f"{path}, line {', '.join(map(str, lines[:5]))}{more}: {message}"
+
+
+def check_labels(
+    labels: pd.DataFrame, path: str | Path, split_column: str | None = None
+) -> pd.DataFrame:
+    """``labels`` itself, after the checks that `read_labels` promises; ``path`` is for messages."""
+    path = Path(path)
+    if labels.empty:
+        raise ClotlineError(f"the labels file {path} has no rows")
+    for name in UIDS:
+        bad = ~labels[name].str.fullmatch(UID_PATTERN).astype(bool) | labels[name].str.contains(
+            "..", regex=False
+        )
+        if bad.any():
+            raise ClotlineError(
+                _at_lines(path, bad, f"{name} {labels[name][bad].iloc[0]!r} is no usable UID")
+            )
+    for name in LABELS:
+        bad = ~labels[name].isin([0, 1])
+        if bad.any():
+            raise ClotlineError(
+                _at_lines(path, bad, f"{name} is {labels[name][bad].iloc[0]}; it must be 0 or 1")
+            )
+    doubled = labels.duplicated(list(UIDS))
+    if doubled.any():
+        raise ClotlineError(
+            _at_lines(path, doubled, f"{SOP_UID} {labels[SOP_UID][doubled].iloc[0]} stands twice")
+        )
+    constant = [name for name in LABELS if name != IMAGE_LABEL]
+    constant += [split_column] if split_column else []
+    # Each row against the first row of its study: no group-by of 1.8 million rows by text.
+    code, _ = pd.factorize(labels[STUDY_UID])
+    _, first = np.unique(code, return_index=True)
+    for name in constant:
+        column = labels[name].to_numpy()
+        bad = pd.Series(column != column[first][code])
+        if bad.any():
+            study = labels[STUDY_UID][bad.to_numpy()].iloc[0]
+            raise ClotlineError(
+                _at_lines(path, bad, f"{name} contradicts earlier rows of study {study}")
+            )
+    if split_column:
+        bad = ~labels[split_column].isin(SPLITS)
+        if bad.any():
+            value = labels[split_column][bad].iloc[0]
+            raise ClotlineError(
+                _at_lines(path, bad, f"{split_column} is {value!r}; it must be {', '.join(SPLITS)}")
+            )
+    return labels
