@@ -33,21 +33,25 @@ def _collect(path: Path, modules: dict[Path, str]) -> None:
         return
     tree = ast.parse(path.read_bytes(), filename=str(path))
     modules[path] = ""  # marks it as visited: imports can form a circle
-    for name in _imported(tree):
+    package = ".".join(path.parent.relative_to(SCRIPTS).parts)
+    for name in _imported(tree, package):
         if name not in PLUMBING and (found := _find(name)):
             _collect(found, modules)
     _strip_docstrings(tree)
     modules[path] = ast.dump(tree)
 
 
-def _imported(tree: ast.AST):
+def _imported(tree: ast.AST, package: str):
+    """Absolute names of what ``tree``, a module in ``package``, imports anywhere."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
+            yield base
             # `from clotline import training` names a module, not an attribute
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def _find(name: str) -> Path | None:

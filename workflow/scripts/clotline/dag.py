@@ -8,12 +8,7 @@ from pathlib import Path
 
 from clotline.codedigest import code_digest
 from clotline.config import canonical, check_data_paths, load_config
-from clotline.errors import ClotlineError
-from clotline.files import atomic
-
-#: Small files that only speed up parsing or resume a killed job; safe to delete.
-STATE_FOLDER = Path(".clotline")
-
+from clotline.files import STATE_FOLDER, atomic
 
 class Workflow:
     """One configuration with the shards that follow from its labels file.
@@ -75,6 +70,3 @@ class Workflow:
         studies = plan.make_plan(labels, self.config["data"])
         plan.check_plan(studies)
         return plan.describe_shards(labels, studies)
-
-
-__all__ = ["STATE_FOLDER", "ClotlineError", "Workflow", "canonical", "code_digest"]

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+#: Small files that only speed up parsing or resume a killed job; safe to delete.
+STATE_FOLDER = Path(".clotline")
+
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:

@@ -7,33 +7,50 @@ from collections.abc import Iterable, Iterator
 log = logging.getLogger("clotline")
 
 
-def progress(
-    items: Iterable, total: int, what: str, unit: str, every_s: float = 10, step=lambda item: 1
-) -> Iterator:
-    """Yields ``items`` and logs how far it is at most every ``every_s`` seconds.
+class Meter:
+    """Logs how far something is, at most every few seconds."""
+
+    def __init__(self, what: str, unit: str, every_s: float = 10):
+        """Starts the clock.
+
+        Args:
+            what: what is being done, such as ``decoding``.
+            unit: what is counted, in the plural, such as ``slices``.
+            every_s: seconds between two lines.
+        """
+        self._what, self._unit, self._every_s = what, unit, every_s
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Reports ``done`` of ``total`` units."""
+        now = time.monotonic()
+        if now - self._last < self._every_s or not 0 < done < total:
+            return
+        self._last = now
+        rate = done / (now - self._start)
+        log.info(
+            "%s: %s of %s %s (%.0f%%), %.3g/s, %s left",
+            self._what, f"{done:,}", f"{total:,}", self._unit, 100 * done / total, rate,
+            clock((total - done) / rate),
+        )  # fmt: skip
+
+
+def progress(items: Iterable, total: int, what: str, unit: str, step=lambda item: 1) -> Iterator:
+    """Yields ``items`` and reports each to a `Meter`.
 
     Args:
         items: what to loop over.
         total: number of units in all.
-        what: what is being done, such as ``shard-000``.
-        unit: what is counted, in the plural, such as ``slices``.
-        every_s: seconds between two lines.
+        what: as for `Meter`.
+        unit: as for `Meter`.
         step: number of units in one item.
     """
-    start = last = time.monotonic()
+    meter = Meter(what, unit)
     done = 0
     for item in items:
         yield item
         done += step(item)
-        now = time.monotonic()
-        if now - last >= every_s and done < total:
-            last = now
-            rate = done / (now - start)
-            left = (total - done) / rate if rate else 0
-            log.info(
-                "%s: %s of %s %s (%.0f%%), %.0f/s, %s left",
-                what, f"{done:,}", f"{total:,}", unit, 100 * done / total, rate, clock(left),
-            )  # fmt: skip
+        meter(done, total)
 
 
 def clock(seconds: float) -> str:

@@ -23,6 +23,7 @@ here but in slices.parquet: dividing the studies anew must not decode them anew.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ FORMAT, VERSION = "clotline-shard", 1
 POSITION = "position_mm"
 
 #: Row-aligned columns beside the pixels, with their dtypes.
-ROW_COLUMNS = {uid: "S64" for uid in UIDS} | {POSITION: "f8", IMAGE_LABEL: "i1"}
+ROW_COLUMNS = dict.fromkeys(UIDS, "S64") | {POSITION: "f8", IMAGE_LABEL: "i1"}
 STUDY_COLUMNS = {STUDY_UID: "S64", "first_row": "i8", "count": "i8"} | dict.fromkeys(
     STUDY_LABELS, "i1"
 )
@@ -230,17 +231,11 @@ def decode_studies(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        except BrokenPipeError as error:
-            raise _killed() from error
-        except RuntimeError as error:  # BrokenProcessPool is one
-            raise _killed() from error
-
-
-def _killed() -> ClotlineError:
-    return ClotlineError(
-        "a decoding process was killed, most often for lack of memory: give the job more memory "
-        "or fewer threads"
-    )
+        except BrokenProcessPool:
+            raise ClotlineError(
+                "a decoding process was killed, most often for lack of memory: give the job more "
+                "memory or fewer threads"
+            ) from None
 
 
 def write_shard(

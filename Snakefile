@@ -1,0 +1,27 @@
+# Clotline: CT pulmonary angiography in, two-stage pulmonary embolism detectors and their ROC out.
+#
+#   snakemake --profile profiles/local all                 everything
+#   snakemake --profile profiles/sge all                   the same on Grid Engine
+#   snakemake -n all                                       what would run, and why
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/cnn.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/lstm.smk"
+include: "workflow/rules/evaluation.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/data/positives.h5",
+        curves("cnn"),
+        curves("lstm"),
+        roc_plots,
+        "results/metrics.csv",
+        "results/report.html",

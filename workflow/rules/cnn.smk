@@ -1,0 +1,71 @@
+# Stage 1: CNNs on single slices.
+
+
+rule weights:
+    output:
+        "resources/weights/{backbone}.pth",
+    log:
+        "logs/weights/{backbone}.log",
+    conda:
+        "../../envs/models.yaml"
+    resources:
+        runtime=60,
+    params:
+        cfg=backbone_weights,
+        code=code_digest("weights.py"),
+    message:
+        "Fetching ImageNet weights of {wildcards.backbone}"
+    script:
+        "../scripts/weights.py"
+
+
+rule train_cnn:
+    input:
+        slices="results/data/slices.parquet",
+        positives="results/data/positives.h5",
+        shards=all_shards,
+        imagenet=imagenet_weights,
+        init=initial_backbone,
+    output:
+        best="results/cnn/{backbone}.pt",
+        last="results/cnn/{backbone}.last.pt",
+        history="results/cnn/{backbone}.csv",
+    log:
+        "logs/train_cnn/{backbone}.log",
+    conda:
+        "../../envs/models.yaml"
+    threads: 8
+    retries: 1
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=2880,
+    params:
+        cfg=backbone_section,
+        seed=clotline.section("seed"),
+        code=code_digest("train_cnn.py"),
+    message:
+        "Training {wildcards.backbone}"
+    script:
+        "../scripts/train_cnn.py"
+
+
+rule plot_history:
+    input:
+        "results/{stage}/{name}.csv",
+    output:
+        report(
+            "results/{stage}/{name}.svg",
+            caption="../report/history.rst",
+            category="Training",
+        ),
+    log:
+        "logs/plot_history/{stage}/{name}.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    params:
+        code=code_digest("plot_history.py"),
+    message:
+        "Plotting the training of {wildcards.name}"
+    script:
+        "../scripts/plot_history.py"

@@ -1,0 +1,114 @@
+# Helpers for the rules: named input functions, and what a rule's params must hold.
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir, "workflow", "scripts")))
+
+from clotline.codedigest import code_digest
+from clotline.config import feature_sets, split_lstm_name
+from clotline.dag import Workflow
+from clotline.errors import ClotlineError
+
+# Threads that spin while they wait starve the loading processes and any neighbour on the machine:
+# on shared cores training slowed down a hundredfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+try:
+    clotline = Workflow(config)
+except ClotlineError as error:
+    raise WorkflowError(str(error))
+
+# Scripts read from here what does not change a result: where the data lies.
+config.update(clotline.config)
+
+
+wildcard_constraints:
+    shard=r"\d+",
+    backbone="|".join(clotline.config["cnn"]),
+    lstm="|".join(clotline.config["lstm"]),
+    stage="cnn|lstm",
+
+
+def shard_file(wildcards):
+    return f"results/data/shards/shard-{wildcards.shard}.h5"
+
+
+def shard_digest(wildcards):
+    return clotline.shards[wildcards.shard]["digest"]
+
+
+def phantom_identity(wildcards):
+    # The phantom's pixels can change while its labels stay the same.
+    if config["phantom"] is None:
+        return ""
+    return clotline.section("phantom") + code_digest("phantom.py")
+
+
+def all_shards(wildcards):
+    return expand("results/data/shards/shard-{shard}.h5", shard=clotline.shards)
+
+
+def all_rejects(wildcards):
+    return expand("results/data/shards/shard-{shard}.rejects.csv", shard=clotline.shards)
+
+
+def backbone_section(wildcards):
+    return clotline.section("cnn", wildcards.backbone)
+
+
+def backbone_weights(wildcards):
+    section = config["cnn"][wildcards.backbone]
+    return f"{section['library']} {section['architecture']}"
+
+
+def imagenet_weights(wildcards):
+    imagenet = config["cnn"][wildcards.backbone]["init"] == "imagenet"
+    return f"resources/weights/{wildcards.backbone}.pth" if imagenet else []
+
+
+def initial_weights(stage, name):
+    init = config[stage][name]["init"]
+    return [] if init in ("imagenet", "random") else init
+
+
+def initial_backbone(wildcards):
+    return initial_weights("cnn", wildcards.backbone)
+
+
+def initial_lstm(wildcards):
+    return initial_weights("lstm", wildcards.lstm)
+
+
+def feature_parts(wildcards):
+    part = "results/features/{backbone}/shard-{shard}.h5"
+    return expand(part, backbone=wildcards.backbone, shard=clotline.shards)
+
+
+def feature_files(wildcards):
+    features, _ = split_lstm_name(wildcards.lstm)
+    return expand("results/features/{backbone}.h5", backbone=feature_sets(config)[features])
+
+
+def lstm_section(wildcards):
+    return clotline.section("lstm", wildcards.lstm)
+
+
+def all_metrics(wildcards):
+    return expand("results/metrics/{lstm}.json", lstm=config["lstm"])
+
+
+def all_predictions(wildcards):
+    return expand("results/predictions/{lstm}.parquet", lstm=config["lstm"])
+
+
+def curves(stage):
+    return expand("results/{stage}/{name}.svg", stage=stage, name=config[stage])
+
+
+def roc_plots(wildcards):
+    names = [*config["lstm"], "all"]
+    return expand("results/roc/{name}.{ending}", name=names, ending=("svg", "png"))

@@ -1,0 +1,115 @@
+# DICOM files and labels to HDF5.
+
+if config["phantom"] is not None:
+
+    rule phantom:
+        output:
+            labels=config["data"]["labels"],
+            dicom=directory(config["data"]["dicom"]),
+        log:
+            "logs/phantom.log",
+        conda:
+            "../../envs/data.yaml"
+        threads: 8
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            cfg=clotline.section("phantom"),
+            code=code_digest("phantom.py"),
+        message:
+            "Writing the CTPA phantom as DICOM files"
+        script:
+            "../scripts/phantom.py"
+
+
+rule plan:
+    input:
+        labels=config["data"]["labels"],
+    output:
+        plan="results/data/plan.parquet",
+        rows="results/data/rows.parquet",
+    log:
+        "logs/plan.log",
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        split=clotline.section("data", "split"),
+        slices_per_shard=clotline.section("data", "slices_per_shard"),
+        code=code_digest("plan.py"),
+    message:
+        "Planning shards and splits from the labels"
+    script:
+        "../scripts/plan.py"
+
+
+# The digest of its rows, not the time of the labels file, says whether a shard must be made anew.
+rule shard:
+    input:
+        rows=ancient("results/data/rows.parquet"),
+    output:
+        shard="results/data/shards/shard-{shard}.h5",
+        rejects="results/data/shards/shard-{shard}.rejects.csv",
+    log:
+        "logs/shard/{shard}.log",
+    conda:
+        "../../envs/data.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        rows=shard_digest,
+        phantom=phantom_identity,
+        code=code_digest("shard.py"),
+    message:
+        "Decoding shard {wildcards.shard}"
+    script:
+        "../scripts/shard.py"
+
+
+rule slices:
+    input:
+        rows="results/data/rows.parquet",
+        shards=all_shards,
+        rejects=all_rejects,
+    output:
+        "results/data/slices.parquet",
+    log:
+        "logs/slices.log",
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        max_rejects=clotline.section("data", "max_rejects"),
+        code=code_digest("slices.py"),
+    message:
+        "Accounting for every slice"
+    script:
+        "../scripts/slices.py"
+
+
+rule positives:
+    input:
+        slices="results/data/slices.parquet",
+        shards=all_shards,
+    output:
+        "results/data/positives.h5",
+    log:
+        "logs/positives.log",
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        code=code_digest("positives.py"),
+    message:
+        "Copying the positive slices"
+    script:
+        "../scripts/positives.py"

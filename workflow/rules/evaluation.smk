@@ -1,0 +1,118 @@
+# Test: figures, ROC plots, report.
+
+
+rule evaluate:
+    input:
+        "results/predictions/{lstm}.parquet",
+    output:
+        "results/metrics/{lstm}.json",
+    log:
+        "logs/evaluate/{lstm}.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        bootstraps=clotline.section("evaluation", "bootstraps"),
+        seed=clotline.section("seed"),
+        code=code_digest("evaluate.py"),
+    message:
+        "Evaluating {wildcards.lstm}"
+    script:
+        "../scripts/evaluate.py"
+
+
+rule metrics_table:
+    input:
+        all_metrics,
+    output:
+        report(
+            "results/metrics.csv",
+            caption="../report/metrics.rst",
+            category="Evaluation",
+        ),
+    log:
+        "logs/metrics_table.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    params:
+        code=code_digest("metrics_table.py"),
+    message:
+        "Collecting the figures of all models"
+    script:
+        "../scripts/metrics_table.py"
+
+
+rule roc:
+    input:
+        predictions="results/predictions/{lstm}.parquet",
+        metrics="results/metrics/{lstm}.json",
+    output:
+        svg=report(
+            "results/roc/{lstm}.svg",
+            caption="../report/roc.rst",
+            category="Evaluation",
+        ),
+        png="results/roc/{lstm}.png",
+    log:
+        "logs/roc/{lstm}.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    params:
+        cfg=clotline.section("plots"),
+        code=code_digest("roc.py"),
+    message:
+        "Plotting the ROC of {wildcards.lstm}"
+    script:
+        "../scripts/roc.py"
+
+
+rule roc_all:
+    input:
+        predictions=all_predictions,
+        metrics=all_metrics,
+    output:
+        svg=report(
+            "results/roc/all.svg",
+            caption="../report/roc.rst",
+            category="Evaluation",
+        ),
+        png="results/roc/all.png",
+    log:
+        "logs/roc/all.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    params:
+        cfg=clotline.section("plots"),
+        code=code_digest("roc_all.py"),
+    message:
+        "Comparing the ROC of all models"
+    script:
+        "../scripts/roc_all.py"
+
+
+rule report:
+    input:
+        metrics=all_metrics,
+        table="results/metrics.csv",
+        plan="results/data/plan.parquet",
+        slices="results/data/slices.parquet",
+        rejects=all_rejects,
+        roc=roc_plots,
+        curves=[*curves("cnn"), *curves("lstm")],
+    output:
+        "results/report.html",
+    log:
+        "logs/report.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code_digest("report.py"),
+    message:
+        "Writing the report"
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,44 @@
+# Stage 1 to stage 2: one feature vector a slice.
+
+
+rule extract_features:
+    input:
+        checkpoint="results/cnn/{backbone}.pt",
+        shard=shard_file,
+    output:
+        temp("results/features/{backbone}/shard-{shard}.h5"),
+    log:
+        "logs/extract_features/{backbone}/{shard}.log",
+    conda:
+        "../../envs/models.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=720,
+    params:
+        code=code_digest("extract_features.py"),
+    message:
+        "Extracting {wildcards.backbone} features of shard {wildcards.shard}"
+    script:
+        "../scripts/extract_features.py"
+
+
+rule merge_features:
+    input:
+        feature_parts,
+    output:
+        "results/features/{backbone}.h5",
+    log:
+        "logs/merge_features/{backbone}.log",
+    conda:
+        "../../envs/models.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        code=code_digest("merge_features.py"),
+    message:
+        "Joining the features of {wildcards.backbone}"
+    script:
+        "../scripts/merge_features.py"

@@ -1,0 +1,51 @@
+# Stage 2: LSTMs over the slices of a study.
+
+
+rule train_lstm:
+    input:
+        slices="results/data/slices.parquet",
+        plan="results/data/plan.parquet",
+        features=feature_files,
+        init=initial_lstm,
+    output:
+        best="results/lstm/{lstm}.pt",
+        history="results/lstm/{lstm}.csv",
+    log:
+        "logs/train_lstm/{lstm}.log",
+    conda:
+        "../../envs/models.yaml"
+    retries: 1
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        cfg=lstm_section,
+        seed=clotline.section("seed"),
+        code=code_digest("train_lstm.py"),
+    message:
+        "Training the LSTM {wildcards.lstm}"
+    script:
+        "../scripts/train_lstm.py"
+
+
+rule predict:
+    input:
+        checkpoint="results/lstm/{lstm}.pt",
+        slices="results/data/slices.parquet",
+        plan="results/data/plan.parquet",
+        features=feature_files,
+    output:
+        "results/predictions/{lstm}.parquet",
+    log:
+        "logs/predict/{lstm}.log",
+    conda:
+        "../../envs/models.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        code=code_digest("predict.py"),
+    message:
+        "Predicting valid and test studies with {wildcards.lstm}"
+    script:
+        "../scripts/predict.py"

@@ -1,0 +1,154 @@
+"""Stage 1 networks: any torchvision or efficientnet-pytorch classifier, for one-channel slices."""
+
+from pathlib import Path
+
+import efficientnet_pytorch
+import torch
+import torchvision
+from efficientnet_pytorch.utils import url_map as efficientnet_urls
+from torch import Tensor, nn
+
+from clotline.checkpoint import load_checkpoint, load_tensors, load_weights
+from clotline.errors import ClotlineError
+from clotline.files import atomic, sha256
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear layer that gives one logit a slice.
+
+    Attributes:
+        width: number of features that the backbone gives for a slice.
+    """
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        name, last = _last(backbone, nn.Linear)
+        self.width = last.in_features
+        _replace(backbone, name, nn.Identity())
+        self.backbone = backbone
+        self.head = nn.Linear(self.width, 1)
+
+    def features(self, slices: Tensor) -> Tensor:
+        """(n, 1, s, s) float slices to (n, width) float features."""
+        return self.backbone(slices)
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """(n, 1, s, s) float slices to (n,) logits of the image label."""
+        return self.head(self.backbone(slices)).squeeze(-1)
+
+
+def build_classifier(section: dict, imagenet: str | Path | None = None) -> Classifier:
+    """The network of one ``cnn`` entry of the configuration, with its initial weights.
+
+    The three input channels of the first convolution become one by summing their weights: the
+    response to a grey image stays that of the ImageNet network. Random weights are drawn from
+    torch's global generator.
+
+    Args:
+        section: the entry; of it ``library``, ``architecture`` and ``init`` are used.
+        imagenet: the file of `fetch_imagenet_weights`, where ``init`` is imagenet.
+
+    Raises:
+        ClotlineError: the library has no such network, or the weights do not fit it.
+    """
+    init = section["init"]
+    backbone = _build(section)
+    if init == "imagenet":
+        _load_imagenet_weights(backbone, section, imagenet)
+    _take_one_channel(backbone)
+    classifier = Classifier(backbone)
+    if init not in ("imagenet", "random"):
+        load_weights(classifier, load_checkpoint(init)["weights"], init)
+    return classifier
+
+
+def load_classifier(checkpoint: dict, path: str | Path) -> Classifier:
+    """The trained network in a checkpoint.
+
+    Args:
+        checkpoint: of `clotline.checkpoint.load_checkpoint`.
+        path: its file, for messages.
+
+    Raises:
+        ClotlineError: the weights do not fit the network.
+    """
+    classifier = build_classifier(checkpoint["config"] | {"init": "random"})
+    load_weights(classifier, checkpoint["weights"], path)
+    return classifier
+
+
+def _build(section: dict) -> nn.Module:
+    library, architecture = section["library"], section["architecture"]
+    if library == "torchvision":
+        known = torchvision.models.list_models(module=torchvision.models)
+        build = torchvision.models.get_model
+    else:
+        known = list(efficientnet_urls)
+        build = efficientnet_pytorch.EfficientNet.from_name
+    if architecture not in known:
+        raise ClotlineError(
+            f"{library} has no network {architecture}; there are {', '.join(known)}"
+        )
+    return build(architecture)
+
+
+def imagenet_url(section: dict) -> str:
+    """Where the library itself downloads the architecture's ImageNet weights from.
+
+    The first published weights, which the published detector started from.
+    """
+    if section["library"] == "efficientnet-pytorch":
+        return efficientnet_urls[section["architecture"]]
+    return torchvision.models.get_model_weights(section["architecture"])["IMAGENET1K_V1"].url
+
+
+def fetch_imagenet_weights(section: dict, path: str | Path) -> None:
+    """Downloads ImageNet weights to ``path`` and checks them against the checksum in their name.
+
+    Raises:
+        ClotlineError: no connection or a wrong checksum; says which file to put where.
+    """
+    url = imagenet_url(section)
+    checksum = _checksum(url)
+    try:
+        with atomic(path) as temporary:
+            torch.hub.download_url_to_file(
+                url, str(temporary), hash_prefix=checksum, progress=False
+            )
+    except (OSError, RuntimeError) as error:
+        raise ClotlineError(
+            f"the ImageNet weights could not be downloaded from {url} ({error}). On a machine "
+            f"with internet download that file (its SHA-256 begins with {checksum}) and put it "
+            f"at {Path(path).absolute()}; or set the backbone's init to random"
+        ) from None
+
+
+def _load_imagenet_weights(backbone: nn.Module, section: dict, path: str | Path) -> None:
+    checksum = _checksum(imagenet_url(section))
+    if not sha256(path).startswith(checksum):
+        raise ClotlineError(
+            f"{path} is not the file that {imagenet_url(section)} names: its SHA-256 does not "
+            f"begin with {checksum}. Delete it and run the same target again"
+        )
+    load_weights(backbone, load_tensors(path), path)
+
+
+def _checksum(url: str) -> str:
+    """The beginning of the file's SHA-256, which both libraries put into its name."""
+    return torch.hub.HASH_REGEX.search(url).group(1)
+
+
+def _last(module: nn.Module, kind: type) -> tuple[str, nn.Module]:
+    return [(name, m) for name, m in module.named_modules() if isinstance(m, kind)][-1]
+
+
+def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, new)
+
+
+def _take_one_channel(backbone: nn.Module) -> None:
+    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    # In place: efficientnet-pytorch's own convolution pads by itself and must stay.
+    first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
+    first.in_channels = 1

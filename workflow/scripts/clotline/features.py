@@ -1,0 +1,129 @@
+"""Stage 1 to stage 2: a trained CNN's features of every stored slice.
+
+A features file holds ``features`` (n, width) float16, rows aligned with slices.parquet, and in its
+attributes the format, the backbone's name and the SHA-256 of the checkpoint that made them.
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch.utils.data import DataLoader
+
+from clotline.backbones import Classifier
+from clotline.errors import ClotlineError
+from clotline.progress import progress
+
+FORMAT, VERSION = "clotline-features", 1
+
+#: Rows in one chunk of a features file; a study is read whole, so chunks are about as large.
+CHUNK_ROWS = 64
+
+
+def create_features(
+    path: str | Path, rows: int, width: int, backbone: str, checkpoint: str
+) -> h5py.File:
+    """A new features file; ``checkpoint`` is the SHA-256 of the checkpoint's file."""
+    file = h5py.File(path, "w", libver="v110")
+    file.attrs.update(format=FORMAT, version=VERSION, backbone=backbone, checkpoint=checkpoint)
+    chunks = (min(CHUNK_ROWS, rows), width)
+    file.create_dataset("features", shape=(rows, width), dtype="f2", chunks=chunks)
+    return file
+
+
+def open_features(path: str | Path) -> h5py.File:
+    """Opens a features file for reading.
+
+    Raises:
+        ClotlineError: the file is missing, damaged or of another format or version.
+    """
+    advice = "delete it and run the same target again"
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ClotlineError(f"{path} cannot be read ({error}): {advice}") from None
+    if (file.attrs.get("format"), file.attrs.get("version")) != (FORMAT, VERSION):
+        file.close()
+        raise ClotlineError(f"{path} is no {FORMAT} of version {VERSION}: {advice}")
+    return file
+
+
+def extract_features(
+    model: Classifier,
+    loader: DataLoader,
+    path: str | Path,
+    backbone: str,
+    checkpoint: str,
+    fabric: Fabric,
+) -> None:
+    """Writes the features of all slices that ``loader`` gives, in its order.
+
+    Args:
+        model: trained network, in evaluation mode afterwards.
+        loader: batches of (inputs, labels).
+        path: features file to write.
+        backbone: the network's name in the configuration.
+        checkpoint: SHA-256 of its checkpoint.
+        fabric: device and precision.
+
+    Raises:
+        ClotlineError: a feature is infinite or NaN, or too large for float16.
+    """
+    wrapped = fabric.setup_module(model)
+    wrapped.mark_forward_method("features")
+    wrapped.eval()
+    rows = len(loader.dataset)
+    with create_features(path, rows, model.width, backbone, checkpoint) as file:
+        row = 0
+        batches = progress(loader, rows, "features", "slices", step=lambda b: len(b[0]))
+        for inputs, _ in batches:
+            with torch.inference_mode():
+                values = wrapped.features(fabric.to_device(inputs)).float().cpu().numpy()
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float16)
+            if not np.isfinite(values).all():
+                raise ClotlineError(
+                    f"{backbone} gives infinite or NaN features from row {row} on: its training "
+                    "has diverged. Lower its lr"
+                )
+            file["features"][row : row + len(values)] = values
+            row += len(values)
+
+
+def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:
+    """Joins the shards' features into one file, block by block.
+
+    Args:
+        parts: features files of all shards, in order, made by the same checkpoint.
+        path: features file to write.
+        step: wraps the list of parts, for progress.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        ClotlineError: the parts come from different checkpoints.
+    """
+    shapes, origins = [], set()
+    for part in parts:
+        with open_features(part) as file:
+            shapes.append(file["features"].shape)
+            origins.add((file.attrs["backbone"], file.attrs["checkpoint"]))
+    if len(origins) != 1:
+        raise ClotlineError(
+            "the shards' features come from different checkpoints: delete "
+            f"{Path(parts[0]).parent} and run the same target again"
+        )
+    rows = sum(shape[0] for shape in shapes)
+    with create_features(path, rows, shapes[0][1], *origins.pop()) as target:
+        row = 0
+        for part in step(parts):
+            with open_features(part) as file:
+                source = file["features"]
+                for block in source.iter_chunks():
+                    values = source[block]
+                    target["features"][row : row + len(values)] = values
+                    row += len(values)
+    return rows

@@ -1,0 +1,24 @@
+"""What is watched while training: AUROC of the targets that matter at each level."""
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from clotline.labels import STUDY_LABELS
+
+_ABSENT = [STUDY_LABELS.index(name) for name in ("negative_exam_for_pe", "indeterminate")]
+
+
+def auroc(targets: np.ndarray, scores: np.ndarray) -> float | None:
+    """AUROC of (n,) 0/1 targets by (n,) scores; None where only one class occurs."""
+    if targets.min() == targets.max():
+        return None
+    return float(roc_auc_score(targets, scores))
+
+
+def pe_present_auroc(targets: np.ndarray, logits: np.ndarray) -> float | None:
+    """AUROC of "PE present" by study from (n, 9) targets and logits of the study labels.
+
+    PE is present where the examination is neither negative nor indeterminate.
+    """
+    absent = 1 / (1 + np.exp(-logits[:, _ABSENT].astype(np.float64)))
+    return auroc(1 - targets[:, _ABSENT].sum(1), 1 - absent.sum(1))

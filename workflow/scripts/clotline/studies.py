@@ -1,0 +1,170 @@
+"""Stage 2 input and output: studies as sequences of slice features."""
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from clotline.errors import ClotlineError
+from clotline.features import open_features
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.lstm import SliceLSTM
+
+
+def locate_studies(slices: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Where each stored study lies in the features files.
+
+    Args:
+        slices: slices.parquet.
+        plan: plan.parquet.
+
+    Returns:
+        One row a study with at least one stored slice, in the order of ``slices``: UID, ``split``,
+        ``first`` row and ``count`` of rows, and the nine study labels.
+
+    Raises:
+        ClotlineError: a study's rows do not lie together.
+    """
+    uids = slices[STUDY_UID].to_numpy()
+    first = np.flatnonzero(np.r_[True, uids[1:] != uids[:-1]])
+    studies = pd.DataFrame(
+        {STUDY_UID: uids[first], "first": first, "count": np.diff(np.r_[first, len(uids)])}
+    )
+    if studies[STUDY_UID].duplicated().any():
+        raise ClotlineError("slices.parquet is not grouped by study: rebuild results/data")
+    columns = [STUDY_UID, "split", *STUDY_LABELS]
+    return studies.merge(plan[columns], on=STUDY_UID, how="left", validate="one_to_one")
+
+
+class FeatureSequences(Dataset):
+    """Studies as (features, targets) pairs, read from the features files on demand."""
+
+    def __init__(
+        self, studies: pd.DataFrame, files: list[str], level: str, image_labels: np.ndarray
+    ):
+        """Makes a data set of the rows of ``studies``.
+
+        Args:
+            studies: of `locate_studies`.
+            files: features files whose features are joined, in this order.
+            level: image or study.
+            image_labels: (n,) the image labels of all rows of slices.parquet.
+        """
+        self._first = studies["first"].to_numpy()
+        self._count = studies["count"].to_numpy()
+        self._labels = studies[list(STUDY_LABELS)].to_numpy(np.float32)
+        self._image_labels = image_labels
+        self._level = level
+        self._paths = files
+        self._features: list | None = None
+        self.width = 0
+        for path in files:
+            with open_features(path) as file:
+                rows, width = file["features"].shape
+            if rows != len(image_labels):
+                raise ClotlineError(
+                    f"{path} has {rows:,} rows and slices.parquet {len(image_labels):,}: delete "
+                    f"{path} and run the same target again"
+                )
+            self.width += width
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        """Features, (slices, width) float32; and targets, float32: (slices,) or (9,)."""
+        if self._features is None:
+            self._features = [open_features(path)["features"] for path in self._paths]
+        rows = slice(self._first[place], self._first[place] + self._count[place])
+        features = np.concatenate([f[rows] for f in self._features], axis=1, dtype=np.float32)
+        if self._level == "image":
+            targets = self._image_labels[rows].astype(np.float32)
+        else:
+            targets = self._labels[place]
+        return torch.from_numpy(features), torch.from_numpy(targets)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_features": None}
+
+    def batches(self, batch_size: int, order: np.ndarray | None = None) -> DataLoader:
+        """Batches of (packed features, targets in the network's output order)."""
+        pack = pack_image_level if self._level == "image" else pack_study_level
+        return DataLoader(self, batch_size, sampler=order, collate_fn=pack)
+
+
+def pack_image_level(batch: list[tuple[Tensor, Tensor]]) -> tuple[PackedSequence, Tensor]:
+    """Packs features and slice targets alike, so that both stand in the same order."""
+    features, targets = zip(*batch, strict=True)
+    return (
+        pack_sequence(features, enforce_sorted=False),
+        pack_sequence(targets, enforce_sorted=False).data,
+    )
+
+
+def pack_study_level(batch: list[tuple[Tensor, Tensor]]) -> tuple[PackedSequence, Tensor]:
+    """Packs the features and stacks the studies' targets."""
+    features, targets = zip(*batch, strict=True)
+    return pack_sequence(features, enforce_sorted=False), torch.stack(targets)
+
+
+def predict_studies(
+    model: SliceLSTM, sequences: FeatureSequences, fabric: Fabric
+) -> list[np.ndarray]:
+    """Probabilities of every study: (slices,) at the image level, (9,) at the study level.
+
+    One study at a time, so that a study's bits never depend on its neighbours in a batch.
+    """
+    model = fabric.setup_module(model)
+    model.eval()
+    with torch.inference_mode():
+        return [
+            torch.sigmoid(model(pack_sequence([fabric.to_device(features)])).float().cpu())
+            .squeeze(0)
+            .numpy()
+            for features, _ in DataLoader(sequences, batch_size=None)
+        ]
+
+
+def study_level_table(studies: pd.DataFrame, probabilities: list[np.ndarray]) -> pd.DataFrame:
+    """Predictions of a study-level model beside the truth.
+
+    Args:
+        studies: of `locate_studies`, one row a prediction.
+        probabilities: for each study (9,) float.
+
+    Returns:
+        Study UID, ``split``, and ``<label>`` (probability) and ``<label>_true`` (0 or 1) for each
+        of the nine labels.
+    """
+    table = studies[[STUDY_UID, "split"]].reset_index(drop=True)
+    probabilities = np.stack(probabilities)
+    for number, label in enumerate(STUDY_LABELS):
+        table[label] = probabilities[:, number].astype(np.float32)
+        table[f"{label}_true"] = studies[label].to_numpy(np.int8)
+    return table
+
+
+def image_level_table(
+    slices: pd.DataFrame, studies: pd.DataFrame, probabilities: list[np.ndarray]
+) -> pd.DataFrame:
+    """Predictions of an image-level model beside the truth.
+
+    Args:
+        slices: slices.parquet.
+        studies: of `locate_studies`.
+        probabilities: for each study (slices,) float.
+
+    Returns:
+        One row a slice of these studies: UIDs, ``split``, ``position_mm``, the image label's
+        probability and, with the suffix ``_true``, its truth.
+    """
+    spans = zip(studies["first"], studies["count"], strict=True)
+    table = slices.iloc[np.concatenate([np.arange(f, f + n) for f, n in spans])]
+    truth = table[IMAGE_LABEL].to_numpy()
+    table = table[[*UIDS, "split", "position_mm"]].reset_index(drop=True)
+    table[IMAGE_LABEL] = np.concatenate(probabilities).astype(np.float32)
+    table[f"{IMAGE_LABEL}_true"] = truth.astype(np.int8)
+    return table

@@ -1,0 +1,257 @@
+"""The one training loop, for both stages: SGD on binary cross-entropy, resumable by epoch."""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
+
+from clotline.checkpoint import load_checkpoint, save_checkpoint
+from clotline.errors import ClotlineError
+from clotline.progress import clock, progress
+
+log = logging.getLogger("clotline")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; the keys of a ``cnn`` or ``lstm`` entry of the configuration."""
+
+    epochs: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    milestones: list[int]
+    clip_norm: float | None
+    precision: str
+
+    @classmethod
+    def of(cls, section: dict) -> "Recipe":
+        """The recipe in one entry of the configuration."""
+        return cls(**{name: section[name] for name in cls.__dataclass_fields__})
+
+    def optimizer(self, model: nn.Module) -> SGD:
+        """SGD on all of the model's parameters."""
+        return SGD(
+            model.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+    def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
+        """The learning rate's course, stepped after every batch."""
+        if self.schedule == "one_cycle":
+            total = self.epochs * steps_per_epoch
+            return OneCycleLR(optimizer, self.lr, total_steps=total, cycle_momentum=False)
+        if self.schedule == "step":
+            milestones = [epoch * steps_per_epoch for epoch in self.milestones]
+            return MultiStepLR(optimizer, milestones, gamma=0.1)
+        return ConstantLR(optimizer, factor=1)
+
+
+def make_fabric(precision: str, gpus: int, threads: int) -> Fabric:
+    """Lightning's device and precision for a job.
+
+    Args:
+        precision: Lightning's name, or auto for bf16-mixed where the GPU or CPU has bfloat16
+            units and 32-true elsewhere.
+        gpus: GPUs that the job was given; 0 is the CPU.
+        threads: threads of the job; sums on a CPU depend on their number in the last bits.
+    """
+    torch.set_num_threads(threads)
+    cuda = gpus > 0 and torch.cuda.is_available()
+    if precision == "auto":
+        fast = (
+            torch.cuda.is_bf16_supported()
+            if cuda
+            else torch.cpu.get_capabilities().get("avx512_bf16", False)
+        )
+        precision = "bf16-mixed" if fast else "32-true"
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu", devices=gpus if cuda else 1, precision=precision
+    )
+    fabric.launch()
+    return fabric
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training gives.
+
+    Attributes:
+        best: state dict of the epoch with the lowest validation loss.
+        last: state dict of the last epoch.
+        best_epoch: number of that epoch, from 1.
+        history: one row an epoch: ``epoch`` (from 1), ``lr`` (at its end), ``train_loss``,
+            ``valid_loss`` (mean binary cross-entropy in nats), ``valid_auroc`` (NaN where it
+            cannot be computed).
+    """
+
+    best: dict[str, Tensor]
+    last: dict[str, Tensor]
+    best_epoch: int
+    history: pd.DataFrame
+
+
+def fit(
+    model: nn.Module,
+    recipe: Recipe,
+    train_batches: Callable[[int], Iterable],
+    valid_batches: Iterable,
+    score: Callable[[np.ndarray, np.ndarray], float | None],
+    fabric: Fabric,
+    state_path: Path,
+    seed: int,
+) -> Fitted:
+    """Trains ``model``; a killed training goes on after its last finished epoch.
+
+    All randomness of an epoch comes from (seed, epoch), so that on a CPU a resumed training ends
+    with the same bits as an uninterrupted one.
+
+    Args:
+        model: called with a batch's inputs it gives logits of the shape of the batch's targets.
+        recipe: how to train.
+        train_batches: epoch number (from 0) to its batches of (inputs, targets); each epoch must
+            have as many.
+        valid_batches: the validation batches, the same at every iteration.
+        score: AUROC from (targets, logits), both with batches joined on their first axis; None
+            where it cannot be computed.
+        fabric: device and precision.
+        state_path: file that holds the state between epochs; removed at the end.
+        seed: of the random layers.
+
+    Raises:
+        ClotlineError: the loss became infinite or NaN.
+    """
+    optimizer = recipe.optimizer(model)
+    model, optimizer = fabric.setup(model, optimizer)
+    scheduler = recipe.scheduler(optimizer, len(train_batches(0)))
+    done, history, best = 0, [], {"loss": math.inf, "epoch": 0, "weights": {}}
+    if state_path.exists():
+        state = load_checkpoint(state_path)
+        model.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        done, history, best = state["epoch"], state["history"], state["best"]
+        log.info("goes on after epoch %d of an earlier run", done)
+    for epoch in range(done, recipe.epochs):
+        start = time.monotonic()
+        torch.manual_seed(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
+        train_loss = train_epoch(
+            model, optimizer, scheduler, train_batches(epoch), recipe.clip_norm, fabric, epoch + 1
+        )
+        targets, logits = predict(model, valid_batches, fabric)
+        valid_loss = float(binary_cross_entropy_with_logits(logits, targets))
+        auroc = score(targets.numpy(), logits.numpy())
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "lr": scheduler.get_last_lr()[0],
+                "train_loss": train_loss,
+                "valid_loss": valid_loss,
+                "valid_auroc": math.nan if auroc is None else auroc,
+            }
+        )
+        if valid_loss < best["loss"]:
+            best = {"loss": valid_loss, "epoch": epoch + 1, "weights": _weights(model)}
+        save_checkpoint(
+            state_path,
+            {
+                "epoch": epoch + 1,
+                "weights": _weights(model),
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+                "history": history,
+                "best": best,
+            },
+        )
+        log.info(
+            "epoch %d/%d: train loss %.4f, valid loss %.4f, valid AUROC %s, %s",
+            epoch + 1, recipe.epochs, train_loss, valid_loss,
+            "not computable" if auroc is None else f"{auroc:.4f}", clock(time.monotonic() - start),
+        )  # fmt: skip
+    if not best["weights"]:
+        raise ClotlineError("the validation loss was never finite: lower the learning rate (lr)")
+    return Fitted(best["weights"], _weights(model), best["epoch"], pd.DataFrame(history))
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    batches: Iterable,
+    clip_norm: float | None,
+    fabric: Fabric,
+    epoch: int,
+) -> float:
+    """One pass over ``batches``; gives the mean loss, each target counted once.
+
+    Raises:
+        ClotlineError: the loss of a batch is infinite or NaN.
+    """
+    model.train()
+    total = count = 0.0
+    loader = progress(batches, len(batches), f"epoch {epoch}", "batches")
+    for number, batch in enumerate(loader, start=1):
+        inputs, targets = fabric.to_device(batch)
+        loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ClotlineError(
+                f"the loss became {value} in epoch {epoch}, batch {number}: lower the learning "
+                "rate (lr), set clip_norm, or set precision to 32-true"
+            )
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        if clip_norm is not None:
+            fabric.clip_gradients(model, optimizer, max_norm=clip_norm)
+        optimizer.step()
+        scheduler.step()
+        total += value * targets.numel()
+        count += targets.numel()
+    return total / count
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, batches: Iterable, fabric: Fabric) -> tuple[Tensor, Tensor]:
+    """Targets and float32 logits of all batches, joined on their first axis, on the CPU."""
+    model.eval()
+    targets, logits = [], []
+    for batch in batches:
+        inputs, target = fabric.to_device(batch)
+        logits.append(model(inputs).float().cpu())
+        targets.append(target.cpu())
+    return torch.cat(targets), torch.cat(logits)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict on the CPU, contiguous so that its bytes depend on values alone."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def training_state(folder: Path, name: str, identity: list[str], inputs: list[str]) -> Path:
+    """The file for an unfinished training's state; another one when anything relevant differs.
+
+    Args:
+        folder: folder of the states.
+        name: what is trained.
+        identity: the configuration and the digest of the code.
+        inputs: files that the training reads; a rebuilt one has another time of modification.
+    """
+    status = [(path, Path(path).stat()) for path in inputs]
+    lines = [*identity, *(f"{path} {s.st_size} {s.st_mtime_ns}" for path, s in status)]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return folder / f"{name}-{digest}.pt"

@@ -1,0 +1,19 @@
+"""Joins the features of all shards into one file a backbone."""
+
+from clotline.features import merge_features
+from clotline.files import atomic
+from clotline.job import job, log
+from clotline.progress import progress
+
+
+def main(snakemake):
+    """Writes the features of all slices, rows aligned with slices.parquet."""
+    parts = list(snakemake.input)
+    with atomic(snakemake.output[0]) as path:
+        rows = merge_features(parts, path, lambda p: progress(p, len(p), "joining", "shards"))
+    log.info("features of %s slices", f"{rows:,}")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

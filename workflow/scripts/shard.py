@@ -1,0 +1,37 @@
+"""Decodes the slices of one shard."""
+
+import pandas as pd
+
+from clotline.files import atomic
+from clotline.job import job, log
+from clotline.progress import progress
+from clotline.shards import write_shard
+
+
+def main(snakemake):
+    """Writes the shard and the list of slices that could not be taken."""
+    rows = pd.read_parquet(
+        snakemake.input.rows, filters=[("shard", "==", int(snakemake.wildcards.shard))]
+    )
+
+    def step(decoded):
+        return progress(
+            decoded, len(rows), "decoding", "slices", step=lambda d: len(d.rows) + len(d.rejects)
+        )
+
+    with (
+        atomic(snakemake.output.shard) as shard_path,
+        atomic(snakemake.output.rejects) as rejects_path,
+    ):
+        rejects, notes = write_shard(
+            rows, snakemake.config["data"]["dicom"], shard_path, snakemake.threads, step
+        )
+        rejects.to_csv(rejects_path, index=False)
+    for note in notes:
+        log.warning("%s", note)
+    log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

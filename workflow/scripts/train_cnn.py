@@ -1,0 +1,81 @@
+"""Trains one CNN on balanced epochs of slices."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from clotline.backbones import build_classifier
+from clotline.checkpoint import save_checkpoint
+from clotline.files import STATE_FOLDER, atomic
+from clotline.job import job, log
+from clotline.scores import auroc
+from clotline.slices import (
+    BalancedEpochs,
+    StoredSlices,
+    View,
+    balanced_validation,
+    locate_slices,
+    slice_loader,
+)
+from clotline.training import Recipe, fit, make_fabric, training_state
+
+
+def main(snakemake):
+    """Writes the best and the last epoch's checkpoint and the history."""
+    section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
+    name = snakemake.wildcards.backbone
+    fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
+    tables = locate_slices(
+        pd.read_parquet(snakemake.input.slices),
+        Path(snakemake.input.shards[0]).parent,
+        snakemake.input.positives,
+    )
+    train = [table[table["split"] == "train"] for table in tables]
+    valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), seed)
+    epochs = BalancedEpochs(*map(len, train), seed)
+    view, workers = View.of(section), snakemake.threads
+    log.info(
+        "%s positive slices and as many of %s negatives an epoch; validation on %s slices",
+        *(f"{len(train[0]):,}", f"{len(train[1]):,}", f"{len(valid):,}"),
+    )
+
+    def train_batches(epoch):
+        table = epochs.table(epoch, *train)
+        slices = StoredSlices(table, view, augment_seed=(seed, epoch))
+        return slice_loader(slices, section["batch_size"], workers, fabric, train=True)
+
+    torch.manual_seed(seed)
+    model = build_classifier(section, snakemake.input.imagenet or None)
+    state = training_state(
+        STATE_FOLDER,
+        name,
+        [snakemake.params.cfg, str(seed), snakemake.params.code],
+        [snakemake.input.slices, snakemake.input.positives],
+    )
+    fitted = fit(
+        model.to(memory_format=torch.channels_last),
+        Recipe.of(section),
+        train_batches,
+        slice_loader(StoredSlices(valid, view, None), section["batch_size"], workers, fabric),
+        auroc,
+        fabric,
+        state,
+        seed,
+    )
+    about = {"kind": "cnn", "name": name, "config": section, "seed": seed, "width": model.width}
+    save_checkpoint(
+        snakemake.output.best, about | {"epoch": fitted.best_epoch, "weights": fitted.best}
+    )
+    save_checkpoint(
+        snakemake.output.last, about | {"epoch": section["epochs"], "weights": fitted.last}
+    )
+    with atomic(snakemake.output.history) as path:
+        fitted.history.to_csv(path, index=False)
+    state.unlink()
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

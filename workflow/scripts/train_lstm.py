@@ -1,0 +1,68 @@
+"""Trains one LSTM on sequences of slice features."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import torch
+
+from clotline.checkpoint import save_checkpoint
+from clotline.config import split_lstm_name
+from clotline.files import STATE_FOLDER, atomic
+from clotline.job import job, log
+from clotline.labels import IMAGE_LABEL
+from clotline.lstm import build_lstm
+from clotline.scores import auroc, pe_present_auroc
+from clotline.studies import FeatureSequences, locate_studies
+from clotline.training import Recipe, fit, make_fabric, training_state
+
+
+def main(snakemake):
+    """Writes the best epoch's checkpoint and the history."""
+    section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
+    name = snakemake.wildcards.lstm
+    _, level = split_lstm_name(name)
+    fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
+    slices = pd.read_parquet(snakemake.input.slices)
+    studies = locate_studies(slices, pd.read_parquet(snakemake.input.plan))
+    files, image_labels = list(snakemake.input.features), slices[IMAGE_LABEL].to_numpy()
+    train, valid = (
+        FeatureSequences(studies[studies["split"] == split], files, level, image_labels)
+        for split in ("train", "valid")
+    )
+    log.info("%s studies to train on, %s to validate", f"{len(train):,}", f"{len(valid):,}")
+
+    def train_batches(epoch):
+        order = np.random.default_rng((seed, epoch)).permutation(len(train))
+        return train.batches(section["batch_size"], order)
+
+    torch.manual_seed(seed)
+    model = build_lstm(train.width, section, level)
+    state = training_state(
+        STATE_FOLDER,
+        name,
+        [snakemake.params.cfg, str(seed), snakemake.params.code],
+        [snakemake.input.slices, snakemake.input.plan, *files],
+    )
+    fitted = fit(
+        model,
+        Recipe.of(section),
+        train_batches,
+        valid.batches(section["batch_size"]),
+        auroc if level == "image" else pe_present_auroc,
+        fabric,
+        state,
+        seed,
+    )
+    about = {"kind": "lstm", "name": name, "config": section, "seed": seed, "width": train.width}
+    save_checkpoint(
+        snakemake.output.best, about | {"epoch": fitted.best_epoch, "weights": fitted.best}
+    )
+    with atomic(snakemake.output.history) as path:
+        fitted.history.to_csv(path, index=False)
+    state.unlink()
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

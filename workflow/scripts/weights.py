@@ -1,0 +1,16 @@
+"""Fetches a backbone's ImageNet weights."""
+
+from clotline.backbones import fetch_imagenet_weights
+from clotline.job import job
+
+
+def main(snakemake):
+    """Downloads the file that the network's own library names."""
+    library, architecture = snakemake.params.cfg.split()
+    section = {"library": library, "architecture": architecture}
+    fetch_imagenet_weights(section, snakemake.output[0])
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)
