@@ -12,6 +12,7 @@ from clotline.codedigest import code_digest
 from clotline.config import feature_sets, split_lstm_name
 from clotline.dag import Workflow
 from clotline.errors import ClotlineError
+from clotline.files import sha256
 
 # Threads that spin while they wait starve the loading processes and any neighbour on the machine:
 # on shared cores training slowed down a hundredfold.
@@ -101,8 +102,13 @@ def all_metrics(wildcards):
     return expand("results/metrics/{lstm}.json", lstm=config["lstm"])
 
 
-def all_predictions(wildcards):
-    return expand("results/predictions/{lstm}.parquet", lstm=config["lstm"])
+def all_models(wildcards):
+    cnns = expand("results/cnn/{name}.pt", name=config["cnn"])
+    return [*cnns, *expand("results/lstm/{name}.pt", name=config["lstm"])]
+
+
+def template_digest(wildcards):
+    return sha256(Path(workflow.basedir, "workflow", "report", "report.html.j2"))
 
 
 def curves(stage):

@@ -46,8 +46,7 @@ rule metrics_table:
 
 rule roc:
     input:
-        predictions="results/predictions/{lstm}.parquet",
-        metrics="results/metrics/{lstm}.json",
+        "results/metrics/{lstm}.json",
     output:
         svg=report(
             "results/roc/{lstm}.svg",
@@ -70,8 +69,7 @@ rule roc:
 
 rule roc_all:
     input:
-        predictions=all_predictions,
-        metrics=all_metrics,
+        all_metrics,
     output:
         svg=report(
             "results/roc/all.svg",
@@ -100,6 +98,7 @@ rule report:
         slices="results/data/slices.parquet",
         rejects=all_rejects,
         roc=roc_plots,
+        models=all_models,
         curves=[*curves("cnn"), *curves("lstm")],
     output:
         "results/report.html",
@@ -112,6 +111,8 @@ rule report:
         runtime=30,
     params:
         code=code_digest("report.py"),
+        template=template_digest,
+        config=clotline.section(),
     message:
         "Writing the report"
     script:

@@ -1,1 +1,32 @@
-"""Placeholder."""
+"""Evaluates one model on the test studies."""
+
+import json
+
+import pandas as pd
+
+from clotline.config import split_lstm_name
+from clotline.files import atomic
+from clotline.job import job, log
+from clotline.metrics import evaluate
+from clotline.plots import describe_estimate
+
+
+def main(snakemake):
+    """Writes the model's figures with their intervals."""
+    _, level = split_lstm_name(snakemake.wildcards.lstm)
+    metrics = evaluate(
+        pd.read_parquet(snakemake.input[0]),
+        level,
+        json.loads(snakemake.params.bootstraps),
+        json.loads(snakemake.params.seed),
+    )
+    target, figures = next(iter(metrics["targets"].items()))
+    log.info("%s: AUROC %s", target, describe_estimate(figures["auroc"]))
+    with atomic(snakemake.output[0]) as path:
+        # allow_nan=False: a figure that is missing must say why
+        path.write_text(json.dumps(metrics, indent=1, allow_nan=False))
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

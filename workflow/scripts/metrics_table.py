@@ -1,1 +1,17 @@
-"""Placeholder."""
+"""Collects the figures of all models in one table."""
+
+from clotline.files import atomic
+from clotline.job import job
+from clotline.metrics import metrics_table
+from clotline.metrics_files import read_metrics
+
+
+def main(snakemake):
+    """Writes metrics.csv."""
+    with atomic(snakemake.output[0]) as path:
+        metrics_table(read_metrics(snakemake.input)).to_csv(path, index=False)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

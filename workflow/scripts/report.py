@@ -1,1 +1,37 @@
-"""Placeholder."""
+"""Writes the report."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clotline.files import atomic, sha256
+from clotline.job import job
+from clotline.metrics_files import read_metrics
+from clotline.report import render_report
+
+
+def main(snakemake):
+    """Writes one self-contained HTML page."""
+    svg = [path for path in snakemake.input.roc if path.endswith(".svg")]
+    svg.sort(key=lambda path: Path(path).stem != "all")
+    figures = {
+        "ROC on the test studies": {f"ROC: {Path(path).stem}": path for path in svg},
+        "Training": {f"Training of {Path(path).stem}": path for path in snakemake.input.curves},
+    }
+    rejects = [pd.read_csv(path, dtype=str) for path in snakemake.input.rejects]
+    page = render_report(
+        read_metrics(snakemake.input.metrics),
+        pd.read_parquet(snakemake.input.plan),
+        pd.read_parquet(snakemake.input.slices),
+        pd.concat(rejects),
+        figures,
+        snakemake.config,
+        {path: sha256(path) for path in [*snakemake.input.models, *snakemake.input.metrics]},
+    )
+    with atomic(snakemake.output[0]) as path:
+        path.write_text(page)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

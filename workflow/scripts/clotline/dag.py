@@ -10,6 +10,7 @@ from clotline.codedigest import code_digest
 from clotline.config import canonical, check_data_paths, load_config
 from clotline.files import STATE_FOLDER, atomic
 
+
 class Workflow:
     """One configuration with the shards that follow from its labels file.
 

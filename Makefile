@@ -1,0 +1,45 @@
+# make demo   the whole pipeline on the embedded phantom
+# make test   lint, unit and integration tests
+# make lock   renews requirements.lock from requirements.in
+
+# The project's own environment; commands below find snakemake and the rest in it.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON ?= python3.11
+SOURCES = workflow tests bench
+
+.PHONY: demo test lint unit integration figures lock clean
+
+.venv/installed: requirements.lock
+	@echo "Setting up .venv: several GB to download the first time"
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --require-hashes -r requirements.lock
+	touch $@
+
+demo: .venv/installed
+	snakemake --profile profiles/local --directory demo --quiet rules host all
+	@python workflow/scripts/show_results.py demo
+
+test: lint unit integration
+
+lint: .venv/installed
+	ruff check $(SOURCES)
+	ruff format --check $(SOURCES)
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint --directory demo
+
+unit: .venv/installed
+	python -m pytest tests/unit
+
+integration: .venv/installed
+	python -m pytest tests/integration
+
+figures: demo
+	python workflow/scripts/make_figures.py demo docs/figures
+
+lock: .venv/installed
+	.venv/bin/pip install --quiet uv
+	.venv/bin/uv pip compile --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --quiet --output-file requirements.lock requirements.in
+
+clean:
+	rm -rf demo/data demo/results demo/logs demo/.snakemake demo/.clotline

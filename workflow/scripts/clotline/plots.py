@@ -1,0 +1,189 @@
+"""Figures: training curves and ROC plots, readable in print, in grey and by the colour-blind."""
+
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from clotline.files import atomic
+
+#: Okabe and Ito's colours, which the colour-blind can tell apart ("Color universal design", 2008),
+#: each with a line style of its own for print in grey.
+STYLES = (
+    {"color": "#0072B2", "linestyle": "-"},
+    {"color": "#D55E00", "linestyle": "--"},
+    {"color": "#009E73", "linestyle": "-."},
+    {"color": "#CC79A7", "linestyle": ":"},
+    {"color": "#E69F00", "linestyle": (0, (5, 1))},
+    {"color": "#56B4E9", "linestyle": (0, (3, 1, 1, 1))},
+    {"color": "#000000", "linestyle": (0, (1, 1))},
+    {"color": "#7F7F7F", "linestyle": (0, (8, 2))},
+    {"color": "#882255", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
+    {"color": "#44AA99", "linestyle": (0, (6, 1, 2, 1))},
+)
+
+TITLES = {
+    "pe_present": "PE present",
+    "pe_present_on_image": "PE present on the slice",
+    "pe_present_by_max": "PE present in the study, by its highest slice",
+    "negative_exam_for_pe": "Negative exam",
+    "rv_lv_ratio_gte_1": "RV/LV ratio ≥ 1",
+    "rv_lv_ratio_lt_1": "RV/LV ratio < 1",
+    "leftsided_pe": "Left-sided PE",
+    "chronic_pe": "Chronic PE",
+    "rightsided_pe": "Right-sided PE",
+    "acute_and_chronic_pe": "Acute and chronic PE",
+    "central_pe": "Central PE",
+    "indeterminate": "Indeterminate",
+}
+
+matplotlib.use("agg")
+matplotlib.rcParams.update(
+    {
+        # The same bytes every time
+        "svg.hashsalt": "clotline",
+        # Text stays text: it can be searched and read aloud
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+    }
+)
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> None:
+    """Writes a figure in the format of ``path``'s ending, without the time in it."""
+    ending = Path(path).suffix.removeprefix(".")
+    undated = {"Date": None} if ending == "svg" else {}
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=ending, dpi=dpi, metadata=undated, bbox_inches="tight")
+
+
+def plot_history(history: pd.DataFrame, name: str) -> Figure:
+    """Loss and AUROC by epoch.
+
+    Args:
+        history: of `clotline.training.Fitted`.
+        name: the model's name, for the title.
+    """
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    for column, label, style in (
+        ("train_loss", "train", STYLES[0]),
+        ("valid_loss", "valid", STYLES[1]),
+    ):
+        losses.plot(history["epoch"], history[column], label=label, marker=".", **style)
+    best = history["epoch"][history["valid_loss"].idxmin()]
+    losses.axvline(best, color="0.7", linewidth=0.8, zorder=0)
+    losses.set(title=name, xlabel="epoch", ylabel="cross-entropy (nats)")
+    losses.legend(title=f"kept: epoch {best}")
+    if history["valid_auroc"].notna().any():
+        scores.plot(history["epoch"], history["valid_auroc"], marker=".", **STYLES[1])
+        scores.set(ylim=(min(0.45, history["valid_auroc"].min()), 1.0))
+    else:
+        _say(scores, "AUROC cannot be computed:\none class only in the valid split")
+    scores.set(xlabel="epoch", ylabel="AUROC, valid split")
+    return figure
+
+
+def plot_roc(metrics: dict, name: str) -> Figure:
+    """ROC curves of one model on the test studies.
+
+    Args:
+        metrics: the model's figures, of `clotline.metrics.evaluate`.
+        name: the model's name, for the title.
+    """
+    targets = metrics["targets"]
+    main, *others = targets
+    figure = Figure(figsize=(9.5 if others else 5, 4.4), layout="constrained")
+    figure.suptitle(f"{name}: {_counted(metrics)}")
+    axes = figure.subplots(1, 2) if others else [figure.subplots()]
+    _draw_roc(axes[0], targets[main], TITLES.get(main, main), STYLES[0], band=True)
+    _draw_operating_points(axes[0], targets[main])
+    _finish(axes[0], TITLES.get(main, main))
+    if others:
+        for target, style in zip(others, STYLES, strict=False):
+            _draw_roc(axes[1], targets[target], TITLES.get(target, target), style)
+        several = "Each of the labels" if len(others) > 1 else TITLES.get(others[0], others[0])
+        _finish(axes[1], several)
+    return figure
+
+
+def plot_roc_comparison(metrics: dict[str, dict]) -> Figure:
+    """ROC curves of all models: study level (PE present) beside image level (slices).
+
+    Args:
+        metrics: model name to its figures, of `clotline.metrics.evaluate`.
+    """
+    figure = Figure(figsize=(9.5, 4.4), layout="constrained")
+    for axis, level in zip(figure.subplots(1, 2), ("study", "image"), strict=True):
+        models = {name: m for name, m in metrics.items() if m["level"] == level}
+        for (name, model), style in zip(models.items(), STYLES, strict=False):
+            main = next(iter(model["targets"].values()))
+            _draw_roc(axis, main, name.removesuffix(f"-{level}"), style)
+        counted = f", {_counted(next(iter(models.values())))}" if models else ""
+        _finish(axis, f"{level.capitalize()} level{counted}")
+    return figure
+
+
+def _counted(metrics: dict) -> str:
+    slices = f", {metrics['n_slices']:,} slices" if metrics.get("n_slices") else ""
+    return f"{metrics['n_studies']:,} test studies{slices}"
+
+
+def describe_estimate(estimate: dict) -> str:
+    """``0.91 (0.85–0.96)``, or the value alone, or why there is none."""
+    if estimate["value"] is None:
+        return f"not computable: {estimate['reason']}"
+    text = f"{estimate['value']:.2f}"
+    if estimate["low"] is not None:
+        text += f" ({estimate['low']:.2f}–{estimate['high']:.2f})"
+    return text
+
+
+def _draw_roc(axis: Axes, target: dict, label: str, style: dict, band: bool = False) -> None:
+    auroc, roc = target["auroc"], target["roc"]
+    text = f"{label}: {describe_estimate(auroc)}, {auroc['n_positive']:,} positive"
+    if "fpr" not in roc:
+        axis.plot([], [], label=text, **style)
+        return
+    axis.plot(roc["fpr"], roc["tpr"], label=text, **style)
+    if band and roc.get("low"):
+        grid = roc.get("grid", roc["fpr"])
+        axis.fill_between(grid, roc["low"], roc["high"], color=style["color"], alpha=0.15, lw=0)
+
+
+def _draw_operating_points(axis: Axes, target: dict) -> None:
+    for point, marker in zip(target["operating_points"], "os^", strict=False):
+        sensitivity, specificity = point["sensitivity"]["value"], point["specificity"]["value"]
+        if sensitivity is not None and specificity is not None:
+            axis.plot(
+                1 - specificity,
+                sensitivity,
+                marker,
+                color="black",
+                fillstyle="none",
+                label=f"{point['name']} on valid",
+            )
+
+
+def _finish(axis: Axes, title: str) -> None:
+    axis.plot([0, 1], [0, 1], color="0.8", linewidth=0.8, zorder=0)
+    axis.set(
+        title=title,
+        xlabel="1 − specificity",
+        ylabel="sensitivity",
+        xlim=(-0.01, 1),
+        ylim=(0, 1.01),
+        aspect="equal",
+    )
+    axis.title.set_fontsize(9)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.14), fontsize=7.5)
+
+
+def _say(axis: Axes, text: str) -> None:
+    axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, color="0.3")

@@ -1,0 +1,114 @@
+"""The report: one self-contained HTML page that a reader can keep, print and pass on."""
+
+import base64
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import yaml
+
+from clotline.labels import SPLITS, STUDY_UID
+from clotline.plots import TITLES, describe_estimate
+
+TEMPLATE_FOLDER = Path(__file__).parents[2] / "report"
+
+#: Packages whose versions decide the figures.
+PACKAGES = (
+    "torch", "torchvision", "efficientnet-pytorch", "lightning", "pydicom", "python-gdcm", "h5py",
+    "hdf5plugin", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels", "snakemake",
+)  # fmt: skip
+
+
+def render_report(
+    metrics: dict[str, dict],
+    plan: pd.DataFrame,
+    slices: pd.DataFrame,
+    rejects: pd.DataFrame,
+    figures: dict[str, dict[str, str]],
+    config: dict,
+    digests: dict[str, str],
+) -> str:
+    """The page as HTML text; everything from outside is escaped.
+
+    Args:
+        metrics: model name to its figures, of `clotline.metrics.evaluate`.
+        plan: plan.parquet.
+        slices: slices.parquet.
+        rejects: all rejected slices.
+        figures: heading to {caption: path of an SVG}.
+        config: the complete configuration.
+        digests: artifact's path to its SHA-256.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["estimate"] = describe_estimate
+    environment.filters["title"] = lambda name: TITLES.get(name, name)
+    return environment.get_template("report.html.j2").render(
+        best=best_study_model(metrics),
+        metrics=metrics,
+        splits=account_for_splits(plan, slices),
+        overlap=studies_in_two_splits(slices),
+        rejects=rejects["reason"].value_counts().to_dict(),
+        rows=int(plan["slices"].sum()),
+        stored=len(slices),
+        figures={
+            heading: {caption: _data_uri(path) for caption, path in group.items()}
+            for heading, group in figures.items()
+        },
+        config=yaml.safe_dump(config, sort_keys=False),
+        versions={name: _version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        digests=digests,
+    )
+
+
+def best_study_model(metrics: dict[str, dict]) -> str | None:
+    """The study-level model with the highest AUROC for "PE present"; None where none has one."""
+    scored = {
+        name: model["targets"]["pe_present"]["auroc"]["value"]
+        for name, model in metrics.items()
+        if model["level"] == "study"
+    }
+    scored = {name: value for name, value in scored.items() if value is not None}
+    return max(scored, key=scored.get) if scored else None
+
+
+def account_for_splits(plan: pd.DataFrame, slices: pd.DataFrame) -> list[dict]:
+    """Studies and slices, planned and stored, of each split."""
+    rows = []
+    for split in SPLITS:
+        planned = plan[plan["split"] == split]
+        absent = planned["negative_exam_for_pe"] + planned["indeterminate"]
+        rows.append(
+            {
+                "split": split,
+                "studies": len(planned),
+                "positive_studies": int((absent == 0).sum()),
+                "slices": int(planned["slices"].sum()),
+                "positive_slices": int(planned["positive_slices"].sum()),
+                "stored": int((slices["split"] == split).sum()),
+            }
+        )
+    return rows
+
+
+def studies_in_two_splits(slices: pd.DataFrame) -> int:
+    """Number of studies with slices in more than one split; anything but 0 is a leak."""
+    return int((slices.groupby(STUDY_UID)["split"].nunique() > 1).sum())
+
+
+def _data_uri(path: str | Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # Rules run in environments that hold only what they need.
+        return "not in this environment"
