@@ -67,9 +67,15 @@ def write_cohort(
     if workers <= 1:
         _report(map(_write_job, jobs), len(jobs), progress)
     else:
-        # Forked: a spawned process would run the calling script again.
-        with get_context("fork").Pool(workers, cv2.setNumThreads, (1,)) as pool:
-            _report(pool.imap_unordered(_write_job, jobs), len(jobs), progress)
+        # Forked: a spawned process would run the calling script again. OpenCV's own threads do not
+        # survive a fork and would be waited for, so they end before it.
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            with get_context("fork").Pool(workers) as pool:
+                _report(pool.imap_unordered(_write_job, jobs), len(jobs), progress)
+        finally:
+            cv2.setNumThreads(threads)
     labels_csv.parent.mkdir(parents=True, exist_ok=True)
     partial = labels_csv.with_name(f".{labels_csv.name}.partial")
     labels_table(cohort).to_csv(partial, index=False)
