@@ -30,7 +30,10 @@ def histogram_features(slices_hu: np.ndarray) -> np.ndarray:
     # A table from HU to bin is much faster than np.histogram on thousands of slices.
     table = np.digitize(np.arange(-1024, 1001), EDGES[1:-1])
     shares = np.stack(
-        [np.bincount(table[np.clip(s, -1024, 1000) + 1024].ravel(), minlength=bins) for s in slices_hu]
+        [
+            np.bincount(table[np.clip(s, -1024, 1000) + 1024].ravel(), minlength=bins)
+            for s in slices_hu
+        ]
     ) / (slices_hu.shape[1] * slices_hu.shape[2])
     return np.concatenate([shares.mean(axis=0), shares.max(axis=0), shares.std(axis=0)])
 

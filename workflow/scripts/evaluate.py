@@ -6,9 +6,9 @@ import pandas as pd
 
 from clotline.config import split_lstm_name
 from clotline.files import atomic
+from clotline.intervals import describe_estimate
 from clotline.job import job, log
 from clotline.metrics import evaluate
-from clotline.plots import describe_estimate
 
 
 def main(snakemake):

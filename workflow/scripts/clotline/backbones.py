@@ -45,7 +45,8 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     torch's global generator.
 
     Args:
-        section: the entry; of it ``library``, ``architecture`` and ``init`` are used.
+        section: the entry; of it ``library``, ``architecture``, ``init`` and
+            ``batch_norm_momentum`` are used.
         imagenet: the file of `fetch_imagenet_weights`, where ``init`` is imagenet.
 
     Raises:
@@ -56,6 +57,10 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     if init == "imagenet":
         _load_imagenet_weights(backbone, section, imagenet)
     _take_one_channel(backbone)
+    if (momentum := section["batch_norm_momentum"]) is not None:
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
     classifier = Classifier(backbone)
     if init not in ("imagenet", "random"):
         load_weights(classifier, load_checkpoint(init)["weights"], init)

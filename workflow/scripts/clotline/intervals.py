@@ -49,6 +49,16 @@ class Estimate:
         return dataclasses.asdict(self)
 
 
+def describe_estimate(estimate: dict) -> str:
+    """``0.91 (0.85–0.96)``, or the value alone, or why there is none."""
+    if estimate["value"] is None:
+        return f"not computable: {estimate['reason']}"
+    text = f"{estimate['value']:.2f}"
+    if estimate["low"] is not None:
+        text += f" ({estimate['low']:.2f}–{estimate['high']:.2f})"
+    return text
+
+
 @dataclasses.dataclass(frozen=True)
 class Cases:
     """What is evaluated: truths and probabilities of studies or of their slices.

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clotline.files import atomic
+from clotline.intervals import describe_estimate
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart ("Color universal design", 2008),
 #: each with a line style of its own for print in grey.
@@ -132,16 +133,6 @@ def plot_roc_comparison(metrics: dict[str, dict]) -> Figure:
 def _counted(metrics: dict) -> str:
     slices = f", {metrics['n_slices']:,} slices" if metrics.get("n_slices") else ""
     return f"{metrics['n_studies']:,} test studies{slices}"
-
-
-def describe_estimate(estimate: dict) -> str:
-    """``0.91 (0.85–0.96)``, or the value alone, or why there is none."""
-    if estimate["value"] is None:
-        return f"not computable: {estimate['reason']}"
-    text = f"{estimate['value']:.2f}"
-    if estimate["low"] is not None:
-        text += f" ({estimate['low']:.2f}–{estimate['high']:.2f})"
-    return text
 
 
 def _draw_roc(axis: Axes, target: dict, label: str, style: dict, band: bool = False) -> None:

@@ -9,8 +9,9 @@ import jinja2
 import pandas as pd
 import yaml
 
+from clotline.intervals import describe_estimate
 from clotline.labels import SPLITS, STUDY_UID
-from clotline.plots import TITLES, describe_estimate
+from clotline.plots import TITLES
 
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "report"
 

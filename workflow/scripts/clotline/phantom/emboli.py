@@ -7,7 +7,7 @@ import numpy as np
 from .geometry import Box, Grid, Tube, tube_coverage
 
 #: What a clot must show of itself in a slice to be called, in mm^2; less is not drawn either.
-VISIBLE_MM2 = 30.0
+VISIBLE_MM2 = 55.0
 
 ACUTE_SHAPES = ("central", "eccentric", "occluding")
 CHRONIC_SHAPES = ("crescent", "recanalised")
@@ -24,14 +24,14 @@ _SITES = {
     "left_upper": 3,
     "right_upper": 3,
     "trunk": 1,
-    "left_lingula": 0.6,
-    "right_middle": 0.6,
-    "left_superior": 0.5,
-    "right_superior": 0.5,
-    "left_basal_posterior": 0.5,
-    "right_basal_posterior": 0.5,
-    "left_anterior": 0.4,
-    "right_anterior": 0.4,
+    "left_lingula": 0.2,
+    "right_middle": 0.2,
+    "left_superior": 0.2,
+    "right_superior": 0.2,
+    "left_basal_posterior": 0.2,
+    "right_basal_posterior": 0.2,
+    "left_anterior": 0.1,
+    "right_anterior": 0.1,
 }
 
 
@@ -114,7 +114,7 @@ def draw_clots(
     """Draws one to six clots of the shapes named; each shape group named occurs at least once."""
     names = list(_SITES)
     weights = np.array([_SITES[name] for name in names], float)
-    count = int(rng.integers(2, 6))
+    count = int(rng.integers(3, 6))
     sites = rng.choice(len(names), count, replace=False, p=weights / weights.sum())
     clots = []
     kinds = _mixed_kinds(rng, shapes, count)
@@ -147,10 +147,10 @@ def _draw_clot(rng: np.random.Generator, name: str, artery: Tube, shape: str) ->
     taper[[0, -1]] = 0.7
     channels: tuple[Tube, ...] = ()
     if shape == "central":
-        own = radii * rng.uniform(0.62, 0.82) * taper
+        own = radii * rng.uniform(0.68, 0.84) * taper
         points = points + aside * (radii - own)[:, None] * rng.uniform(0, 0.5)
     elif shape == "eccentric":
-        own = radii * rng.uniform(0.62, 0.8) * taper
+        own = radii * rng.uniform(0.68, 0.84) * taper
         points = points + aside * (radii - own)[:, None] * 1.05
     elif shape == "occluding":
         own = radii * 1.05

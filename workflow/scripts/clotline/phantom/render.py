@@ -36,9 +36,9 @@ def render(study: Study) -> np.ndarray:
     return volume.astype(np.int16)
 
 
-def artery_mask(study: Study) -> np.ndarray:
-    """(slices, size, size) bool: the inside of the pulmonary arteries, clots included."""
-    return _all_tubes(study.grid, study.chest.arteries.values()) > 0.5
+def artery_mask(study: Study, share: float = 0.5) -> np.ndarray:
+    """(slices, size, size) bool: where pulmonary arteries, clots included, fill over a share."""
+    return _all_tubes(study.grid, study.chest.arteries.values()) > share
 
 
 def clot_mask(study: Study) -> np.ndarray:
@@ -471,6 +471,8 @@ def _paint_lung_vessels(study: Study, volume: np.ndarray, lung: np.ndarray) -> N
 def _paint_pulmonary_arteries(study: Study, volume: np.ndarray) -> None:
     grid, chest = study.grid, study.chest
     lumen = _all_tubes(grid, chest.arteries.values())
+    if not lumen.any():  # a scan of a few slices may miss them
+        return
     box = _bounding_box(lumen)
     inside = lumen[box]
     contrast = np.full(inside.shape, chest.hu["pulmonary"], np.float32)

@@ -1,0 +1,186 @@
+"""What is made anew after which change: the exact set of files."""
+
+import re
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from clotline.labels import COLUMNS, SOP_UID, STUDY_UID
+
+CNNS = ("efficientnet_b0", "resnext50")
+FEATURES = (*CNNS, "combined")
+LSTMS = tuple(f"{features}-{level}" for features in FEATURES for level in ("image", "study"))
+SHARDS = ("000", "001", "002", "003")
+
+REPORT = {"results/report.html"}
+COMPARISON = {"results/metrics.csv", "results/roc/all.svg", "results/roc/all.png"} | REPORT
+
+
+def plots_of(lstms=LSTMS):
+    return {f"results/roc/{name}.{end}" for name in lstms for end in ("svg", "png")}
+
+
+def evaluation_of(lstms):
+    return {f"results/metrics/{name}.json" for name in lstms} | plots_of(lstms) | COMPARISON
+
+
+def lstms_and_what_follows(lstms=LSTMS):
+    made = {f"results/lstm/{name}.{end}" for name in lstms for end in ("pt", "csv", "svg")}
+    return made | {f"results/predictions/{name}.parquet" for name in lstms} | evaluation_of(lstms)
+
+
+def cnns_and_what_follows(cnns=CNNS, shards=SHARDS):
+    made = {
+        f"results/cnn/{cnn}.{end}" for cnn in cnns for end in ("pt", "last.pt", "csv", "svg")
+    } | {f"results/features/{cnn}.h5" for cnn in cnns}
+    made |= {f"results/features/{cnn}/shard-{shard}.h5" for cnn in cnns for shard in shards}
+    users = [name for name in LSTMS if name.startswith("combined") or name.split("-")[0] in cnns]
+    return made | lstms_and_what_follows(users)
+
+
+def shard_files(*shards):
+    return {
+        f"results/data/shards/shard-{shard}.{end}"
+        for shard in shards
+        for end in ("h5", "rejects.csv")
+    }
+
+
+SLICES = {"results/data/slices.parquet", "results/data/positives.h5"}
+PLAN = {"results/data/plan.parquet", "results/data/rows.parquet"}
+
+
+def change_config(run, *keys, value):
+    path = run.folder / "config/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    section = config
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+    section[keys[-1]] = value
+    path.unlink()  # a link to the demo's own file
+    path.write_text(yaml.safe_dump(config))
+
+
+def change_code(run, module, old, new):
+    path = run.project / "workflow/scripts/clotline" / module
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_nothing_is_made_anew_without_a_change(copy):
+    assert copy.to_be_made() == set()
+
+
+def test_a_comment_or_docstring_makes_nothing_anew(copy):
+    for path in [*copy.project.rglob("*.py"), *copy.project.rglob("*.smk")]:
+        path.write_text(path.read_text() + "\n# a comment\n")
+    for path in copy.project.rglob("*.py"):
+        path.write_text(re.sub(r'\A"""', '"""Changed. ', path.read_text()))
+    assert copy.to_be_made() == set()
+
+
+def test_the_lstms_learning_rate_makes_the_lstms_anew(copy):
+    for name in LSTMS:
+        change_config(copy, "lstm", name, "lr", value=0.123)
+    assert copy.to_be_made() == lstms_and_what_follows()
+
+
+def test_one_lstms_setting_makes_that_lstm_anew(copy):
+    change_config(copy, "lstm", "combined-study", "hidden_size", value=32)
+    assert copy.to_be_made() == lstms_and_what_follows(["combined-study"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("lr", 0.01), ("window_level", 50), ("epochs", 9)])
+def test_a_setting_of_resnext_leaves_efficientnet_alone(copy, key, value):
+    change_config(copy, "cnn", "resnext50", key, value=value)
+    made = copy.to_be_made()
+    assert made == cnns_and_what_follows(["resnext50"])
+    assert not any("efficientnet" in path for path in made)
+
+
+def test_the_lstms_code_makes_the_lstms_anew(copy):
+    change_code(copy, "lstm.py", "return self.linear(hidden[-1])", "return self.linear(hidden[0])")
+    assert copy.to_be_made() == lstms_and_what_follows()
+
+
+def test_the_plotting_code_makes_the_plots_anew(copy):
+    change_code(copy, "plots.py", '"font.size": 9', '"font.size": 10')
+    curves = {f"results/cnn/{name}.svg" for name in CNNS}
+    curves |= {f"results/lstm/{name}.svg" for name in LSTMS}
+    everything = plots_of([*LSTMS, "all"]) | curves | REPORT
+    assert copy.to_be_made() == everything
+
+
+def test_a_plot_setting_makes_the_roc_plots_anew(copy):
+    change_config(copy, "plots", "dpi", value=300)
+    assert copy.to_be_made() == plots_of([*LSTMS, "all"]) | REPORT
+
+
+def test_an_appended_study_leaves_the_other_shards_alone(copy):
+    path = copy.folder / "data/phantom/train.csv"
+    labels = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:3], str))
+    plan = pd.read_parquet(copy.folder / "results/data/plan.parquet")
+    smallest = plan.sort_values("slices")[STUDY_UID].iloc[0]
+    added = labels[labels[STUDY_UID] == smallest].assign(**{STUDY_UID: "00000000abcd"})
+    added[SOP_UID] = [f"{number:012x}" for number in range(len(added))]
+    path.unlink()
+    pd.concat([labels, added]).to_csv(path, index=False)
+    room = plan.groupby("shard")["slices"].sum().iloc[-1] + len(added) <= 2000
+    last = SHARDS[-1] if room else "004"
+    shards = SHARDS if room else (*SHARDS, last)
+    assert copy.to_be_made() == (
+        PLAN | shard_files(last) | SLICES | cnns_and_what_follows(shards=shards)
+    )
+
+
+def test_a_deleted_shard_is_made_anew_alone(copy):
+    (copy.folder / "results/data/shards/shard-001.h5").unlink()
+    made = copy.to_be_made()
+    assert made == shard_files("001") | SLICES | cnns_and_what_follows()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cores", "1"],
+        ["--cores", "64", "--set-threads", "train_cnn=3"],
+        ["--set-resources", "train_cnn:gpu=0", "train_lstm:mem_mb=1"],
+        ["--profile", "profiles/local"],
+    ],
+)
+def test_threads_resources_and_profile_make_nothing_anew(copy, arguments):
+    assert copy.to_be_made(*arguments) == set()
+
+
+def test_a_touched_labels_file_makes_nothing_anew(copy):
+    path = copy.folder / "data/phantom/train.csv"
+    text = path.read_bytes()
+    path.unlink()
+    time.sleep(0.01)
+    path.write_bytes(text)
+    assert copy.to_be_made() == set()
+
+
+def test_one_artifact_builds_just_what_it_needs(copy):
+    for folder in ("lstm", "features", "cnn"):
+        for path in (copy.folder / "results" / folder).iterdir():
+            if path.is_file():
+                path.unlink()
+    target = "results/lstm/combined-study.pt"
+    made = copy.to_be_made(target=target)
+    expected = {p for p in cnns_and_what_follows() if p.startswith(("results/cnn", "results/feat"))}
+    expected = {path for path in expected if not path.endswith(".svg")}
+    assert made == expected | {target, "results/lstm/combined-study.csv"}
+
+
+def test_a_dry_run_explains_why_each_job_runs(copy):
+    change_config(copy, "lstm", "combined-study", "hidden_size", value=32)
+    text = copy.snakemake("-n", "all").stderr + copy.snakemake("-n", "all").stdout
+    jobs = text.count("Job ")
+    assert jobs and text.count("Reason: ") == jobs
+    assert "Params have changed" in text
+    assert Path(copy.folder / "results/lstm/combined-study.pt").exists()
