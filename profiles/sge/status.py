@@ -4,14 +4,38 @@
 Snakemake calls it for each job and each round. Nearly every call is answered from the last qstat.
 """
 
+import os
 import sys
 import time
 
-from gridengine.jobs import Job
+STATE = ".clotline/gridengine"
+
+
+def in_queue(job_id: str) -> bool:
+    """Whether the last answer of qstat still holds and has the job waiting or running.
+
+    With hundreds of jobs this is nearly every call, so it does without any import that takes time.
+    """
+    try:
+        with open(f"{STATE}/queue") as file:  # noqa: PTH123
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+            every, *lines = file.read().splitlines()
+        os.stat(f"{STATE}/exits/{job_id}")  # noqa: PTH116
+    except FileNotFoundError as error:
+        if error.filename.endswith("queue"):
+            return False
+    else:
+        return False
+    state = next((line for line in lines if line.startswith(f"{job_id} ")), "E")
+    return age <= float(every) and "E" not in state
 
 
 def main(job_id: str) -> str:
     """The job's status in Snakemake's words."""
+    if in_queue(job_id):
+        return "running"
+    from gridengine.jobs import Job
+
     job = Job.find(job_id)
     if job is None:
         print(f"Grid Engine: job {job_id} is not known here", file=sys.stderr)
@@ -37,7 +61,7 @@ def main(job_id: str) -> str:
     return gone(job, site)
 
 
-def gone(job: Job, site) -> str:
+def gone(job, site) -> str:
     """A job that has left the queue, or is about to."""
     from gridengine import endings, polling
 
@@ -52,7 +76,7 @@ def gone(job: Job, site) -> str:
     return report(job, endings.explain(job, record))
 
 
-def refuse_error_state(job: Job) -> str:
+def refuse_error_state(job) -> str:
     """Deletes a job that Grid Engine could not start and would keep for ever."""
     from gridengine import endings, polling
 
@@ -65,7 +89,7 @@ def refuse_error_state(job: Job) -> str:
     return report(job, endings.Ending("never-began", text))
 
 
-def report(job: Job, ending) -> str:
+def report(job, ending) -> str:
     """Says how a job ended, on the screen and in its log."""
     from pathlib import Path
 

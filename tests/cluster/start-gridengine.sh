@@ -62,9 +62,10 @@ qconf -ssconf |
 configure -Msconf "$work/scheduler" >/dev/null
 
 # Jobs of root are refused by default. Accounting is written at once.
-qconf -sconf global |
+qconf -sconf global | sed -E ':join /\\$/ {N; s/ *\\\n +/ /; b join}' |
     sed -E 's/^(min_uid|min_gid) .*/\1 0/
-            s/ (accounting_flush_time=[0-9:]+ )?(flush_time)=/ accounting_flush_time=00:00:01 \2=/
+            s/ accounting_flush_time=[0-9:]+//g
+            s/ flush_time=[0-9:]+/ accounting_flush_time=00:00:00 flush_time=00:00:01/
             s/^(load_report_time) .*/\1 00:00:05/
             s/^(max_unheard) .*/\1 00:00:15/' >"$work/global"
 configure -Mconf "$work/global" >/dev/null

@@ -12,7 +12,8 @@ import time
 
 from gridengine.jobs import RECORDS, STATE, Job, age, locked, write
 
-QUEUE = STATE / "queue.json"
+#: On its first line, for how many seconds it holds; then a job number and its state on each line.
+QUEUE = STATE / "queue"
 ACCOUNTS = STATE / "accounts.json"
 #: Marks a call that failed: the next one waits as long as after one that did not.
 FAILED = STATE / "failed"
@@ -61,16 +62,16 @@ def queue(every: float, newer_than: float = 0) -> dict[str, str] | None:
         with locked():
             # Another process may have asked while this one waited for the lock.
             if age(QUEUE) > every and age(FAILED) > every:
-                _ask_queue()
+                _ask_queue(every)
     try:
         if QUEUE.stat().st_mtime <= newer_than + 1:
             return None
-        return json.loads(QUEUE.read_text())
+        return dict(line.split() for line in QUEUE.read_text().splitlines()[1:])
     except (OSError, ValueError):
         return None
 
 
-def _ask_queue() -> None:
+def _ask_queue(every: float) -> None:
     from xml.etree import ElementTree
 
     asked = time.time()
@@ -86,7 +87,8 @@ def _ask_queue() -> None:
         print(f"Grid Engine: qstat: {first}: jobs count as running meanwhile", file=sys.stderr)
         return
     FAILED.unlink(missing_ok=True)
-    write(QUEUE, json.dumps(states))
+    lines = [f"{number} {state}" for number, state in states.items()]
+    write(QUEUE, "\n".join([f"{every}", *lines, ""]))
     # The answer is as old as the question.
     os.utime(QUEUE, (asked, asked))
 

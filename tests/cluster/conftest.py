@@ -1,0 +1,191 @@
+"""Clusters for the tests: a real Grid Engine, a real Slurm, each of this one machine.
+
+`start-gridengine.sh` and `start-slurm.sh` install and start them. Where one is missing its tests
+skip; with CLOTLINE_NO_SKIP=1 or CLOTLINE_CI=1 a missing cluster is a failure.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROFILES = REPOSITORY / "profiles"
+HERE = Path(__file__).resolve().parent
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+
+#: What the workflow's runs make, and the threads that keep torch's sums in one order everywhere.
+TARGET = "all"
+SET_THREADS = ["--set-threads", "train_cnn=1", "extract_features=1", "shard=1", "phantom=1"]
+CONFIG = """
+phantom: {studies: 14, seed: 1, slices_min: 8, slices_max: 10}
+data: {split: {train: 0.5, valid: 0.25, test: 0.25}}
+cnn:
+  resnext50: &backbone
+    {init: random, input_size: 32, epochs: 1, lr: 0.01, schedule: one_cycle, precision: 32-true}
+  efficientnet_b0: *backbone
+lstm:
+  resnext50-image: &lstm {epochs: 1}
+  resnext50-study: *lstm
+  efficientnet_b0-image: *lstm
+  efficientnet_b0-study: *lstm
+  combined-image: *lstm
+  combined-study: *lstm
+evaluation: {bootstraps: 100}
+plots: {dpi: 50}
+"""
+
+
+def missing(reason: str) -> None:
+    """Skips, or fails where everything must be there."""
+    if "1" in (os.environ.get("CLOTLINE_NO_SKIP"), os.environ.get("CLOTLINE_CI")):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class Run:
+    """One working directory with everything needed to start snakemake in it."""
+
+    def __init__(self, folder: Path, options: list[str], environment: dict[str, str]):
+        self.folder = folder
+        self.options = options
+        self.environment = {**os.environ, **environment}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(SNAKEMAKE), *self.options, *arguments]
+
+    def snakemake(self, *arguments: str, timeout: float = 420) -> subprocess.CompletedProcess:
+        """A run to its end; standard output and error come together in ``stdout``."""
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+            pytest.fail(f"snakemake did not end within {timeout} s:\n{output[-6000:]}")
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def call(self, *command: str) -> str:
+        """A cluster's own command."""
+        answer = subprocess.run(
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return answer.stdout + answer.stderr
+
+    def wait_for(self, condition, timeout: float = 60):
+        """Waits until a condition holds and returns its value."""
+        give_up = time.monotonic() + timeout
+        while not (value := condition()):
+            assert time.monotonic() < give_up, f"waited {timeout} s in vain"
+            time.sleep(0.5)
+        return value
+
+    def exists(self, name: str):
+        return lambda: (self.folder / name).exists()
+
+
+def watched(folder: Path, *names: str) -> Path:
+    """A folder for the front of PATH whose commands note each call and then run the real one."""
+    folder.mkdir()
+    for name in names:
+        command = folder / name
+        command.write_text(
+            f'#!/bin/sh\necho "$(date +%s.%N) $*" >>{folder}/{name}.calls\n'
+            f'exec {shutil.which(name)} "$@"\n'
+        )
+        command.chmod(0o755)
+    return folder
+
+
+def calls(folder: Path, name: str) -> list[tuple[float, str]]:
+    """The calls noted: when, and with which arguments."""
+    noted = folder / f"{name}.calls"
+    lines = noted.read_text().splitlines() if noted.exists() else []
+    return [(float(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
+
+
+def write_config(folder: Path) -> None:
+    (folder / "config").mkdir(parents=True, exist_ok=True)
+    (folder / "config" / "config.yaml").write_text(CONFIG)
+
+
+@pytest.fixture(scope="session")
+def local_run(tmp_path_factory) -> Path:
+    """The working directory of a finished run of the workflow without a cluster."""
+    folder = tmp_path_factory.mktemp("local")
+    write_config(folder)
+    options = ["--profile", "profiles/local", "--directory", str(folder)]
+    run = Run(REPOSITORY, options, {})
+    done = run.snakemake(*SET_THREADS, "--", TARGET)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return folder
+
+
+GRIDENGINE = {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": "default"}
+
+
+@pytest.fixture(scope="session")
+def gridengine(tmp_path_factory) -> dict[str, str]:
+    """Environment variables with which the Grid Engine of this machine is used."""
+    if shutil.which("qsub") is None or not Path(GRIDENGINE["SGE_ROOT"]).exists():
+        missing("Grid Engine is not installed: run tests/cluster/start-gridengine.sh as root")
+    start_gridengine()
+    # The site file as it stands; only waiting is shorter.
+    site = tmp_path_factory.mktemp("site") / "site.ini"
+    text = (PROFILES / "sge" / "site.ini").read_text()
+    assert "\nseconds = 10\n" in text
+    site.write_text(text.replace("\nseconds = 10\n", "\nseconds = 2\n"))
+    return {**GRIDENGINE, "CLOTLINE_SITE": str(site)}
+
+
+def start_gridengine() -> None:
+    started = subprocess.run(
+        [str(HERE / "start-gridengine.sh")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if started.returncode:
+        missing(f"Grid Engine did not start: {started.stdout}{started.stderr}")
+
+
+def accounts(text: str) -> dict[str, dict[str, str]]:
+    """Qacct's records by job name, read without any code of the profile."""
+    records = {}
+    for block in text.split("=" * 62)[1:]:
+        lines = [line.split(None, 1) for line in block.strip().splitlines()]
+        record = {line[0]: line[1].strip() if len(line) > 1 else "" for line in lines}
+        records[record["jobname"], record["jobnumber"]] = record
+    return records
+
+
+def submitted_jobs(folder: Path) -> dict[str, dict]:
+    """What the profile remembers of a working directory's jobs, by job number."""
+    records = (folder / ".clotline" / "gridengine" / "jobs").glob("*.json")
+    return {record["id"]: record for record in (json.loads(r.read_text()) for r in records)}

@@ -1,0 +1,346 @@
+"""The commands of profiles/sge against stand-ins for Grid Engine's own: no cluster needed."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import PROFILES, calls
+
+SGE = PROFILES / "sge"
+
+
+@pytest.fixture(autouse=True)
+def profile_modules(monkeypatch):
+    monkeypatch.syspath_prepend(str(SGE))
+
+
+class Cluster:
+    """Stand-ins for qsub, qstat, qacct and qdel, and a working directory."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        for name, script in {
+            "qsub": 'read n <last; n=$((n + 1)); echo $n >last; echo "$*" >qsub.line; echo $n',
+            "qstat": "cat queue.xml",
+            "qacct": "cat accounts.txt",
+            "qdel": "true",
+        }.items():
+            self.script(name, script)
+        (folder / "last").write_text("100\n")
+        (folder / "accounts.txt").write_text("")
+        self.queue({})
+        self.site(
+            "[qsub]\nevery_job = -V\ngpu_job = -l gpu={gpu}\nparallel_job = -pe smp {threads}"
+        )
+
+    def script(self, name: str, text: str) -> None:
+        path = self.bin / name
+        path.write_text(
+            f'#!/bin/bash\necho "$(date +%s.%N) $*" >>{self.bin}/{name}.calls\n{text}\n'
+        )
+        path.chmod(0o755)
+
+    def site(self, text: str) -> None:
+        (self.folder / "site.ini").write_text(text + "\n")
+
+    def queue(self, states: dict[str, str]) -> None:
+        jobs = "".join(
+            f"<job_list><JB_job_number>{number}</JB_job_number><state>{state}</state></job_list>"
+            for number, state in states.items()
+        )
+        (self.folder / "queue.xml").write_text(f"<job_info><q>{jobs}</q></job_info>")
+
+    def job_script(self, rule="train_cnn", attempt=1, output=None, **properties) -> str:
+        properties = {
+            "rule": rule,
+            "wildcards": {},
+            "input": [],
+            "output": output or [f"{rule}.out"],
+            "params": {},
+            "log": [],
+            "threads": 4,
+            "resources": {"mem_mb": 16000, "runtime": 120, "gpu": 1},
+            **properties,
+        }
+        path = self.folder / f"{rule}.sh"
+        path.write_text(
+            f"#!/bin/sh\n# properties = {json.dumps(properties)}\nsnakemake --attempt {attempt}\n"
+        )
+        return str(path)
+
+    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess:
+        environment = {
+            **os.environ,
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "CLOTLINE_SITE": os.environ.get("CLOTLINE_SITE", str(self.folder / "site.ini")),
+        }
+        return subprocess.run(
+            [sys.executable, str(SGE / f"{command}.py"), *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def submit(self, **job) -> str:
+        answer = self.run("submit", self.job_script(**job))
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout.strip()
+
+    def status(self, number: str) -> tuple[str, str]:
+        answer = self.run("status", number)
+        return answer.stdout.strip(), answer.stderr
+
+    def ended(self, number: str, status: int | None = None, **record) -> None:
+        """Makes a job leave the queue, with an exit status and an accounting record."""
+        self.queue({})
+        state = self.folder / ".clotline" / "gridengine"
+        for old in ("queue", "accounts.json"):
+            (state / old).unlink(missing_ok=True)
+        path = state / "jobs" / f"{number}.json"
+        # As if submitted a while ago: an answer of qstat knows only what is older than itself.
+        path.write_text(json.dumps({**json.loads(path.read_text()), "submitted": time.time() - 9}))
+        if status is not None:
+            (state / "exits").mkdir(exist_ok=True)
+            (state / "exits" / number).write_text(f"{status}\n")
+        if record:
+            record = {"jobnumber": number, "hostname": "node7", "qsub_time": time.ctime(), **record}
+            lines = "\n".join(f"{name} {value}" for name, value in record.items())
+            (self.folder / "accounts.txt").write_text("=" * 62 + "\n" + lines + "\n")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    return Cluster(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("site", "gpu", "expected"),
+    [
+        ("site.ini", 1, "-V -l gpu=1 -pe smp 4 -l h_rt=7200 -w e"),
+        ("site.ini", 0, "-V -l h_vmem=4000M -pe smp 4 -l h_rt=7200 -w e"),
+        (
+            "examples/plain.ini",
+            1,
+            "-V -q gpu.q -l gpu=1 -pe smp 4 -l mem_free=16000M -l h_rt=7200 -w n",
+        ),
+        (
+            "examples/scc.ini",
+            1,
+            "-P my_project -l gpus=1 -l gpu_c=7.0 -pe omp 4 -l mem_per_core=4G -l h_rt=2:00:00"
+            " -w n",
+        ),
+        ("examples/scc.ini", 0, "-P my_project -pe omp 4 -l mem_per_core=4G -l h_rt=2:00:00 -w n"),
+    ],
+)
+def test_site_files_give_the_options_of_their_site(cluster, monkeypatch, site, gpu, expected):
+    monkeypatch.setenv("CLOTLINE_SITE", str(SGE / site))
+    cluster.submit(resources={"mem_mb": 16000, "runtime": 120, "gpu": gpu})
+    line = (cluster.folder / "qsub.line").read_text()
+    assert f"-N c.train_cnn {expected} " in line
+    assert "-terse -S /bin/bash -cwd -j y -o" in line
+
+
+def test_one_thread_asks_for_no_parallel_environment(cluster):
+    cluster.submit(threads=1)
+    assert "-pe" not in (cluster.folder / "qsub.line").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ('unknown resource "gpu"', "site.ini, line 3: gpu_job = -l gpu={gpu}"),
+        (
+            'job rejected: the requested parallel environment "smp" does not exist',
+            "site.ini, line 4: parallel_job = -pe smp {threads}",
+        ),
+    ],
+)
+def test_a_refusal_shows_the_sites_words_and_the_line_to_change(cluster, words, line):
+    cluster.script("qsub", f"echo 'Unable to run job: {words}' >&2; echo Exiting. >&2; exit 1")
+    answer = cluster.run("submit", cluster.job_script())
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert words in answer.stderr
+    assert line in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[qsub]\ngpu_jobs = -l gpu=1", "gpu_jobs is unknown"),
+        ("[qsub]\nevery_job = -l gpu={gpus}", "line 2: every_job = -l gpu={gpus}"),
+        ("[polling]\nseconds = often", "often"),
+    ],
+)
+def test_a_mistake_in_the_site_file_is_named(cluster, text, words):
+    cluster.site(text)
+    answer = cluster.run("submit", cluster.job_script())
+    assert answer.returncode == 1
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_submission_waits_for_a_master_that_restarts(cluster):
+    cluster.script(
+        "qsub", "[ -e up ] || { touch up; echo 'unable to contact qmaster' >&2; exit 1; }; echo 7"
+    )
+    answer = cluster.run("submit", cluster.job_script())
+    assert answer.stdout.strip() == "7"
+    assert "the master does not answer" in answer.stderr
+
+
+def test_three_hundred_jobs_cost_one_qstat(cluster):
+    cluster.site("[polling]\nseconds = 10")
+    jobs = importlib.import_module("gridengine.jobs")
+    numbers = [str(number) for number in range(1, 301)]
+    (cluster.folder / jobs.RECORDS).mkdir(parents=True)
+    record = {"id": "1", "rule": "shard", "wildcards": [], "submitted": time.time() - 60}
+    for number in numbers:
+        text = json.dumps({**record, "id": number})
+        (cluster.folder / jobs.RECORDS / f"{number}.json").write_text(text)
+    cluster.queue(dict.fromkeys(numbers, "qw"))
+    began = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        statuses = {status for status, _ in pool.map(cluster.status, numbers)}
+    took = time.monotonic() - began
+    assert statuses == {"running"}
+    # One for each 10 s that 300 processes took, however slow this machine is.
+    assert len(calls(cluster.bin, "qstat")) <= 1 + took // 10
+    assert calls(cluster.bin, "qacct") == []
+
+
+def test_accounting_is_read_once_for_all_jobs_that_ended(cluster):
+    numbers = [cluster.submit(rule=f"shard{index}") for index in range(8)]
+    text = ""
+    for number in numbers:
+        cluster.ended(number, 0)
+        text += "=" * 62 + f"\njobnumber {number}\nfailed 0\nexit_status 0\nru_wallclock 5s\n"
+    (cluster.folder / "accounts.txt").write_text(text)
+    assert {cluster.status(number)[0] for number in numbers} == {"success"}
+    assert len(calls(cluster.bin, "qacct")) == 1
+
+
+def test_jobs_count_as_running_while_the_master_is_away(cluster):
+    number = cluster.submit()
+    cluster.ended(number)
+    cluster.script("qstat", "echo 'error: unable to contact qmaster' >&2; exit 1")
+    for _ in range(5):
+        status, _ = cluster.status(number)
+        assert status == "running"
+    assert len(calls(cluster.bin, "qstat")) == 1
+
+
+ENDINGS = [
+    # exit status left by the job, accounting record, what the user reads
+    (0, {"failed": "0", "exit_status": "0", "ru_wallclock": "200s", "maxvmem": "2.5GB"},
+     "success", ["finished after 3 min on node7", "2.5 GB"]),
+    (3, {"failed": "0", "exit_status": "3", "ru_wallclock": "20s"},
+     "failed", ["exit status 3 after 20 s"]),
+    (None, {"failed": "37  : qmaster enforced h_rt", "exit_status": "137", "ru_wallclock": "7201s"},
+     "failed", ["over its wall time of 2 h 0 min", "Raise runtime of rule train_cnn (now 120 min"]),
+    (None, {"failed": "100 : assumedly after job", "exit_status": "137", "ru_wallclock": "50s",
+            "maxvmem": "15.9GB"},
+     "failed", ["out of its memory of 16.0 GB", "Raise mem_mb of rule train_cnn (now 16000)"]),
+    (None, {"failed": "100 : assumedly after job", "exit_status": "137", "ru_wallclock": "50s"},
+     "failed", ["killed by SIGKILL after 50 s", "qdel"]),
+    (137, {"failed": "0", "exit_status": "137", "ru_wallclock": "50s"},
+     "failed", ["most often for memory", "Raise mem_mb"]),
+    (None, {"failed": "26  : opening input/output file", "exit_status": "0"},
+     "failed", ["never began", "opening input/output file", "working directory"]),
+    (None, {"failed": "0", "exit_status": "0", "ru_wallclock": "50s"},
+     "failed", ["its host was lost"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "record", "outcome", "words"), ENDINGS)
+def test_every_end_is_explained(cluster, status, record, outcome, words):
+    log = cluster.folder / "train.log"
+    number = cluster.submit(log=["train.log"])
+    log.write_text("epoch 3\n")
+    cluster.ended(number, status, **record)
+    found, screen = cluster.status(number)
+    assert found == outcome
+    for word in words:
+        assert word in screen
+        assert word in log.read_text()
+    # Asked again it says the same, and nothing more.
+    assert cluster.status(number) == (outcome, "")
+
+
+def test_a_memory_error_in_the_log_names_the_memory(cluster):
+    number = cluster.submit(log=["train.log"])
+    (cluster.folder / "train.log").write_text("Traceback\nMemoryError\n")
+    cluster.ended(number, 1, failed="0", exit_status="1", ru_wallclock="5s")
+    _, screen = cluster.status(number)
+    assert "Raise mem_mb of rule train_cnn" in screen
+
+
+def test_a_job_without_any_trace_was_lost(cluster):
+    cluster.site("[polling]\npatience = 0")
+    number = cluster.submit()
+    cluster.ended(number)
+    found, screen = cluster.status(number)
+    assert found == "failed"
+    assert "host was lost" in screen
+
+
+def test_a_job_in_the_error_state_is_deleted_and_explained(cluster):
+    number = cluster.submit()
+    cluster.ended(number)
+    cluster.queue({number: "Eqw"})
+    cluster.script(
+        "qstat",
+        'if [[ $* == *-j* ]]; then echo "error reason  1: can\'t chdir to /data"; '
+        "else cat queue.xml; fi",
+    )
+    found, screen = cluster.status(number)
+    assert found == "failed"
+    assert "can't chdir to /data" in screen
+    assert [arguments for _, arguments in calls(cluster.bin, "qdel")] == [number]
+
+
+def test_a_job_that_still_runs_is_taken_over(cluster):
+    number = cluster.submit()
+    cluster.queue({number: "r"})
+    cluster.ended(number)
+    cluster.queue({number: "r"})
+    assert cluster.submit() == number
+    assert len(calls(cluster.bin, "qsub")) == 1
+
+
+def test_a_running_job_with_other_parameters_is_deleted_first(cluster):
+    number = cluster.submit()
+    cluster.ended(number)
+    cluster.queue({number: "r"})
+    cluster.script("qdel", "echo '<job_info/>' >queue.xml")
+    assert cluster.submit(params={"lr": 1}) != number
+    assert [arguments for _, arguments in calls(cluster.bin, "qdel")] == [number]
+
+
+def test_work_that_an_orphan_finished_is_not_done_again(cluster):
+    number = cluster.submit()
+    cluster.ended(number, 0)
+    (cluster.folder / "train_cnn.out").touch()
+    assert cluster.submit() == number
+    (cluster.folder / "train_cnn.out").unlink()
+    assert cluster.submit() != number
+
+
+def test_a_job_deleted_by_hand_is_not_tried_again_in_the_same_run(cluster):
+    number = cluster.submit()
+    cluster.ended(number, failed="100 : assumedly after job", exit_status="137", ru_wallclock="5s")
+    assert cluster.status(number)[0] == "failed"
+    answer = cluster.run("submit", cluster.job_script(attempt=2))
+    assert answer.returncode == 1
+    assert "deleted by hand" in answer.stderr
+    assert cluster.submit() != number
