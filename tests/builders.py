@@ -1,0 +1,134 @@
+"""Small inputs that several tests build: labels tables, DICOM files, configuration sections."""
+
+from pathlib import Path
+
+import gdcm
+import numpy as np
+import pandas as pd
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from clotline.config import load_config
+from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID, UIDS
+
+DATA = {
+    "slices_per_shard": 10,
+    "split": {"column": None, "train": 0.725, "valid": 0.145, "test": 0.13},
+}
+
+
+def labels_of(studies: dict[str, list[int]]) -> pd.DataFrame:
+    """A labels table with one row a slice.
+
+    Args:
+        studies: study UID to the image labels of its slices.
+    """
+    rows = []
+    for study, images in studies.items():
+        present = int(any(images))
+        for number, image in enumerate(images):
+            uids = {STUDY_UID: study, SERIES_UID: f"{study}.1", SOP_UID: f"{study}.1.{number}"}
+            labels = {
+                IMAGE_LABEL: image,
+                "negative_exam_for_pe": 1 - present,
+                "rv_lv_ratio_lt_1": present,
+                "central_pe": present,
+            }
+            rows.append(dict.fromkeys(COLUMNS, 0) | uids | labels)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.astype(dict.fromkeys(COLUMNS[len(UIDS) :], "int8"))
+
+
+def write_dicom(path: Path, stored: np.ndarray, syntax=ExplicitVRLittleEndian, **tags) -> Path:
+    """Writes an axial CT slice.
+
+    Args:
+        path: file to write.
+        stored: (rows, columns) int16 or uint16, the values as stored.
+        syntax: uncompressed transfer syntax.
+        tags: more elements, or other values; None leaves an element out.
+    """
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = syntax
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset = Dataset()
+    dataset.file_meta = meta
+    order = "<" if syntax.is_little_endian else ">"
+    elements = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": "1.2.3",
+        "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "ImagePositionPatient": [0, 0, 0],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "RescaleSlope": 1,
+        "RescaleIntercept": 0,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": stored.shape[0],
+        "Columns": stored.shape[1],
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": int(stored.dtype.kind == "i"),
+        "PixelData": stored.astype(stored.dtype.newbyteorder(order)).tobytes(),
+    }
+    for name, value in (elements | tags).items():
+        if value is not None:
+            setattr(dataset, name, value)
+    if "PixelData" in dataset:
+        dataset["PixelData"].VR = "OW"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def compress_dicom(source: Path, target: Path, syntax) -> Path:
+    """Writes ``source`` again in a compressed transfer syntax."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(source))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(target))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return target
+
+
+def dicom_path(folder: Path, row: pd.Series) -> Path:
+    """Where the slice of a labels row lies in a DICOM folder."""
+    return Path(folder, row[STUDY_UID], row[SERIES_UID], f"{row[SOP_UID]}.dcm")
+
+
+def write_cohort(labels: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Writes a DICOM file for each row; the labels with the ``hu`` and the ``z`` of each slice.
+
+    Every slice is of one value of its own. Files and rows are not in the order of the positions.
+    """
+    place = labels.groupby(STUDY_UID).cumcount()
+    made = labels.assign(hu=np.arange(len(labels)), z=2.5 * ((place * 7 + 3) % 11))
+    for number, (_, row) in enumerate(made.iterrows()):
+        write_dicom(
+            dicom_path(folder, row),
+            np.full((256, 256), row["hu"], np.int16),
+            ImagePositionPatient=[-170, -160, row["z"]],
+            InstanceNumber=number,
+        )
+    return made
+
+
+def cnn_section(**keys) -> dict:
+    """A complete ``cnn`` entry of the configuration, from random weights unless told otherwise."""
+    entry = {"library": "torchvision", "architecture": "resnet18", "init": "random"} | keys
+    return load_config({"cnn": {"network": entry}})["cnn"]["network"]
+
+
+def lstm_section(**keys) -> dict:
+    """A complete ``lstm`` entry of the configuration."""
+    return load_config({"lstm": {"combined-study": keys}})["lstm"]["combined-study"]

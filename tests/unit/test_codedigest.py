@@ -1,0 +1,186 @@
+import shutil
+
+import pytest
+
+from clotline import codedigest
+
+PACKAGE = codedigest.PACKAGE
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    """A copy of the scripts; their digests are made anew at each call of ``digest``."""
+    copy = tmp_path / "scripts"
+    shutil.copytree(codedigest.SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(codedigest, "SCRIPTS", copy)
+    codedigest.code_digest.cache_clear()
+    yield copy
+    codedigest.code_digest.cache_clear()
+
+
+def digest(script):
+    codedigest.code_digest.cache_clear()
+    return codedigest.code_digest(script)
+
+
+def package_of(scripts, **modules):
+    """Replaces the scripts by ``main.py``, which imports a.py, and a package of ``modules``."""
+    shutil.rmtree(scripts)
+    (scripts / PACKAGE / "inner").mkdir(parents=True)
+    (scripts / "main.py").write_text("import numpy\nfrom clotline.a import x\n")
+    for name, code in modules.items():
+        (scripts / PACKAGE / f"{name.replace('inner_', 'inner/')}.py").write_text(code)
+
+
+def edit(path, code="\nADDED_CONSTANT = 1\n"):
+    path.write_text(path.read_text() + code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "# a comment\ndef f(a, b):\n    return a + b\n",
+        'def f(a, b):\n    """Says something."""\n    return a + b\n',
+        '"""Of the module."""\n\n\ndef f(\n    a,\n    b,\n):\n\n    return (a + b)  # here\n',
+    ],
+    ids=["comment", "docstring", "layout"],
+)
+def test_comments_docstrings_and_layout_change_nothing(scripts, code):
+    package_of(scripts, a="def f(a, b):\n    return a + b\n")
+    before = digest("main.py")
+    (scripts / PACKAGE / "a.py").write_text(code)
+    assert digest("main.py") == before
+
+
+def test_docstrings_of_classes_and_of_the_script_itself_change_nothing(scripts):
+    package_of(scripts, a="class A:\n    def f(self):\n        return 1\n")
+    before = digest("main.py")
+    (scripts / PACKAGE / "a.py").write_text(
+        'class A:\n    """One."""\n\n    def f(self):\n        """Two."""\n        return 1\n'
+    )
+    (scripts / "main.py").write_text(
+        '"""Three."""\n' + (scripts / "main.py").read_text() + "# four\n"
+    )
+    assert digest("main.py") == before
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["x = 2\n", "y = 1\n", "x = '1'\n", "x = 1\nx\n", "import os\nx = 1\n"],
+)
+def test_a_change_of_code_changes_the_digest(scripts, code):
+    package_of(scripts, a="x = 1\n")
+    before = digest("main.py")
+    (scripts / PACKAGE / "a.py").write_text(code)
+    assert digest("main.py") != before
+
+
+def test_text_that_is_no_docstring_counts_as_code(scripts):
+    package_of(scripts, a="x = 1\ny = '''text'''\n")
+    before = digest("main.py")
+    (scripts / PACKAGE / "a.py").write_text("x = 1\ny = '''other text'''\n")
+    assert digest("main.py") != before
+
+
+def test_a_change_of_the_script_itself_changes_the_digest(scripts):
+    package_of(scripts, a="x = 1\n")
+    before = digest("main.py")
+    edit(scripts / "main.py")
+    assert digest("main.py") != before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import clotline.b",
+        "from clotline.b import y",
+        "from clotline import b",
+        "from .b import y",
+        "from . import b",
+        "def f():\n    from .b import y",
+    ],
+)
+def test_modules_are_followed_however_they_are_imported(scripts, statement):
+    package_of(scripts, a=statement + "\n", b="from clotline.c import z\n", c="z = 1\n")
+    before = digest("main.py")
+    edit(scripts / PACKAGE / "c.py")
+    assert digest("main.py") != before
+
+
+def test_relative_imports_within_a_subpackage_are_followed(scripts):
+    package_of(
+        scripts,
+        a="from clotline.inner import x\n",
+        b="y = 1\n",
+        inner___init__="from .deep import x\n",
+        inner_deep="from ..b import y as x\n",
+    )
+    before = digest("main.py")
+    edit(scripts / PACKAGE / "b.py")
+    after = digest("main.py")
+    assert after != before
+    edit(scripts / PACKAGE / "inner" / "deep.py")
+    assert digest("main.py") != after
+
+
+def test_a_module_that_nothing_imports_changes_nothing(scripts):
+    package_of(scripts, a="x = 1\n", b="y = 1\n")
+    before = digest("main.py")
+    edit(scripts / PACKAGE / "b.py")
+    assert digest("main.py") == before
+
+
+def test_circular_imports_end(scripts):
+    package_of(scripts, a="from .b import y\n", b="from .a import x\n")
+    before = digest("main.py")
+    edit(scripts / PACKAGE / "b.py")
+    assert digest("main.py") != before
+
+
+def test_the_same_code_in_another_place_has_the_same_digest(scripts, tmp_path, monkeypatch):
+    here = digest("train_cnn.py")
+    shutil.copytree(scripts, tmp_path / "elsewhere" / "scripts")
+    monkeypatch.setattr(codedigest, "SCRIPTS", tmp_path / "elsewhere" / "scripts")
+    assert digest("train_cnn.py") == here
+
+
+@pytest.mark.parametrize("name", sorted(codedigest.PLUMBING))
+def test_plumbing_exists_and_changes_nothing(scripts, name):
+    path = scripts.joinpath(*name.split(".")).with_suffix(".py")
+    before = digest("train_cnn.py")
+    edit(path)
+    assert digest("train_cnn.py") == before
+
+
+@pytest.mark.parametrize(
+    ("module", "scripts_changed"),
+    [
+        ("lstm.py", {"train_lstm.py", "predict.py"}),
+        ("backbones.py", {"train_cnn.py", "extract_features.py"}),
+        ("training.py", {"train_cnn.py", "train_lstm.py"}),
+        ("dicom.py", {"shard.py"}),
+        ("plots.py", {"plot_history.py"}),
+        ("phantom/anatomy.py", {"phantom.py"}),
+    ],
+)
+def test_an_edit_reaches_the_scripts_that_compute_with_it(scripts, module, scripts_changed):
+    before = {name: digest(name) for name in scripts_changed}
+    edit(scripts / PACKAGE / module)
+    assert {name for name in scripts_changed if digest(name) != before[name]} == scripts_changed
+
+
+@pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        ("phantom/anatomy.py", ["train_cnn.py", "train_lstm.py", "shard.py", "slices.py"]),
+        ("plots.py", ["train_lstm.py", "train_cnn.py", "predict.py", "extract_features.py"]),
+        ("lstm.py", ["train_cnn.py", "extract_features.py", "merge_features.py", "shard.py"]),
+        ("backbones.py", ["shard.py", "slices.py", "positives.py"]),
+        ("config.py", ["train_cnn.py", "shard.py"]),
+        ("dag.py", ["train_cnn.py", "train_lstm.py", "shard.py", "plan.py", "plot_history.py"]),
+    ],
+)
+def test_an_edit_spares_the_scripts_that_do_not_use_it(scripts, module, spared):
+    before = {name: digest(name) for name in spared}
+    edit(scripts / PACKAGE / module)
+    assert {name: digest(name) for name in spared} == before
