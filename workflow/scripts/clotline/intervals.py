@@ -1,21 +1,25 @@
 """Figures of a binary classifier with 95% intervals, and a reason where there is no figure.
 
-AUROC at the study level has DeLong's interval; everything else, and every figure of slices, has a
-percentile interval from a bootstrap that resamples whole studies, because slices of one study are
-not independent.
+Slices of one study are not independent, so every interval of a figure of slices comes from a
+bootstrap that resamples whole studies: Efron and Tibshirani, "An Introduction to the Bootstrap",
+1993, chapter 8.3.
 """
 
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import norm, rankdata
+import pandas as pd
+from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
-LEVEL = 0.95
-_Z = norm.ppf((1 + LEVEL) / 2)
+from clotline.errors import ClotlineError
 
-#: Probabilities are kept this far from 0 and 1 in the log loss.
+LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+Z = norm.ppf(TAILS[1])
+
+#: Probabilities are kept this far from 0 and 1 in logarithms.
 EPSILON = 1e-7
 
 
@@ -27,12 +31,11 @@ class Estimate:
         value: the figure; None where it cannot be computed.
         low: lower end of the interval; None where there is no interval.
         high: upper end.
-        n: number of cases: studies or, where ``n_slices`` is set, slices.
         n_studies: number of studies.
-        n_positive: number of positive cases.
-        n_slices: number of slices; None for figures of studies.
-        method: how the interval was made.
+        n_positive: number of positive cases: slices where ``n_slices`` is set, else studies.
+        method: how the interval is made.
         reason: why the figure or its interval is missing; None where both are there.
+        n_slices: number of slices; None for figures of studies.
     """
 
     value: float | None
@@ -40,9 +43,9 @@ class Estimate:
     high: float | None
     n_studies: int
     n_positive: int
-    n_slices: int | None
     method: str
     reason: str | None = None
+    n_slices: int | None = None
 
     def as_dict(self) -> dict:
         """The same as plain values, fit for JSON."""
@@ -76,213 +79,170 @@ class Cases:
     are_slices: bool
 
     @classmethod
-    def of(cls, truth, score, study=None) -> "Cases":
-        """Cases from array-likes; without ``study`` each case is a study of its own."""
-        truth = np.asarray(truth).astype(bool)
+    def of(cls, truth, score, study=None, name: str = "the score") -> "Cases":
+        """Checked cases from array-likes.
+
+        Args:
+            truth: (n,) 0 or 1.
+            score: (n,) probabilities.
+            study: (n,) study of each slice; without it each case is a study of its own.
+            name: of the score, for error messages.
+
+        Raises:
+            ClotlineError: a truth is neither 0 nor 1, or a score is no probability.
+        """
+        truth = np.asarray(truth, dtype=np.float64)
         score = np.asarray(score, dtype=np.float64)
-        if not np.isfinite(score).all():
-            raise ValueError("a probability is infinite or NaN")
-        if study is None:
-            return cls(truth, score, np.arange(len(truth)), are_slices=False)
-        return cls(truth, score, np.unique(study, return_inverse=True)[1], are_slices=True)
+        if not np.isin(truth, (0, 1)).all():
+            raise ClotlineError(f"the truth of {name} holds missing values or others than 0 and 1")
+        if not ((score >= 0) & (score <= 1)).all():
+            raise ClotlineError(f"{name} holds missing values or values outside 0 to 1")
+        number = np.arange(len(truth)) if study is None else pd.factorize(np.asarray(study))[0]
+        return cls(truth == 1, score, number, are_slices=study is not None)
 
     @property
     def studies(self) -> int:
         """Number of studies."""
         return int(self.study.max()) + 1 if len(self.study) else 0
 
+    @property
+    def kind(self) -> str:
+        """What the cases are, in the plural."""
+        return "slices" if self.are_slices else "studies"
+
+    def none(self) -> str | None:
+        """Why a figure that needs a case cannot be computed; None where it can."""
+        return None if len(self.truth) else f"no {self.kind}"
+
     def one_class(self) -> str | None:
         """Why a figure that needs both classes cannot be computed; None where it can."""
-        kind = "slices" if self.are_slices else "studies"
-        if not len(self.truth):
-            return f"no {kind}"
-        if self.truth.all() or not self.truth.any():
+        if len(self.truth) and (self.truth.all() or not self.truth.any()):
             only = "positive" if self.truth.all() else "negative"
-            return f"one class only: all {len(self.truth):,} {kind} are {only}"
-        return None
+            return f"one class only: all {len(self.truth):,} {self.kind} are {only}"
+        return self.none()
 
-    def estimate(self, value, low, high, method: str, reason: str | None = None) -> Estimate:
+    def by_study(self, values: np.ndarray) -> np.ndarray:
+        """(studies,) sums of (n,) values of the cases."""
+        return np.bincount(self.study, values, self.studies)
+
+    def estimate(
+        self, method: str, value=None, low=None, high=None, reason: str | None = None
+    ) -> Estimate:
         """An `Estimate` with these cases' counts."""
         value, low, high = (None if v is None else float(v) for v in (value, low, high))
         slices = len(self.truth) if self.are_slices else None
         positive = int(self.truth.sum())
-        return Estimate(value, low, high, self.studies, positive, slices, method, reason)
+        return Estimate(value, low, high, self.studies, positive, method, reason, slices)
 
 
-def delong_components(truth: np.ndarray, score: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """AUROC and its structural components (DeLong 1988; by midranks as Sun and Xu 2014).
+def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Binary cross-entropy of each element, in nats; finite also where a wrong answer is sure."""
+    p = np.clip(probability, EPSILON, 1 - EPSILON)
+    return -(truth * np.log(p) + (1 - truth) * np.log1p(-p))
+
+
+def resample(
+    figures: Callable[[np.ndarray], np.ndarray], studies: int, resamples: int, seed: int
+) -> np.ndarray:
+    """Figures of resamples of the studies, drawn with replacement.
 
     Args:
-        truth: (n,) bool with both classes.
-        score: (n,) float.
+        figures: (k,) figures of a sample, from (studies,) how often each study is in it.
+        studies: number of studies.
+        resamples: number of resamples.
+        seed: the same seed draws the same studies.
 
     Returns:
-        The AUROC; for each positive the share of negatives that it outranks; for each negative
-        the share of positives that outrank it.
+        (resamples, k) float64; (0, k) with fewer than two studies.
     """
-    positive, negative = score[truth], score[~truth]
-    m, n = len(positive), len(negative)
-    ranks = rankdata(np.concatenate([positive, negative]))
-    of_positive = (ranks[:m] - rankdata(positive)) / n
-    of_negative = 1 - (ranks[m:] - rankdata(negative)) / m
-    return float(of_positive.mean()), of_positive, of_negative
+    if studies < 2:
+        # One study is the same in every resample: there is nothing to learn from them.
+        return np.empty((0, len(figures(np.ones(studies, dtype=int)))))
+    rng = np.random.default_rng(seed)
+    return np.array(
+        [
+            figures(np.bincount(rng.integers(0, studies, studies), minlength=studies))
+            for _ in range(resamples)
+        ]
+    )
 
 
-def auroc_delong(cases: Cases) -> Estimate:
-    """AUROC with DeLong's 95% interval, clipped to 0 to 1.
-
-    DeLong, DeLong and Clarke-Pearson, Biometrics 44(3), 1988; Sun and Xu, IEEE Signal Processing
-    Letters 21(11), 2014. Where positives and negatives are perfectly separated the variance is 0;
-    the inner end is then Wilson's for as many successes as the smaller class has cases.
-    """
-    method = "DeLong"
-    if reason := cases.one_class():
-        return cases.estimate(None, None, None, method, reason)
-    value, of_positive, of_negative = delong_components(cases.truth, cases.score)
-    smaller = min(len(of_positive), len(of_negative))
-    if smaller < 2:
-        reason = "no interval: fewer than 2 studies in one class"
-        return cases.estimate(value, None, None, method, reason)
-    variance = of_positive.var(ddof=1) / len(of_positive)
-    variance += of_negative.var(ddof=1) / len(of_negative)
-    if variance == 0 and value in (0.0, 1.0):
-        low, high = proportion_confint(round(value * smaller), smaller, 1 - LEVEL, "wilson")
-        return cases.estimate(value, low, high, f"{method}; Wilson, for it separates perfectly")
-    half = _Z * np.sqrt(variance)
-    return cases.estimate(value, max(value - half, 0), min(value + half, 1), method)
-
-
-class Bootstrap:
-    """Resamples of the studies, as the weight of each study in each resample.
-
-    Cases are sorted by score once; a resample is then one row of weights and its AUROC, average
-    precision or sensitivity a cumulative sum. Few resamples are in memory at a time.
-    """
-
-    def __init__(self, cases: Cases, resamples: int, seed: int):
-        """Draws nothing yet.
-
-        Args:
-            cases: what to resample, with both classes.
-            resamples: number of resamples.
-            seed: the same seed draws the same studies.
-        """
-        self._cases = cases
-        self._resamples = resamples
-        self._seed = seed
-
-    def interval(self, figure: Callable[[np.ndarray], float]) -> tuple[float, float] | None:
-        """Percentile interval of ``figure`` of the cases' weights; None where there is none.
-
-        Resamples in which the figure is NaN (one class only) do not count.
-        """
-        values = np.array([figure(weights) for weights in self._weights()])
-        values = values[np.isfinite(values)]
-        if len(values) < self._resamples / 2:
-            return None
-        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return float(low), float(high)
-
-    def quantiles(self, curve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Pointwise 95% band, (2, points), of a curve of the cases' weights."""
-        values = np.array([curve(weights) for weights in self._weights()])
-        values = values[np.isfinite(values).all(1)]
-        return np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-
-    def _weights(self):
-        studies = self._cases.studies
-        rng = np.random.default_rng(self._seed)
-        for _ in range(self._resamples):
-            drawn = np.bincount(rng.integers(0, studies, studies), minlength=studies)
-            yield drawn[self._cases.study].astype(np.float64)
-
-
-class Ranked:
-    """Cases sorted by falling score, for figures as functions of the cases' weights."""
-
-    def __init__(self, cases: Cases):
-        self._order = np.argsort(-cases.score, kind="stable")
-        score = cases.score[self._order]
-        self._positive = cases.truth[self._order].astype(np.float64)
-        # A threshold lies behind the last of equal scores.
-        self._last = np.flatnonzero(np.r_[score[1:] != score[:-1], True])
-        self.thresholds = score[self._last]
-
-    def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights of true and of false positives at every threshold, from the highest on."""
-        weights = weights[self._order]
-        true = np.cumsum(weights * self._positive)[self._last]
-        return true, np.cumsum(weights)[self._last] - true
-
-    def auroc(self, weights: np.ndarray) -> float:
-        """Weighted AUROC by the trapezoidal rule; NaN where one class has no weight."""
-        true, false = self.counts(weights)
-        if not true[-1] or not false[-1]:
-            return np.nan
-        area = np.trapezoid(np.r_[0, true], np.r_[0, false])
-        return float(area / (true[-1] * false[-1]))
-
-    def average_precision(self, weights: np.ndarray) -> float:
-        """Weighted mean of precision over recall steps; NaN without positives."""
-        true, false = self.counts(weights)
-        if not true[-1]:
-            return np.nan
-        precision = np.divide(true, true + false, out=np.zeros_like(true), where=true + false > 0)
-        return float(np.sum(np.diff(np.r_[0, true]) * precision) / true[-1])
-
-    def roc(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """False and true positive rates from (0, 0) to (1, 1)."""
-        true, false = self.counts(weights)
-        if not true[-1] or not false[-1]:
-            nothing = np.array([np.nan])
-            return nothing, nothing
-        return np.r_[0, false / false[-1]], np.r_[0, true / true[-1]]
-
-
-def bootstrapped(
-    cases: Cases, figure: Callable[[np.ndarray], float], resamples: int, seed: int
-) -> Estimate:
-    """A figure with the percentile interval of a bootstrap of studies.
+def percentile_estimate(cases: Cases, value: float, resampled: np.ndarray) -> Estimate:
+    """A figure with the percentile interval of its resamples.
 
     Args:
         cases: what is evaluated.
-        figure: of the cases' weights.
-        resamples: number of resamples.
-        seed: of the resamples.
+        value: the figure.
+        resampled: (resamples,) the figure of each resample; NaN, where a resample lacks a class,
+            does not count.
     """
-    method = f"bootstrap of studies, {resamples:,} resamples"
-    value = figure(np.ones(len(cases.truth)))
+    usable = resampled[np.isfinite(resampled)]
+    method = f"bootstrap of studies, {len(usable):,} resamples"
     if cases.studies < 2:
-        reason = "no interval: one study only"
-        return cases.estimate(value, None, None, method, reason)
-    ends = Bootstrap(cases, resamples, seed).interval(figure)
-    if ends is None:
+        return cases.estimate(method, value, reason="no interval: one study only")
+    if len(usable) < max(len(resampled) / 2, 1):
         reason = "no interval: most resamples have one class only"
-        return cases.estimate(value, None, None, method, reason)
-    return cases.estimate(value, *ends, method)
+        return cases.estimate(method, value, reason=reason)
+    if np.ptp(usable) == 0:
+        reason = "no interval: every resample gives the same figure"
+        return cases.estimate(method, value, reason=reason)
+    return cases.estimate(method, value, *np.quantile(usable, TAILS))
 
 
-def mean_figure(values: np.ndarray) -> Callable[[np.ndarray], float]:
-    """The weighted mean of one value a case, for `bootstrapped`."""
-    return lambda weights: float(values @ weights / weights.sum())
-
-
-def log_losses(cases: Cases) -> np.ndarray:
-    """(n,) cross-entropy of each case, in nats."""
-    p = np.clip(cases.score, EPSILON, 1 - EPSILON)
-    return -np.where(cases.truth, np.log(p), np.log1p(-p))
-
-
-def wilson(cases: Cases, successes: int, trials: int, what: str) -> Estimate:
-    """A proportion with Wilson's 95% interval.
+def ratios(numerators: np.ndarray, denominators: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Figures for `resample`: ratios of sums over the studies; NaN where the divisor is 0.
 
     Args:
-        cases: for the counts.
-        successes: number of successes.
-        trials: number of trials; 0 gives no figure.
-        what: what the trials are, such as ``positive studies``, for the reason.
+        numerators: (studies, k) what each study adds to the numerators.
+        denominators: (studies, k) what it adds to the denominators.
     """
-    if not trials:
-        return cases.estimate(None, None, None, "Wilson", f"no {what}")
-    low, high = proportion_confint(successes, trials, 1 - LEVEL, "wilson")
-    return cases.estimate(successes / trials, low, high, "Wilson")
+
+    def figures(draws: np.ndarray) -> np.ndarray:
+        above, below = draws @ numerators, draws @ denominators
+        return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
+
+    return figures
+
+
+def proportions(
+    cases: Cases,
+    trials: dict[str, tuple[np.ndarray, np.ndarray, str]],
+    resamples: int,
+    seed: int,
+) -> dict[str, Estimate]:
+    """Proportions with 95% intervals: Wilson's for studies, the bootstrap's for slices.
+
+    Where all slices or none succeed no resample differs from another; the interval is then
+    Wilson's with as many trials as there are studies with a trial, which is on the safe side.
+    E. B. Wilson, J Am Stat Assoc 22(158), 1927.
+
+    Args:
+        cases: what is evaluated.
+        trials: name of the proportion to (n,) bool which cases are counted, (n,) bool which of
+            all cases would succeed, and what is counted, for the reason.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        Name to estimate.
+    """
+    counted = {name: cases.by_study(tried) for name, (tried, _, _) in trials.items()}
+    hits = [cases.by_study(tried & success) for tried, success, _ in trials.values()]
+    figures = ratios(np.column_stack(hits), np.column_stack(list(counted.values())))
+    values = dict(zip(trials, figures(np.ones(cases.studies)), strict=True))
+    if cases.are_slices:
+        drawn = resample(figures, cases.studies, resamples, seed)
+        resampled = dict(zip(trials, drawn.T, strict=True))
+
+    def estimate(name: str) -> Estimate:
+        value = values[name]
+        if np.isnan(value):
+            return cases.estimate("Wilson", reason=f"no {trials[name][2]}")
+        if cases.are_slices and 0 < value < 1:
+            return percentile_estimate(cases, value, resampled[name])
+        clusters = np.count_nonzero(counted[name])
+        method = "Wilson, a trial a study" if cases.are_slices else "Wilson"
+        ends = proportion_confint(round(value * clusters), clusters, 1 - LEVEL, "wilson")
+        return cases.estimate(method, value, *ends)
+
+    return {name: estimate(name) for name in trials}

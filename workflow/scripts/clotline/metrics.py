@@ -1,20 +1,24 @@
-"""All figures of one model on the test studies, and the table of all models."""
+"""All figures of one model on the test studies, and the tables that set models side by side."""
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_curve
 
+from clotline import competition
+from clotline.calibration import calibration
+from clotline.delong import auroc_delong, paired_delong
 from clotline.errors import ClotlineError
 from clotline.intervals import (
-    Bootstrap,
+    TAILS,
     Cases,
-    Ranked,
-    auroc_delong,
-    bootstrapped,
-    log_losses,
-    mean_figure,
-    wilson,
+    cross_entropy,
+    percentile_estimate,
+    proportions,
+    ratios,
+    resample,
 )
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
+from clotline.ranking import ROC_GRID, Ranking, roc_points
 
 TRUE = "_true"
 
@@ -23,12 +27,6 @@ PE_PRESENT = "pe_present"
 
 #: Study-level target of an image-level model: its highest slice.
 PE_PRESENT_BY_MAX = "pe_present_by_max"
-
-#: Points of the grid on which the band around a ROC curve is drawn.
-ROC_GRID = np.linspace(0, 1, 101)
-
-#: Most points of a ROC curve kept in the metrics file.
-ROC_POINTS = 2000
 
 #: Subgroups of positive studies, each compared with all studies without PE.
 SUBGROUPS = (
@@ -40,6 +38,12 @@ SUBGROUPS = (
     "leftsided_pe",
     "rightsided_pe",
 )
+
+#: Names of the operating points, in the order in which they are reported.
+OPERATING_POINTS = ("sensitivity ≥ 0.90", "sensitivity ≥ 0.95", "Youden's J")
+
+FIGURES = ("auroc", "average_precision", "brier", "log_loss")
+RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
 def pe_present(table: pd.DataFrame, suffix: str = "") -> np.ndarray:
@@ -60,36 +64,36 @@ def cases_by_target(table: pd.DataFrame, level: str) -> dict[str, Cases]:
         then the studies by their highest slice.
 
     Raises:
-        ClotlineError: a probability is missing.
+        ClotlineError: a column holds something else than truths or probabilities.
     """
-    columns = STUDY_LABELS if level == "study" else (IMAGE_LABEL,)
-    for name in columns:
-        if not np.isfinite(table[name]).all():
-            raise ClotlineError(f"the predictions of {name} hold infinite or missing values")
-    if level == "study":
-        cases = {PE_PRESENT: Cases.of(pe_present(table, TRUE), pe_present(table))}
-        return cases | {name: Cases.of(table[name + TRUE], table[name]) for name in STUDY_LABELS}
-    highest = table.groupby(STUDY_UID, sort=False)[[IMAGE_LABEL, IMAGE_LABEL + TRUE]].max()
-    return {
-        IMAGE_LABEL: Cases.of(table[IMAGE_LABEL + TRUE], table[IMAGE_LABEL], table[STUDY_UID]),
-        PE_PRESENT_BY_MAX: Cases.of(highest[IMAGE_LABEL + TRUE], highest[IMAGE_LABEL]),
-    }
+    if level == "image":
+        slices = _cases(table, IMAGE_LABEL, table[STUDY_UID])
+        highest = table.groupby(STUDY_UID, sort=False)[[IMAGE_LABEL, IMAGE_LABEL + TRUE]].max()
+        return {IMAGE_LABEL: slices, PE_PRESENT_BY_MAX: _cases(highest, IMAGE_LABEL)}
+    labels = {name: _cases(table, name) for name in STUDY_LABELS}
+    return {PE_PRESENT: Cases.of(pe_present(table, TRUE), pe_present(table))} | labels
 
 
-def evaluate(table: pd.DataFrame, level: str, resamples: int, seed: int) -> dict:
+def _cases(table: pd.DataFrame, name: str, study=None) -> Cases:
+    return Cases.of(table[name + TRUE], table[name], study, name)
+
+
+def evaluate(table: pd.DataFrame, level: str, bootstraps: int, seed: int) -> dict:
     """All figures of one model, ready for JSON.
 
     Args:
         table: predictions for valid and test studies, with the column ``split``.
         level: study or image.
-        resamples: of each bootstrap.
+        bootstraps: resamples of each bootstrap.
         seed: of each bootstrap.
 
     Returns:
-        ``level``, ``split`` (test), ``n_studies``, ``n_slices`` (image level) and ``targets``:
-        target to ``auroc``, ``average_precision``, ``brier``, ``log_loss`` (each an
-        `clotline.intervals.Estimate` as a dict), ``operating_points`` and ``roc``. At the study
-        level also ``subgroups``: AUROC of PE present, the subgroup's studies against all without.
+        ``level``, ``split`` (test), ``n_studies``, ``n_slices`` (None at the study level) and
+        ``targets``: target to the figures of `evaluate_target`. At the study level also
+        ``subgroups`` and ``label_consistency``.
+
+    Raises:
+        ClotlineError: a column holds something else than truths or probabilities.
     """
     test = table[table["split"] == "test"]
     valid_cases = cases_by_target(table[table["split"] == "valid"], level)
@@ -100,116 +104,211 @@ def evaluate(table: pd.DataFrame, level: str, resamples: int, seed: int) -> dict
         "n_studies": int(test[STUDY_UID].nunique()),
         "n_slices": len(test) if level == "image" else None,
         "targets": {
-            target: evaluate_target(cases, valid_cases[target], resamples, seed)
+            target: evaluate_target(cases, valid_cases[target], bootstraps, seed)
             for target, cases in test_cases.items()
         },
     }
     if level == "study":
-        present = test_cases[PE_PRESENT]
-        metrics["subgroups"] = {
-            name: auroc_delong(_subset(present, ~present.truth | (test[name + TRUE] == 1)))
-            .as_dict()
-            for name in SUBGROUPS
-        }  # fmt: skip
+        metrics["subgroups"] = evaluate_subgroups(test)
+        metrics["label_consistency"] = label_consistency(test)
     return metrics
 
 
-def _subset(cases: Cases, chosen) -> Cases:
-    chosen = np.asarray(chosen)
-    return Cases.of(cases.truth[chosen], cases.score[chosen])
+def evaluate_target(test: Cases, valid: Cases, bootstraps: int, seed: int) -> dict:
+    """The figures of one target.
 
-
-def evaluate_target(test: Cases, valid: Cases, resamples: int, seed: int) -> dict:
-    """The figures of one target; see `evaluate`."""
-    ranked, missing = Ranked(test), test.one_class()
-
-    def estimate(figure, reason):
-        if reason:
-            return test.estimate(None, None, None, "", reason)
-        return bootstrapped(test, figure, resamples, seed)
-
-    empty = None if len(test.truth) else missing
-    auroc = estimate(ranked.auroc, missing) if test.are_slices else auroc_delong(test)
-    figures = {
-        "auroc": auroc,
-        "average_precision": estimate(ranked.average_precision, missing),
-        "brier": estimate(mean_figure((test.score - test.truth) ** 2), empty),
-        "log_loss": estimate(mean_figure(log_losses(test)), empty),
-    }
-    return {name: figure.as_dict() for name, figure in figures.items()} | {
-        "operating_points": operating_points(test, valid),
-        "roc": roc_curve(test, ranked, resamples, seed),
-    }
-
-
-def roc_curve(cases: Cases, ranked: Ranked, resamples: int, seed: int) -> dict:
-    """ROC curve, and the band of its sensitivity over a grid of false positive rates.
+    Args:
+        test: cases to evaluate.
+        valid: cases on which the operating points are fixed.
+        bootstraps: number of resamples.
+        seed: of the resamples.
 
     Returns:
-        ``fpr``, ``tpr`` and, with two studies or more, ``grid``, ``low`` and ``high``; or the
-        ``reason`` why there is no curve.
+        ``auroc`` (studies: DeLong; slices: bootstrap), ``auroc_bootstrap``, ``average_precision``,
+        ``brier``, ``log_loss`` (nats), each an `Estimate` dict; ``calibration``;
+        ``operating_points``; and ``roc``: ``fpr`` and ``tpr`` of the curve and, with two studies
+        or more, ``low`` and ``high``, the pointwise 95% band of the sensitivity at the false
+        positive rates ``grid``; or the ``reason`` why there is no curve.
     """
-    if reason := cases.one_class():
-        return {"reason": reason}
-    fpr, tpr = ranked.roc(np.ones(len(cases.truth)))
-    kept = np.unique(np.linspace(0, len(fpr) - 1, min(ROC_POINTS, len(fpr))).round().astype(int))
-    curve = {"fpr": fpr[kept].tolist(), "tpr": tpr[kept].tolist()}
-    if cases.studies < 2:
-        return curve
+    one_class = test.one_class()
+    losses = np.column_stack(
+        [(test.score - test.truth) ** 2, cross_entropy(test.truth, test.score)]
+    )
+    means = ratios(
+        np.column_stack([test.by_study(loss) for loss in losses.T]),
+        np.repeat(test.by_study(np.ones(len(losses)))[:, None], 2, axis=1),
+    )
+    ranking = None if one_class else Ranking(test)
 
-    def on_grid(weights):
-        fpr, tpr = ranked.roc(weights)
-        return np.interp(ROC_GRID, fpr, tpr)
+    def figures(draws):
+        return means(draws) if one_class else np.r_[means(draws), ranking.figures(draws)]
 
-    low, high = Bootstrap(cases, resamples, seed).quantiles(on_grid)
-    return curve | {"grid": ROC_GRID.tolist(), "low": low.tolist(), "high": high.tolist()}
-
-
-def choose_thresholds(valid: Cases) -> dict[str, float] | str:
-    """Thresholds fixed on the valid split: a case at or above one is called positive.
-
-    Returns:
-        For 90% and 95% sensitivity the highest threshold that reaches it, and the one that
-        maximises Youden's J (sensitivity + specificity - 1); or the reason why there are none.
-    """
-    if reason := valid.one_class():
-        return reason
-    ranked = Ranked(valid)
-    fpr, tpr = ranked.roc(np.ones(len(valid.truth)))
-    fpr, tpr = fpr[1:], tpr[1:]
-    return {
-        "90% sensitivity": float(ranked.thresholds[np.argmax(tpr >= 0.90)]),
-        "95% sensitivity": float(ranked.thresholds[np.argmax(tpr >= 0.95)]),
-        "Youden's J": float(ranked.thresholds[np.argmax(tpr - fpr)]),
+    names = ("brier", "log_loss", "auroc_bootstrap", "average_precision")
+    values = figures(np.ones(test.studies, dtype=int))
+    resampled = resample(figures, test.studies, bootstraps, seed)
+    estimates = {
+        name: test.estimate("bootstrap of studies", reason=reason)
+        if (reason := test.none() if place < 2 else one_class)
+        else percentile_estimate(test, values[place], resampled[:, place])
+        for place, name in enumerate(names)
+    }
+    bootstrapped = estimates["auroc_bootstrap"]
+    estimates["auroc"] = bootstrapped if test.are_slices else auroc_delong(test)
+    roc = {"reason": one_class}
+    if not one_class:
+        fpr, tpr = roc_points(test.truth, test.score)
+        roc = {"fpr": fpr.tolist(), "tpr": tpr.tolist()}
+        curves = resampled[:, len(names) :]
+        curves = curves[np.isfinite(curves).all(1)]
+        if len(curves):
+            low, high = np.quantile(curves, TAILS, axis=0)
+            roc |= {"grid": ROC_GRID.tolist(), "low": low.tolist(), "high": high.tolist()}
+    return {name: estimates[name].as_dict() for name in (*FIGURES, "auroc_bootstrap")} | {
+        "calibration": calibration(test),
+        "operating_points": operating_points(test, valid, bootstraps, seed),
+        "roc": roc,
     }
 
 
-def operating_points(test: Cases, valid: Cases) -> list[dict]:
+def choose_thresholds(truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
+    """Thresholds to be fixed on the valid split: a case at or above one is called positive.
+
+    Args:
+        truth: (n,) bool with both classes.
+        score: (n,) float.
+
+    Returns:
+        `OPERATING_POINTS` to thresholds: the highest that reaches the sensitivity, and the highest
+        that maximises Youden's J = sensitivity + specificity - 1 (Cancer 3(1), 1950).
+    """
+    fpr, tpr, thresholds = roc_curve(truth, score, drop_intermediate=False)
+    # The first point calls nothing positive and its threshold is infinite.
+    fpr, tpr, thresholds = fpr[1:], tpr[1:], thresholds[1:]
+    places = (np.argmax(tpr >= 0.90), np.argmax(tpr >= 0.95), np.argmax(tpr - fpr))
+    return {name: float(thresholds[p]) for name, p in zip(OPERATING_POINTS, places, strict=True)}
+
+
+def operating_points(test: Cases, valid: Cases, bootstraps: int, seed: int) -> list[dict]:
     """Sensitivity, specificity, PPV and NPV on test at thresholds fixed on valid.
 
     Returns:
-        One dict a threshold: ``name``, ``threshold`` and the four as `Estimate` dicts with
-        Wilson's intervals; empty where the valid split has one class only. Slices are counted as
-        if they were independent, so image-level intervals are too narrow; their method says so.
+        One dict a threshold: ``name``, ``threshold`` (None where the valid split lacks a class)
+        and the four rates as `Estimate` dicts.
     """
-    thresholds = choose_thresholds(valid)
-    if isinstance(thresholds, str):
-        return []
-    kind = "slices" if test.are_slices else "studies"
+    if missing := valid.one_class():
+        rate = test.estimate("Wilson", reason=f"no threshold from the valid split: {missing}")
+        rates = dict.fromkeys(RATES, rate.as_dict())
+        return [{"name": name, "threshold": None} | rates for name in OPERATING_POINTS]
     points = []
-    for name, threshold in thresholds.items():
+    for name, threshold in choose_thresholds(valid.truth, valid.score).items():
         called, truth = test.score >= threshold, test.truth
-        hits, silences = int((called & truth).sum()), int((~called & ~truth).sum())
-        point = {"name": name, "threshold": threshold}
-        for figure, successes, trials, what in (
-            ("sensitivity", hits, truth.sum(), f"positive {kind}"),
-            ("specificity", silences, (~truth).sum(), f"negative {kind}"),
-            ("ppv", hits, called.sum(), f"{kind} called positive"),
-            ("npv", silences, (~called).sum(), f"{kind} called negative"),
-        ):
-            point[figure] = wilson(test, successes, int(trials), what).as_dict()
-        points.append(point)
+        trials = {
+            "sensitivity": (truth, called, f"positive {test.kind}"),
+            "specificity": (~truth, ~called, f"negative {test.kind}"),
+            "ppv": (called, truth, f"{test.kind} called positive"),
+            "npv": (~called, ~truth, f"{test.kind} called negative"),
+        }
+        rates = proportions(test, trials, bootstraps, seed)
+        points.append(
+            {"name": name, "threshold": threshold}
+            | {rate: estimate.as_dict() for rate, estimate in rates.items()}
+        )
     return points
+
+
+def evaluate_subgroups(table: pd.DataFrame) -> dict[str, dict]:
+    """AUROC of PE present, a subgroup's positive studies against all studies without PE.
+
+    Args:
+        table: predictions of `clotline.studies.study_level_table`.
+
+    Returns:
+        Subgroup to `Estimate` dict. ``without_indeterminate`` sets all positive studies against
+        the negative ones, indeterminate ones left out.
+    """
+    truth, score = pe_present(table, TRUE) == 1, pe_present(table)
+    chosen = {name: ~truth | (table[name + TRUE] == 1).to_numpy() for name in SUBGROUPS}
+    chosen["without_indeterminate"] = (table["indeterminate" + TRUE] == 0).to_numpy()
+    return {
+        name: auroc_delong(Cases.of(truth[rows], score[rows])).as_dict()
+        for name, rows in chosen.items()
+    }
+
+
+def label_consistency(table: pd.DataFrame) -> dict:
+    """Share of studies whose nine labels do not contradict one another.
+
+    Args:
+        table: predictions of `clotline.studies.study_level_table`.
+
+    Returns:
+        ``n_studies``, share of consistent studies ``before`` and ``after`` the correction, and
+        its ``cost``: by how much the weighted log loss of the study labels grows, in nats. A study
+        is consistent if there are slice predictions with which it would be. Without studies
+        ``reason`` instead.
+    """
+    if not len(table):
+        return {"n_studies": 0, "reason": "no studies"}
+    truth, labels = _label_arrays(table)
+    corrected, _ = competition.make_consistent(labels)
+    losses = [np.divide(*competition.loss_terms(truth, p)).mean() for p in (labels, corrected)]
+    return {
+        "n_studies": len(table),
+        "before": float(competition.consistent(labels).mean()),
+        "after": float(competition.consistent(corrected).mean()),
+        "cost": float(losses[1] - losses[0]),
+    }
+
+
+def _label_arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """(studies, 9) truths and probabilities."""
+    truth = table[[name + TRUE for name in STUDY_LABELS]].to_numpy(np.float64)
+    return truth, table[list(STUDY_LABELS)].to_numpy(np.float64)
+
+
+def evaluate_competition(
+    study: pd.DataFrame, image: pd.DataFrame, bootstraps: int, seed: int
+) -> dict:
+    """The competition's score of a study-level and an image-level model together.
+
+    Args:
+        study: predictions of `clotline.studies.study_level_table`.
+        image: predictions of `clotline.studies.image_level_table` for the same studies.
+        bootstraps: number of resamples.
+        seed: of the resamples.
+
+    Returns:
+        ``before`` and ``after`` the correction: each with ``log_loss`` (weighted, an `Estimate`
+        dict) and ``consistent`` (share of studies); and ``cost``, the growth of the log loss. With
+        no test studies ``reason`` instead.
+
+    Raises:
+        ClotlineError: the two models were not evaluated on the same studies.
+    """
+    study, image = (table[table["split"] == "test"] for table in (study, image))
+    exam = pd.Index(study[STUDY_UID]).get_indexer(image[STUDY_UID])
+    if (exam < 0).any() or image[STUDY_UID].nunique() != len(study):
+        raise ClotlineError("the study-level and image-level models have different test studies")
+    if not len(study):
+        return {"reason": "no studies"}
+    present = cases_by_target(study, "study")[PE_PRESENT]
+    on_image = cases_by_target(image, "image")[IMAGE_LABEL]
+    truth, labels = _label_arrays(study)
+    result = {}
+    for name, (p_labels, p_slices) in {
+        "before": (labels, on_image.score),
+        "after": competition.make_consistent(labels, on_image.score, exam),
+    }.items():
+        above, below = competition.loss_terms(truth, p_labels, on_image.truth, p_slices, exam)
+        loss = ratios(above[:, None], below[:, None])
+        (value,) = loss(np.ones(len(study)))
+        resampled = resample(loss, len(study), bootstraps, seed)[:, 0]
+        result[name] = {
+            "log_loss": percentile_estimate(present, value, resampled).as_dict(),
+            "consistent": float(competition.consistent(p_labels, p_slices, exam).mean()),
+        }
+    before, after = (result[name]["log_loss"]["value"] for name in ("before", "after"))
+    return result | {"cost": after - before}
 
 
 def metrics_table(metrics: dict[str, dict]) -> pd.DataFrame:
@@ -217,28 +316,57 @@ def metrics_table(metrics: dict[str, dict]) -> pd.DataFrame:
 
     Args:
         metrics: model name to the dict of `evaluate`.
+
+    Returns:
+        ``model``, ``level``, ``target``, ``n_studies``, ``n_slices``, ``n_positive``; each of
+        `FIGURES` and, at the operating point for 90% sensitivity, ``sensitivity`` and
+        ``specificity``, with ``_low`` and ``_high``; and ``note``.
     """
+    counts = ("n_studies", "n_slices", "n_positive")
+    names = (*FIGURES, "sensitivity", "specificity")
+    floats = [name + end for name in names for end in ("", "_low", "_high")]
     rows = []
     for model, figures in metrics.items():
         for target, found in figures["targets"].items():
-            auroc = found["auroc"]
+            estimates = found | found["operating_points"][0]
             row = {"model": model, "level": figures["level"], "target": target}
-            row |= {name: auroc[name] for name in ("n_studies", "n_slices", "n_positive")}
-            for name in ("auroc", "average_precision", "brier", "log_loss"):
-                row |= _with_interval(name, found[name])
-            for point in found["operating_points"][:1]:
-                for name in ("sensitivity", "specificity"):
-                    row |= _with_interval(f"{name}_at_90", point[name])
-            row["note"] = auroc["reason"]
+            row |= {name: found["auroc"][name] for name in counts}
+            for name in names:
+                value, low, high = (estimates[name][key] for key in ("value", "low", "high"))
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            reasons = (estimates[name]["reason"] for name in names)
+            row["note"] = "; ".join(dict.fromkeys(filter(None, reasons)))
             rows.append(row)
-    table = pd.DataFrame(rows)
-    counts = ["n_studies", "n_slices", "n_positive"]
-    return table.astype(dict.fromkeys(counts, "Int64"))
+    table = pd.DataFrame(rows, columns=["model", "level", "target", *counts, *floats, "note"])
+    return table.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(floats, "float64"))
 
 
-def _with_interval(name: str, estimate: dict) -> dict:
-    return {
-        name: estimate["value"],
-        f"{name}_low": estimate["low"],
-        f"{name}_high": estimate["high"],
+def compare(tables: dict[str, pd.DataFrame], reference: str = "combined-study") -> pd.DataFrame:
+    """Paired DeLong comparison of one study-level model with every other.
+
+    Args:
+        tables: model name to predictions of `clotline.studies.study_level_table`.
+        reference: model that the others are compared with.
+
+    Returns:
+        One row a model and target: ``reference``, ``model``, ``target``, the fields of `Estimate`
+        for the AUROC of the reference minus that of the model, and ``p_value``.
+
+    Raises:
+        ClotlineError: the models were not evaluated on the same studies.
+    """
+    test = {
+        name: table[table["split"] == "test"].sort_values(STUDY_UID)
+        for name, table in tables.items()
     }
+    base = test.pop(reference)
+    base_cases = cases_by_target(base, "study")
+    rows = []
+    for name, table in test.items():
+        if not np.array_equal(table[STUDY_UID], base[STUDY_UID]):
+            raise ClotlineError(f"{reference} and {name} were not evaluated on the same studies")
+        for target, cases in cases_by_target(table, "study").items():
+            difference, p_value = paired_delong(base_cases[target], cases)
+            row = {"reference": reference, "model": name, "target": target}
+            rows.append(row | difference.as_dict() | {"p_value": p_value})
+    return pd.DataFrame(rows)

@@ -1,0 +1,190 @@
+"""The RSNA-STR competition's weighted log loss and its rules of label consistency.
+
+https://www.kaggle.com/c/rsna-str-pulmonary-embolism-detection. A label is positive where its
+probability is above 0.5; exactly 0.5 is negative.
+
+An examination's slices are given as one flat array with the number of each slice's examination.
+"""
+
+import numpy as np
+from scipy.special import rel_entr
+
+from clotline.intervals import cross_entropy
+from clotline.labels import STUDY_LABELS
+
+#: Weight of each study label.
+WEIGHTS = {
+    "negative_exam_for_pe": 0.0736196319,
+    "rv_lv_ratio_gte_1": 0.2346625767,
+    "rv_lv_ratio_lt_1": 0.0782208589,
+    "leftsided_pe": 0.06257668712,
+    "chronic_pe": 0.1042944785,
+    "rightsided_pe": 0.06257668712,
+    "acute_and_chronic_pe": 0.1042944785,
+    "central_pe": 0.1877300613,
+    "indeterminate": 0.09202453988,
+}
+_WEIGHTS = np.array([WEIGHTS[name] for name in STUDY_LABELS])
+
+#: Weight of a slice, before the share of positive slices of its examination.
+IMAGE_WEIGHT = 0.07361963
+
+#: What a label is raised to that has to be positive: clearly above 0.5 also in single precision.
+RAISED = 0.500001
+
+
+def _columns(*names: str) -> np.ndarray:
+    return np.array([STUDY_LABELS.index(name) for name in names])
+
+
+_ABSENT = _columns("negative_exam_for_pe", "indeterminate")
+_RATIO = _columns("rv_lv_ratio_gte_1", "rv_lv_ratio_lt_1")
+_SIDE = _columns("central_pe", "rightsided_pe", "leftsided_pe")
+_CHRONIC = _columns("chronic_pe", "acute_and_chronic_pe")
+_PRESENT = np.setdiff1d(np.arange(len(STUDY_LABELS)), _ABSENT)
+_NO_SLICES = (np.empty(0), np.empty(0, dtype=int))
+
+
+def loss_terms(
+    truth: np.ndarray,
+    labels: np.ndarray,
+    slice_truth: np.ndarray = _NO_SLICES[0],
+    slices: np.ndarray = _NO_SLICES[0],
+    exam: np.ndarray = _NO_SLICES[1],
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each examination adds to the two sums whose ratio is the weighted log loss.
+
+    Args:
+        truth: (exams, 9) 0 or 1, in the order of STUDY_LABELS.
+        labels: (exams, 9) probabilities.
+        slice_truth: (slices,) 0 or 1.
+        slices: (slices,) probabilities.
+        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
+
+    Returns:
+        Numerator and denominator, (exams,) each, in nats and without unit. Slices of an
+        examination without a positive slice carry no weight.
+    """
+    exams = len(labels)
+    # Positive slices / slices, the formula's q, times the sum over the slices.
+    positive, count = np.bincount(exam, slice_truth, exams), np.bincount(exam, minlength=exams)
+    share = IMAGE_WEIGHT * positive / np.maximum(count, 1)
+    above = cross_entropy(truth, labels) @ _WEIGHTS
+    above += share * np.bincount(exam, cross_entropy(slice_truth, slices), exams)
+    return above, _WEIGHTS.sum() + share * count
+
+
+def weighted_log_loss(truth, labels, slice_truth, slices, exam) -> float:
+    """The competition's score, in nats; arguments as for `loss_terms`."""
+    above, below = loss_terms(truth, labels, slice_truth, slices, exam)
+    return float(above.sum() / below.sum())
+
+
+def consistent(
+    labels: np.ndarray, slices: np.ndarray = _NO_SLICES[0], exam: np.ndarray = _NO_SLICES[1]
+) -> np.ndarray:
+    """Which examinations keep to the rules of label consistency.
+
+    Args:
+        labels: (exams, 9) probabilities.
+        slices: (slices,) probabilities.
+        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
+
+    Returns:
+        (exams,) bool. An examination without slices may keep to the rules of either kind.
+    """
+    called = labels > 0.5
+    one_absent, one_ratio = (called[:, pair].sum(1) == 1 for pair in (_ABSENT, _RATIO))
+    as_positive = (
+        one_ratio
+        & called[:, _SIDE].any(1)
+        & ~called[:, _CHRONIC].all(1)
+        & ~called[:, _ABSENT].any(1)
+    )
+    as_negative = one_absent & ~called[:, _PRESENT].any(1)
+    count = np.bincount(exam, minlength=len(labels))
+    has_positive = np.bincount(exam, slices > 0.5, len(labels)) > 0
+    return np.where(has_positive, as_positive, as_negative | (as_positive & (count == 0)))
+
+
+def make_consistent(
+    labels: np.ndarray, slices: np.ndarray = _NO_SLICES[0], exam: np.ndarray = _NO_SLICES[1]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest prediction that keeps to the rules.
+
+    Of each examination the nearest version with PE and the nearest without are made, and the one
+    with the lower weighted cross-entropy to the original is kept. The weights are the
+    competition's, with the mean probability of the examination's slices for the unknown share of
+    positive slices. Cross-entropy falls towards the original on both sides, so the nearest version
+    changes as few labels as possible and moves each no further than 0.5.
+
+    Args:
+        labels: (exams, 9) probabilities.
+        slices: (slices,) probabilities.
+        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
+
+    Returns:
+        Labels and slices of the same shapes, float64.
+    """
+    labels, slices = labels.astype(np.float64), slices.astype(np.float64)
+    exams = len(labels)
+    share = np.bincount(exam, slices, exams) / np.maximum(np.bincount(exam, minlength=exams), 1)
+
+    def distance(new_labels, new_slices):
+        on_slices = np.bincount(exam, _divergence(slices, new_slices), exams)
+        return _divergence(labels, new_labels) @ _WEIGHTS + IMAGE_WEIGHT * share * on_slices
+
+    with_pe = _with_pe(labels), _with_positive_slice(slices, exam)
+    without_pe = _without_pe(labels), np.minimum(slices, 0.5)
+    present = distance(*with_pe) <= distance(*without_pe)
+    return (
+        np.where(present[:, None], with_pe[0], without_pe[0]),
+        np.where(present[exam], with_pe[1], without_pe[1]),
+    )
+
+
+def _divergence(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Cross-entropy of ``new`` under ``old`` less its least value: 0 where nothing changed."""
+    return rel_entr(old, new) + rel_entr(1 - old, 1 - new)
+
+
+def _raised(labels: np.ndarray) -> np.ndarray:
+    return np.where(labels > 0.5, labels, RAISED)
+
+
+def _with_pe(labels: np.ndarray) -> np.ndarray:
+    new = _exactly_one(labels, _RATIO)
+    new[:, _ABSENT] = np.minimum(labels[:, _ABSENT], 0.5)
+    raising = _WEIGHTS * _divergence(labels, _raised(labels))
+    lowering = _WEIGHTS * _divergence(labels, np.minimum(labels, 0.5))
+    rows = np.flatnonzero(~(labels[:, _SIDE] > 0.5).any(1))
+    new[rows, _SIDE[raising[:, _SIDE].argmin(1)[rows]]] = RAISED
+    rows = np.flatnonzero((labels[:, _CHRONIC] > 0.5).all(1))
+    new[rows, _CHRONIC[lowering[:, _CHRONIC].argmin(1)[rows]]] = 0.5
+    return new
+
+
+def _without_pe(labels: np.ndarray) -> np.ndarray:
+    new = _exactly_one(labels, _ABSENT)
+    new[:, _PRESENT] = np.minimum(labels[:, _PRESENT], 0.5)
+    return new
+
+
+def _exactly_one(labels: np.ndarray, pair: np.ndarray) -> np.ndarray:
+    """Labels of which exactly one of a pair is positive, at the lower cost."""
+    high, low = _raised(labels[:, pair]), np.minimum(labels[:, pair], 0.5)
+    first = np.column_stack([high[:, 0], low[:, 1]])
+    second = np.column_stack([low[:, 0], high[:, 1]])
+    costs = [_divergence(labels[:, pair], new) @ _WEIGHTS[pair] for new in (first, second)]
+    new = labels.copy()
+    new[:, pair] = np.where((costs[0] <= costs[1])[:, None], first, second)
+    return new
+
+
+def _with_positive_slice(slices: np.ndarray, exam: np.ndarray) -> np.ndarray:
+    """Slices of which the highest of each examination is positive."""
+    order = np.lexsort((-slices, exam))
+    highest = order[np.unique(exam[order], return_index=True)[1]]
+    new = slices.copy()
+    new[highest] = _raised(slices[highest])
+    return new
