@@ -1,0 +1,262 @@
+"""profiles/sge on a real Grid Engine: the workflow itself, and small jobs with faults."""
+
+import itertools
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401 - to read the shards' compressed pixels
+import numpy as np
+import pytest
+from conftest import (
+    HERE,
+    PROFILES,
+    REPOSITORY,
+    SET_THREADS,
+    TARGET,
+    Run,
+    accounts,
+    calls,
+    start_gridengine,
+    submitted_jobs,
+    watched,
+    write_config,
+)
+
+GPU_RULES = {"train_cnn", "extract_features"}
+POLLING = ["--seconds-between-status-checks", "1"]
+
+
+@pytest.fixture(scope="module")
+def cluster_run(gridengine, tmp_path_factory):
+    """The workflow's run on the cluster, with the calls of Grid Engine's commands counted."""
+    folder = tmp_path_factory.mktemp("sge")
+    write_config(folder)
+    counted = watched(folder / "counted", "qstat", "qacct", "qsub")
+    environment = {**gridengine, "PATH": f"{counted}:{os.environ['PATH']}"}
+    options = ["--profile", "profiles/sge", *POLLING, "--directory", str(folder)]
+    run = Run(REPOSITORY, options, environment)
+    preview = run.snakemake("--dry-run", *SET_THREADS, "--", TARGET)
+    run.dry_run_submitted = len(calls(counted, "qsub"))
+    assert preview.returncode == 0, preview.stdout[-3000:]
+    done = run.snakemake(*SET_THREADS, "--", TARGET)
+    assert done.returncode == 0, done.stdout[-6000:]
+    run.output = done.stdout
+    run.data = folder
+    run.counted = counted
+    run.accounts = {
+        record["jobnumber"]: record
+        for record in accounts(run.call("qacct", "-o", "root", "-j")).values()
+    }
+    run.jobs = submitted_jobs(folder)
+    return run
+
+
+@pytest.fixture
+def faulty(gridengine, tmp_path):
+    """A working directory for faults.smk."""
+    options = ["--profile", str(PROFILES / "sge"), *POLLING]
+    return Run(tmp_path, [*options, "--snakefile", str(HERE / "faults.smk")], gridengine)
+
+
+def test_a_dry_run_submits_nothing(cluster_run):
+    assert cluster_run.dry_run_submitted == 0
+
+
+def test_all_artifacts_are_the_local_runs(cluster_run, local_run):
+    def artifacts(folder: Path) -> set[Path]:
+        files = (path for path in (folder / "results").rglob("*") if path.is_file())
+        return {path.relative_to(folder) for path in files}
+
+    found = artifacts(cluster_run.data)
+    assert found == artifacts(local_run)
+    assert found
+    for name in found:
+        ours, theirs = cluster_run.data / name, local_run / name
+        if ours.read_bytes() != theirs.read_bytes():
+            # HDF5 writes the time into a group's header.
+            assert name.suffix == ".h5", f"{name} differs"
+            assert_same_content(ours, theirs)
+
+
+def assert_same_content(one: Path, other: Path) -> None:
+    with h5py.File(one) as first, h5py.File(other) as second:
+        names = []
+        first.visit(names.append)
+        others = []
+        second.visit(others.append)
+        assert names == others
+        assert dict(first.attrs) == dict(second.attrs)
+        for name in names:
+            if isinstance(first[name], h5py.Dataset):
+                assert np.array_equal(first[name][()], second[name][()]), f"{one}: {name}"
+
+
+def test_gpu_rules_and_no_others_asked_for_a_gpu(cluster_run):
+    rules = set()
+    for number, job in cluster_run.jobs.items():
+        record = cluster_run.accounts[number]
+        rules.add(job["rule"])
+        if job["rule"] in GPU_RULES:
+            assert "gpu=1" in record["category"]
+            assert record["qname"] == "gpu.q"
+        else:
+            assert "gpu=" not in record["category"]
+            assert record["qname"] == "cpu.q"
+        assert record["failed"].startswith("0")
+    assert rules > GPU_RULES
+
+
+def test_two_jobs_never_held_the_gpu_at_once(cluster_run):
+    from datetime import datetime
+
+    layout = "%a %b %d %H:%M:%S %Y"
+    held = sorted(
+        tuple(
+            datetime.strptime(cluster_run.accounts[number][name], layout)
+            for name in ("start_time", "end_time")
+        )
+        for number, job in cluster_run.jobs.items()
+        if job["rule"] in GPU_RULES
+    )
+    assert len(held) == 4
+    for (_, end), (start, _) in itertools.pairwise(held):
+        assert end <= start
+
+
+def test_polling_is_cheap(cluster_run):
+    for name in ("qstat", "qacct"):
+        times = [when for when, _ in calls(cluster_run.counted, name)]
+        gaps = np.diff(sorted(times))
+        assert len(times) > 1
+        # The site file of the tests says 2 s.
+        assert gaps.min() > 1.9, f"{name}: {gaps.min():.2f} s between two calls"
+
+
+def test_every_jobs_end_stands_on_the_screen_and_in_its_log(cluster_run):
+    for number, job in cluster_run.jobs.items():
+        line = f"Grid Engine: job {number} ("
+        assert line in cluster_run.output
+        assert "finished after" in (cluster_run.data / job["log"]).read_text()
+
+
+def test_one_artifact_by_name(cluster_run):
+    artifact = "results/lstm/combined-study.pt"
+    before = len(calls(cluster_run.counted, "qsub"))
+    content = (cluster_run.data / artifact).read_bytes()
+    (cluster_run.data / artifact).unlink()
+    done = cluster_run.snakemake(*SET_THREADS, "--", artifact)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert len(calls(cluster_run.counted, "qsub")) == before + 1
+    assert (cluster_run.data / artifact).read_bytes() == content
+
+
+def test_failing_jobs_are_explained_and_tried_again_with_more(faulty):
+    done = faulty.snakemake("faults", timeout=240)
+    assert done.returncode == 0, done.stdout[-6000:]
+    text = done.stdout
+    assert "(once), attempt 1: exit status 1" in text
+    assert "no luck yet" in text
+    assert "over its wall time of 60 s. Raise runtime of rule overtime (now 1 minutes)" in text
+    assert "Raise mem_mb of rule hungry (now 800)" in text
+    assert (faulty.folder / "once.txt").read_text() == "8000\n"
+    assert (faulty.folder / "overtime.txt").read_text() == "2\n"
+    jobs = submitted_jobs(faulty.folder).values()
+    ended = {(job["rule"], job["attempt"]): job["ending"] for job in jobs}
+    assert ended["once", 1] == "exit"
+    assert ended["overtime", 1] == "time"
+    assert ended["hungry", 1] == "memory"
+    assert [ended[rule, 2] for rule in ("once", "overtime", "hungry")] == ["done"] * 3
+
+
+def test_qdel_stops_the_run_with_an_explanation_and_a_rerun_completes(faulty):
+    process = faulty.start("after-20.txt")
+    try:
+        faulty.wait_for(faulty.exists("begun-20"))
+        (number,) = submitted_jobs(faulty.folder)
+        faulty.call("qdel", number)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert f"job {number} (sleeper 20), attempt 1: killed by SIGKILL" in output
+    assert "qdel" in output
+    assert "was deleted by hand, so it is not tried again" in output
+    assert (faulty.folder / "begun-20").read_text() == "begun\n"
+    done = faulty.snakemake("after-20.txt")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_daemons_that_restart_do_not_harm_the_run(faulty):
+    process = faulty.start("after-15.txt", "gpu.txt")
+    try:
+        faulty.wait_for(faulty.exists("begun-15"))
+        for daemon in ("sge_execd", "sge_qmaster"):
+            stop(daemon)
+            faulty.wait_for(lambda daemon=daemon: not running(daemon))
+            faulty.call(daemon)
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        start_gridengine()
+    assert process.returncode == 0, output[-6000:]
+    assert (faulty.folder / "begun-15").read_text() == "begun\n"
+
+
+def running(daemon: str) -> list[int]:
+    found = subprocess.run(["pgrep", "-x", daemon], capture_output=True, text=True, check=False)
+    return [int(number) for number in found.stdout.split()]
+
+
+def stop(daemon: str) -> None:
+    for number in running(daemon):
+        os.kill(number, signal.SIGTERM)
+
+
+def test_ctrl_c_cancels_what_runs(faulty):
+    process = faulty.start("after-300.txt")
+    try:
+        faulty.wait_for(faulty.exists("begun-300"))
+        (number,) = submitted_jobs(faulty.folder)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    faulty.wait_for(lambda: number not in faulty.call("qstat", "-u", "root").split(), 30)
+    assert not (faulty.folder / "sleeper-300.txt").exists()
+
+
+def test_after_a_kill_the_running_job_is_found_again(faulty):
+    process = faulty.start("after-25.txt")
+    faulty.wait_for(faulty.exists("begun-25"))
+    process.kill()
+    process.communicate()
+    faulty.snakemake("--unlock")
+    done = faulty.snakemake("after-25.txt")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "taken over" in done.stdout
+    assert (faulty.folder / "begun-25").read_text() == "begun\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "line", "words"),
+    [
+        ("gpu_job", "gpu_job = -l gpus={gpu}", 'unknown resource "gpus"'),
+        ("parallel_job", "parallel_job = -pe omp {threads}", 'parallel environment "omp"'),
+        ("every_job", "every_job = -q long.q", 'unknown queue "long.q"'),
+        ("gpu_job", "gpu_job = -l gpu=4", "no suitable queues"),
+    ],
+)
+def test_a_refusal_shows_the_sites_words_and_the_line(faulty, option, line, words):
+    site = faulty.folder / "site.ini"
+    lines = (PROFILES / "sge" / "site.ini").read_text().splitlines()
+    number = next(i for i, text in enumerate(lines) if text.startswith(f"{option} ="))
+    lines[number] = line
+    site.write_text("\n".join(lines))
+    faulty.environment["CLOTLINE_SITE"] = str(site)
+    done = faulty.snakemake("--retries", "0", "--set-threads", "gpu=2", "--", "gpu.txt")
+    assert done.returncode == 1
+    assert words in done.stdout
+    assert f"change {site}, line {number + 1}: {line}" in done.stdout
