@@ -15,7 +15,7 @@ import pandas as pd
 import pydicom
 import pytest
 import yaml
-from conftest import PROJECT, Run
+from workflow_run import PROJECT, Run
 
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID
 

@@ -89,12 +89,19 @@ def _build(section: dict) -> nn.Module:
         build = torchvision.models.get_model
     else:
         known = list(efficientnet_urls)
-        build = efficientnet_pytorch.EfficientNet.from_name
+        build = _build_efficientnet
     if architecture not in known:
         raise ClotlineError(
             f"{library} has no network {architecture}; there are {', '.join(known)}"
         )
     return build(architecture)
+
+
+def _build_efficientnet(architecture: str) -> nn.Module:
+    network = efficientnet_pytorch.EfficientNet.from_name(architecture)
+    # The default recomputes every activation in the backward pass: less memory, 1.8 times slower.
+    network.set_swish(memory_efficient=False)
+    return network
 
 
 def imagenet_url(section: dict) -> str:

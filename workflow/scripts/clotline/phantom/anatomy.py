@@ -146,7 +146,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         axis = size * table[:, :3]
         return smooth_tube(axis + axis @ bend.T + shift, table[:, 3] * calibre)
 
-    pulmonary = size * rng.uniform(0.86, 1.22)
+    pulmonary = size * rng.uniform(1.0, 1.32)
     venous = size * rng.uniform(0.85, 1.2)
     arteries = {}
     for name, points in ARTERIES.items():
@@ -155,7 +155,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
     body = (size * rng.uniform(143, 166), size * rng.uniform(104, 122))
     fat, muscle = rng.uniform(5, 22), rng.uniform(9, 18)
     heart, myocardium, ratio = _draw_heart(rng, size, front=fat + muscle + 12 - body[1])
-    pulmonary_hu = rng.uniform(240, 460)
+    pulmonary_hu = rng.uniform(280, 460)
     return Chest(
         size=size,
         body=body,
@@ -245,13 +245,13 @@ def _draw_nodes(
     """Lymph nodes that touch the arteries from outside: the size and HU of clots."""
     hosts = ["left_main", "right_main", "left_lower", "right_lower", "left_upper", "right_upper"]
     nodes = []
-    for _ in range(int(rng.integers(2, 13))):
+    for _ in range(int(rng.integers(1, 7))):
         tube = arteries[hosts[int(rng.integers(len(hosts)))]]
         points, radii = tube.at(rng.uniform(0.3, 0.95, 1) * tube.arc[-1])
         axes = rng.uniform(4, 10, 3)
         direction = rng.normal(size=3)
         direction /= np.linalg.norm(direction)
-        centre = points[0] + direction * (radii[0] + 0.75 * axes.min())
+        centre = points[0] + direction * (radii[0] + 0.95 * axes.min())
         node = Ellipsoid(tuple(centre), tuple(axes), rng.uniform(0, np.pi))
         nodes.append((node, rng.uniform(30, 85)))
     return nodes

@@ -147,7 +147,7 @@ def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Stud
     quality = dict.fromkeys(("qa_motion", "qa_contrast", "flow_artifact"), 0)
     quality["flow_artifact"] = int(rng.random() < 0.18)
     if quality["flow_artifact"]:
-        acquisition = replace(acquisition, mixing=rng.uniform(0.3, 0.5))
+        acquisition = replace(acquisition, mixing=rng.uniform(0.15, 0.35))
     poor = rng.random(2)
     strength = rng.uniform(0, 1)
     if kind == "indeterminate":
