@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+from builders import compress_dicom, write_dicom
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    RLELossless,
+)
+
+from clotline.dicom import AIR_HU, SIZE, SliceError, read_slice
+
+FLAT = np.zeros((SIZE, SIZE), np.int16)
+
+
+def noise(rows=SIZE, columns=SIZE, low=-1024, high=3000, dtype=np.int16):
+    return np.random.default_rng(0).integers(low, high, (rows, columns)).astype(dtype)
+
+
+def pixels(folder, stored, **tags):
+    return read_slice(write_dicom(folder / "slice.dcm", stored, **tags)).pixels
+
+
+def position(folder, **tags):
+    return read_slice(write_dicom(folder / "slice.dcm", FLAT, **tags)).position
+
+
+def reason(path):
+    with pytest.raises(SliceError) as caught:
+        read_slice(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
+)
+@pytest.mark.parametrize(
+    ("dtype", "slope", "intercept"),
+    [("int16", 1, 0), ("uint16", 1, -1024), ("uint16", 2, -2048), ("int16", 0.5, 10)],
+)
+def test_stored_values_become_hounsfield_units_by_the_files_own_slope_and_intercept(
+    tmp_path, syntax, dtype, slope, intercept
+):
+    low = 0 if dtype == "uint16" else -2000
+    stored = noise(low=low, high=4096, dtype=dtype)
+    tags = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    result = pixels(tmp_path, stored, syntax=syntax, **tags)
+    assert result.dtype == np.int16
+    assert (result == np.rint(stored.astype(float) * slope + intercept)).all()
+
+
+def test_unsigned_values_above_the_int16_range_are_not_taken_as_negative(tmp_path):
+    stored = np.full((SIZE, SIZE), 40_000, np.uint16)
+    assert (pixels(tmp_path, stored, RescaleIntercept=-39_000) == 1000).all()
+
+
+def test_values_beyond_int16_are_held_at_its_limits(tmp_path):
+    stored = FLAT.copy()
+    stored[0, :2] = (-30_000, 30_000)
+    result = pixels(tmp_path, stored, RescaleSlope=2)
+    assert result[0, :3].tolist() == [-32768, 32767, 0]
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_padding_becomes_air_whatever_slope_and_intercept_say(tmp_path, syntax):
+    stored = FLAT.copy()
+    stored[0, :3] = (-2000, -1999, 5)
+    result = pixels(tmp_path, stored, syntax=syntax, PixelPaddingValue=-2000, RescaleIntercept=100)
+    assert result[0, :4].tolist() == [AIR_HU, -1899, 105, 100]
+
+
+@pytest.mark.parametrize("ends", [(-2000, -1990), (-1990, -2000)])
+def test_a_range_of_padding_becomes_air_in_either_order(tmp_path, ends):
+    stored = FLAT.copy()
+    stored[0, :4] = (-2001, -2000, -1990, -1989)
+    result = pixels(tmp_path, stored, PixelPaddingValue=ends[0], PixelPaddingRangeLimit=ends[1])
+    assert result[0, :4].tolist() == [-2001, AIR_HU, AIR_HU, -1989]
+
+
+def test_padding_of_unsigned_values_becomes_air(tmp_path):
+    stored = np.full((SIZE, SIZE), 1000, np.uint16)
+    stored[0, 0] = 63_536
+    result = pixels(tmp_path, stored, PixelPaddingValue=63_536, RescaleIntercept=-1024)
+    assert result[0, :2].tolist() == [AIR_HU, -24]
+
+
+def test_a_slice_of_512_becomes_exactly_the_rounded_means_of_2_by_2(tmp_path):
+    stored = noise(512, 512)
+    means = stored.reshape(256, 2, 256, 2).astype(float).mean((1, 3))
+    assert (pixels(tmp_path, stored) == np.rint(means)).all()
+
+
+def test_hounsfield_units_are_averaged_after_padding_became_air(tmp_path):
+    stored = np.zeros((512, 512), np.int16)
+    stored[:2, 0] = -2000
+    assert pixels(tmp_path, stored, PixelPaddingValue=-2000)[0, 0] == AIR_HU / 2
+
+
+def test_a_slice_of_256_is_stored_as_it_is(tmp_path):
+    stored = noise()
+    assert (pixels(tmp_path, stored) == stored).all()
+
+
+@pytest.mark.parametrize("shape", [(256, 200), (200, 256)])
+def test_a_slice_that_is_not_square_gets_air_on_both_sides(tmp_path, shape):
+    stored = noise(*shape)
+    result = pixels(tmp_path, stored, RescaleIntercept=7)
+    if shape[0] < shape[1]:
+        result, stored = result.T, stored.T
+    assert (result[:, :28] == AIR_HU).all()
+    assert (result[:, 228:] == AIR_HU).all()
+    assert (result[:, 28:228] == stored + 7).all()
+
+
+def test_other_sizes_keep_the_mean(tmp_path):
+    stored = noise(768, 768)
+    assert pixels(tmp_path, stored).shape == (SIZE, SIZE)
+    assert pixels(tmp_path, stored).mean() == pytest.approx(stored.mean(), abs=0.1)
+
+
+def test_the_position_lies_along_the_normal_and_not_along_the_table_axis(tmp_path):
+    c, s = np.cos(0.3), np.sin(0.3)
+    along = {
+        "ImageOrientationPatient": [1, 0, 0, 0, c, s],
+        "ImagePositionPatient": [-170, 10, 40],
+    }
+    assert position(tmp_path, **along) == pytest.approx(-10 * s + 40 * c)
+
+
+@pytest.mark.parametrize(
+    "orientation",
+    [[1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, 1, 0], [1, 0, 0, 0, -1, 0], [0, 1, 0, 1, 0, 0]],
+    ids=["usual", "mirrored", "flipped", "turned"],
+)
+def test_the_position_grows_towards_the_head_however_the_axes_are_laid(tmp_path, orientation):
+    corner = {"ImageOrientationPatient": orientation, "ImagePositionPatient": [-170, -160, 35.5]}
+    assert position(tmp_path, **corner) == pytest.approx(35.5)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ImagePositionPatient": None},
+        {"ImageOrientationPatient": None},
+        {"ImagePositionPatient": ""},
+        {"ImagePositionPatient": [1, 2]},
+        {"ImageOrientationPatient": [1, 0, 0]},
+        {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
+    ],
+)
+def test_without_usable_geometry_there_is_no_position_but_the_slice_is_taken(tmp_path, tags):
+    tags |= {"SliceLocation": "-12.5", "InstanceNumber": 7}
+    found = read_slice(write_dicom(tmp_path / "slice.dcm", FLAT, **tags))
+    assert (found.position, found.location, found.instance) == (None, -12.5, 7)
+
+
+def test_location_and_instance_are_none_where_they_are_missing_or_empty(tmp_path):
+    found = read_slice(write_dicom(tmp_path / "slice.dcm", FLAT, InstanceNumber=""))
+    assert (found.location, found.instance) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"PixelData": None}, "no PixelData"),
+        ({"Modality": "MR"}, "Modality is MR, not CT"),
+        ({"Modality": None}, "Modality is None, not CT"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer, not a slice"),
+        ({"NumberOfFrames": 2}, "2 frames in one file"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1, not MONOCHROME2"),
+        ({"RescaleSlope": None}, "no Hounsfield units: RescaleSlope None, RescaleIntercept 0.0"),
+        ({"RescaleSlope": 0}, "no Hounsfield units: RescaleSlope 0.0"),
+        ({"RescaleIntercept": None}, "no Hounsfield units: RescaleSlope 1.0, RescaleIntercept N"),
+        ({"Rows": None}, "pixels cannot be decoded"),
+        ({"Rows": 300}, "pixels cannot be decoded"),
+    ],
+)
+def test_what_is_no_ct_slice_is_refused_with_the_reason(tmp_path, tags, message):
+    assert message in reason(write_dicom(tmp_path / "slice.dcm", FLAT, **tags))
+
+
+def test_image_type_may_be_missing(tmp_path):
+    assert (pixels(tmp_path, FLAT, ImageType=None) == 0).all()
+
+
+def test_a_missing_file_and_one_that_is_no_dicom_are_told_apart(tmp_path):
+    path = tmp_path / "slice.dcm"
+    assert reason(path) == "no such file"
+    path.write_text("SOPInstanceUID,pe_present_on_image\n" * 9)
+    assert reason(path) == "not a DICOM file"
+    path.write_bytes(b"")
+    assert reason(path) == "not a DICOM file"
+
+
+def test_a_folder_in_a_files_place_is_refused(tmp_path):
+    assert "unreadable: IsADirectoryError" in reason(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:End of file reached")
+@pytest.mark.parametrize("syntax", [None, RLELossless, JPEGLosslessSV1])
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, syntax):
+    path = write_dicom(tmp_path / "slice.dcm", noise())
+    if syntax:
+        path = compress_dicom(path, tmp_path / "packed.dcm", syntax)
+    whole = path.read_bytes()
+    for part in (0.001, 0.003, 0.01, 0.1, 0.5, 0.9, 0.99):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        assert reason(path)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLosslessSV1])
+@pytest.mark.parametrize(("dtype", "low"), [(np.int16, -2000), (np.uint16, 0)])
+def test_lossless_compression_gives_the_same_hounsfield_units(tmp_path, syntax, dtype, low):
+    tags = {"RescaleSlope": 2, "RescaleIntercept": -1024, "PixelPaddingValue": low}
+    stored = noise(512, 512, low=low, high=4096, dtype=dtype)
+    plain = write_dicom(tmp_path / "plain.dcm", stored, **tags)
+    packed = compress_dicom(plain, tmp_path / "packed.dcm", syntax)
+    assert packed.read_bytes().find(str(syntax).encode()) > 0
+    assert (read_slice(packed).pixels == read_slice(plain).pixels).all()
