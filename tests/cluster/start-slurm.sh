@@ -1,0 +1,102 @@
+#!/bin/bash
+# Installs, configures and starts a Slurm of one machine (Debian, as root), for the tests.
+#
+#   tests/cluster/start-slurm.sh          once or again: what is there already stays
+#
+# One node with two CPUs and one GPU, which is a generic resource without a card. Without slurmdbd
+# there is no sacct: profiles/slurm asks squeue.
+set -euo pipefail
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+say() { echo "slurm: $*"; }
+
+# wait_for SECONDS COMMAND...
+wait_for() {
+    local left=$1
+    shift
+    until "$@" >/dev/null 2>&1 </dev/null; do
+        ((left-- > 0)) || { say "gave up waiting for: $*"; return 1; }
+        sleep 1
+    done
+}
+
+if [ "$(id -u)" != 0 ]; then
+    say "needs root to install and start Slurm"
+    exit 1
+fi
+
+if ! command -v slurmctld slurmd sbatch munged >/dev/null; then
+    say "installing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # Installing must not start daemons: the configuration comes first.
+    policy=/usr/sbin/policy-rc.d
+    [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; made=1; }
+    apt-get install -y --no-install-recommends slurm-wlm munge >/dev/null
+    [ -z "${made:-}" ] || rm $policy
+fi
+
+if ! munge -n >/dev/null 2>&1; then
+    say "starting munge"
+    if [ ! -s /etc/munge/munge.key ]; then
+        mkdir -p /etc/munge
+        head -c 1024 /dev/urandom >/etc/munge/munge.key
+    fi
+    mkdir -p /run/munge /var/log/munge /var/lib/munge
+    chown munge: /etc/munge/munge.key /run/munge /var/log/munge /var/lib/munge
+    chmod 400 /etc/munge/munge.key
+    chmod 755 /run/munge
+    su -s /bin/bash munge -c '/usr/sbin/munged --force'
+    wait_for 20 munge -n
+fi
+
+memory=$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
+mkdir -p /etc/slurm /var/lib/clotline-slurm/{state,spool} /var/log/slurm
+cat >"$work/slurm.conf" <<CONF
+ClusterName=clotline
+SlurmctldHost=localhost
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation=/var/lib/clotline-slurm/state
+SlurmdSpoolDir=/var/lib/clotline-slurm/spool
+SlurmctldPidFile=/run/slurmctld.pid
+SlurmdPidFile=/run/slurmd.pid
+SlurmctldLogFile=/var/log/slurm/slurmctld.log
+SlurmdLogFile=/var/log/slurm/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+GresTypes=gpu
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/filetxt
+JobCompLoc=/var/log/slurm/jobs.txt
+# squeue must still know a job when Snakemake asks about its end.
+MinJobAge=300
+ReturnToService=2
+NodeName=localhost CPUs=2 RealMemory=$memory Gres=gpu:1
+PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE State=UP
+CONF
+echo 'NodeName=localhost Name=gpu Count=1 File=/dev/null' >"$work/gres.conf"
+
+if ! cmp -s "$work/slurm.conf" /etc/slurm/slurm.conf; then
+    cp "$work"/*.conf /etc/slurm/
+    for daemon in slurmd slurmctld; do
+        pkill -x $daemon || true
+        wait_for 20 sh -c "! pgrep -x $daemon"
+    done
+fi
+if ! pgrep -x slurmctld >/dev/null; then
+    say "starting the controller"
+    slurmctld
+    wait_for 30 scontrol ping
+fi
+if ! pgrep -x slurmd >/dev/null; then
+    say "starting the node's daemon"
+    slurmd -N localhost
+fi
+scontrol update nodename=localhost state=resume 2>/dev/null || true
+wait_for 60 sh -c "sinfo -h -o %t | grep -Eqx 'idle|mix|alloc'"
+say "ready: $(sinfo -h -o '%P %c CPUs %m MB %G')"
