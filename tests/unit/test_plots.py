@@ -1,0 +1,101 @@
+"""Figures show what they should, in the same bytes every time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
+from clotline.metrics import evaluate
+from clotline.plots import plot_history, plot_roc, plot_roc_comparison, save_figure
+
+
+def study_predictions(studies=60, present=0.5):
+    rng = np.random.default_rng(3)
+    truth = rng.random(studies) < present
+    table = pd.DataFrame({STUDY_UID: [f"s{i}" for i in range(studies)]})
+    table["split"] = np.where(np.arange(studies) % 2, "valid", "test")
+    for name in STUDY_LABELS:
+        table[name] = np.clip(rng.normal(0.2, 0.05, studies), 0, 1)
+        table[f"{name}_true"] = 0
+    table["negative_exam_for_pe"] = np.clip(0.5 - 0.3 * truth + rng.normal(0, 0.2, studies), 0, 1)
+    table["negative_exam_for_pe_true"] = (~truth).astype(int)
+    return table
+
+
+def image_predictions():
+    studies = study_predictions()
+    table = studies.loc[studies.index.repeat(4), [STUDY_UID, "split"]].reset_index(drop=True)
+    rng = np.random.default_rng(4)
+    table[f"{IMAGE_LABEL}_true"] = (rng.random(len(table)) < 0.3).astype(int)
+    table[IMAGE_LABEL] = np.clip(
+        0.4 * table[f"{IMAGE_LABEL}_true"] + rng.normal(0.3, 0.2, len(table)), 0, 1
+    )
+    return table
+
+
+@pytest.fixture(scope="module")
+def study():
+    return evaluate(study_predictions(), "study", 100, 0)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return evaluate(image_predictions(), "image", 100, 0)
+
+
+def svg(figure, tmp_path, name="figure.svg"):
+    save_figure(figure, tmp_path / name)
+    return (tmp_path / name).read_text()
+
+
+def test_a_roc_plot_says_auroc_interval_and_counts(study, tmp_path):
+    text = svg(plot_roc(study, "combined-study"), tmp_path)
+    auroc = study["targets"]["pe_present"]["auroc"]
+    stated = f"PE present: {auroc['value']:.2f} ({auroc['low']:.2f}–{auroc['high']:.2f})"
+    assert stated in text
+    assert "30 test studies" in text
+    assert f"{auroc['n_positive']} positive" in text
+    # One class only: said, not drawn
+    assert "Central PE: not computable: one class only" in text
+
+
+def test_the_image_level_counts_slices(image, tmp_path):
+    text = svg(plot_roc(image, "combined-image"), tmp_path)
+    assert "30 test studies, 120 slices" in text
+
+
+def test_the_comparison_shows_every_model(study, image, tmp_path):
+    models = {"a-study": study, "b-study": study, "a-image": image}
+    text = svg(plot_roc_comparison(models), tmp_path)
+    assert "Study level" in text
+    assert "Image level" in text
+    assert text.count("b: ") == 1
+
+
+def test_a_model_without_figures_still_gives_a_plot(tmp_path):
+    metrics = evaluate(study_predictions(present=0.0), "study", 100, 0)
+    text = svg(plot_roc(metrics, "combined-study"), tmp_path)
+    assert "PE present: not computable: one class only" in text
+
+
+def test_figures_have_the_same_bytes_every_time(study, tmp_path):
+    for ending in ("svg", "png"):
+        first, second = tmp_path / f"1.{ending}", tmp_path / f"2.{ending}"
+        for path in (first, second):
+            save_figure(plot_roc(study, "x"), path)
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_history_marks_the_kept_epoch(tmp_path):
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2, 3],
+            "lr": [0.1] * 3,
+            "train_loss": [0.7, 0.5, 0.4],
+            "valid_loss": [0.7, 0.5, 0.6],
+            "valid_auroc": [0.5, 0.8, 0.7],
+        }
+    )
+    assert "kept: epoch 2" in svg(plot_history(history, "resnext50"), tmp_path)
+    history["valid_auroc"] = np.nan
+    assert "AUROC cannot be computed" in svg(plot_history(history, "resnext50"), tmp_path)

@@ -1,0 +1,111 @@
+"""Files that must agree with each other do."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clotline.config import load_config
+
+PROJECT = Path(__file__).parents[2]
+
+
+def lock():
+    text = (PROJECT / "requirements.lock").read_text()
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^ \\]+)", text, re.MULTILINE))
+
+
+def test_the_production_recipe_is_the_schemas_defaults():
+    assert load_config(yaml.safe_load((PROJECT / "config/config.yaml").read_text())) == (
+        load_config({})
+    )
+
+
+def test_the_demo_says_only_what_differs_from_the_defaults():
+    demo = yaml.safe_load((PROJECT / "demo/config/config.yaml").read_text())
+    defaults = load_config({})
+
+    def same(given, default, path=""):
+        for key, value in given.items():
+            if isinstance(value, dict) and isinstance(default.get(key), dict):
+                yield from same(value, default[key], f"{path}{key}.")
+            elif isinstance(default, dict) and default.get(key, object()) == value:
+                yield f"{path}{key}"
+
+    assert list(same(demo, defaults)) == []
+    load_config(demo)
+
+
+def test_the_configurations_page_is_made_from_the_schema():
+    sys.path.append(str(PROJECT / "workflow/scripts"))
+    import describe_config
+
+    assert (PROJECT / "config/README.md").read_text() == describe_config.config_readme(), (
+        "run python workflow/scripts/describe_config.py"
+    )
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "envs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_conda_environments_have_the_pins_of_the_lock_file(path):
+    pins = lock()
+    (packages,) = (
+        entry["pip"]
+        for entry in yaml.safe_load(path.read_text())["dependencies"]
+        if isinstance(entry, dict)
+    )
+    assert packages
+    for package in packages:
+        name, _, version = package.partition("==")
+        assert pins[name] == version, name
+
+
+def test_the_lock_file_pins_every_package_by_hash():
+    text = (PROJECT / "requirements.lock").read_text()
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
+    assert len(lock()) > 50
+    for block in blocks:
+        if "==" in block:
+            assert "--hash=sha256:" in block, block.splitlines()[0]
+
+
+def test_the_snakefile_is_short_and_rules_are_thin():
+    assert len((PROJECT / "Snakefile").read_text().splitlines()) <= 40
+    assert len((PROJECT / "workflow/rules/common.smk").read_text().splitlines()) <= 150
+    for path in (PROJECT / "workflow/rules").glob("*.smk"):
+        text = path.read_text()
+        assert "lambda" not in text, path
+        assert "run:" not in text, path
+
+
+def test_every_rule_has_a_script_of_its_own_name():
+    for path in (PROJECT / "workflow/rules").glob("*.smk"):
+        text = path.read_text()
+        rules = re.findall(r"^ *rule (\w+):", text, re.MULTILINE)
+        scripts = re.findall(r'"\.\./scripts/(\w+)\.py"', text)
+        assert rules == scripts
+        assert re.findall(r'code_digest\("(\w+)\.py"\)', text.replace("\n", ""))
+        for script in scripts:
+            assert (PROJECT / f"workflow/scripts/{script}.py").is_file()
+
+
+def test_every_script_can_be_imported_without_snakemake():
+    scripts = sorted(path.stem for path in (PROJECT / "workflow/scripts").glob("*.py"))
+    code = f"import importlib\nfor name in {scripts!r}: importlib.import_module(name)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT / "workflow/scripts",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_data_and_no_weights_are_in_the_repository():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    endings = (".dcm", ".h5", ".pt", ".pth", ".parquet", ".npz", ".zip")
+    assert [name for name in listed if name.endswith(endings)] == []

@@ -1,0 +1,277 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from builders import cnn_section
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS
+from clotline.shards import ShardWriter
+from clotline.slices import (
+    MEAN,
+    STD,
+    BalancedEpochs,
+    StoredSlices,
+    View,
+    balanced_validation,
+    locate_slices,
+    slice_loader,
+)
+
+POSITIVES, NEGATIVES, SEED = (
+    st.integers(1, 30),
+    st.integers(1, 60),
+    st.integers(0, 1000),
+)
+
+
+def view(crop=256, input_size=None, vertical_flip=False, level=0.0, width=2000.0):
+    return View(level, width, crop, input_size or crop, vertical_flip)
+
+
+def in_window(inputs):
+    """Network inputs back to the window's 0 to 1."""
+    return inputs * STD + MEAN
+
+
+def ramp():
+    """A slice whose every pixel says where it lies: HU = row - column."""
+    rows, columns = np.indices((256, 256))
+    return (rows - columns).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    """A shard of 12 slices of noise; its pixels and where it lies."""
+    path = tmp_path_factory.mktemp("slices") / "shard-000.h5"
+    pixels = np.random.default_rng(0).integers(-1000, 1000, (12, 256, 256)).astype(np.int16)
+    rows = pd.DataFrame({"StudyInstanceUID": ["s"] * 12})
+    rows["SeriesInstanceUID"], rows["SOPInstanceUID"] = "s.1", [f"s.1.{i}" for i in range(12)]
+    rows["position_mm"], rows[IMAGE_LABEL] = np.arange(12.0), [0, 1] * 6
+    with ShardWriter(path) as writer:
+        writer.append(rows, dict.fromkeys(STUDY_LABELS, 0))
+        writer.pixels[:] = pixels
+    return path, pixels
+
+
+def table_of(path, rows):
+    rows = np.asarray(rows)
+    return pd.DataFrame({"file": str(path), "row": rows, IMAGE_LABEL: rows % 2})
+
+
+def test_the_view_takes_its_settings_from_a_backbones_entry():
+    section = cnn_section(window_level=40, window_width=400, crop=200, input_size=100)
+    assert View.of(section) == View(40, 400, 200, 100, True)
+
+
+def test_the_window_maps_its_ends_to_0_and_1_and_holds_what_lies_beyond():
+    pixels = np.zeros((256, 256), np.int16)
+    pixels[0, :6] = (-251, -250, 100, 450, 451, 32767)
+    inputs = view(level=100, width=700).central(pixels)
+    assert inputs.dtype == np.float32
+    assert in_window(inputs)[0, :6] == pytest.approx([0, 0, 0.5, 1, 1, 1], abs=1e-6)
+    assert in_window(inputs)[1, 0] == pytest.approx(250 / 700, abs=1e-6)
+
+
+def test_the_stored_slice_is_never_changed():
+    pixels = ramp()
+    view(crop=128, vertical_flip=True).augmented(pixels, np.random.default_rng(0))
+    view().central(pixels)
+    assert (pixels == ramp()).all()
+
+
+def test_the_central_crop_leaves_the_same_margin_on_all_sides():
+    inputs = in_window(view(crop=224).central(ramp())) * 2000 - 1000
+    assert inputs == pytest.approx(ramp()[16:240, 16:240], abs=1e-3)
+
+
+def test_a_smaller_input_is_averaged_by_area():
+    pixels = np.random.default_rng(0).integers(-900, 900, (256, 256)).astype(np.int16)
+    inputs = in_window(view(crop=128, input_size=64).central(pixels)) * 2000 - 1000
+    means = pixels[64:192, 64:192].reshape(64, 2, 64, 2).mean((1, 3))
+    assert inputs == pytest.approx(means, abs=1e-2)
+
+
+def test_the_augmented_view_is_a_crop_at_any_place_or_its_mirror_image_upside_down():
+    chosen, flipped = view(crop=250, vertical_flip=True), 0
+    corners = set()
+    for seed in range(200):
+        found = chosen.augmented(ramp(), np.random.default_rng(seed))
+        found = np.rint(in_window(found) * 2000 - 1000).astype(int)
+        flip = found[0, 0] > found[-1, 0]
+        found = found[::-1] if flip else found
+        flipped += flip
+        # The ramp tells row - column of the corner; every place must be one of the seven by seven.
+        assert (found - found[0, 0] == ramp()[:250, :250]).all()
+        corners.add(found[0, 0])
+    assert corners == set(range(-6, 7))
+    assert 70 < flipped < 130
+
+
+def test_rows_and_columns_of_the_crop_are_drawn_apart():
+    chosen = view(crop=254)
+    rows, columns = np.indices((256, 256))
+    corners = set()
+    for seed in range(60):
+        by_row = chosen.augmented(rows.astype(np.int16), np.random.default_rng(seed))
+        by_column = chosen.augmented(columns.astype(np.int16), np.random.default_rng(seed))
+        corner = [in_window(v)[0, 0] * 2000 - 1000 for v in (by_row, by_column)]
+        corners.add(tuple(np.rint(corner).astype(int).tolist()))
+    assert corners == {(i, j) for i in range(3) for j in range(3)}
+
+
+def test_without_the_flip_no_slice_is_turned_over():
+    chosen = view(crop=250)
+    for seed in range(30):
+        found = chosen.augmented(ramp(), np.random.default_rng(seed))
+        assert found[0, 0] < found[-1, 0]
+
+
+def test_stored_slices_give_the_central_view_and_the_label_in_the_tables_order(shard):
+    path, pixels = shard
+    slices = StoredSlices(table_of(path, [5, 2, 2, 9]), view(crop=200), None)
+    assert len(slices) == 4
+    for place, row in enumerate([5, 2, 2, 9]):
+        inputs, label = slices[place]
+        assert inputs.shape == (1, 200, 200)
+        assert (inputs.dtype, label.dtype, label.shape) == (torch.float32, torch.float32, ())
+        assert (inputs[0].numpy() == view(crop=200).central(pixels[row])).all()
+        assert label == row % 2
+
+
+def test_augmentation_depends_on_seed_and_place_alone(shard):
+    path, _ = shard
+    chosen = view(crop=100, vertical_flip=True)
+
+    def inputs(places, seed):
+        slices = StoredSlices(table_of(path, [3] * 8), chosen, seed)
+        return torch.stack([slices[place][0] for place in places])
+
+    forward, backward = inputs(range(8), (1, 0)), inputs(range(7, -1, -1), (1, 0))
+    assert torch.equal(forward, backward.flip(0))
+    assert not torch.equal(forward, inputs(range(8), (1, 1)))
+    assert not torch.equal(forward, inputs(range(8), (2, 0)))
+    assert len({v.numpy().tobytes() for v in forward}) > 4
+
+
+def test_a_loader_in_another_process_gives_the_same_batches_in_order(shard, fabric):
+    path, _ = shard
+    slices = StoredSlices(table_of(path, range(12)), view(crop=64), (0, 0))
+    alone = [slices[place] for place in range(12)]  # its file is open from here on
+    batches = list(slice_loader(slices, 5, threads=2, fabric=fabric))
+    assert [len(labels) for _, labels in batches] == [5, 5, 2]
+    assert torch.equal(torch.cat([x for x, _ in batches]), torch.stack([x for x, _ in alone]))
+    assert torch.cat([y for _, y in batches]).tolist() == [y.item() for _, y in alone]
+
+
+def test_open_files_are_left_behind_when_a_data_set_is_sent_to_another_process(shard):
+    path, _ = shard
+    slices = StoredSlices(table_of(path, [1]), view(), None)
+    expected = slices[0][0]
+    assert torch.equal(pickle.loads(pickle.dumps(slices))[0][0], expected)
+
+
+@pytest.mark.parametrize(("n", "train", "batches"), [(11, True, 2), (11, False, 3), (12, True, 3)])
+def test_a_last_training_batch_of_one_slice_is_left_out(shard, fabric, n, train, batches):
+    slices = StoredSlices(table_of(shard[0], range(n)), view(crop=64), None)
+    loader = slice_loader(slices, 5, threads=1, fabric=fabric, train=train)
+    assert len(loader) == batches
+
+
+def test_positives_are_read_from_their_own_file_and_negatives_from_the_shards():
+    slices = pd.DataFrame(
+        {
+            "shard": ["000", "000", "000", "001", "001", "001", "001"],
+            "row": [0, 1, 2, 0, 1, 2, 3],
+            "split": ["train", "train", "test", "valid", "valid", "train", "test"],
+            IMAGE_LABEL: [0, 1, 1, 1, 0, 0, 0],
+        }
+    )
+    positive, negative = locate_slices(slices, "shards", "positives.h5")
+    assert positive.values.tolist() == [
+        ["positives.h5", 0, "train", 1],
+        ["positives.h5", 1, "valid", 1],
+    ]
+    assert negative.values.tolist() == [
+        ["shards/shard-000.h5", 0, "train", 0],
+        ["shards/shard-001.h5", 1, "valid", 0],
+        ["shards/shard-001.h5", 2, "train", 0],
+    ]
+
+
+@settings(deadline=None)
+@given(POSITIVES, NEGATIVES, SEED)
+def test_every_negative_is_used_once_before_any_is_used_again(positives, negatives, seed):
+    epochs = BalancedEpochs(positives, negatives, seed)
+    count = 3 * negatives // positives + 1
+    drawn = np.concatenate([epochs.negatives(epoch) for epoch in range(count)])
+    for start in range(0, len(drawn) - negatives + 1, negatives):
+        assert sorted(drawn[start : start + negatives]) == list(range(negatives))
+
+
+@settings(deadline=None)
+@given(POSITIVES, NEGATIVES, SEED, st.integers(0, 20))
+def test_no_negative_stands_twice_in_an_epoch_where_there_are_enough(
+    positives, negatives, seed, epoch
+):
+    drawn = BalancedEpochs(positives, negatives, seed).negatives(epoch)
+    assert len(drawn) == positives
+    used = np.bincount(drawn, minlength=negatives)
+    assert used.max() <= -(-positives // negatives) + (positives > negatives)
+    assert used.min() >= positives // negatives - 1
+
+
+@settings(deadline=None)
+@given(POSITIVES, NEGATIVES, SEED, st.integers(0, 20))
+def test_any_epoch_can_be_had_alone(positives, negatives, seed, epoch):
+    epochs = BalancedEpochs(positives, negatives, seed)
+    in_turn = [epochs.negatives(number) for number in range(epoch + 1)][-1]
+    alone = BalancedEpochs(positives, negatives, seed).negatives(epoch)
+    assert (in_turn == alone).all()
+
+
+def test_epochs_and_seeds_draw_differently():
+    def drawn(seed, epoch):
+        return BalancedEpochs(50, 1000, seed).negatives(epoch).tolist()
+
+    assert drawn(0, 0) != drawn(1, 0)
+    assert drawn(0, 0) != drawn(0, 1)
+    assert drawn(0, 0) != drawn(0, 20)  # the second permutation is another one
+
+
+def stage_1_tables(positives=6, negatives=20):
+    def table(n, label):
+        return pd.DataFrame({"file": f"of {label}", "row": range(n), IMAGE_LABEL: label})
+
+    return table(positives, 1), table(negatives, 0)
+
+
+def test_an_epochs_table_has_all_positives_and_as_many_negatives_mixed():
+    positives, negatives = stage_1_tables()
+    epochs = BalancedEpochs(6, 20, seed=3)
+    first, second = (epochs.table(epoch, positives, negatives) for epoch in (0, 1))
+    for epoch, table in enumerate((first, second)):
+        parts = {label: part["row"].tolist() for label, part in table.groupby(IMAGE_LABEL)}
+        assert sorted(parts[1]) == list(range(6))
+        assert sorted(parts[0]) == sorted(epochs.negatives(epoch))
+        assert table[IMAGE_LABEL].tolist() != sorted(table[IMAGE_LABEL], reverse=True)
+    assert first[IMAGE_LABEL].tolist() != second[IMAGE_LABEL].tolist()
+    assert BalancedEpochs(6, 20, seed=3).table(1, positives, negatives).equals(second)
+
+
+def test_the_validation_set_is_balanced_fixed_and_has_no_slice_twice():
+    positives, negatives = stage_1_tables()
+    table = balanced_validation(positives, negatives, seed=3)
+    assert table[IMAGE_LABEL].value_counts().to_dict() == {1: 6, 0: 6}
+    assert not table.duplicated().any()
+    assert balanced_validation(positives, negatives, seed=3).equals(table)
+    assert not balanced_validation(positives, negatives, seed=4).equals(table)
+
+
+def test_validation_takes_all_negatives_where_there_are_few():
+    positives, negatives = stage_1_tables(positives=6, negatives=4)
+    table = balanced_validation(positives, negatives, seed=3)
+    assert table[IMAGE_LABEL].value_counts().to_dict() == {1: 6, 0: 4}

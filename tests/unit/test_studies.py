@@ -1,0 +1,187 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from builders import DATA, labels_of
+from torch.nn.utils.rnn import pad_packed_sequence
+
+from clotline.errors import ClotlineError
+from clotline.features import create_features
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.lstm import SliceLSTM
+from clotline.plan import make_plan
+from clotline.studies import (
+    FeatureSequences,
+    image_level_table,
+    locate_studies,
+    predict_studies,
+    study_level_table,
+)
+
+STUDIES = {"aa": [0, 1, 1, 0], "bb": [0] * 6, "cc": [1], "dd": [0, 1, 0]}
+SPLITS = ("train", "valid", "test", "train")
+ROWS = 14
+WIDTHS = {"efficientnet": 3, "resnext": 2}
+
+
+@pytest.fixture(scope="module")
+def slices():
+    table = labels_of(STUDIES)[[*UIDS, IMAGE_LABEL]]
+    table["position_mm"] = np.arange(ROWS) * 2.5
+    table["split"] = table[STUDY_UID].map(dict(zip(STUDIES, SPLITS, strict=True)))
+    return table
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan(labels_of(STUDIES), DATA).assign(split=SPLITS)
+
+
+@pytest.fixture(scope="module")
+def studies(slices, plan):
+    return locate_studies(slices, plan)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Features that say in which file, row and column they stand."""
+    folder, paths = tmp_path_factory.mktemp("features"), []
+    for number, (name, width) in enumerate(WIDTHS.items()):
+        paths.append(str(folder / f"{name}.h5"))
+        with create_features(paths[-1], ROWS, width, name, "abc") as file:
+            rows, columns = np.indices((ROWS, width))
+            file["features"][:] = rows + columns / 8 + number * 100
+    return paths
+
+
+def sequences(slices, studies, files, level):
+    return FeatureSequences(studies, files, level, slices[IMAGE_LABEL].to_numpy())
+
+
+def test_studies_are_found_with_their_rows_split_and_labels(studies):
+    assert studies[STUDY_UID].tolist() == ["aa", "bb", "cc", "dd"]
+    assert studies["first"].tolist() == [0, 4, 10, 11]
+    assert studies["count"].tolist() == [4, 6, 1, 3]
+    assert tuple(studies["split"]) == SPLITS
+    assert studies["negative_exam_for_pe"].tolist() == [0, 1, 0, 0]
+
+
+def test_the_order_is_that_of_the_slices_and_studies_without_one_are_left_out(slices, plan):
+    part = slices[slices[STUDY_UID] != "cc"]
+    found = locate_studies(part, plan.iloc[::-1])
+    assert found[STUDY_UID].tolist() == ["aa", "bb", "dd"]
+    assert found["first"].tolist() == [0, 4, 10]
+    assert found["split"].tolist() == ["train", "valid", "train"]
+
+
+def test_a_study_in_two_places_is_an_error(slices, plan):
+    with pytest.raises(ClotlineError, match="not grouped by study: rebuild results/data"):
+        locate_studies(slices.iloc[[0, 4, 1]], plan)
+
+
+def test_a_study_is_its_slices_features_in_the_order_of_files_and_its_targets(
+    slices, studies, files
+):
+    joined = sequences(slices, studies, files, "image")
+    assert joined.width == 5
+    features, targets = joined[3]
+    assert (features.dtype, targets.dtype) == (torch.float32, torch.float32)
+    rows = torch.arange(11.0, 14.0)[:, None]
+    expected = torch.cat([rows + torch.arange(3) / 8, rows + torch.arange(2) / 8 + 100], 1)
+    assert torch.equal(features, expected)
+    assert targets.tolist() == STUDIES["dd"]
+    turned = sequences(slices, studies, files[::-1], "image")[3][0]
+    assert torch.equal(turned, expected[:, [3, 4, 0, 1, 2]])
+    _, targets = sequences(slices, studies, files, "study")[3]
+    assert targets.tolist() == studies.loc[3, list(STUDY_LABELS)].tolist()
+
+
+def test_a_part_of_the_studies_reads_the_same_rows(slices, studies, files):
+    whole = sequences(slices, studies, files, "study")
+    part = sequences(slices, studies[studies["split"] == "train"], files, "study")
+    assert len(part) == 2
+    for place, number in enumerate((0, 3)):
+        assert torch.equal(part[place][0], whole[number][0])
+        assert torch.equal(part[place][1], whole[number][1])
+
+
+def test_a_features_file_of_another_number_of_rows_is_refused(slices, studies, files):
+    labels = slices[IMAGE_LABEL].to_numpy()[:-1]
+    with pytest.raises(ClotlineError) as caught:
+        FeatureSequences(studies, files, "image", labels)
+    assert f"{files[0]} has 14 rows and slices.parquet 13: delete" in str(caught.value)
+
+
+def test_open_files_are_left_behind_when_a_data_set_is_sent_to_another_process(
+    slices, studies, files
+):
+    whole = sequences(slices, studies, files, "image")
+    expected = whole[1][0]
+    assert torch.equal(pickle.loads(pickle.dumps(whole))[1][0], expected)
+
+
+def test_image_level_targets_stand_in_the_order_of_the_packed_slices(slices, studies, files):
+    """The first feature is the slice's row: it says which slice a packed row is."""
+    whole = sequences(slices, studies, files, "image")
+    labels = slices[IMAGE_LABEL].to_numpy()
+    ((packed, targets),) = whole.batches(4)
+    rows = packed.data[:, 0].int().numpy()
+    assert sorted(rows) == list(range(ROWS))
+    assert rows.tolist() != sorted(rows)
+    assert targets.tolist() == labels[rows].tolist()
+
+
+def test_study_level_targets_stand_in_the_order_of_the_studies(slices, studies, files):
+    whole = sequences(slices, studies, files, "study")
+    ((packed, targets),) = whole.batches(4)
+    padded, lengths = pad_packed_sequence(packed, batch_first=True)
+    assert lengths.tolist() == [4, 6, 1, 3]
+    assert padded[:, 0, 0].tolist() == [0, 4, 10, 11]
+    assert targets.tolist() == studies[list(STUDY_LABELS)].to_numpy().tolist()
+
+
+def test_batches_follow_the_order_asked_for(slices, studies, files):
+    whole = sequences(slices, studies, files, "study")
+    batches = list(whole.batches(3, order=np.array([2, 0, 3, 1])))
+    firsts = [pad_packed_sequence(p, batch_first=True)[0][:, 0, 0].tolist() for p, _ in batches]
+    assert firsts == [[10, 0, 11], [4]]
+
+
+@pytest.mark.parametrize("level", ["image", "study"])
+def test_predictions_are_probabilities_in_the_order_of_studies_whatever_lies_beside(
+    slices, studies, files, fabric, level
+):
+    torch.manual_seed(0)
+    model = SliceLSTM(5, 4, level)
+    studies = studies[studies["count"] > 1]
+    whole = predict_studies(model, sequences(slices, studies, files, level), fabric)
+    shapes = [(n,) if level == "image" else (9,) for n in studies["count"]]
+    assert [p.shape for p in whole] == shapes
+    assert all(((p > 0) & (p < 1)).all() for p in whole)
+    for place in (2, 1):
+        part = studies.iloc[[place]]
+        alone = predict_studies(model, sequences(slices, part, files, level), fabric)
+        assert np.array_equal(alone[0], whole[place])
+
+
+def test_study_level_predictions_stand_beside_their_truth(studies):
+    part = studies.iloc[[1, 3]]
+    probabilities = [np.arange(9) / 10, np.arange(9) / 10 + 0.05]
+    table = study_level_table(part, probabilities)
+    assert table[STUDY_UID].tolist() == ["bb", "dd"]
+    assert table["split"].tolist() == ["valid", "train"]
+    assert table["leftsided_pe"].tolist() == pytest.approx([0.3, 0.35])
+    assert table["indeterminate"].tolist() == pytest.approx([0.8, 0.85])
+    assert table["negative_exam_for_pe_true"].tolist() == [1, 0]
+    assert table["central_pe_true"].tolist() == [0, 1]
+    assert len(table.columns) == 2 + 2 * 9
+
+
+def test_image_level_predictions_stand_beside_their_slices(slices, studies):
+    part = studies.iloc[[1, 3]]
+    table = image_level_table(slices, part, [np.arange(6) / 10, np.array([0.7, 0.8, 0.9])])
+    expected = slices[slices[STUDY_UID].isin(["bb", "dd"])].reset_index(drop=True)
+    assert table[[*UIDS, "split", "position_mm"]].equals(expected[[*UIDS, "split", "position_mm"]])
+    assert table[IMAGE_LABEL].tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9])
+    assert table[f"{IMAGE_LABEL}_true"].tolist() == [*STUDIES["bb"], *STUDIES["dd"]]
