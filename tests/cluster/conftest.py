@@ -6,6 +6,7 @@ skip; with CLOTLINE_NO_SKIP=1 or CLOTLINE_CI=1 a missing cluster is a failure.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -176,12 +177,12 @@ def start_gridengine() -> None:
 
 
 def accounts(text: str) -> dict[str, dict[str, str]]:
-    """Qacct's records by job name, read without any code of the profile."""
+    """Qacct's records by job number, read without any code of the profile."""
     records = {}
-    for block in text.split("=" * 62)[1:]:
-        lines = [line.split(None, 1) for line in block.strip().splitlines()]
+    for block in re.split(r"^={62}$", text, flags=re.M)[1:]:
+        lines = [line.split(None, 1) for line in block.splitlines() if line.strip()]
         record = {line[0]: line[1].strip() if len(line) > 1 else "" for line in lines}
-        records[record["jobname"], record["jobnumber"]] = record
+        records[record["jobnumber"]] = record
     return records
 
 
