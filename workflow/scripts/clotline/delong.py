@@ -6,10 +6,9 @@ Signal Processing Letters 21(11), 2014.
 
 import numpy as np
 from scipy.stats import norm, rankdata
-from statsmodels.stats.proportion import proportion_confint
 
 from clotline.errors import ClotlineError
-from clotline.intervals import LEVEL, Cases, Estimate, Z
+from clotline.intervals import Cases, Estimate, Z, wilson
 
 METHOD = "DeLong"
 
@@ -51,7 +50,7 @@ def auroc_delong(cases: Cases) -> Estimate:
     if np.ptp(cases.score) == 0:
         return cases.estimate(METHOD, value, reason="no interval: all scores are equal")
     if value in (0, 1):
-        ends = proportion_confint(value * smaller, smaller, 1 - LEVEL, "wilson")
+        ends = wilson(int(value) * smaller, smaller)
         return cases.estimate("Wilson, smaller class", value, *ends)
     if smaller < 2:
         reason = f"no interval: fewer than 2 {cases.kind} in one class"

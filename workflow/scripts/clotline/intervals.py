@@ -204,6 +204,13 @@ def ratios(numerators: np.ndarray, denominators: np.ndarray) -> Callable[[np.nda
     return figures
 
 
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a proportion (J Am Stat Assoc 22(158), 1927)."""
+    low, high = proportion_confint(successes, trials, 1 - LEVEL, "wilson")
+    # Where all or none succeed, rounding can leave the proportion itself just outside.
+    return min(low, successes / trials), max(high, successes / trials)
+
+
 def proportions(
     cases: Cases,
     trials: dict[str, tuple[np.ndarray, np.ndarray, str]],
@@ -214,7 +221,6 @@ def proportions(
 
     Where all slices or none succeed no resample differs from another; the interval is then
     Wilson's with as many trials as there are studies with a trial, which is on the safe side.
-    E. B. Wilson, J Am Stat Assoc 22(158), 1927.
 
     Args:
         cases: what is evaluated.
@@ -242,7 +248,6 @@ def proportions(
             return percentile_estimate(cases, value, resampled[name])
         clusters = np.count_nonzero(counted[name])
         method = "Wilson, a trial a study" if cases.are_slices else "Wilson"
-        ends = proportion_confint(round(value * clusters), clusters, 1 - LEVEL, "wilson")
-        return cases.estimate(method, value, *ends)
+        return cases.estimate(method, value, *wilson(round(value * clusters), clusters))
 
     return {name: estimate(name) for name in trials}

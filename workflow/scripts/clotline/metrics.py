@@ -1,5 +1,7 @@
 """All figures of one model on the test studies, and the tables that set models side by side."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
@@ -11,6 +13,7 @@ from clotline.errors import ClotlineError
 from clotline.intervals import (
     TAILS,
     Cases,
+    Estimate,
     cross_entropy,
     percentile_estimate,
     proportions,
@@ -353,8 +356,10 @@ def compare(tables: dict[str, pd.DataFrame], reference: str = "combined-study") 
         for the AUROC of the reference minus that of the model, and ``p_value``.
 
     Raises:
-        ClotlineError: the models were not evaluated on the same studies.
+        ClotlineError: the reference is missing, or the models were not evaluated on the same studies.
     """
+    if reference not in tables:
+        raise ClotlineError(f"{reference} is not among the models to compare: {', '.join(tables)}")
     test = {
         name: table[table["split"] == "test"].sort_values(STUDY_UID)
         for name, table in tables.items()
@@ -369,4 +374,5 @@ def compare(tables: dict[str, pd.DataFrame], reference: str = "combined-study") 
             difference, p_value = paired_delong(base_cases[target], cases)
             row = {"reference": reference, "model": name, "target": target}
             rows.append(row | difference.as_dict() | {"p_value": p_value})
-    return pd.DataFrame(rows)
+    fields = [field.name for field in dataclasses.fields(Estimate)]
+    return pd.DataFrame(rows, columns=["reference", "model", "target", *fields, "p_value"])
