@@ -119,13 +119,14 @@ def test_other_sizes_keep_the_mean(tmp_path):
     assert pixels(tmp_path, stored).mean() == pytest.approx(stored.mean(), abs=0.1)
 
 
-def test_the_position_lies_along_the_normal_and_not_along_the_table_axis(tmp_path):
+@pytest.mark.parametrize("upside_down", [1, -1])
+def test_the_position_lies_along_the_normal_and_not_along_the_table_axis(tmp_path, upside_down):
     c, s = np.cos(0.3), np.sin(0.3)
-    along = {
-        "ImageOrientationPatient": [1, 0, 0, 0, c, s],
+    tilted = {
+        "ImageOrientationPatient": [1, 0, 0, 0, upside_down * c, upside_down * s],
         "ImagePositionPatient": [-170, 10, 40],
     }
-    assert position(tmp_path, **along) == pytest.approx(-10 * s + 40 * c)
+    assert position(tmp_path, **tilted) == pytest.approx(-10 * s + 40 * c)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,10 @@ def test_a_slice_that_stands_twice_is_named_with_its_second_line(tmp_path):
     assert f"line 6: {SOP_UID} aa.1.1 stands twice" in message
 
 
+def test_slices_of_different_studies_may_share_a_name(tmp_path):
+    assert len(read_labels(write(tmp_path, changed(3, SOP_UID, "aa.1.0")))) == len(LABELS)
+
+
 def test_rows_of_one_study_that_contradict_each_other_are_refused(tmp_path):
     message = message_of(write(tmp_path, changed(2, "central_pe", 0)))
     assert "line 4: central_pe contradicts earlier rows of study aa" in message
