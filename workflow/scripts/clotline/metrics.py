@@ -356,7 +356,7 @@ def compare(tables: dict[str, pd.DataFrame], reference: str = "combined-study") 
         for the AUROC of the reference minus that of the model, and ``p_value``.
 
     Raises:
-        ClotlineError: the reference is missing, or the models were not evaluated on the same studies.
+        ClotlineError: the reference is missing, or the models have different test studies.
     """
     if reference not in tables:
         raise ClotlineError(f"{reference} is not among the models to compare: {', '.join(tables)}")
