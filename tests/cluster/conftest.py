@@ -62,7 +62,7 @@ class Run:
     def command(self, *arguments: str) -> list[str]:
         return [str(SNAKEMAKE), *self.options, *arguments]
 
-    def snakemake(self, *arguments: str, timeout: float = 420) -> subprocess.CompletedProcess:
+    def snakemake(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess:
         """A run to its end; standard output and error come together in ``stdout``."""
         process = self.start(*arguments)
         try:

@@ -42,7 +42,7 @@ def job_numbers(output: str) -> list[str]:
 def test_the_workflow_makes_the_local_runs_predictions(slurm, local_run, tmp_path):
     write_config(tmp_path)
     options = ["--profile", "profiles/slurm", *OPTIONS, "--directory", str(tmp_path)]
-    done = Run(REPOSITORY, options, {}).snakemake(*SET_THREADS, "--", TARGET, timeout=540)
+    done = Run(REPOSITORY, options, {}).snakemake(*SET_THREADS, "--", TARGET)
     assert done.returncode == 0, done.stdout[-6000:]
     predictions = sorted((local_run / "results" / "predictions").glob("*.parquet"))
     assert len(predictions) == 6
