@@ -24,7 +24,11 @@ def plots_of(lstms=LSTMS):
 
 
 def evaluation_of(lstms):
-    return {f"results/metrics/{name}.json" for name in lstms} | plots_of(lstms) | COMPARISON
+    made = {f"results/metrics/{name}.json" for name in lstms} | plots_of(lstms) | COMPARISON
+    made |= {f"results/competition/{name.split('-')[0]}.json" for name in lstms}
+    if any(name.endswith("study") for name in lstms):
+        made.add("results/comparisons.csv")
+    return made
 
 
 def lstms_and_what_follows(lstms=LSTMS):

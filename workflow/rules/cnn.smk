@@ -32,10 +32,10 @@ rule train_cnn:
         history="results/cnn/{backbone}.csv",
     log:
         "logs/train_cnn/{backbone}.log",
+    retries: 1
     conda:
         "../../envs/models.yaml"
     threads: 8
-    retries: 1
     resources:
         gpu=1,
         mem_mb=16000,

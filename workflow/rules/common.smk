@@ -32,6 +32,7 @@ wildcard_constraints:
     backbone="|".join(clotline.config["cnn"]),
     lstm="|".join(clotline.config["lstm"]),
     stage="cnn|lstm",
+    features="|".join(feature_sets(clotline.config)),
 
 
 def shard_file(wildcards):
@@ -54,7 +55,9 @@ def all_shards(wildcards):
 
 
 def all_rejects(wildcards):
-    return expand("results/data/shards/shard-{shard}.rejects.csv", shard=clotline.shards)
+    return expand(
+        "results/data/shards/shard-{shard}.rejects.csv", shard=clotline.shards
+    )
 
 
 def backbone_section(wildcards):
@@ -91,7 +94,9 @@ def feature_parts(wildcards):
 
 def feature_files(wildcards):
     features, _ = split_lstm_name(wildcards.lstm)
-    return expand("results/features/{backbone}.h5", backbone=feature_sets(config)[features])
+    return expand(
+        "results/features/{backbone}.h5", backbone=feature_sets(config)[features]
+    )
 
 
 def lstm_section(wildcards):
@@ -100,6 +105,26 @@ def lstm_section(wildcards):
 
 def all_metrics(wildcards):
     return expand("results/metrics/{lstm}.json", lstm=config["lstm"])
+
+
+def study_models():
+    return [name for name in config["lstm"] if name.endswith("-study")]
+
+
+def study_predictions(wildcards):
+    return expand("results/predictions/{lstm}.parquet", lstm=study_models())
+
+
+def reference_model(wildcards):
+    # The model that the others are measured against: all features together, where it is there.
+    models = study_models()
+    return "combined-study" if "combined-study" in models else models[0]
+
+
+def competition_scores(wildcards):
+    sets = [name.removesuffix("-study") for name in study_models()]
+    both = [name for name in sets if f"{name}-image" in config["lstm"]]
+    return expand("results/competition/{features}.json", features=both)
 
 
 def all_models(wildcards):

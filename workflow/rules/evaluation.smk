@@ -44,6 +44,51 @@ rule metrics_table:
         "../scripts/metrics_table.py"
 
 
+rule compare:
+    input:
+        study_predictions,
+    output:
+        report(
+            "results/comparisons.csv",
+            caption="../report/comparisons.rst",
+            category="Evaluation",
+        ),
+    log:
+        "logs/compare.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    params:
+        reference=reference_model,
+        code=code_digest("compare.py"),
+    message:
+        "Comparing the study-level models"
+    script:
+        "../scripts/compare.py"
+
+
+rule competition:
+    input:
+        study="results/predictions/{features}-study.parquet",
+        image="results/predictions/{features}-image.parquet",
+    output:
+        "results/competition/{features}.json",
+    log:
+        "logs/competition/{features}.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        bootstraps=clotline.section("evaluation", "bootstraps"),
+        seed=clotline.section("seed"),
+        code=code_digest("competition.py"),
+    message:
+        "Scoring {wildcards.features} as the competition did"
+    script:
+        "../scripts/competition.py"
+
+
 rule roc:
     input:
         "results/metrics/{lstm}.json",
@@ -94,6 +139,8 @@ rule report:
     input:
         metrics=all_metrics,
         table="results/metrics.csv",
+        comparisons="results/comparisons.csv",
+        competition=competition_scores,
         plan="results/data/plan.parquet",
         slices="results/data/slices.parquet",
         rejects=all_rejects,

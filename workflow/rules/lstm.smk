@@ -12,9 +12,9 @@ rule train_lstm:
         history="results/lstm/{lstm}.csv",
     log:
         "logs/train_lstm/{lstm}.log",
+    retries: 1
     conda:
         "../../envs/models.yaml"
-    retries: 1
     resources:
         mem_mb=8000,
         runtime=1440,

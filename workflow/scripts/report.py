@@ -24,6 +24,8 @@ def main(snakemake):
         pd.read_parquet(snakemake.input.plan),
         pd.read_parquet(snakemake.input.slices),
         pd.concat(rejects),
+        pd.read_csv(snakemake.input.comparisons),
+        read_metrics(snakemake.input.competition),
         figures,
         snakemake.config,
         {path: sha256(path) for path in [*snakemake.input.models, *snakemake.input.metrics]},

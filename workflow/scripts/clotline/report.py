@@ -11,6 +11,7 @@ import yaml
 
 from clotline.intervals import describe_estimate
 from clotline.labels import SPLITS, STUDY_UID
+from clotline.metrics import PE_PRESENT
 from clotline.plots import TITLES
 
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "report"
@@ -27,6 +28,8 @@ def render_report(
     plan: pd.DataFrame,
     slices: pd.DataFrame,
     rejects: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    competition: dict[str, dict],
     figures: dict[str, dict[str, str]],
     config: dict,
     digests: dict[str, str],
@@ -38,6 +41,8 @@ def render_report(
         plan: plan.parquet.
         slices: slices.parquet.
         rejects: all rejected slices.
+        comparisons: of `clotline.metrics.compare`.
+        competition: feature set to the dict of `clotline.metrics.evaluate_competition`.
         figures: heading to {caption: path of an SVG}.
         config: the complete configuration.
         digests: artifact's path to its SHA-256.
@@ -52,6 +57,8 @@ def render_report(
     return environment.get_template("report.html.j2").render(
         best=best_study_model(metrics),
         metrics=metrics,
+        comparisons=comparisons[comparisons["target"] == PE_PRESENT].to_dict("records"),
+        competition={name: score for name, score in competition.items() if "before" in score},
         splits=account_for_splits(plan, slices),
         overlap=studies_in_two_splits(slices),
         rejects=rejects["reason"].value_counts().to_dict(),

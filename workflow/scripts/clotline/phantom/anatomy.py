@@ -245,7 +245,7 @@ def _draw_nodes(
     """Lymph nodes that touch the arteries from outside: the size and HU of clots."""
     hosts = ["left_main", "right_main", "left_lower", "right_lower", "left_upper", "right_upper"]
     nodes = []
-    for _ in range(int(rng.integers(1, 7))):
+    for _ in range(int(rng.integers(1, 5))):
         tube = arteries[hosts[int(rng.integers(len(hosts)))]]
         points, radii = tube.at(rng.uniform(0.3, 0.95, 1) * tube.arc[-1])
         axes = rng.uniform(4, 10, 3)

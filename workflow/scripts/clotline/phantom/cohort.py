@@ -212,7 +212,7 @@ def _draw_acquisition(rng: np.random.Generator, chest: Chest) -> Acquisition:
         (2, -1024, False),
     )[int(rng.choice(5, p=[0.45, 0.15, 0.2, 0.12, 0.08]))]
     return Acquisition(
-        noise=rng.uniform(9, 26),
+        noise=rng.uniform(9, 20),
         grain=rng.uniform(0.6, 1.1),
         blur=rng.uniform(0.5, 1.0),
         motion=0.0,

@@ -1,0 +1,25 @@
+"""Compares the study-level models with one another on the same test studies."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clotline.files import atomic
+from clotline.job import job, log
+from clotline.metrics import PE_PRESENT, compare
+
+
+def main(snakemake):
+    """Writes the paired differences in AUROC."""
+    tables = {Path(path).stem: pd.read_parquet(path) for path in snakemake.input}
+    table = compare(tables, snakemake.params.reference)
+    for row in table[table["target"] == PE_PRESENT].itertuples():
+        difference = "not computable" if pd.isna(row.value) else f"{row.value:+.3f}"
+        log.info("AUROC of %s minus %s: %s", row.reference, row.model, difference)
+    with atomic(snakemake.output[0]) as path:
+        table.to_csv(path, index=False)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,0 +1,26 @@
+"""Scores a study-level and an image-level model together as the competition did."""
+
+import json
+
+import pandas as pd
+
+from clotline.files import atomic
+from clotline.job import job
+from clotline.metrics import evaluate_competition
+
+
+def main(snakemake):
+    """Writes the weighted log loss before and after making the labels consistent."""
+    score = evaluate_competition(
+        pd.read_parquet(snakemake.input.study),
+        pd.read_parquet(snakemake.input.image),
+        json.loads(snakemake.params.bootstraps),
+        json.loads(snakemake.params.seed),
+    )
+    with atomic(snakemake.output[0]) as path:
+        path.write_text(json.dumps(score, indent=1, allow_nan=False))
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)
