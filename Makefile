@@ -1,13 +1,15 @@
 # make demo   the whole pipeline on the embedded phantom
 # make test   lint, unit and integration tests
+# make cluster-test   the workflow on a real Grid Engine and a real Slurm, installed and started here
+# make figures   the README's figures, from the demo
 # make lock   renews requirements.lock from requirements.in
 
 # The project's own environment; commands below find snakemake and the rest in it.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
-SOURCES = workflow tests bench
+SOURCES = workflow tests profiles
 
-.PHONY: demo test lint unit integration figures lock clean
+.PHONY: demo test lint unit integration cluster-test figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -32,6 +34,12 @@ unit: .venv/installed
 
 integration: .venv/installed
 	python -m pytest tests/integration
+
+# Needs root: it installs and starts both queueing systems on this machine.
+cluster-test: .venv/installed
+	tests/cluster/start-gridengine.sh
+	tests/cluster/start-slurm.sh
+	CLOTLINE_NO_SKIP=1 python -m pytest tests/cluster
 
 figures: demo
 	python workflow/scripts/make_figures.py demo docs/figures

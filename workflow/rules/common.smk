@@ -14,9 +14,9 @@ from clotline.dag import Workflow
 from clotline.errors import ClotlineError
 from clotline.files import sha256
 
-# Threads that spin while they wait starve the loading processes and any neighbour on the machine:
-# on shared cores training slowed down a hundredfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that spin long while they wait starve the loading processes and any neighbour on the
+# machine: on shared cores training slowed down a hundredfold.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 try:
     clotline = Workflow(config)
