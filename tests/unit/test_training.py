@@ -105,6 +105,28 @@ def test_the_same_seed_trains_to_the_same_bits_and_another_one_does_not(fabric, 
     assert not same_weights(one.last, other.last)
 
 
+class Draws(nn.Module):
+    """Notes what the random layers of each training batch would draw."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 1)
+        self.drawn = []
+
+    def forward(self, x):
+        if self.training:
+            self.drawn.append(torch.rand(1).item())
+        return self.layer(x).squeeze(-1)
+
+
+def test_random_layers_draw_anew_in_every_epoch_and_follow_from_the_seed(fabric, tmp_path):
+    one, again = Draws(), Draws()
+    for model in (one, again):
+        run(fabric, tmp_path / f"{id(model)}.pt", model=model)
+    assert len(set(one.drawn)) == 4 * 4
+    assert one.drawn == again.drawn
+
+
 @pytest.mark.parametrize("schedule", ["step", "one_cycle", "constant"])
 @pytest.mark.parametrize("epoch", [0, 1, 3])
 def test_a_training_killed_in_any_epoch_goes_on_to_the_same_bits(fabric, tmp_path, schedule, epoch):
