@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+# As the Snakefile does for jobs: OpenCV's threads do not survive the fork of loading processes.
+os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+
 
 @pytest.fixture(scope="session")
 def fabric():

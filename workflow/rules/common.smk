@@ -17,6 +17,8 @@ from clotline.files import sha256
 # Threads that spin long while they wait starve the loading processes and any neighbour on the
 # machine: on shared cores training slowed down a hundredfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# OpenCV's threads do not survive the fork of loading processes.
+os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 
 try:
     clotline = Workflow(config)
