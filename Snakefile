@@ -19,6 +19,10 @@ include: "workflow/rules/evaluation.smk"
 rule all:
     default_target: True
     input:
+        # Named here so that a deleted one is missed, though what was made of it is still there.
+        all_shards,
+        all_features,
+        all_models,
         "results/data/positives.h5",
         curves("cnn"),
         curves("lstm"),

@@ -42,7 +42,8 @@ class Run:
 
     def to_be_made(self, *arguments: str, target: str = "all") -> set[str]:
         """The files that a dry run would make."""
-        summary = self.snakemake("--summary", *arguments, target).stdout
+        # The target first: options that take several values would swallow it.
+        summary = self.snakemake(target, "--summary", *arguments).stdout
         table = summary[summary.index("output_file\t") :]
         rows = csv.DictReader(io.StringIO(table), delimiter="\t")
         return {row["output_file"] for row in rows if row["plan"] == "update pending"}

@@ -14,8 +14,7 @@ from clotline.dag import Workflow
 from clotline.errors import ClotlineError
 from clotline.files import sha256
 
-# Threads that spin long while they wait starve the loading processes and any neighbour on the
-# machine: on shared cores training slowed down a hundredfold.
+# Threads that spin long while they wait starve loading processes and neighbours a hundredfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # OpenCV's threads do not survive the fork of loading processes.
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
@@ -99,6 +98,10 @@ def feature_files(wildcards):
     return expand(
         "results/features/{backbone}.h5", backbone=feature_sets(config)[features]
     )
+
+
+def all_features(wildcards):
+    return expand("results/features/{backbone}.h5", backbone=config["cnn"])
 
 
 def lstm_section(wildcards):
