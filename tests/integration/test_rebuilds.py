@@ -126,12 +126,6 @@ def test_a_plot_setting_makes_the_roc_plots_anew(copy):
     assert copy.to_be_made() == plots_of([*LSTMS, "all"]) | REPORT
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Snakemake 9.27 does not compare the params of a job below one that will run when all "
-    "that connects them is ancient(); until shards hang on the labels file itself, the first run "
-    "after appending stops at rule slices, and the second makes the shard anew",
-)
 def test_an_appended_study_leaves_the_other_shards_alone(copy):
     path = copy.folder / "data/phantom/train.csv"
     labels = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:3], str))

@@ -83,7 +83,7 @@ def test_filling_in_defaults_leaves_the_users_configuration_and_the_next_one_alo
 def test_a_number_that_yaml_reads_as_text_is_named_with_the_remedy():
     message = message_of({"cnn": {"resnext50": {"lr": "1e-3"}}})
     assert "cnn.resnext50.lr is the text '1e-3'" in message
-    assert "must be a number" in message
+    assert "must be a finite number" in message
     assert "write 0.001" in message
 
 
@@ -119,7 +119,7 @@ def test_a_misspelt_key_is_named_with_what_was_meant(user, parts):
         ({"data": {"labels": ""}}, "data.labels", "non-empty"),
         ({"data": {"split": {"column": 3}}}, "data.split.column is 3", "text or null"),
         ({"cnn": {"resnext50": None}}, "cnn.resnext50 is null", "a section"),
-        ({"cnn": {"resnext50": {"lr": True}}}, "cnn.resnext50.lr is true", "a number"),
+        ({"cnn": {"resnext50": {"lr": True}}}, "cnn.resnext50.lr is true", "a finite number"),
         ({"cnn": {"resnext50": {"lr": -0.1}}}, "cnn.resnext50.lr is -0.1", "more than 0"),
         ({"cnn": {"resnext50": {"momentum": 1}}}, "cnn.resnext50.momentum is 1", "less than 1"),
         ({"cnn": {"resnext50": {"crop": 300}}}, "cnn.resnext50.crop is 300", "at most 256"),

@@ -91,7 +91,7 @@ def test_a_row_with_too_few_fields_is_shown(tmp_path):
     lines = path.read_text().splitlines()
     lines[3] = lines[3].rsplit(",", 2)[0]
     path.write_text("\n".join(lines))
-    assert f"Expected 17 columns, got 15: {lines[3]}" in message_of(path)
+    assert message_of(path) == f"{path}, line 4: 15 cells where the header has 17"
 
 
 @pytest.mark.parametrize("value", ["2", "-1", "yes", "", "0.5"])

@@ -44,11 +44,9 @@ def shard_digest(wildcards):
     return clotline.shards[wildcards.shard]["digest"]
 
 
-def phantom_identity(wildcards):
-    # The phantom's pixels can change while its labels stay the same.
-    if config["phantom"] is None:
-        return ""
-    return clotline.section("phantom") + code_digest("phantom.py")
+def phantom_folder(wildcards):
+    # The phantom's pixels can change while its labels stay the same; a user's folder is not stat'ed.
+    return [] if config["phantom"] is None else config["data"]["dicom"]
 
 
 def all_shards(wildcards):

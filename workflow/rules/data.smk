@@ -47,9 +47,11 @@ rule plan:
 
 
 # The digest of its rows, not the time of the labels file, says whether a shard must be made anew.
+# So it reads the labels file itself: below a job that runs, Snakemake would skip an ancient input.
 rule shard:
     input:
-        rows=ancient("results/data/rows.parquet"),
+        labels=ancient(config["data"]["labels"]),
+        phantom=phantom_folder,
     output:
         shard="results/data/shards/shard-{shard}.h5",
         rejects="results/data/shards/shard-{shard}.rejects.csv",
@@ -63,8 +65,7 @@ rule shard:
         runtime=240,
     params:
         rows=shard_digest,
-        phantom=phantom_identity,
-        code=code_digest("shard.py"),
+        code=code_digest("shard.py", without=("labels_file", "plan")),
     message:
         "Decoding shard {wildcards.shard}"
     script:

@@ -1,18 +1,19 @@
 """Decodes the slices of one shard."""
 
-import pandas as pd
-
 from clotline.files import atomic
 from clotline.job import job, log
+from clotline.labels_file import read_labels
+from clotline.plan import make_plan, planned_rows
 from clotline.progress import progress
 from clotline.shards import write_shard
 
 
 def main(snakemake):
     """Writes the shard and the list of slices that could not be taken."""
-    rows = pd.read_parquet(
-        snakemake.input.rows, filters=[("shard", "==", int(snakemake.wildcards.shard))]
-    )
+    data = snakemake.config["data"]
+    labels = read_labels(snakemake.input.labels, data["split"]["column"])
+    plan = make_plan(labels, data)
+    rows = planned_rows(labels, plan[plan["shard"] == int(snakemake.wildcards.shard)])
 
     def step(decoded):
         return progress(
@@ -23,9 +24,7 @@ def main(snakemake):
         atomic(snakemake.output.shard) as shard_path,
         atomic(snakemake.output.rejects) as rejects_path,
     ):
-        rejects, notes = write_shard(
-            rows, snakemake.config["data"]["dicom"], shard_path, snakemake.threads, step
-        )
+        rejects, notes = write_shard(rows, data["dicom"], shard_path, snakemake.threads, step)
         rejects.to_csv(rejects_path, index=False)
     for note in notes:
         log.warning("%s", note)

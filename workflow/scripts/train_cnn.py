@@ -7,8 +7,7 @@ import pandas as pd
 import torch
 
 from clotline.backbones import build_classifier
-from clotline.checkpoint import save_checkpoint
-from clotline.files import STATE_FOLDER, atomic
+from clotline.files import STATE_FOLDER
 from clotline.job import job, log
 from clotline.scores import auroc
 from clotline.slices import (
@@ -19,7 +18,7 @@ from clotline.slices import (
     locate_slices,
     slice_loader,
 )
-from clotline.training import Recipe, fit, make_fabric, training_state
+from clotline.training import Recipe, fit, make_fabric, save_fitted, training_state
 
 
 def main(snakemake):
@@ -65,14 +64,8 @@ def main(snakemake):
         seed,
     )
     about = {"kind": "cnn", "name": name, "config": section, "seed": seed, "width": model.width}
-    save_checkpoint(
-        snakemake.output.best, about | {"epoch": fitted.best_epoch, "weights": fitted.best}
-    )
-    save_checkpoint(
-        snakemake.output.last, about | {"epoch": section["epochs"], "weights": fitted.last}
-    )
-    with atomic(snakemake.output.history) as path:
-        fitted.history.to_csv(path, index=False)
+    output = snakemake.output
+    save_fitted(fitted, about, output.history, output.best, output.last)
     state.unlink()
 
 

@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from clotline.checkpoint import save_checkpoint
 from clotline.config import split_lstm_name
-from clotline.files import STATE_FOLDER, atomic
+from clotline.files import STATE_FOLDER
 from clotline.job import job, log
 from clotline.labels import IMAGE_LABEL
 from clotline.lstm import build_lstm
 from clotline.scores import auroc, pe_present_auroc
 from clotline.studies import FeatureSequences, locate_studies
-from clotline.training import Recipe, fit, make_fabric, training_state
+from clotline.training import Recipe, fit, make_fabric, save_fitted, training_state
 
 
 def main(snakemake):
@@ -55,11 +54,7 @@ def main(snakemake):
         seed,
     )
     about = {"kind": "lstm", "name": name, "config": section, "seed": seed, "width": train.width}
-    save_checkpoint(
-        snakemake.output.best, about | {"epoch": fitted.best_epoch, "weights": fitted.best}
-    )
-    with atomic(snakemake.output.history) as path:
-        fitted.history.to_csv(path, index=False)
+    save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
     state.unlink()
 
 

@@ -151,7 +151,13 @@ def _checksum(url: str) -> str:
 
 
 def _last(module: nn.Module, kind: type) -> tuple[str, nn.Module]:
-    return [(name, m) for name, m in module.named_modules() if isinstance(m, kind)][-1]
+    found = [(name, m) for name, m in module.named_modules() if isinstance(m, kind)]
+    if not found:
+        raise ClotlineError(
+            f"{type(module).__name__} has no {kind.__name__} layer to put the slice's logit in "
+            "place of: choose another architecture"
+        )
+    return found[-1]
 
 
 def _replace(module: nn.Module, name: str, new: nn.Module) -> None:

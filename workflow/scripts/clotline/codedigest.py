@@ -20,23 +20,29 @@ PLUMBING = frozenset(
 
 
 @cache
-def code_digest(script: str) -> str:
-    """SHA-256 (16 hex digits) of ``workflow/scripts/<script>`` and the modules it imports."""
+def code_digest(script: str, without: tuple[str, ...] = ()) -> str:
+    """SHA-256 (16 hex digits) of ``workflow/scripts/<script>`` and the modules it imports.
+
+    Args:
+        script: file name in ``workflow/scripts``.
+        without: modules of this package that are left out, because what they give to the script
+            is itself among the rule's params.
+    """
     modules: dict[Path, str] = {}
-    _collect(SCRIPTS / script, modules)
+    _collect(SCRIPTS / script, modules, PLUMBING | {f"{PACKAGE}.{name}" for name in without})
     parts = [f"{path.relative_to(SCRIPTS)}\n{tree}" for path, tree in sorted(modules.items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _collect(path: Path, modules: dict[Path, str]) -> None:
+def _collect(path: Path, modules: dict[Path, str], without: frozenset[str]) -> None:
     if path in modules:
         return
     tree = ast.parse(path.read_bytes(), filename=str(path))
     modules[path] = ""  # marks it as visited: imports can form a circle
     package = ".".join(path.parent.relative_to(SCRIPTS).parts)
     for name in _imported(tree, package):
-        if name not in PLUMBING and (found := _find(name)):
-            _collect(found, modules)
+        if name not in without and (found := _find(name)):
+            _collect(found, modules, without)
     _strip_docstrings(tree)
     modules[path] = ast.dump(tree)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from clotline.errors import ClotlineError
@@ -80,8 +80,10 @@ def describe(error: ValidationError, root: dict) -> str:
     if error.validator == "type":
         allowed = " or ".join(_TYPES[t] for t in ([rule] if isinstance(rule, str) else rule))
         text = f"{key} is {_show(value)}; it must be {allowed}"
-        if isinstance(value, str) and "number" in rule and _is_number(value):
-            text += f" (YAML reads {value} as text: write {float(value)!r})"
+        if isinstance(value, str) and _is_number(value) and ("number" in rule or "integer" in rule):
+            number = float(value)
+            number = int(number) if number.is_integer() and "integer" in rule else number
+            text += f" (YAML reads {value} as text: write {number!r})"
         return text
     if error.validator == "enum":
         guess = difflib.get_close_matches(str(value), map(str, rule), 1)
@@ -97,7 +99,7 @@ def describe(error: ValidationError, root: dict) -> str:
 
 _TYPES = {
     "integer": "a whole number",
-    "number": "a number",
+    "number": "a finite number",
     "string": "text",
     "boolean": "true or false",
     "object": "a section with keys of its own",
@@ -114,14 +116,17 @@ _BOUNDS = {
 
 def _describe_unknown_keys(error: ValidationError, key: str, root: dict) -> str:
     schema = resolve(error.schema, root)
-    allowed = [*schema.get("properties", {}), *schema.get("patternProperties", {})]
+    allowed = list(schema.get("properties", {}))
+    patterns = [f"any name of the form {p}" for p in schema.get("patternProperties", {})]
     place = "" if key == "the configuration" else f"{key}."
     sentences = []
     for name in error.instance:
         if subschema(schema, str(name), root) is None:
             guess = difflib.get_close_matches(str(name), allowed, 1)
             hint = f"did you mean {place}{guess[0]}? " if guess else ""
-            sentences.append(f"{place}{name} is no known key; {hint}Allowed: {', '.join(allowed)}")
+            sentences.append(
+                f"{place}{name} is no known key; {hint}Allowed: {', '.join(allowed + patterns)}"
+            )
     return "\n  ".join(sentences)
 
 
@@ -136,6 +141,31 @@ def _is_number(text: str) -> bool:
         return False
 
 
+def _is_whole(_, value: Any) -> bool:
+    # Of JSON's one kind of number, 10.0 is whole too; but range(10.0) is an error.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(_, value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_whole, "number": _is_finite}
+    ),
+)
+
+
+def _keys_that_are_no_text(value: Any, place: str = ""):
+    """A sentence for each key that YAML reads as something else than text, such as 50 or on."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if not isinstance(key, str):
+            yield f"the key {place}{key} is a {type(key).__name__} to YAML; put it in quotes"
+        yield from _keys_that_are_no_text(item, f"{place}{key}.")
+
+
 def load_config(user: dict) -> dict:
     """The complete configuration: the user's keys checked, all defaults filled in.
 
@@ -145,13 +175,13 @@ def load_config(user: dict) -> dict:
     Raises:
         ClotlineError: with every problem found, each naming its key.
     """
-    root = load_schema()
-    config = fill_defaults(user, root, root)
-    errors = sorted(
-        Draft202012Validator(root).iter_errors(config), key=lambda e: list(map(str, e.path))
-    )
-    # A named backbone matches a property and a pattern: dict drops the second mention.
-    problems = list(dict.fromkeys(describe(error, root) for error in errors))
+    problems = list(_keys_that_are_no_text(user))
+    if not problems:
+        root = load_schema()
+        config = fill_defaults(user, root, root)
+        errors = sorted(_Validator(root).iter_errors(config), key=lambda e: list(map(str, e.path)))
+        # A named backbone matches a property and a pattern: dict drops the second mention.
+        problems = list(dict.fromkeys(describe(error, root) for error in errors))
     # The checks between keys assume that each key is sound by itself.
     problems = problems or list(_check_between_keys(config, user))
     if problems:

@@ -71,7 +71,8 @@ def extract_features(
     Raises:
         ClotlineError: a feature is infinite or NaN, or too large for float16.
     """
-    wrapped = fabric.setup_module(model)
+    # The channels of a pixel side by side: what convolutions on CPUs and GPUs are fastest with.
+    wrapped = fabric.setup_module(model.to(memory_format=torch.channels_last))
     wrapped.mark_forward_method("features")
     wrapped.eval()
     rows = len(loader.dataset)

@@ -42,7 +42,6 @@ def job(snakemake) -> Iterator[None]:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter(layout, datefmt="%H:%M:%S"))
         log.addHandler(handler)
-    logging.captureWarnings(True)
     try:
         yield
     except ClotlineError as error:

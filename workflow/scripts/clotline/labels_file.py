@@ -53,6 +53,8 @@ def _read_csv(path: Path, columns: list[str], types: dict) -> pd.DataFrame:
 
 def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str:
     """Why ``path`` could not be read; found by a second, slower look at it."""
+    if (short := _short_row(path)) is not None:
+        return short
     try:
         # header only: the first line tells about columns whatever follows
         header = pyarrow.csv.open_csv(path).schema.names
@@ -73,6 +75,31 @@ def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str
         if bad.any():
             return _at_lines(path, bad, f"{name} is {text[name][bad].iloc[0]!r}; it must be 0 or 1")
     return f"the labels file {path} cannot be read: {error}"
+
+
+def _short_row(path: Path) -> str | None:
+    """The first row with more or fewer cells than the header, in a sentence; None without one."""
+    found = []
+
+    def keep(row: pyarrow.csv.InvalidRow) -> str:
+        found.append(row)
+        return "skip"
+
+    options = pyarrow.csv.ParseOptions(invalid_row_handler=keep)
+    # One thread: others do not know the line numbers.
+    reading = pyarrow.csv.ReadOptions(use_threads=False)
+    try:
+        pyarrow.csv.read_csv(path, read_options=reading, parse_options=options)
+    except pa.ArrowInvalid:
+        return None
+    if not found:
+        return None
+    row = found[0]
+    more = f" and {len(found) - 1:,} more rows" if len(found) > 1 else ""
+    return (
+        f"{path}, line {row.number}{more}: {row.actual_columns} cells where the header has "
+        f"{row.expected_columns}"
+    )
 
 
 def _at_lines(path: Path, bad: pd.Series, message: str) -> str:

@@ -106,7 +106,12 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
 
 
 def planned_rows(labels: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """The labels grouped by shard and study in the plan's order, with ``shard`` and ``split``."""
+    """The labels grouped by shard and study in the plan's order, with ``shard`` and ``split``.
+
+    Args:
+        labels: table of `read_labels`.
+        plan: table of `make_plan`, or some of its rows: other studies are then left out.
+    """
     order = plan[[STUDY_UID, "shard", "split"]].assign(place=range(len(plan)))
     rows = labels[list(COLUMNS)].merge(order, on=STUDY_UID, validate="many_to_one")
     return rows.sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)

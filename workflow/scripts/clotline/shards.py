@@ -98,6 +98,8 @@ class ShardWriter:
         studies = pd.DataFrame(self._studies, columns=list(STUDY_COLUMNS))
         for name, dtype in ROW_COLUMNS.items():
             self._file[name] = _column(rows[name], dtype)
+        # By name: a group that HDF5 makes in passing would carry the time of day.
+        self._file.create_group("studies")
         for name, dtype in STUDY_COLUMNS.items():
             self._file[f"studies/{name}"] = _column(studies[name], dtype)
 

@@ -122,7 +122,7 @@ def predict_studies(
     with torch.inference_mode():
         return [
             torch.sigmoid(model(pack_sequence([fabric.to_device(features)])).float().cpu())
-            .squeeze(0)
+            .flatten()
             .numpy()
             for features, _ in DataLoader(sequences, batch_size=None)
         ]

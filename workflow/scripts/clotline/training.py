@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCy
 
 from clotline.checkpoint import load_checkpoint, save_checkpoint
 from clotline.errors import ClotlineError
+from clotline.files import atomic
 from clotline.progress import clock, progress
 
 log = logging.getLogger("clotline")
@@ -127,7 +128,7 @@ def fit(
         score: AUROC from (targets, logits), both with batches joined on their first axis; None
             where it cannot be computed.
         fabric: device and precision.
-        state_path: file that holds the state between epochs; removed at the end.
+        state_path: file that holds the state between epochs; the caller removes it.
         seed: of the random layers.
 
     Raises:
@@ -183,6 +184,29 @@ def fit(
     if not best["weights"]:
         raise ClotlineError("the validation loss was never finite: lower the learning rate (lr)")
     return Fitted(best["weights"], _weights(model), best["epoch"], pd.DataFrame(history))
+
+
+def save_fitted(
+    fitted: Fitted,
+    about: dict,
+    history: str | Path,
+    best: str | Path,
+    last: str | Path | None = None,
+) -> None:
+    """Writes what a training gave.
+
+    Args:
+        fitted: of `fit`.
+        about: what the checkpoints hold beside ``epoch`` and ``weights``.
+        history: CSV file to write.
+        best: checkpoint to write of the best epoch.
+        last: checkpoint to write of the last epoch, if wanted.
+    """
+    save_checkpoint(best, about | {"epoch": fitted.best_epoch, "weights": fitted.best})
+    if last:
+        save_checkpoint(last, about | {"epoch": len(fitted.history), "weights": fitted.last})
+    with atomic(history) as path:
+        fitted.history.to_csv(path, index=False)
 
 
 def train_epoch(
