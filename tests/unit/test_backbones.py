@@ -201,3 +201,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     with pytest.raises(ClotlineError, match="does not fit this network") as caught:
         build_classifier(RESNET | {"init": str(tmp_path / "a.pt")})
     assert str(tmp_path / "a.pt") in str(caught.value)
+
+
+def test_a_network_without_a_linear_layer_is_refused():
+    section = cnn_section(init="random", architecture="squeezenet1_0")
+    with pytest.raises(ClotlineError, match="SqueezeNet has no Linear layer"):
+        build_classifier(section)

@@ -1,5 +1,7 @@
+import contextlib
 import io
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,32 @@ def test_a_damaged_checkpoint_is_named(tmp_path, part):
     save_checkpoint(path, CONTENT)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
     assert f"the checkpoint {path} cannot be read" in message_of(load_checkpoint, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x80\x02.", b"q\xff", b"cos\nsystem\n.", b"(lp0\n.", bytes(64), b"PK\x03\x04"],
+)
+def test_garbage_is_refused_whatever_the_reader_makes_of_it(tmp_path, content):
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    message = message_of(load_tensors, path)
+    assert f"the checkpoint {path} " in message
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_checkpoint_with_changed_bytes_is_refused_or_read_but_never_raises_anything_else(
+    tmp_path, seed
+):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, CONTENT)
+    content = bytearray(path.read_bytes())
+    rng = random.Random(seed)
+    for _ in range(40):
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    path.write_bytes(content)
+    with contextlib.suppress(ClotlineError):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize(

@@ -184,3 +184,16 @@ def test_an_edit_spares_the_scripts_that_do_not_use_it(scripts, module, spared):
     before = {name: digest(name) for name in spared}
     edit(scripts / PACKAGE / module)
     assert {name: digest(name) for name in spared} == before
+
+
+def test_a_module_whose_result_is_among_the_params_can_be_left_out(scripts):
+    def digest_without_plan():
+        codedigest.code_digest.cache_clear()
+        return codedigest.code_digest("shard.py", without=("labels_file", "plan"))
+
+    before = digest_without_plan(), digest("shard.py")
+    edit(scripts / PACKAGE / "plan.py")
+    assert digest_without_plan() == before[0]
+    assert digest("shard.py") != before[1]
+    edit(scripts / PACKAGE / "dicom.py")
+    assert digest_without_plan() != before[0]

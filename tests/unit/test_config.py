@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -119,6 +120,9 @@ def test_a_misspelt_key_is_named_with_what_was_meant(user, parts):
         ({"data": {"labels": ""}}, "data.labels", "non-empty"),
         ({"data": {"split": {"column": 3}}}, "data.split.column is 3", "text or null"),
         ({"cnn": {"resnext50": None}}, "cnn.resnext50 is null", "a section"),
+        ({"cnn": {"resnext50": {"lr": math.nan}}}, "cnn.resnext50.lr is NaN", "a finite number"),
+        ({"cnn": {"resnext50": {"lr": math.inf}}}, "cnn.resnext50.lr is Inf", "a finite number"),
+        ({"cnn": {"resnext50": {"epochs": 9.0}}}, "cnn.resnext50.epochs is 9.0", "a whole number"),
         ({"cnn": {"resnext50": {"lr": True}}}, "cnn.resnext50.lr is true", "a finite number"),
         ({"cnn": {"resnext50": {"lr": -0.1}}}, "cnn.resnext50.lr is -0.1", "more than 0"),
         ({"cnn": {"resnext50": {"momentum": 1}}}, "cnn.resnext50.momentum is 1", "less than 1"),
@@ -143,6 +147,21 @@ def test_a_wrong_value_is_named_with_what_is_allowed(user, key, allowed):
     message = message_of(user)
     assert key in message
     assert allowed in message
+
+
+def test_a_whole_number_that_yaml_reads_as_text_is_named_with_the_remedy():
+    message = message_of({"cnn": {"resnext50": {"epochs": "1e2"}}})
+    assert "cnn.resnext50.epochs is the text '1e2'; it must be a whole number" in message
+    assert "write 100)" in message
+
+
+@pytest.mark.parametrize(
+    "user", [{50: 1}, {"cnn": {50: {}}}, {"lstm": {True: {}}}, {"data": {"split": {None: 1}}}]
+)
+def test_a_key_that_is_no_text_is_named(user):
+    message = message_of(user)
+    assert "the key " in message
+    assert "put it in quotes" in message
 
 
 def test_all_wrong_keys_are_named_at_once_and_each_once():

@@ -1,3 +1,5 @@
+import time
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -124,6 +126,17 @@ def test_each_slice_is_one_chunk_in_bitshuffle_and_lz4(cohort):
         assert file["pixels"].chunks == (1, 256, 256)
         assert file["pixels"].attrs["unit"] == "HU"
         assert "32008" in file["pixels"]._filters
+
+
+def test_the_same_slices_give_the_same_bytes_at_another_time(tmp_path):
+    labels = study_of(tmp_path)
+    rows = planned_rows(labels, make_plan(labels, DATA))
+    paths = [tmp_path / "first.h5", tmp_path / "second.h5"]
+    for path in paths:
+        write_shard(rows, tmp_path, path, 1)
+        # HDF5 counts seconds.
+        time.sleep(1.1)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 @pytest.mark.parametrize("workers", [2, 3])

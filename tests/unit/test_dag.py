@@ -1,0 +1,96 @@
+"""What the Snakefile knows before any job runs."""
+
+import json
+import os
+
+import pytest
+from builders import labels_of
+
+from clotline import labels_file
+from clotline.config import load_config
+from clotline.dag import Workflow
+from clotline.errors import ClotlineError
+from clotline.files import STATE_FOLDER
+
+STUDIES = {f"s{number}": [0, 1, 0] for number in range(40)}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with labels of 40 studies of three slices and a DICOM folder."""
+    monkeypatch.chdir(tmp_path)
+    labels_of(STUDIES).to_csv("labels.csv", index=False)
+    (tmp_path / "dicom").mkdir()
+    return tmp_path
+
+
+def user_config(**data):
+    return {"data": {"labels": "labels.csv", "dicom": "dicom", "slices_per_shard": 30} | data}
+
+
+def test_shards_follow_from_the_labels(folder):
+    shards = Workflow(user_config()).shards
+    assert list(shards) == ["000", "001", "002", "003"]
+    assert {shard["slices"] for shard in shards.values()} == {30}
+    assert {shard["studies"] for shard in shards.values()} == {10}
+
+
+def test_a_section_is_one_canonical_text(folder):
+    workflow = Workflow(user_config())
+    assert workflow.section("seed") == "2020"
+    assert json.loads(workflow.section()) == load_config(user_config())
+    assert workflow.section("data", "split") == (
+        '{"column":null,"test":0.13,"train":0.725,"valid":0.145}'
+    )
+
+
+def test_unchanged_labels_are_read_once(folder, monkeypatch):
+    before = Workflow(user_config()).shards
+    monkeypatch.setattr(labels_file, "read_labels", None)
+    assert Workflow(user_config()).shards == before
+
+
+def test_another_plan_reads_the_labels_anew(folder):
+    Workflow(user_config())
+    assert len(Workflow(user_config(slices_per_shard=60)).shards) == 2
+
+
+def test_an_appended_study_changes_the_last_shard_or_opens_a_new_one(folder):
+    before = Workflow(user_config()).shards
+    labels_of(STUDIES | {"t": [0]}).to_csv("labels.csv", index=False)
+    after = Workflow(user_config()).shards
+    assert list(after) == [*before, "004"]
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_changed_label_changes_the_digest_of_its_shard_alone(folder):
+    before = Workflow(user_config()).shards
+    labels_of(STUDIES | {"s15": [1, 1, 0]}).to_csv("labels.csv", index=False)
+    after = Workflow(user_config()).shards
+    assert {name for name in before if after[name] != before[name]} == {"001"}
+
+
+def test_a_touched_file_changes_no_digest(folder):
+    before = Workflow(user_config()).shards
+    os.utime("labels.csv", (1, 1))
+    assert Workflow(user_config()).shards == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "null"])
+def test_a_damaged_cache_is_made_anew(folder, text):
+    before = Workflow(user_config()).shards
+    (STATE_FOLDER / "plan.json").write_text(text)
+    assert Workflow(user_config()).shards == before
+
+
+def test_a_phantom_to_be_made_has_the_shards_that_it_will_have(folder):
+    config = {"phantom": {"studies": 30}, "data": {"slices_per_shard": 300}}
+    shards = Workflow(config).shards
+    assert sum(shard["studies"] for shard in shards.values()) == 30
+    assert not (folder / "data").exists()
+
+
+def test_a_split_without_positive_slices_is_an_error_before_any_job(folder):
+    labels_of({name: [0, 0] for name in STUDIES}).to_csv("labels.csv", index=False)
+    with pytest.raises(ClotlineError, match=r"the train split has .* 0 positive"):
+        Workflow(user_config())
