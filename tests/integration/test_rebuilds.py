@@ -17,11 +17,17 @@ LSTMS = tuple(f"{features}-{level}" for features in FEATURES for level in ("imag
 SHARDS = ("000", "001", "002", "003")
 
 REPORT = {"results/report.html"}
+PLOTS = ("roc", "precision_recall", "calibration", "confusion")
 COMPARISON = {"results/metrics.csv", "results/roc/all.svg", "results/roc/all.png"} | REPORT
 
 
 def plots_of(lstms=LSTMS):
-    return {f"results/roc/{name}.{end}" for name in lstms for end in ("svg", "png")}
+    return {
+        f"results/{plot}/{name}.{end}" for plot in PLOTS for name in lstms for end in ("svg", "png")
+    }
+
+
+ALL_PLOTS = plots_of() | {"results/roc/all.svg", "results/roc/all.png"}
 
 
 def evaluation_of(lstms):
@@ -29,6 +35,8 @@ def evaluation_of(lstms):
     made |= {f"results/competition/{name.split('-')[0]}.json" for name in lstms}
     if any(name.endswith("study") for name in lstms):
         made.add("results/comparisons.csv")
+    if any(name.startswith("combined") for name in lstms):
+        made.add("results/submission.csv")
     return made
 
 
@@ -117,13 +125,12 @@ def test_the_plotting_code_makes_the_plots_anew(copy):
     change_code(copy, "plots.py", '"font.size": 9', '"font.size": 10')
     curves = {f"results/cnn/{name}.svg" for name in CNNS}
     curves |= {f"results/lstm/{name}.svg" for name in LSTMS}
-    everything = plots_of([*LSTMS, "all"]) | curves | REPORT
-    assert copy.to_be_made() == everything
+    assert copy.to_be_made() == ALL_PLOTS | curves | REPORT
 
 
 def test_a_plot_setting_makes_the_roc_plots_anew(copy):
     change_config(copy, "plots", "dpi", value=300)
-    assert copy.to_be_made() == plots_of([*LSTMS, "all"]) | REPORT
+    assert copy.to_be_made() == ALL_PLOTS | REPORT
 
 
 def test_an_appended_study_leaves_the_other_shards_alone(copy):
@@ -141,6 +148,15 @@ def test_an_appended_study_leaves_the_other_shards_alone(copy):
     assert copy.to_be_made() == (
         PLAN | shard_files(last) | SLICES | cnns_and_what_follows(shards=shards)
     )
+
+
+def test_predictions_made_elsewhere_are_one_more_model(copy):
+    (copy.folder / "elsewhere.csv").write_text("StudyInstanceUID,label,probability\n")
+    change_config(copy, "evaluation", "external", value={"reader-study": "elsewhere.csv"})
+    model = "reader-study"
+    made = {f"results/predictions/{model}.parquet", f"results/metrics/{model}.json"}
+    made |= plots_of([model]) | COMPARISON | {"results/comparisons.csv"}
+    assert copy.to_be_made() == made
 
 
 def test_a_deleted_shard_is_made_anew_alone(copy):

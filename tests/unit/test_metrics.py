@@ -3,12 +3,18 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    roc_auc_score,
+)
 
-from clotline.competition import weighted_log_loss
+from clotline.competition import consistent, weighted_log_loss
 from clotline.errors import ClotlineError
 from clotline.intervals import Cases
-from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID
 from clotline.metrics import (
     FIGURES,
     OPERATING_POINTS,
@@ -21,6 +27,7 @@ from clotline.metrics import (
     label_consistency,
     metrics_table,
     pe_present,
+    submission,
 )
 
 RESAMPLES = 100
@@ -150,18 +157,46 @@ def test_thresholds_by_hand():
     )
 
 
-def test_subgroups_set_their_positives_against_all_without_pe():
+def test_confusion_counts_are_those_of_the_thresholds():
+    table = study_table()
+    target = evaluate(table, "study", RESAMPLES, 0)["targets"]["central_pe"]
+    test = table[table["split"] == "test"]
+    for point in target["operating_points"]:
+        called = test["central_pe"] >= point["threshold"]
+        expected = confusion_matrix(test["central_pe_true"], called).ravel().tolist()
+        names = ("true_negative", "false_positive", "false_negative", "true_positive")
+        assert [point["confusion"][name] for name in names] == expected
+
+
+def test_a_submission_has_every_test_study_and_slice_and_is_consistent():
+    study, image = study_table(60), image_table()
+    image[SOP_UID] = [f"9.{number}" for number in range(len(image))]
+    table = submission(study, image)
+    studies = study[study["split"] == "test"][STUDY_UID]
+    slices = image[image["split"] == "test"]
+    expected = [f"{uid}_{name}" for uid in studies for name in STUDY_LABELS]
+    assert table["id"].tolist() == [*expected, *slices[SOP_UID]]
+    labels = table["label"][: len(expected)].to_numpy().reshape(-1, len(STUDY_LABELS))
+    exam = pd.Index(studies).get_indexer(slices[STUDY_UID])
+    assert consistent(labels, table["label"][len(expected) :].to_numpy(), exam).all()
+
+
+def test_subgroups_set_their_positives_against_the_negative_studies():
     table = study_table()
     found = evaluate(table, "study", RESAMPLES, 0)["subgroups"]
     test = table[table["split"] == "test"]
     present, score = pe_present(test, "_true") == 1, pe_present(test)
-    assert set(found) == {*SUBGROUPS, "without_indeterminate"}
-    rows = ~present | (test["central_pe_true"] == 1).to_numpy()
+    assert set(found) == {*SUBGROUPS, "all", "indeterminate"}
+    negative = (test["negative_exam_for_pe_true"] == 1).to_numpy()
+    rows = negative | (test["central_pe_true"] == 1).to_numpy()
     central = found["central_pe"]
     assert central["value"] == pytest.approx(roc_auc_score(present[rows], score[rows]))
     assert central["n_positive"] == test["central_pe_true"].sum()
-    rows = (test["indeterminate_true"] == 0).to_numpy()
-    assert found["without_indeterminate"]["n_studies"] == rows.sum()
+    indeterminate = (test["indeterminate_true"] == 1).to_numpy()
+    assert found["all"]["n_studies"] == (~indeterminate).sum()
+    rows = present | indeterminate
+    expected = roc_auc_score(present[rows], score[rows])
+    assert found["indeterminate"]["value"] == pytest.approx(expected)
 
 
 def test_label_consistency_before_and_after():

@@ -3,10 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import precision_recall_curve
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.metrics import evaluate
-from clotline.plots import plot_history, plot_roc, plot_roc_comparison, save_figure
+from clotline.plots import (
+    EVALUATION_PLOTS,
+    plot_calibration,
+    plot_confusion,
+    plot_history,
+    plot_precision_recall,
+    plot_roc,
+    plot_roc_comparison,
+    save_figure,
+)
 
 
 def study_predictions(studies=60, present=0.5):
@@ -99,3 +109,56 @@ def test_the_history_marks_the_kept_epoch(tmp_path):
     assert "kept: epoch 2" in svg(plot_history(history, "resnext50"), tmp_path)
     history["valid_auroc"] = np.nan
     assert "AUROC cannot be computed" in svg(plot_history(history, "resnext50"), tmp_path)
+
+
+def test_a_precision_recall_curve_passes_through_the_steps_of_the_cases(study):
+    test = study_predictions()
+    test = test[test["split"] == "test"]
+    truth, score = 1 - test["negative_exam_for_pe_true"], 1 - test["negative_exam_for_pe"]
+    score = score - test["indeterminate"]
+    precision, recall, _ = precision_recall_curve(truth, score.clip(0, 1))
+    line = plot_precision_recall(study, "m").axes[0].lines[0]
+    drawn = np.column_stack([line.get_xdata(), line.get_ydata()])
+    for point in np.column_stack([recall, precision])[:-1]:
+        # Points on a straight part of the ROC curve are left out, but passed nearby.
+        assert np.abs(drawn - point).max(1).min() < 2e-3
+
+
+def test_a_precision_recall_plot_says_average_precision_and_what_cannot_be_computed(
+    study, tmp_path
+):
+    text = svg(plot_precision_recall(study, "combined-study"), tmp_path)
+    precision = study["targets"]["pe_present"]["average_precision"]
+    assert f"PE present: AP {precision['value']:.2f} ({precision['low']:.2f}" in text
+    assert "Central PE: AP not computable: one class only" in text
+
+
+def test_a_calibration_plot_draws_every_group_and_says_slope(image, tmp_path):
+    figure = plot_calibration(image, "m")
+    found = next(iter(image["targets"].values()))["calibration"]
+    points = figure.axes[0].containers[0].lines[0]
+    assert points.get_ydata().tolist() == [group["observed"] for group in found["reliability"]]
+    text = svg(figure, tmp_path)
+    assert f"slope: {found['slope']['value']:.2f}" in text
+
+
+def test_a_confusion_plot_shows_the_four_numbers_at_each_threshold(study, tmp_path):
+    text = svg(plot_confusion(study, "m"), tmp_path)
+    for point in study["targets"]["pe_present"]["operating_points"]:
+        assert f"called (p ≥ {point['threshold']:.3f})" in text
+        for count in point["confusion"].values():
+            assert f">{count}<" in text
+
+
+@pytest.mark.parametrize("plot", EVALUATION_PLOTS)
+def test_one_class_alone_is_said_and_not_drawn(plot, tmp_path):
+    figures = evaluate(study_predictions(present=0), "study", 100, 0)
+    text = svg(EVALUATION_PLOTS[plot](figures, "m"), tmp_path)
+    assert "one class only" in text
+
+
+@pytest.mark.parametrize("plot", EVALUATION_PLOTS)
+def test_no_test_study_at_all_is_drawn_without_an_error(plot, tmp_path):
+    table = study_predictions()
+    figures = evaluate(table[table["split"] == "valid"], "study", 100, 0)
+    assert "0 test studies" in svg(EVALUATION_PLOTS[plot](figures, "m"), tmp_path)

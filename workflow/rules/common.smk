@@ -33,7 +33,6 @@ wildcard_constraints:
     backbone="|".join(clotline.config["cnn"]),
     lstm="|".join(clotline.config["lstm"]),
     stage="cnn|lstm",
-    features="|".join(feature_sets(clotline.config)),
 
 
 def shard_file(wildcards):
@@ -106,43 +105,10 @@ def lstm_section(wildcards):
     return clotline.section("lstm", wildcards.lstm)
 
 
-def all_metrics(wildcards):
-    return expand("results/metrics/{lstm}.json", lstm=config["lstm"])
-
-
-def study_models():
-    return [name for name in config["lstm"] if name.endswith("-study")]
-
-
-def study_predictions(wildcards):
-    return expand("results/predictions/{lstm}.parquet", lstm=study_models())
-
-
-def reference_model(wildcards):
-    # The model that the others are measured against: all features together, where it is there.
-    models = study_models()
-    return "combined-study" if "combined-study" in models else models[0]
-
-
-def competition_scores(wildcards):
-    sets = [name.removesuffix("-study") for name in study_models()]
-    both = [name for name in sets if f"{name}-image" in config["lstm"]]
-    return expand("results/competition/{features}.json", features=both)
-
-
 def all_models(wildcards):
     cnns = expand("results/cnn/{name}.pt", name=config["cnn"])
     return [*cnns, *expand("results/lstm/{name}.pt", name=config["lstm"])]
 
 
-def template_digest(wildcards):
-    return sha256(Path(workflow.basedir, "workflow", "report", "report.html.j2"))
-
-
 def curves(stage):
     return expand("results/{stage}/{name}.svg", stage=stage, name=config[stage])
-
-
-def roc_plots(wildcards):
-    names = [*config["lstm"], "all"]
-    return expand("results/roc/{name}.{ending}", name=names, ending=("svg", "png"))

@@ -1,13 +1,71 @@
-# Test: figures, ROC plots, report.
+# Test: figures, plots, report.
+
+# Predictions made elsewhere are evaluated like those of the LSTMs.
+EXTERNAL = config["evaluation"]["external"]
+MODELS = [*config["lstm"], *EXTERNAL]
+STUDY_MODELS = [name for name in MODELS if name.endswith("-study")]
+# A study level and an image level together can be scored as the competition did.
+PAIRS = [
+    name.removesuffix("-study")
+    for name in STUDY_MODELS
+    if name.removesuffix("-study") + "-image" in MODELS
+]
+# All features together are what the others are measured against, where they are there.
+REFERENCE = "combined" if "combined" in PAIRS else PAIRS[0]
+
+
+wildcard_constraints:
+    model="|".join(MODELS),
+    external="|".join(EXTERNAL),
+    pair="|".join(PAIRS),
+    plot="roc|precision_recall|calibration|confusion",
+
+
+def plots(plot, names=MODELS):
+    return expand(
+        "results/{plot}/{name}.{ending}", plot=plot, name=names, ending=("svg", "png")
+    )
+
+
+def external_file(wildcards):
+    return EXTERNAL[wildcards.external]
+
+
+def template_digest(wildcards):
+    return sha256(Path(workflow.basedir, "workflow", "report", "report.html.j2"))
+
+
+if EXTERNAL:
+
+    rule external:
+        input:
+            predictions=external_file,
+            slices="results/data/slices.parquet",
+            plan="results/data/plan.parquet",
+        output:
+            "results/predictions/{external}.parquet",
+        log:
+            "logs/external/{external}.log",
+        conda:
+            "../../envs/evaluation.yaml"
+        resources:
+            mem_mb=8000,
+            runtime=30,
+        params:
+            code=code_digest("external.py"),
+        message:
+            "Reading the predictions of {wildcards.external}"
+        script:
+            "../scripts/external.py"
 
 
 rule evaluate:
     input:
-        "results/predictions/{lstm}.parquet",
+        "results/predictions/{model}.parquet",
     output:
-        "results/metrics/{lstm}.json",
+        "results/metrics/{model}.json",
     log:
-        "logs/evaluate/{lstm}.log",
+        "logs/evaluate/{model}.log",
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -18,14 +76,14 @@ rule evaluate:
         seed=clotline.section("seed"),
         code=code_digest("evaluate.py"),
     message:
-        "Evaluating {wildcards.lstm}"
+        "Evaluating {wildcards.model}"
     script:
         "../scripts/evaluate.py"
 
 
 rule metrics_table:
     input:
-        all_metrics,
+        expand("results/metrics/{model}.json", model=MODELS),
     output:
         report(
             "results/metrics.csv",
@@ -46,7 +104,7 @@ rule metrics_table:
 
 rule compare:
     input:
-        study_predictions,
+        expand("results/predictions/{model}.parquet", model=STUDY_MODELS),
     output:
         report(
             "results/comparisons.csv",
@@ -58,7 +116,7 @@ rule compare:
     conda:
         "../../envs/evaluation.yaml"
     params:
-        reference=reference_model,
+        reference=f"{REFERENCE}-study",
         code=code_digest("compare.py"),
     message:
         "Comparing the study-level models"
@@ -68,12 +126,12 @@ rule compare:
 
 rule competition:
     input:
-        study="results/predictions/{features}-study.parquet",
-        image="results/predictions/{features}-image.parquet",
+        study="results/predictions/{pair}-study.parquet",
+        image="results/predictions/{pair}-image.parquet",
     output:
-        "results/competition/{features}.json",
+        "results/competition/{pair}.json",
     log:
-        "logs/competition/{features}.log",
+        "logs/competition/{pair}.log",
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -84,37 +142,59 @@ rule competition:
         seed=clotline.section("seed"),
         code=code_digest("competition.py"),
     message:
-        "Scoring {wildcards.features} as the competition did"
+        "Scoring {wildcards.pair} as the competition did"
     script:
         "../scripts/competition.py"
 
 
-rule roc:
+rule submission:
     input:
-        "results/metrics/{lstm}.json",
+        study=f"results/predictions/{REFERENCE}-study.parquet",
+        image=f"results/predictions/{REFERENCE}-image.parquet",
+    output:
+        "results/submission.csv",
+    log:
+        "logs/submission.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code_digest("submission.py"),
+    message:
+        "Writing the predictions in the competition's format"
+    script:
+        "../scripts/submission.py"
+
+
+rule plot_evaluation:
+    input:
+        "results/metrics/{model}.json",
     output:
         svg=report(
-            "results/roc/{lstm}.svg",
-            caption="../report/roc.rst",
+            "results/{plot}/{model}.svg",
+            caption="../report/evaluation.rst",
             category="Evaluation",
+            labels={"plot": "{plot}", "model": "{model}"},
         ),
-        png="results/roc/{lstm}.png",
+        png="results/{plot}/{model}.png",
     log:
-        "logs/roc/{lstm}.log",
+        "logs/plot_evaluation/{plot}/{model}.log",
     conda:
         "../../envs/evaluation.yaml"
     params:
         cfg=clotline.section("plots"),
-        code=code_digest("roc.py"),
+        code=code_digest("plot_evaluation.py"),
     message:
-        "Plotting the ROC of {wildcards.lstm}"
+        "Plotting {wildcards.plot} of {wildcards.model}"
     script:
-        "../scripts/roc.py"
+        "../scripts/plot_evaluation.py"
 
 
 rule roc_all:
     input:
-        all_metrics,
+        expand("results/metrics/{model}.json", model=MODELS),
     output:
         svg=report(
             "results/roc/all.svg",
@@ -137,14 +217,17 @@ rule roc_all:
 
 rule report:
     input:
-        metrics=all_metrics,
+        metrics=expand("results/metrics/{model}.json", model=MODELS),
         table="results/metrics.csv",
         comparisons="results/comparisons.csv",
-        competition=competition_scores,
+        competition=expand("results/competition/{pair}.json", pair=PAIRS),
         plan="results/data/plan.parquet",
         slices="results/data/slices.parquet",
         rejects=all_rejects,
-        roc=roc_plots,
+        roc=plots("roc", ["all", *MODELS]),
+        precision_recall=plots("precision_recall"),
+        calibration=plots("calibration"),
+        confusion=plots("confusion"),
         models=all_models,
         curves=[*curves("cnn"), *curves("lstm")],
     output:

@@ -12,11 +12,15 @@ from clotline.report import render_report
 
 def main(snakemake):
     """Writes one self-contained HTML page."""
-    svg = [path for path in snakemake.input.roc if path.endswith(".svg")]
-    svg.sort(key=lambda path: Path(path).stem != "all")
     figures = {
-        "ROC on the test studies": {f"ROC: {Path(path).stem}": path for path in svg},
-        "Training": {f"Training of {Path(path).stem}": path for path in snakemake.input.curves},
+        heading: {f"{caption}: {Path(path).stem}": path for path in paths if path.endswith(".svg")}
+        for heading, caption, paths in (
+            ("Receiver operating characteristic", "ROC", snakemake.input.roc),
+            ("Precision and recall", "Precision-recall", snakemake.input.precision_recall),
+            ("Calibration", "Calibration", snakemake.input.calibration),
+            ("Confusion matrices", "Confusion", snakemake.input.confusion),
+            ("Training", "Training", snakemake.input.curves),
+        )
     }
     rejects = [pd.read_csv(path, dtype=str) for path in snakemake.input.rejects]
     page = render_report(

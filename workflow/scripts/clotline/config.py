@@ -230,6 +230,11 @@ def _check_between_keys(config: dict, user: dict):
             )
         if lstm["init"] != "random":
             yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
+    for name, path in config["evaluation"]["external"].items():
+        if name in config["lstm"]:
+            yield f"evaluation.external.{name} has the name of an LSTM; choose another name"
+        if not Path(path).is_file():
+            yield f"evaluation.external.{name} is {path}, and no such file exists"
 
 
 def _check_file(key: str, path: str, words: str):

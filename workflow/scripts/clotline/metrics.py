@@ -20,7 +20,7 @@ from clotline.intervals import (
     ratios,
     resample,
 )
-from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID
 from clotline.ranking import ROC_GRID, Ranking, roc_points
 
 TRUE = "_true"
@@ -31,7 +31,7 @@ PE_PRESENT = "pe_present"
 #: Study-level target of an image-level model: its highest slice.
 PE_PRESENT_BY_MAX = "pe_present_by_max"
 
-#: Subgroups of positive studies, each compared with all studies without PE.
+#: Subgroups of positive studies, each compared with all negative studies.
 SUBGROUPS = (
     "central_pe",
     "chronic_pe",
@@ -195,13 +195,16 @@ def operating_points(test: Cases, valid: Cases, bootstraps: int, seed: int) -> l
     """Sensitivity, specificity, PPV and NPV on test at thresholds fixed on valid.
 
     Returns:
-        One dict a threshold: ``name``, ``threshold`` (None where the valid split lacks a class)
-        and the four rates as `Estimate` dicts.
+        One dict a threshold: ``name``, ``threshold``, ``confusion`` (numbers of cases), both None
+        where the valid split lacks a class, and the four rates as `Estimate` dicts.
     """
     if missing := valid.one_class():
         rate = test.estimate("Wilson", reason=f"no threshold from the valid split: {missing}")
         rates = dict.fromkeys(RATES, rate.as_dict())
-        return [{"name": name, "threshold": None} | rates for name in OPERATING_POINTS]
+        return [
+            {"name": name, "threshold": None, "confusion": None} | rates
+            for name in OPERATING_POINTS
+        ]
     points = []
     for name, threshold in choose_thresholds(valid.truth, valid.score).items():
         called, truth = test.score >= threshold, test.truth
@@ -212,26 +215,37 @@ def operating_points(test: Cases, valid: Cases, bootstraps: int, seed: int) -> l
             "npv": (~called, ~truth, f"{test.kind} called negative"),
         }
         rates = proportions(test, trials, bootstraps, seed)
+        confusion = {
+            "true_positive": int((called & truth).sum()),
+            "false_positive": int((called & ~truth).sum()),
+            "false_negative": int((~called & truth).sum()),
+            "true_negative": int((~called & ~truth).sum()),
+        }
         points.append(
-            {"name": name, "threshold": threshold}
+            {"name": name, "threshold": threshold, "confusion": confusion}
             | {rate: estimate.as_dict() for rate, estimate in rates.items()}
         )
     return points
 
 
 def evaluate_subgroups(table: pd.DataFrame) -> dict[str, dict]:
-    """AUROC of PE present, a subgroup's positive studies against all studies without PE.
+    """AUROC of PE present, a subgroup's positive studies against all negative studies.
 
     Args:
         table: predictions of `clotline.studies.study_level_table`.
 
     Returns:
-        Subgroup to `Estimate` dict. ``without_indeterminate`` sets all positive studies against
-        the negative ones, indeterminate ones left out.
+        Subgroup to `Estimate` dict. Indeterminate studies, which are neither, are left out, but
+        for ``indeterminate``: all positive studies against the indeterminate ones. ``all`` sets
+        all positive studies against the negative ones.
     """
     truth, score = pe_present(table, TRUE) == 1, pe_present(table)
-    chosen = {name: ~truth | (table[name + TRUE] == 1).to_numpy() for name in SUBGROUPS}
-    chosen["without_indeterminate"] = (table["indeterminate" + TRUE] == 0).to_numpy()
+    negative, indeterminate = (
+        (table[name + TRUE] == 1).to_numpy() for name in ("negative_exam_for_pe", "indeterminate")
+    )
+    chosen = {"all": truth | negative}
+    chosen |= {n: negative | (truth & (table[n + TRUE] == 1).to_numpy()) for n in SUBGROUPS}
+    chosen["indeterminate"] = truth | indeterminate
     return {
         name: auroc_delong(Cases.of(truth[rows], score[rows])).as_dict()
         for name, rows in chosen.items()
@@ -288,10 +302,7 @@ def evaluate_competition(
     Raises:
         ClotlineError: the two models were not evaluated on the same studies.
     """
-    study, image = (table[table["split"] == "test"] for table in (study, image))
-    exam = pd.Index(study[STUDY_UID]).get_indexer(image[STUDY_UID])
-    if (exam < 0).any() or image[STUDY_UID].nunique() != len(study):
-        raise ClotlineError("the study-level and image-level models have different test studies")
+    study, image, exam = _paired_test_studies(study, image)
     if not len(study):
         return {"reason": "no studies"}
     present = cases_by_target(study, "study")[PE_PRESENT]
@@ -312,6 +323,37 @@ def evaluate_competition(
         }
     before, after = (result[name]["log_loss"]["value"] for name in ("before", "after"))
     return result | {"cost": after - before}
+
+
+def submission(study: pd.DataFrame, image: pd.DataFrame) -> pd.DataFrame:
+    """The test studies' predictions in the competition's format, made consistent.
+
+    Args:
+        study: predictions of `clotline.studies.study_level_table`.
+        image: predictions of `clotline.studies.image_level_table` for the same studies.
+
+    Returns:
+        ``id`` (``<StudyInstanceUID>_<label>``, or a slice's SOPInstanceUID) and ``label`` (the
+        probability): first the studies, then the stored slices.
+    """
+    study, image, exam = _paired_test_studies(study, image)
+    _, labels = _label_arrays(study)
+    labels, slices = competition.make_consistent(labels, image[IMAGE_LABEL].to_numpy(), exam)
+    ids = [f"{uid}_{name}" for uid in study[STUDY_UID] for name in STUDY_LABELS]
+    return pd.DataFrame(
+        {"id": [*ids, *image[SOP_UID]], "label": np.concatenate([labels.ravel(), slices])}
+    )
+
+
+def _paired_test_studies(
+    study: pd.DataFrame, image: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """The test rows of both tables, and for each slice the row of its study."""
+    study, image = (table[table["split"] == "test"] for table in (study, image))
+    exam = pd.Index(study[STUDY_UID]).get_indexer(image[STUDY_UID])
+    if (exam < 0).any() or image[STUDY_UID].nunique() != len(study):
+        raise ClotlineError("the study-level and image-level models have different test studies")
+    return study, image, exam
 
 
 def metrics_table(metrics: dict[str, dict]) -> pd.DataFrame:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from statsmodels.stats.proportion import proportion_confint
 
 from clotline.files import atomic
 from clotline.intervals import describe_estimate
@@ -103,13 +105,129 @@ def plot_roc(metrics: dict, name: str) -> Figure:
     figure.suptitle(f"{name}: {_counted(metrics)}")
     axes = figure.subplots(1, 2) if others else [figure.subplots()]
     _draw_roc(axes[0], targets[main], TITLES.get(main, main), STYLES[0], band=True)
-    _draw_operating_points(axes[0], targets[main])
+    _draw_operating_points(axes[0], targets[main], "specificity", "sensitivity")
     _finish(axes[0], TITLES.get(main, main))
     if others:
         for target, style in zip(others, STYLES, strict=False):
             _draw_roc(axes[1], targets[target], TITLES.get(target, target), style)
         several = "Each of the labels" if len(others) > 1 else TITLES.get(others[0], others[0])
         _finish(axes[1], several)
+    return figure
+
+
+def plot_precision_recall(metrics: dict, name: str) -> Figure:
+    """Precision-recall curves of one model on the test studies.
+
+    Args:
+        metrics: the model's figures, of `clotline.metrics.evaluate`.
+        name: the model's name, for the title.
+    """
+    targets = metrics["targets"]
+    main, *others = targets
+    figure = Figure(figsize=(9.5 if others else 5, 4.4), layout="constrained")
+    figure.suptitle(f"{name}: {_counted(metrics)}")
+    axes = figure.subplots(1, 2) if others else [figure.subplots()]
+    for axis, drawn in zip(axes, ([main], others), strict=False):
+        for target, style in zip(drawn, STYLES, strict=False):
+            title = TITLES.get(target, target)
+            _draw_precision_recall(axis, targets[target], title, style)
+        _finish(axis, title if len(drawn) == 1 else "Each of the labels", chance=False)
+        axis.set(xlabel="recall (sensitivity)", ylabel="precision (positive predictive value)")
+    _draw_operating_points(axes[0], targets[main], "sensitivity", "ppv")
+    axes[0].axhline(_prevalence(targets[main]), color="0.8", linewidth=0.8, zorder=0)
+    _legend(axes[0])
+    return figure
+
+
+def _prevalence(target: dict) -> float:
+    estimate = target["auroc"]
+    cases = estimate["n_slices"] or estimate["n_studies"]
+    return estimate["n_positive"] / cases if cases else 0.0
+
+
+def _draw_precision_recall(axis: Axes, target: dict, label: str, style: dict) -> None:
+    text = f"{label}: AP {describe_estimate(target['average_precision'])}"
+    roc, prevalence = target["roc"], _prevalence(target)
+    if "fpr" not in roc:
+        axis.plot([], [], label=text, **style)
+        return
+    # Between two points of a ROC curve the rates are linear and precision is not: Davis and
+    # Goadrich, "The relationship between precision-recall and ROC curves", ICML 2006.
+    place = np.arange(len(roc["fpr"]))
+    dense = np.unique(np.r_[place, np.linspace(0, place[-1], 2001)])
+    fpr, tpr = (np.interp(dense, place, roc[rate]) for rate in ("fpr", "tpr"))
+    called = prevalence * tpr + (1 - prevalence) * fpr
+    axis.plot(tpr[called > 0], (prevalence * tpr / np.where(called > 0, called, 1))[called > 0],
+              label=text, **style)  # fmt: skip
+
+
+def plot_calibration(metrics: dict, name: str) -> Figure:
+    """Reliability of one model's main target: observed against predicted, with the numbers.
+
+    Args:
+        metrics: the model's figures, of `clotline.metrics.evaluate`.
+        name: the model's name, for the title.
+    """
+    main, target = next(iter(metrics["targets"].items()))
+    found = target["calibration"]
+    figure = Figure(figsize=(5, 4.8), layout="constrained")
+    figure.suptitle(f"{name}: {_counted(metrics)}")
+    curve, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    groups = pd.DataFrame(found["reliability"])
+    if groups.empty:
+        _say(curve, "no cases")
+    else:
+        low, high = proportion_confint(groups["n_positive"], groups["n"], method="wilson")
+        errors = np.abs(np.stack([low, high]) - groups["observed"].to_numpy())
+        curve.errorbar(
+            groups["predicted"], groups["observed"], errors, marker="o", capsize=2,
+            label="groups of similar size, Wilson intervals", **STYLES[0],
+        )  # fmt: skip
+        counts.bar(groups["predicted"], groups["n"], width=0.02, color="0.6")
+    for key, text in (("slope", "slope"), ("in_the_large", "calibration in the large")):
+        curve.plot([], [], " ", label=f"{text}: {describe_estimate(found[key])}")
+    _finish(curve, TITLES.get(main, main))
+    curve.set(xlabel="", ylabel="observed share of positives")
+    kind = "slices" if metrics.get("n_slices") else "studies"
+    counts.set(xlabel="predicted probability", ylabel=kind)
+    curve.legend(loc="upper left", fontsize=7.5)
+    return figure
+
+
+def plot_confusion(metrics: dict, name: str) -> Figure:
+    """Confusion matrices of one model's main target at the operating points fixed on valid.
+
+    Args:
+        metrics: the model's figures, of `clotline.metrics.evaluate`.
+        name: the model's name, for the title.
+    """
+    main, target = next(iter(metrics["targets"].items()))
+    points = target["operating_points"]
+    figure = Figure(figsize=(3.1 * len(points), 3.4), layout="constrained")
+    figure.suptitle(f"{name}, {TITLES.get(main, main)}: {_counted(metrics)}")
+    for axis, point in zip(figure.subplots(1, len(points)), points, strict=True):
+        axis.set_title(f"{point['name']} on valid", fontsize=9)
+        if point["confusion"] is None:
+            axis.set_axis_off()
+            _say(axis, "no threshold:\none class only in valid")
+            continue
+        cells = [
+            [point["confusion"][f"{sign}_{called}"] for called, sign in row]
+            for row in (
+                (("positive", "true"), ("negative", "false")),
+                (("positive", "false"), ("negative", "true")),
+            )
+        ]
+        # Shares of each row, so that the shade means the same whatever the prevalence.
+        shares = np.array(cells) / np.maximum(np.sum(cells, axis=1, keepdims=True), 1)
+        axis.imshow(shares, cmap="Greys", vmin=0, vmax=1.6)
+        for row, column in np.ndindex(2, 2):
+            text = f"{cells[row][column]:,}\n{shares[row, column]:.0%}"
+            axis.text(column, row, text, ha="center", va="center", fontsize=11)
+        axis.set_xticks([0, 1], ["positive", "negative"])
+        axis.set_yticks([0, 1], ["positive", "negative"], rotation=90, va="center")
+        axis.set(xlabel=f"called (p ≥ {point['threshold']:.3f})", ylabel="truth")
+        axis.spines[:].set_visible(False)
     return figure
 
 
@@ -147,13 +265,13 @@ def _draw_roc(axis: Axes, target: dict, label: str, style: dict, band: bool = Fa
         axis.fill_between(grid, roc["low"], roc["high"], color=style["color"], alpha=0.15, lw=0)
 
 
-def _draw_operating_points(axis: Axes, target: dict) -> None:
+def _draw_operating_points(axis: Axes, target: dict, x: str, y: str) -> None:
     for point, marker in zip(target["operating_points"], "os^", strict=False):
-        sensitivity, specificity = point["sensitivity"]["value"], point["specificity"]["value"]
-        if sensitivity is not None and specificity is not None:
+        places = [point[rate]["value"] for rate in (x, y)]
+        if None not in places:
             axis.plot(
-                1 - specificity,
-                sensitivity,
+                1 - places[0] if x == "specificity" else places[0],
+                places[1],
                 marker,
                 color="black",
                 fillstyle="none",
@@ -161,8 +279,9 @@ def _draw_operating_points(axis: Axes, target: dict) -> None:
             )
 
 
-def _finish(axis: Axes, title: str) -> None:
-    axis.plot([0, 1], [0, 1], color="0.8", linewidth=0.8, zorder=0)
+def _finish(axis: Axes, title: str, chance: bool = True) -> None:
+    if chance:
+        axis.plot([0, 1], [0, 1], color="0.8", linewidth=0.8, zorder=0)
     axis.set(
         title=title,
         xlabel="1 − specificity",
@@ -172,8 +291,21 @@ def _finish(axis: Axes, title: str) -> None:
         aspect="equal",
     )
     axis.title.set_fontsize(9)
+    _legend(axis)
+
+
+def _legend(axis: Axes) -> None:
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="upper left", bbox_to_anchor=(0, -0.14), fontsize=7.5)
+
+
+#: The figures of one model, by the folder that they lie in.
+EVALUATION_PLOTS = {
+    "roc": plot_roc,
+    "precision_recall": plot_precision_recall,
+    "calibration": plot_calibration,
+    "confusion": plot_confusion,
+}
 
 
 def _say(axis: Axes, text: str) -> None:

@@ -1,0 +1,22 @@
+"""Writes the test studies' predictions in the competition's format."""
+
+import pandas as pd
+
+from clotline.files import atomic
+from clotline.job import job, log
+from clotline.metrics import submission
+
+
+def main(snakemake):
+    """Writes submission.csv, its labels made consistent."""
+    table = submission(
+        pd.read_parquet(snakemake.input.study), pd.read_parquet(snakemake.input.image)
+    )
+    with atomic(snakemake.output[0]) as path:
+        table.to_csv(path, index=False)
+    log.info("%s rows", f"{len(table):,}")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)
