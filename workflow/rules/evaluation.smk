@@ -1,40 +1,5 @@
 # Test: figures, plots, report.
 
-# Predictions made elsewhere are evaluated like those of the LSTMs.
-EXTERNAL = config["evaluation"]["external"]
-MODELS = [*config["lstm"], *EXTERNAL]
-STUDY_MODELS = [name for name in MODELS if name.endswith("-study")]
-# A study level and an image level together can be scored as the competition did.
-PAIRS = [
-    name.removesuffix("-study")
-    for name in STUDY_MODELS
-    if name.removesuffix("-study") + "-image" in MODELS
-]
-# All features together are what the others are measured against, where they are there.
-REFERENCE = "combined" if "combined" in PAIRS else PAIRS[0]
-
-
-wildcard_constraints:
-    model="|".join(MODELS),
-    external="|".join(EXTERNAL),
-    pair="|".join(PAIRS),
-    plot="roc|precision_recall|calibration|confusion",
-
-
-def plots(plot, names=MODELS):
-    return expand(
-        "results/{plot}/{name}.{ending}", plot=plot, name=names, ending=("svg", "png")
-    )
-
-
-def external_file(wildcards):
-    return EXTERNAL[wildcards.external]
-
-
-def template_digest(wildcards):
-    return sha256(Path(workflow.basedir, "workflow", "report", "report.html.j2"))
-
-
 if EXTERNAL:
 
     rule external:
