@@ -12,7 +12,7 @@ import yaml
 from clotline.intervals import describe_estimate
 from clotline.labels import SPLITS, STUDY_UID
 from clotline.metrics import PE_PRESENT
-from clotline.plots import TITLES
+from clotline.titles import TITLES
 
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "report"
 

@@ -1,0 +1,147 @@
+"""Class activation maps: where in a slice a CNN finds what raises its logit.
+
+Grad-CAM (Selvaraju et al., ICCV 2017, doi 10.1109/ICCV.2017.74), as Captum computes it: the
+channels of a feature map, each weighted by its mean gradient, summed, and negative sums set to 0.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from captum.attr import LayerGradCam
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from clotline.backbones import Classifier
+from clotline.dicom import SIZE
+from clotline.errors import ClotlineError
+from clotline.progress import progress
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A feature map of a network, as what enters or leaves one of its modules.
+
+    Attributes:
+        module: the module.
+        enters: whether the map enters the module; else it leaves it.
+        shape: rows and columns.
+    """
+
+    module: nn.Module
+    enters: bool
+    shape: tuple[int, int]
+
+
+def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> FeatureMap:
+    """The last feature map with at least ``least`` rows and columns, found by a forward pass.
+
+    Modules that a network uses more than once are passed over: their map would be ambiguous.
+
+    Args:
+        model: any network.
+        inputs: (n, 1, s, s) inputs of the size that it will get.
+        least: 2 is the last map before the average over all places.
+
+    Raises:
+        ClotlineError: there is no such map.
+    """
+    seen: list[FeatureMap] = []
+    calls: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, value, enters: bool) -> None:
+        value = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[2:]) >= least:
+            seen.append(FeatureMap(module, enters, tuple(value.shape[2:])))
+
+    def before(module: nn.Module, values) -> None:
+        calls[module] = calls.get(module, 0) + 1
+        note(module, values, True)
+
+    def after(module: nn.Module, _, value) -> None:
+        note(module, value, False)
+
+    # The network itself is left out: what enters it is the slice.
+    parts = [module for module in model.modules() if module is not model]
+    hooks = [module.register_forward_pre_hook(before) for module in parts]
+    hooks += [module.register_forward_hook(after) for module in parts]
+    try:
+        with torch.inference_mode():
+            model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    once = [found for found in seen if calls[found.module] == 1]
+    if not once:
+        raise ClotlineError(
+            f"no layer of this network gives a feature map of {least} x {least} places or more "
+            f"for inputs of {inputs.shape[-1]} pixels: raise its input_size"
+        )
+    return once[-1]
+
+
+def activation_maps(
+    model: Classifier, loader: DataLoader, fabric: Fabric, least: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """The maps and logits of all slices that ``loader`` gives, in its order.
+
+    Args:
+        model: trained network, in evaluation mode afterwards.
+        loader: batches of (inputs, labels).
+        fabric: device; in full precision, so that small gradients are not lost.
+        least: as for `last_feature_map`.
+
+    Returns:
+        (n, rows, columns) float32, 0 or more; and (n,) float32.
+    """
+    model = fabric.to_device(model).eval()
+    maps, logits, method, found = [], [], None, None
+    batches = progress(loader, len(loader.dataset), "maps", "slices", step=lambda b: len(b[0]))
+    for inputs, _ in batches:
+        inputs = fabric.to_device(inputs)
+        if method is None:
+            found = last_feature_map(model, inputs[:1], least)
+            method = LayerGradCam(model, found.module)
+        made = method.attribute(
+            inputs, attribute_to_layer_input=found.enters, relu_attributions=True
+        )
+        with torch.inference_mode():
+            logits.append(model(inputs).float().cpu().numpy())
+        maps.append(made.detach()[:, 0].float().cpu().numpy())
+    return np.concatenate(maps), np.concatenate(logits)
+
+
+def on_slice(activation: np.ndarray, crop: int) -> np.ndarray:
+    """A map laid on the slice that it belongs to.
+
+    Args:
+        activation: (rows, columns) float, of the slice's central square.
+        crop: side of that square, in pixels.
+
+    Returns:
+        (256, 256) float32; 0 outside the square, which the network does not see.
+    """
+    margin = (SIZE - crop) // 2
+    laid = np.zeros((SIZE, SIZE), np.float32)
+    laid[margin : margin + crop, margin : margin + crop] = cv2.resize(
+        activation.astype(np.float32), (crop, crop), interpolation=cv2.INTER_LINEAR
+    )
+    return laid
+
+
+def peak(activation: np.ndarray, crop: int) -> tuple[float, float]:
+    """Row and column of the slice, in pixels, at the centre of a map's highest place.
+
+    Args:
+        activation: (rows, columns) float, of the slice's central square.
+        crop: side of that square, in pixels.
+    """
+    row, column = np.unravel_index(np.argmax(activation), activation.shape)
+    margin = (SIZE - crop) // 2
+    rows, columns = activation.shape
+    return (
+        margin + (row + 0.5) * crop / rows - 0.5,
+        margin + (column + 0.5) * crop / columns - 0.5,
+    )
