@@ -14,6 +14,7 @@ include: "workflow/rules/cnn.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/lstm.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/viewer.smk"
 
 
 rule all:
@@ -31,3 +32,4 @@ rule all:
         "results/metrics.csv",
         "results/submission.csv",
         "results/report.html",
+        "results/viewer/index.html",

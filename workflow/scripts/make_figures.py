@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.plots import save_figure
-from clotline.titles import TITLES
 from clotline.shards import open_shard
+from clotline.titles import TITLES
 
 
 def rule_graph(dot: str) -> nx.DiGraph:

@@ -1,0 +1,77 @@
+# A page to look at test studies, with what the networks see in them.
+
+VIEWER_PAGE = Path(workflow.basedir, "workflow", "report", "viewer")
+
+
+rule select_studies:
+    input:
+        predictions=f"results/predictions/{REFERENCE}-study.parquet",
+        metrics=f"results/metrics/{REFERENCE}-study.json",
+    output:
+        "results/viewer/selection.json",
+    log:
+        "logs/select_studies.log",
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        studies=clotline.section("viewer", "studies"),
+        code=code_digest("select_studies.py"),
+    message:
+        "Choosing the studies of the viewer"
+    script:
+        "../scripts/select_studies.py"
+
+
+rule activation:
+    input:
+        checkpoint="results/cnn/{backbone}.pt",
+        studies="results/viewer/selection.json",
+        slices="results/data/slices.parquet",
+        shards=all_shards,
+    output:
+        "results/activation/{backbone}.h5",
+    log:
+        "logs/activation/{backbone}.log",
+    conda:
+        "../../envs/models.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        code=code_digest("activation.py"),
+    message:
+        "Making the activation maps of {wildcards.backbone}"
+    script:
+        "../scripts/activation.py"
+
+
+rule viewer:
+    input:
+        studies="results/viewer/selection.json",
+        predictions=f"results/predictions/{REFERENCE}-image.parquet",
+        metrics=f"results/metrics/{REFERENCE}-image.json",
+        activations=expand("results/activation/{backbone}.h5", backbone=config["cnn"]),
+        slices="results/data/slices.parquet",
+        shards=all_shards,
+    output:
+        index="results/viewer/index.html",
+        studies=directory("results/viewer/studies"),
+    log:
+        "logs/viewer.log",
+    conda:
+        "../../envs/models.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        template=[sha256(path) for path in sorted(VIEWER_PAGE.iterdir())],
+        code=code_digest("viewer.py"),
+    message:
+        "Writing the viewer"
+    script:
+        "../scripts/viewer.py"
