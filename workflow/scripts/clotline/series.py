@@ -1,0 +1,147 @@
+"""Finds the CTPA series among DICOM files of any names and folders, by their headers alone.
+
+Tags are those of DICOM PS3.3, C.7.3.1 (General Series), C.7.6.2 (Image Plane) and C.8.2.1 (CT
+Image). Of a study one series is taken: an axial one with enough slices; with contrast agent before
+one without, then the one with most slices.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from clotline.errors import ClotlineError
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.labels_file import UID_PATTERN
+
+#: Fewest slices of a series that can show the pulmonary arteries.
+MIN_SLICES = 16
+
+#: Largest angle between the scan axis and the patient's long axis, in degrees.
+MAX_TILT = 30
+
+#: Label of what nobody has labelled.
+UNKNOWN = -1
+
+TAGS = [
+    *UIDS, "Modality", "ImageType", "NumberOfFrames", "ImageOrientationPatient",
+    "ContrastBolusAgent",
+]  # fmt: skip
+
+SERIES_COLUMNS = (STUDY_UID, SERIES_UID, "slices", "contrast", "chosen", "reason")
+LEFT_OUT_COLUMNS = ("path", "reason")
+
+
+def list_files(folder: str | Path) -> list[Path]:
+    """All files under ``folder``, sorted, relative to it.
+
+    Raises:
+        ClotlineError: there is no such folder, or no file in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ClotlineError(f"predict is {folder}, and no such folder exists: set it to a folder")
+    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    if not files:
+        raise ClotlineError(f"the folder {folder} (predict) holds no files")
+    return files
+
+
+def find_series(
+    folder: str | Path, files: Iterable[Path]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The series to predict, and what is left out.
+
+    Args:
+        folder: folder of the files.
+        files: their paths relative to it.
+
+    Returns:
+        ``rows``, one a slice of the chosen series: UIDs, ``path``, and all labels -1 (unknown), as
+        `clotline.shards.decode_study` takes them; ``series``, one row each: UIDs, ``slices``,
+        ``contrast``, ``chosen`` and the ``reason``; and ``left_out``: files that are no slice of
+        any series, with the reason.
+    """
+    headers, left_out = [], []
+    for path in files:
+        try:
+            headers.append({"path": str(path)} | _read_header(Path(folder, path)))
+        except _NoSliceError as error:
+            left_out.append((str(path), str(error)))
+    table = pd.DataFrame(headers, columns=["path", *UIDS, "problem", "contrast"])
+    doubled = table.duplicated([SERIES_UID, SOP_UID])
+    left_out += [(path, "a SOPInstanceUID that stands twice") for path in table["path"][doubled]]
+    table = table[~doubled]
+    series = _choose(table)
+    chosen = series.loc[series["chosen"], [STUDY_UID, SERIES_UID]]
+    rows = table.merge(chosen, on=[STUDY_UID, SERIES_UID])[[*UIDS, "path"]]
+    rows = rows.sort_values(list(UIDS), ignore_index=True)
+    unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
+    return rows.assign(**unknown), series, pd.DataFrame(left_out, columns=list(LEFT_OUT_COLUMNS))
+
+
+class _NoSliceError(Exception):
+    """Why a file belongs to no series."""
+
+
+def _read_header(path: Path) -> dict:
+    """UIDs, why the file's series cannot be a CTPA (or empty), and whether contrast was given."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+    except InvalidDicomError:
+        raise _NoSliceError("not a DICOM file") from None
+    except Exception as error:  # pydicom raises many kinds on damaged files
+        raise _NoSliceError(f"unreadable: {type(error).__name__}") from None
+    uids = {name: str(header.get(name) or "") for name in UIDS}
+    for name, uid in uids.items():
+        if not re.fullmatch(UID_PATTERN, uid):
+            raise _NoSliceError(f"no usable {name}")
+    return uids | {
+        "problem": _problem(header),
+        "contrast": bool(str(header.get("ContrastBolusAgent") or "").strip()),
+    }
+
+
+def _problem(header: pydicom.Dataset) -> str:
+    if header.get("Modality") != "CT":
+        return f"Modality is {header.get('Modality')}, not CT"
+    if "LOCALIZER" in (header.get("ImageType") or []):
+        return "a localizer"
+    try:
+        if int(header.get("NumberOfFrames") or 1) != 1:
+            return "several frames in one file"
+        row, column = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        normal = np.cross(row, column)
+        cosine = abs(normal[2]) / np.linalg.norm(normal)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
+        return "no ImageOrientationPatient"
+    # Written so that NaN is refused too
+    if not cosine >= np.cos(np.radians(MAX_TILT)):
+        return "not axial"
+    return ""
+
+
+def _choose(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a series, with the choice and its reason."""
+    found = []
+    for (study, uid), part in table.groupby([STUDY_UID, SERIES_UID], sort=True):
+        fit = part[part["problem"] == ""]
+        # Single localizers within a series are no reason to refuse it.
+        problem = "" if len(fit) >= MIN_SLICES else part["problem"].mode()[0]
+        if not problem and len(fit) < MIN_SLICES:
+            problem = f"{len(fit)} slices; at least {MIN_SLICES} are needed"
+        found.append((study, uid, len(part), bool(part["contrast"].any()), False, problem))
+    series = pd.DataFrame(found, columns=list(SERIES_COLUMNS))
+    order = ["contrast", "slices", SERIES_UID]
+    for _, part in series[series["reason"] == ""].groupby(STUDY_UID):
+        ranked = part.sort_values(order, ascending=[False, False, True])
+        best = ranked.iloc[0]
+        others = "the only axial CT series" if len(part) == 1 else "the best axial CT series"
+        with_contrast = ", with contrast agent" if best["contrast"] else ""
+        series.loc[ranked.index[0], ["chosen", "reason"]] = (True, others + with_contrast)
+        series.loc[ranked.index[1:], "reason"] = f"series {best[SERIES_UID]} was preferred"
+    return series
