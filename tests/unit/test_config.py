@@ -7,12 +7,11 @@ from clotline.config import (
     PHANTOM_DATA,
     canonical,
     check_data_paths,
-    feature_sets,
     load_config,
     load_schema,
-    split_lstm_name,
 )
 from clotline.errors import ClotlineError
+from clotline.feature_sets import feature_sets
 
 
 def message_of(user):
@@ -251,10 +250,6 @@ def test_a_file_is_no_dicom_folder(tmp_path, monkeypatch):
 def test_the_phantom_needs_no_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_data_paths(load_config({"phantom": {}}))
-
-
-def test_an_lstms_name_splits_at_its_last_dash():
-    assert split_lstm_name("efficientnet_b0-image") == ("efficientnet_b0", "image")
 
 
 def test_canonical_text_ignores_the_order_of_keys_and_nothing_else():

@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "workflow", "scripts")))
 
 from clotline.codedigest import code_digest
-from clotline.config import feature_sets, split_lstm_name
+from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.dag import Workflow
 from clotline.errors import ClotlineError
 from clotline.files import sha256
@@ -50,7 +50,6 @@ wildcard_constraints:
     model="|".join(MODELS),
     external="|".join(EXTERNAL),
     pair="|".join(PAIRS),
-    plot="roc|precision_recall|calibration|confusion",
 
 
 def shard_file(wildcards):
@@ -130,6 +129,11 @@ def all_models(wildcards):
 
 def curves(stage):
     return expand("results/{stage}/{name}.svg", stage=stage, name=config[stage])
+
+
+def model_plots(ending):
+    names = ("roc", "precision_recall", "calibration", "confusion")
+    return [f"results/{plot}/{{model}}.{ending}" for plot in names]
 
 
 def plots(plot, names=MODELS):

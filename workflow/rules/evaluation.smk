@@ -137,22 +137,22 @@ rule plot_evaluation:
     input:
         "results/metrics/{model}.json",
     output:
-        svg=report(
-            "results/{plot}/{model}.svg",
+        report(
+            model_plots("svg"),
             caption="../report/evaluation.rst",
             category="Evaluation",
-            labels={"plot": "{plot}", "model": "{model}"},
+            subcategory="{model}",
         ),
-        png="results/{plot}/{model}.png",
+        model_plots("png"),
     log:
-        "logs/plot_evaluation/{plot}/{model}.log",
+        "logs/plot_evaluation/{model}.log",
     conda:
         "../../envs/evaluation.yaml"
     params:
         cfg=clotline.section("plots"),
         code=code_digest("plot_evaluation.py"),
     message:
-        "Plotting {wildcards.plot} of {wildcards.model}"
+        "Plotting the figures of {wildcards.model}"
     script:
         "../scripts/plot_evaluation.py"
 

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 
-from clotline.config import split_lstm_name
+from clotline.feature_sets import split_lstm_name
 from clotline.files import atomic
 from clotline.intervals import describe_estimate
 from clotline.job import job, log

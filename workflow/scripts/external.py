@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from clotline.config import split_lstm_name
 from clotline.external import read_external
+from clotline.feature_sets import split_lstm_name
 from clotline.files import atomic
 from clotline.job import job, log
 

@@ -1,6 +1,7 @@
 """Plots one model's figures on the test studies."""
 
 import json
+from pathlib import Path
 
 from clotline.job import job
 from clotline.metrics_files import read_metrics
@@ -8,11 +9,11 @@ from clotline.plots import EVALUATION_PLOTS, save_figure
 
 
 def main(snakemake):
-    """Writes the plot as SVG and PNG."""
+    """Writes each plot as SVG and PNG."""
     ((name, metrics),) = read_metrics(snakemake.input).items()
-    draw = EVALUATION_PLOTS[snakemake.wildcards.plot]
+    dpi = json.loads(snakemake.params.cfg)["dpi"]
     for path in snakemake.output:
-        save_figure(draw(metrics, name), path, json.loads(snakemake.params.cfg)["dpi"])
+        save_figure(EVALUATION_PLOTS[Path(path).parent.name](metrics, name), path, dpi)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from clotline.checkpoint import load_checkpoint
-from clotline.config import split_lstm_name
+from clotline.feature_sets import split_lstm_name
 from clotline.files import atomic
 from clotline.job import job, log
 from clotline.labels import IMAGE_LABEL

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from clotline.config import split_lstm_name
+from clotline.feature_sets import split_lstm_name
 from clotline.files import STATE_FOLDER
 from clotline.job import job, log
 from clotline.labels import IMAGE_LABEL

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from clotline.errors import ClotlineError
+from clotline.feature_sets import feature_sets, split_lstm_name
 
 SCHEMA_PATH = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
@@ -269,17 +270,6 @@ _DATA_WORDS = {
     "labels": "labels CSV",
     "dicom": "folder of <study>/<series>/<SOP instance>.dcm files",
 }
-
-
-def feature_sets(config: dict) -> dict[str, list[str]]:
-    """Feature set name to the backbones whose features it joins, in order."""
-    return {name: [name] for name in config["cnn"]} | config["features"]
-
-
-def split_lstm_name(name: str) -> tuple[str, str]:
-    """``combined-study`` to its feature set and level, ``("combined", "study")``."""
-    features, _, level = name.rpartition("-")
-    return features, level
 
 
 def canonical(value: Any) -> str:

@@ -1,0 +1,15 @@
+"""Feature sets and how LSTMs are named after them.
+
+Apart from the configuration, so that a new check of it trains nothing anew.
+"""
+
+
+def feature_sets(config: dict) -> dict[str, list[str]]:
+    """Feature set name to the backbones whose features it joins, in order."""
+    return {name: [name] for name in config["cnn"]} | config["features"]
+
+
+def split_lstm_name(name: str) -> tuple[str, str]:
+    """``combined-study`` to its feature set and level, ``("combined", "study")``."""
+    features, _, level = name.rpartition("-")
+    return features, level
