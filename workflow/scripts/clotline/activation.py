@@ -53,7 +53,9 @@ def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> Featur
 
     def note(module: nn.Module, value, enters: bool) -> None:
         value = value[0] if isinstance(value, tuple) and value else value
-        if isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[2:]) >= least:
+        if value is inputs or not isinstance(value, Tensor) or value.ndim != 4:
+            return
+        if min(value.shape[2:]) >= least:
             seen.append(FeatureMap(module, enters, tuple(value.shape[2:])))
 
     def before(module: nn.Module, values) -> None:
@@ -63,10 +65,8 @@ def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> Featur
     def after(module: nn.Module, _, value) -> None:
         note(module, value, False)
 
-    # The network itself is left out: what enters it is the slice.
-    parts = [module for module in model.modules() if module is not model]
-    hooks = [module.register_forward_pre_hook(before) for module in parts]
-    hooks += [module.register_forward_hook(after) for module in parts]
+    hooks = [module.register_forward_pre_hook(before) for module in model.modules()]
+    hooks += [module.register_forward_hook(after) for module in model.modules()]
     try:
         with torch.inference_mode():
             model(inputs)
@@ -97,7 +97,7 @@ def activation_maps(
         (n, rows, columns) float32, 0 or more; and (n,) float32.
     """
     model = fabric.to_device(model).eval()
-    maps, logits, method, found = [], [], None, None
+    maps, logits, method = [], [], None
     batches = progress(loader, len(loader.dataset), "maps", "slices", step=lambda b: len(b[0]))
     for inputs, _ in batches:
         inputs = fabric.to_device(inputs)
@@ -110,6 +110,8 @@ def activation_maps(
         with torch.inference_mode():
             logits.append(model(inputs).float().cpu().numpy())
         maps.append(made.detach()[:, 0].float().cpu().numpy())
+    if not maps:
+        return np.zeros((0, 1, 1), np.float32), np.zeros(0, np.float32)
     return np.concatenate(maps), np.concatenate(logits)
 
 
