@@ -67,7 +67,16 @@ def settle(page):
     """Waits until the last event has arrived and the slice that it asked for is drawn."""
     # Events of the mouse arrive after the call that sends them has returned.
     page.wait_for_timeout(100)
-    page.wait_for_function("Number(document.getElementById('image').dataset.drawn) === drawing")
+    wait_until(page, "Number(document.getElementById('image').dataset.drawn) === drawing")
+
+
+def wait_until(page, condition):
+    """As Playwright's own, which the page's security policy does not let evaluate text."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never: {condition}")
 
 
 def shown(page):
@@ -192,9 +201,10 @@ def test_a_click_on_the_curve_jumps_there(page):
     settle(page)
     count = slices_of(page)
     box = page.locator("#curve").bounding_box()
-    for share in (0.1, 0.9):
+    for slice_ in (3, count - 2):
+        share = (slice_ + 0.5) / count
         page.mouse.click(box["x"] + share * box["width"], box["y"] + 60)
-        assert shown(page)[0] == int(share * count) + 1
+        assert shown(page)[0] == slice_ + 1
     truth = page.evaluate("view.study.truth")
     assert page.locator("#curve .truth").count() == sum(truth)
 
@@ -224,7 +234,7 @@ def test_another_study_is_opened_by_mouse_and_keyboard(page, folder):
     ):
         before = page.evaluate("drawing")
         act()
-        page.wait_for_function(f"view.number === {number} && view.study && drawing > {before}")
+        wait_until(page, f"view.number === {number} && view.study && drawing > {before}")
         settle(page)
         study = studies[number]
         assert page.text_content("#corner-study") == study["uid"]

@@ -196,6 +196,8 @@ async function draw() {
   const canvas = at("image");
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
+  // Smoothed edges are half transparent: nothing of the last slice is to shine through.
+  context.globalCompositeOperation = "copy";
   context.drawImage(small, 0, 0, SIZE * SCALE, SIZE * SCALE);
   canvas.dataset.drawn = mine;
   for (const next of [slice + 1, slice - 1]) if (study.pixels[next]) pixelsOf(next);
