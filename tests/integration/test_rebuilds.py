@@ -17,6 +17,9 @@ LSTMS = tuple(f"{features}-{level}" for features in FEATURES for level in ("imag
 SHARDS = ("000", "001", "002", "003")
 
 REPORT = {"results/report.html"}
+VIEWER_PAGE = {"results/viewer/index.html", "results/viewer/studies"}
+MAPS = {f"results/activation/{name}.h5" for name in CNNS}
+VIEWER = {"results/viewer/selection.json"} | MAPS | VIEWER_PAGE
 PLOTS = ("roc", "precision_recall", "calibration", "confusion")
 COMPARISON = {"results/metrics.csv", "results/roc/all.svg", "results/roc/all.png"} | REPORT
 
@@ -37,6 +40,10 @@ def evaluation_of(lstms):
         made.add("results/comparisons.csv")
     if any(name.startswith("combined") for name in lstms):
         made.add("results/submission.csv")
+    if "combined-study" in lstms:
+        made |= VIEWER
+    elif "combined-image" in lstms:
+        made |= VIEWER_PAGE
     return made
 
 
@@ -131,6 +138,23 @@ def test_the_plotting_code_makes_the_plots_anew(copy):
 def test_a_plot_setting_makes_the_roc_plots_anew(copy):
     change_config(copy, "plots", "dpi", value=300)
     assert copy.to_be_made() == ALL_PLOTS | REPORT
+
+
+def test_the_viewers_size_makes_the_viewer_anew(copy):
+    change_config(copy, "viewer", "studies", value=5)
+    assert copy.to_be_made() == VIEWER
+
+
+@pytest.mark.parametrize("name", ["index.html.j2", "viewer.css", "viewer.js"])
+def test_the_viewers_looks_make_the_page_anew(copy, name):
+    path = copy.project / "workflow/report/viewer" / name
+    path.write_text(path.read_text() + "\n")
+    assert copy.to_be_made() == VIEWER_PAGE
+
+
+def test_the_maps_code_makes_the_maps_anew(copy):
+    change_code(copy, "activation.py", "relu_attributions=True", "relu_attributions=False")
+    assert copy.to_be_made() == MAPS | VIEWER_PAGE
 
 
 def test_an_appended_study_leaves_the_other_shards_alone(copy):
