@@ -13,7 +13,7 @@ from clotline.metrics import evaluate
 
 def main(snakemake):
     """Writes the model's figures with their intervals."""
-    _, level = split_lstm_name(snakemake.wildcards.lstm)
+    _, level = split_lstm_name(snakemake.wildcards.model)
     metrics = evaluate(
         pd.read_parquet(snakemake.input[0]),
         level,
