@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from statsmodels.stats.proportion import proportion_confint
 
 from clotline.files import atomic
@@ -186,27 +187,31 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
     """
     main, target = next(iter(metrics["targets"].items()))
     found = target["calibration"]
-    figure = Figure(figsize=(5, 4.8), layout="constrained")
+    figure = Figure(figsize=(5, 6.4), layout="constrained")
     figure.suptitle(f"{name}: {_counted(metrics)}")
-    curve, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    counts, curve = figure.subplots(2, 1, height_ratios=(1, 5), sharex=True)
     groups = pd.DataFrame(found["reliability"])
     if groups.empty:
         _say(curve, "no cases")
     else:
-        low, high = proportion_confint(groups["n_positive"], groups["n"], method="wilson")
-        errors = np.abs(np.stack([low, high]) - groups["observed"].to_numpy())
+        label, errors = "groups of similar size", None
+        # Slices of one study are not independent, which Wilson's interval asks for.
+        if not metrics["n_slices"]:
+            low, high = proportion_confint(groups["n_positive"], groups["n"], method="wilson")
+            errors = np.abs(np.stack([low, high]) - groups["observed"].to_numpy())
+            label += ", Wilson intervals"
         curve.errorbar(
-            groups["predicted"], groups["observed"], errors, marker="o", capsize=2,
-            label="groups of similar size, Wilson intervals", **STYLES[0],
+            groups["predicted"], groups["observed"], errors, marker="o", capsize=2, label=label,
+            **STYLES[0],
         )  # fmt: skip
         counts.bar(groups["predicted"], groups["n"], width=0.02, color="0.6")
     for key, text in (("slope", "slope"), ("in_the_large", "calibration in the large")):
         curve.plot([], [], " ", label=f"{text}: {describe_estimate(found[key])}")
-    _finish(curve, TITLES.get(main, main))
-    curve.set(xlabel="", ylabel="observed share of positives")
-    kind = "slices" if metrics.get("n_slices") else "studies"
-    counts.set(xlabel="predicted probability", ylabel=kind)
-    curve.legend(loc="upper left", fontsize=7.5)
+    _finish(curve, "", "predicted probability", "observed share of positives")
+    # A square panel would no longer stand under its histogram: both have to be as wide.
+    curve.set_aspect("auto")
+    counts.set_title(TITLES.get(main, main), fontsize=9)
+    counts.set(ylabel="slices" if metrics.get("n_slices") else "studies")
     return figure
 
 
@@ -294,9 +299,11 @@ def _recall_and_precision(point: dict) -> tuple[float | None, float | None]:
     return point["sensitivity"]["value"], point["ppv"]["value"]
 
 
-def _finish(axis: Axes, title: str) -> None:
+def _finish(
+    axis: Axes, title: str, xlabel: str = "1 − specificity", ylabel: str = "sensitivity"
+) -> None:
     axis.plot([0, 1], [0, 1], color="0.8", linewidth=0.8, zorder=0)
-    _finish_unit_square(axis, title, "1 − specificity", "sensitivity")
+    _finish_unit_square(axis, title, xlabel, ylabel)
 
 
 def _finish_precision_recall(axis: Axes, title: str) -> None:
@@ -311,7 +318,14 @@ def _finish_unit_square(axis: Axes, title: str, xlabel: str, ylabel: str) -> Non
     )
     axis.title.set_fontsize(9)
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.14), fontsize=7.5)
+        # Points below the axis, not a share of its height: a small panel keeps its label free.
+        below = ScaledTranslation(0, -34 / 72, axis.figure.dpi_scale_trans)
+        axis.legend(
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            bbox_transform=axis.transAxes + below,
+            fontsize=7.5,
+        )
 
 
 #: The figures of one model, by the folder that they lie in.
