@@ -108,3 +108,9 @@ def test_a_job_without_a_log_still_shows_its_error_and_fails(run):
 def test_an_exit_code_that_a_script_chooses_is_kept(run):
     done, _ = run("sys.exit(7)")
     assert done.returncode == 7
+
+
+def test_a_warning_of_a_library_lands_in_the_log(run):
+    done, log = run('import warnings\nwarnings.warn("overflow encountered")')
+    assert done.returncode == 0
+    assert "overflow encountered" in log

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import precision_recall_curve
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
@@ -136,10 +137,16 @@ def test_a_precision_recall_plot_says_average_precision_and_what_cannot_be_compu
 def test_a_calibration_plot_draws_every_group_and_says_slope(image, tmp_path):
     figure = plot_calibration(image, "m")
     found = next(iter(image["targets"].values()))["calibration"]
-    points = figure.axes[0].containers[0].lines[0]
+    points = figure.axes[1].containers[0].lines[0]
     assert points.get_ydata().tolist() == [group["observed"] for group in found["reliability"]]
     text = svg(figure, tmp_path)
     assert f"slope: {found['slope']['value']:.2f}" in text
+
+
+def test_a_calibration_plot_has_intervals_of_studies_and_none_of_dependent_slices(study, image):
+    for metrics, intervals in ((study, True), (image, False)):
+        (bars,) = plot_calibration(metrics, "m").axes[1].containers
+        assert bars.has_yerr == intervals
 
 
 def test_a_confusion_plot_shows_the_four_numbers_at_each_threshold(study, tmp_path):
@@ -162,3 +169,22 @@ def test_no_test_study_at_all_is_drawn_without_an_error(plot, tmp_path):
     table = study_predictions()
     figures = evaluate(table[table["split"] == "valid"], "study", 100, 0)
     assert "0 test studies" in svg(EVALUATION_PLOTS[plot](figures, "m"), tmp_path)
+
+
+def test_the_groups_of_a_calibration_plot_stand_under_their_counts(study):
+    figure = plot_calibration(study, "m")
+    FigureCanvasAgg(figure).draw()
+    counts, curve = figure.axes
+    for place in (0.1, 0.5, 0.9):
+        columns = [axis.transData.transform((place, 0))[0] for axis in (counts, curve)]
+        assert columns[0] == pytest.approx(columns[1], abs=0.5)
+
+
+@pytest.mark.parametrize("plot", ["roc", "precision_recall", "calibration"])
+def test_no_legend_covers_the_label_of_its_axis(study, plot):
+    figure = EVALUATION_PLOTS[plot](study, "m")
+    FigureCanvasAgg(figure).draw()
+    for axis in figure.axes:
+        if legend := axis.get_legend():
+            label = axis.xaxis.label.get_window_extent()
+            assert not label.overlaps(legend.get_window_extent())

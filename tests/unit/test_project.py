@@ -91,6 +91,17 @@ def test_every_rule_has_a_script_of_its_own_name():
             assert (PROJECT / f"workflow/scripts/{script}.py").is_file()
 
 
+def test_a_script_reads_what_its_rule_gives():
+    for path in (PROJECT / "workflow/rules").glob("*.smk"):
+        for block in re.split(r"^ *rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            name = block.partition(":")[0]
+            script = (PROJECT / f"workflow/scripts/{name}.py").read_text()
+            for wildcard in re.findall(r"snakemake\.wildcards\.(\w+)", script):
+                assert f"{{{wildcard}}}" in block, f"{name} has no wildcard {wildcard}"
+            for kind, key in re.findall(r"snakemake\.(input|output|params)\.(\w+)", script):
+                assert re.search(rf"\b{key}=", block), f"{name} has no {kind} {key}"
+
+
 def test_every_script_can_be_imported_without_snakemake():
     scripts = sorted(path.stem for path in (PROJECT / "workflow/scripts").glob("*.py"))
     code = f"import importlib\nfor name in {scripts!r}: importlib.import_module(name)"

@@ -38,8 +38,9 @@ PAIRS = [
     for name in STUDY_MODELS
     if name.removesuffix("-study") + "-image" in MODELS
 ]
-# All features together are what the others are measured against, where they are there.
-REFERENCE = "combined" if "combined" in PAIRS else PAIRS[0]
+# All features together are what the others are measured against; every configuration has them.
+REFERENCE = "combined"
+PLOTS = ("roc", "precision_recall", "calibration", "confusion")
 
 
 wildcard_constraints:
@@ -132,8 +133,7 @@ def curves(stage):
 
 
 def model_plots(ending):
-    names = ("roc", "precision_recall", "calibration", "confusion")
-    return [f"results/{plot}/{{model}}.{ending}" for plot in names]
+    return [f"results/{plot}/{{model}}.{ending}" for plot in PLOTS]
 
 
 def plots(plot, names=MODELS):

@@ -81,11 +81,9 @@ def _read(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise ClotlineError(f"{path} cannot be read as a CSV: {error}") from None
     found["line"] = range(2, len(found) + 2)
-    if set(LONG) <= set(found):
-        found = found.copy()
-    elif set(COMPETITION) <= set(found):
+    if not set(LONG) <= set(found) and set(COMPETITION) <= set(found):
         found = _from_competition(found)
-    else:
+    if not set(LONG) <= set(found):
         raise ClotlineError(
             f"{path} has the columns {', '.join(found.columns[:-1])}; it needs {', '.join(LONG)} "
             f"(and {SOP_UID} for slices), or the competition's {' and '.join(COMPETITION)}"

@@ -1,5 +1,6 @@
 """Figures: training curves and ROC plots, readable in print, in grey and by the colour-blind."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from statsmodels.stats.proportion import proportion_confint
 
 from clotline.files import atomic
@@ -79,25 +81,19 @@ def plot_history(history: pd.DataFrame, name: str) -> Figure:
 
 
 def plot_roc(metrics: dict, name: str) -> Figure:
-    """ROC curves of one model on the test studies.
+    """ROC curves of one model on the test studies, with the 95% band of the main target.
 
     Args:
         metrics: the model's figures, of `clotline.metrics.evaluate`.
         name: the model's name, for the title.
     """
-    targets = metrics["targets"]
-    main, *others = targets
-    figure = Figure(figsize=(9.5 if others else 5, 4.4), layout="constrained")
-    figure.suptitle(f"{name}: {_counted(metrics)}")
-    axes = figure.subplots(1, 2) if others else [figure.subplots()]
-    _draw_roc(axes[0], targets[main], TITLES.get(main, main), STYLES[0], band=True)
-    _draw_operating_points(axes[0], targets[main], "specificity", "sensitivity")
-    _finish(axes[0], TITLES.get(main, main))
-    if others:
-        for target, style in zip(others, STYLES, strict=False):
-            _draw_roc(axes[1], targets[target], TITLES.get(target, target), style)
-        several = "Each of the labels" if len(others) > 1 else TITLES.get(others[0], others[0])
-        _finish(axes[1], several)
+    figure = _plot_curves(metrics, name, _draw_roc, _false_positive_rate_and_sensitivity, _finish)
+    roc = next(iter(metrics["targets"].values()))["roc"]
+    if roc.get("low"):
+        color = STYLES[0]["color"]
+        figure.axes[0].fill_between(
+            roc["grid"], roc["low"], roc["high"], color=color, alpha=0.15, lw=0
+        )
     return figure
 
 
@@ -108,20 +104,41 @@ def plot_precision_recall(metrics: dict, name: str) -> Figure:
         metrics: the model's figures, of `clotline.metrics.evaluate`.
         name: the model's name, for the title.
     """
+    figure = _plot_curves(
+        metrics, name, _draw_precision_recall, _recall_and_precision, _finish_precision_recall
+    )
+    prevalence = _prevalence(next(iter(metrics["targets"].values())))
+    figure.axes[0].axhline(prevalence, color="0.8", linewidth=0.8, zorder=0)
+    return figure
+
+
+def _plot_curves(
+    metrics: dict,
+    name: str,
+    draw: Callable[[Axes, dict, str, dict], None],
+    place: Callable[[dict], tuple[float | None, float | None]],
+    finish: Callable[[Axes, str], None],
+) -> Figure:
+    """The main target's curve with its operating points, and beside it those of the others.
+
+    Args:
+        metrics: the model's figures.
+        name: the model's name, for the title.
+        draw: draws one target's curve with a label in a style.
+        place: x and y of an operating point; None where it has none.
+        finish: gives a panel its title, axes and legend.
+    """
     targets = metrics["targets"]
     main, *others = targets
     figure = Figure(figsize=(9.5 if others else 5, 4.4), layout="constrained")
     figure.suptitle(f"{name}: {_counted(metrics)}")
-    axes = figure.subplots(1, 2) if others else [figure.subplots()]
-    for axis, drawn in zip(axes, ([main], others), strict=False):
+    panels = [[main], others] if others else [[main]]
+    for axis, drawn in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for target, style in zip(drawn, STYLES, strict=False):
-            title = TITLES.get(target, target)
-            _draw_precision_recall(axis, targets[target], title, style)
-        _finish(axis, title if len(drawn) == 1 else "Each of the labels", chance=False)
-        axis.set(xlabel="recall (sensitivity)", ylabel="precision (positive predictive value)")
-    _draw_operating_points(axes[0], targets[main], "sensitivity", "ppv")
-    axes[0].axhline(_prevalence(targets[main]), color="0.8", linewidth=0.8, zorder=0)
-    _legend(axes[0])
+            draw(axis, targets[target], TITLES.get(target, target), style)
+        if drawn == [main]:
+            _draw_operating_points(axis, targets[main], place)
+        finish(axis, TITLES.get(drawn[0], drawn[0]) if len(drawn) == 1 else "Each of the labels")
     return figure
 
 
@@ -143,8 +160,8 @@ def _draw_precision_recall(axis: Axes, target: dict, label: str, style: dict) ->
     dense = np.unique(np.r_[place, np.linspace(0, place[-1], 2001)])
     fpr, tpr = (np.interp(dense, place, roc[rate]) for rate in ("fpr", "tpr"))
     called = prevalence * tpr + (1 - prevalence) * fpr
-    axis.plot(tpr[called > 0], (prevalence * tpr / np.where(called > 0, called, 1))[called > 0],
-              label=text, **style)  # fmt: skip
+    drawn = called > 0
+    axis.plot(tpr[drawn], prevalence * tpr[drawn] / called[drawn], label=text, **style)
 
 
 def plot_calibration(metrics: dict, name: str) -> Figure:
@@ -156,27 +173,31 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
     """
     main, target = next(iter(metrics["targets"].items()))
     found = target["calibration"]
-    figure = Figure(figsize=(5, 4.8), layout="constrained")
+    figure = Figure(figsize=(5, 6.4), layout="constrained")
     figure.suptitle(f"{name}: {_counted(metrics)}")
-    curve, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    counts, curve = figure.subplots(2, 1, height_ratios=(1, 5), sharex=True)
     groups = pd.DataFrame(found["reliability"])
     if groups.empty:
         _say(curve, "no cases")
     else:
-        low, high = proportion_confint(groups["n_positive"], groups["n"], method="wilson")
-        errors = np.abs(np.stack([low, high]) - groups["observed"].to_numpy())
+        label, errors = "groups of similar size", None
+        # Slices of one study are not independent, which Wilson's interval asks for.
+        if not metrics["n_slices"]:
+            low, high = proportion_confint(groups["n_positive"], groups["n"], method="wilson")
+            errors = np.abs(np.stack([low, high]) - groups["observed"].to_numpy())
+            label += ", Wilson intervals"
         curve.errorbar(
-            groups["predicted"], groups["observed"], errors, marker="o", capsize=2,
-            label="groups of similar size, Wilson intervals", **STYLES[0],
+            groups["predicted"], groups["observed"], errors, marker="o", capsize=2, label=label,
+            **STYLES[0],
         )  # fmt: skip
         counts.bar(groups["predicted"], groups["n"], width=0.02, color="0.6")
     for key, text in (("slope", "slope"), ("in_the_large", "calibration in the large")):
         curve.plot([], [], " ", label=f"{text}: {describe_estimate(found[key])}")
-    _finish(curve, TITLES.get(main, main))
-    curve.set(xlabel="", ylabel="observed share of positives")
-    kind = "slices" if metrics.get("n_slices") else "studies"
-    counts.set(xlabel="predicted probability", ylabel=kind)
-    curve.legend(loc="upper left", fontsize=7.5)
+    _finish(curve, "", "predicted probability", "observed share of positives")
+    # A square panel would no longer stand under its histogram: both have to be as wide.
+    curve.set_aspect("auto")
+    counts.set_title(TITLES.get(main, main), fontsize=9)
+    counts.set(ylabel="slices" if metrics.get("n_slices") else "studies")
     return figure
 
 
@@ -239,50 +260,58 @@ def _counted(metrics: dict) -> str:
     return f"{metrics['n_studies']:,} test studies{slices}"
 
 
-def _draw_roc(axis: Axes, target: dict, label: str, style: dict, band: bool = False) -> None:
+def _draw_roc(axis: Axes, target: dict, label: str, style: dict) -> None:
     auroc, roc = target["auroc"], target["roc"]
     text = f"{label}: {describe_estimate(auroc)}, {auroc['n_positive']:,} positive"
-    if "fpr" not in roc:
-        axis.plot([], [], label=text, **style)
-        return
-    axis.plot(roc["fpr"], roc["tpr"], label=text, **style)
-    if band and roc.get("low"):
-        grid = roc.get("grid", roc["fpr"])
-        axis.fill_between(grid, roc["low"], roc["high"], color=style["color"], alpha=0.15, lw=0)
+    axis.plot(roc.get("fpr", []), roc.get("tpr", []), label=text, **style)
 
 
-def _draw_operating_points(axis: Axes, target: dict, x: str, y: str) -> None:
+def _draw_operating_points(
+    axis: Axes, target: dict, place: Callable[[dict], tuple[float | None, float | None]]
+) -> None:
     for point, marker in zip(target["operating_points"], "os^", strict=False):
-        places = [point[rate]["value"] for rate in (x, y)]
-        if None not in places:
-            axis.plot(
-                1 - places[0] if x == "specificity" else places[0],
-                places[1],
-                marker,
-                color="black",
-                fillstyle="none",
-                label=f"{point['name']} on valid",
-            )
+        x, y = place(point)
+        if x is not None and y is not None:
+            label = f"{point['name']} on valid"
+            axis.plot(x, y, marker, color="black", fillstyle="none", label=label)
 
 
-def _finish(axis: Axes, title: str, chance: bool = True) -> None:
-    if chance:
-        axis.plot([0, 1], [0, 1], color="0.8", linewidth=0.8, zorder=0)
+def _false_positive_rate_and_sensitivity(point: dict) -> tuple[float | None, float | None]:
+    specificity = point["specificity"]["value"]
+    return None if specificity is None else 1 - specificity, point["sensitivity"]["value"]
+
+
+def _recall_and_precision(point: dict) -> tuple[float | None, float | None]:
+    return point["sensitivity"]["value"], point["ppv"]["value"]
+
+
+def _finish(
+    axis: Axes, title: str, xlabel: str = "1 − specificity", ylabel: str = "sensitivity"
+) -> None:
+    axis.plot([0, 1], [0, 1], color="0.8", linewidth=0.8, zorder=0)
+    _finish_unit_square(axis, title, xlabel, ylabel)
+
+
+def _finish_precision_recall(axis: Axes, title: str) -> None:
+    _finish_unit_square(
+        axis, title, "recall (sensitivity)", "precision (positive predictive value)"
+    )
+
+
+def _finish_unit_square(axis: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axis.set(
-        title=title,
-        xlabel="1 − specificity",
-        ylabel="sensitivity",
-        xlim=(-0.01, 1),
-        ylim=(0, 1.01),
-        aspect="equal",
+        title=title, xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal"
     )
     axis.title.set_fontsize(9)
-    _legend(axis)
-
-
-def _legend(axis: Axes) -> None:
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.14), fontsize=7.5)
+        # Points below the axis, not a share of its height: a small panel keeps its label free.
+        below = ScaledTranslation(0, -34 / 72, axis.figure.dpi_scale_trans)
+        axis.legend(
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            bbox_transform=axis.transAxes + below,
+            fontsize=7.5,
+        )
 
 
 #: The figures of one model, by the folder that they lie in.

@@ -57,6 +57,7 @@ def render_report(
     return environment.get_template("report.html.j2").render(
         best=best_study_model(metrics),
         metrics=metrics,
+        study_models={name: m for name, m in metrics.items() if m["level"] == "study"},
         comparisons=comparisons[comparisons["target"] == PE_PRESENT].to_dict("records"),
         competition={name: score for name, score in competition.items() if "before" in score},
         splits=account_for_splits(plan, slices),
