@@ -113,7 +113,7 @@ def test_the_same_studies_give_the_same_bytes(tmp_path):
 
 
 def test_the_page_says_what_it_is_not_for_and_asks_nothing_of_the_network():
-    page = render_page([], "studies", "combined-study", ["resnext50"], None)
+    page = render_page([], "studies", "combined-study", ["resnext50"], "of 3 test studies", None)
     assert "Research use, not for diagnosis" in page
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
     assert "fetch(" not in page
@@ -127,7 +127,7 @@ def test_text_from_outside_is_escaped(tmp_path, text):
     script = (tmp_path / "studies/0.js").read_text()
     assert script.isascii()
     assert len(script.splitlines()) == 1
-    named = render_page([], "studies", text, [text], None)
+    named = render_page([], "studies", text, [text], text, None)
     if "<" in text:
         assert text not in page
         assert text not in named

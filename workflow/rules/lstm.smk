@@ -28,7 +28,7 @@ rule train_lstm:
         "../scripts/train_lstm.py"
 
 
-rule predict:
+rule predict_lstm:
     input:
         checkpoint="results/lstm/{lstm}.pt",
         slices="results/data/slices.parquet",
@@ -37,15 +37,15 @@ rule predict:
     output:
         "results/predictions/{lstm}.parquet",
     log:
-        "logs/predict/{lstm}.log",
+        "logs/predict_lstm/{lstm}.log",
     conda:
         "../../envs/models.yaml"
     resources:
         mem_mb=8000,
         runtime=120,
     params:
-        code=code_digest("predict.py"),
+        code=code_digest("predict_lstm.py"),
     message:
         "Predicting valid and test studies with {wildcards.lstm}"
     script:
-        "../scripts/predict.py"
+        "../scripts/predict_lstm.py"

@@ -5,10 +5,14 @@ VIEWER_PAGE = Path(workflow.basedir, "workflow", "report", "viewer")
 
 rule select_studies:
     input:
-        predictions=f"results/predictions/{REFERENCE}-study.parquet",
-        metrics=f"results/metrics/{REFERENCE}-study.json",
+        slices="results/data/slices.parquet",
+        study_predictions=f"results/predictions/{REFERENCE}-study.parquet",
+        image_predictions=f"results/predictions/{REFERENCE}-image.parquet",
+        study_metrics=f"results/metrics/{REFERENCE}-study.json",
+        image_metrics=f"results/metrics/{REFERENCE}-image.json",
     output:
-        "results/viewer/selection.json",
+        studies="results/viewer/selection.json",
+        slices="results/viewer/slices.parquet",
     log:
         "logs/select_studies.log",
     conda:
@@ -25,10 +29,10 @@ rule select_studies:
         "../scripts/select_studies.py"
 
 
+# Of all test slices, so that another choice of studies makes no map anew.
 rule activation:
     input:
         checkpoint="results/cnn/{backbone}.pt",
-        studies="results/viewer/selection.json",
         slices="results/data/slices.parquet",
         shards=all_shards,
     output:
@@ -53,10 +57,8 @@ rule activation:
 rule viewer:
     input:
         studies="results/viewer/selection.json",
-        predictions=f"results/predictions/{REFERENCE}-image.parquet",
-        metrics=f"results/metrics/{REFERENCE}-image.json",
+        slices="results/viewer/slices.parquet",
         activations=expand("results/activation/{backbone}.h5", backbone=config["cnn"]),
-        slices="results/data/slices.parquet",
         shards=all_shards,
     output:
         index="results/viewer/index.html",
@@ -69,6 +71,8 @@ rule viewer:
         mem_mb=8000,
         runtime=60,
     params:
+        model=f"{REFERENCE}-study",
+        subject="test studies",
         template=[sha256(path) for path in sorted(VIEWER_PAGE.iterdir())],
         code=code_digest("viewer.py"),
     message:

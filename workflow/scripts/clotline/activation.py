@@ -6,18 +6,28 @@ channels of a feature map, each weighted by its mean gradient, summed, and negat
 
 from dataclasses import dataclass
 
+from pathlib import Path
+
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from captum.attr import LayerGradCam
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clotline.backbones import Classifier
+from clotline.activation_files import Activation
+from clotline.backbones import Classifier, load_classifier
+from clotline.checkpoint import load_checkpoint
 from clotline.dicom import SIZE
 from clotline.errors import ClotlineError
+from clotline.labels import SOP_UID
 from clotline.progress import progress
+from clotline.slices import StoredSlices, View, slice_loader
+from clotline.training import make_fabric
+
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,8 @@ def activation_maps(
     Returns:
         (n, rows, columns) float32, 0 or more; and (n,) float32.
     """
-    model = fabric.to_device(model).eval()
+    # The gradient is that of the map, not of the weights: nothing before the map is kept for it.
+    model = fabric.to_device(model).eval().requires_grad_(False)
     maps, logits, method = [], [], None
     batches = progress(loader, len(loader.dataset), "maps", "slices", step=lambda b: len(b[0]))
     for inputs, _ in batches:
@@ -104,15 +115,42 @@ def activation_maps(
         if method is None:
             found = last_feature_map(model, inputs[:1], least)
             method = LayerGradCam(model, found.module)
+            # Captum keeps the logits of its own forward pass to itself.
+            watch = model.register_forward_hook(
+                lambda *passed: logits.append(passed[-1].detach().float().cpu().numpy())
+            )
         made = method.attribute(
             inputs, attribute_to_layer_input=found.enters, relu_attributions=True
         )
-        with torch.inference_mode():
-            logits.append(model(inputs).float().cpu().numpy())
         maps.append(made.detach()[:, 0].float().cpu().numpy())
+    if method is not None:
+        watch.remove()
     if not maps:
         return np.zeros((0, 1, 1), np.float32), np.zeros(0, np.float32)
     return np.concatenate(maps), np.concatenate(logits)
+
+
+def map_slices(
+    checkpoint_path: str | Path, slices: pd.DataFrame, gpus: int, threads: int
+) -> Activation:
+    """One CNN's maps of stored slices.
+
+    Args:
+        checkpoint_path: checkpoint of the CNN.
+        slices: UID, ``file`` (path of the shard), ``row`` and image label of each.
+        gpus: GPUs that the job was given.
+        threads: threads of the job.
+
+    Raises:
+        ClotlineError: a file cannot be read, or the network has no feature map.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    view = View.of(checkpoint["config"])
+    fabric = make_fabric("32-true", gpus, threads)
+    loader = slice_loader(StoredSlices(slices, view, None), BATCH_SIZE, threads, fabric)
+    model = load_classifier(checkpoint, checkpoint_path)
+    maps, logits = activation_maps(model, loader, fabric)
+    return Activation(maps, logits, list(slices[SOP_UID]), view.crop)
 
 
 def on_slice(activation: np.ndarray, crop: int) -> np.ndarray:

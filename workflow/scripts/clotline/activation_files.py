@@ -5,6 +5,7 @@ A file holds ``maps`` (n, rows, columns) float16, ``logits`` (n,) float32 and th
 slice's central square, in pixels, that the maps cover.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,3 +71,17 @@ def read_activation(path: str | Path) -> Activation:
             list(file[SOP_UID].asstr()[:]),
             int(file.attrs["crop"]),
         )
+
+
+def read_activations(paths: Iterable[str | Path]) -> dict[str, Activation]:
+    """Backbone (the file's stem) to its maps.
+
+    Args:
+        paths: files, or folders of them.
+    """
+    files = [
+        file
+        for path in map(Path, paths)
+        for file in (sorted(path.glob("*.h5")) if path.is_dir() else [path])
+    ]
+    return {file.stem: read_activation(file) for file in files}

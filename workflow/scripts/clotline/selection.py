@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
-from clotline.labels import STUDY_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.metrics import PE_PRESENT, TRUE, pe_present
+from clotline.shards import POSITION
 
 #: Groups that a reader looks at first, in this order.
 ERRORS = ("false_negative", "false_positive", "indeterminate")
@@ -40,7 +42,7 @@ def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]
         ``truth`` (None where unknown); and ``groups``, those of `GROUPS` that it belongs to.
     """
     table = table.assign(**{PE_PRESENT: pe_present(table)})
-    if known := PE_PRESENT_PARTS.issubset(table.columns):
+    if known := f"{STUDY_LABELS[0]}{TRUE}" in table.columns:
         table[PE_PRESENT + TRUE] = pe_present(table, TRUE)
     studies = []
     for row in table.to_dict("records"):
@@ -55,9 +57,6 @@ def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]
             }
         studies.append({"uid": row[STUDY_UID], "targets": targets, "groups": _groups(targets)})
     return studies
-
-
-PE_PRESENT_PARTS = {"negative_exam_for_pe" + TRUE, "indeterminate" + TRUE}
 
 
 def _groups(targets: dict) -> list[str]:
@@ -103,3 +102,42 @@ def choose_studies(studies: list[dict], count: int) -> list[dict]:
         chosen.setdefault(study["uid"], study)
     kept = set(list(chosen)[:count])
     return [study for study in falling if study["uid"] in kept]
+
+
+def select(
+    studies: pd.DataFrame,
+    slices: pd.DataFrame,
+    probabilities: pd.Series,
+    study_metrics: dict,
+    image_metrics: dict,
+    count: int,
+) -> tuple[dict, pd.DataFrame]:
+    """All that the viewer needs to know of the studies that it shows, but pixels and maps.
+
+    Args:
+        studies: predictions of a study-level model; the columns of the truth may be missing.
+        slices: stored slices of these studies: UIDs, ``shard``, ``row``, ``position_mm`` and the
+            image label, -1 where unknown.
+        probabilities: SOP UID to an image-level model's probability.
+        study_metrics: figures of the study-level model, for its thresholds.
+        image_metrics: figures of the image-level model.
+        count: most studies.
+
+    Returns:
+        The chosen ``studies`` (of `describe_studies`), ``of`` how many, and the
+        ``slice_threshold``; and the slices of these studies with ``probability`` and ``truth``
+        (0, 1, or -1 where unknown).
+    """
+    described = describe_studies(studies, fixed_thresholds(study_metrics))
+    chosen = choose_studies(described, count)
+    shown = slices[slices[STUDY_UID].isin([study["uid"] for study in chosen])]
+    table = shown[[*UIDS, "shard", "row", POSITION]].assign(
+        probability=probabilities.loc[shown[SOP_UID]].to_numpy(np.float32),
+        truth=shown[IMAGE_LABEL].to_numpy(np.int8),
+    )
+    selection = {
+        "studies": chosen,
+        "of": len(described),
+        "slice_threshold": fixed_thresholds(image_metrics)[IMAGE_LABEL],
+    }
+    return selection, table

@@ -8,16 +8,18 @@ folder as well as from any web server, and asks nothing of the network.
 import base64
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import numpy as np
+import pandas as pd
 
 from clotline.activation_files import Activation
 from clotline.files import atomic
-from clotline.labels import STUDY_LABELS
+from clotline.labels import SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.shards import POSITION, open_shard
 from clotline.titles import TITLES
 
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "report" / "viewer"
@@ -50,12 +52,46 @@ class Exam:
     truth: np.ndarray | None = None
 
 
+def exams(
+    studies: list[dict],
+    slices: pd.DataFrame,
+    shards: list[str],
+    activations: dict[str, Activation],
+    model: str,
+) -> Iterator[Exam]:
+    """The studies as the page shows them, one after the other.
+
+    Args:
+        studies: of `clotline.selection.choose_studies`.
+        slices: of `clotline.selection.select`, grouped by study.
+        shards: shard files; the slices' ``shard`` is a file's name without ``shard-`` and ending.
+        activations: backbone to its maps of these slices, and others.
+        model: name of the study-level model, whose image-level counterpart gave the probabilities.
+    """
+    files = {Path(path).stem.removeprefix("shard-"): path for path in shards}
+    by_study = dict(list(slices.groupby(STUDY_UID)))
+    curve = f"{model.removesuffix('-study')}-image"
+    for about in studies:
+        rows = by_study[about["uid"]]
+        with open_shard(files[rows["shard"].iloc[0]]) as file:
+            pixels = file["pixels"][rows["row"].min() : rows["row"].max() + 1]
+        found = {name: maps.of(list(rows[SOP_UID])) for name, maps in activations.items()}
+        curves = {curve: rows["probability"].to_numpy()}
+        curves |= {name: 1 / (1 + np.exp(-maps.logits)) for name, maps in found.items()}
+        truth = rows["truth"].to_numpy()
+        known = (truth >= 0).all()
+        yield Exam(
+            about, pixels, rows[POSITION].to_numpy(), curves, found, truth == 1 if known else None
+        )
+
+
 def write_viewer(
     index: str | Path,
     folder: str | Path,
     exams: Iterable[Exam],
     model: str,
     backbones: list[str],
+    subject: str = "test studies",
     slice_threshold: float | None = None,
 ) -> None:
     """Writes the page and its studies, one study in memory at a time.
@@ -66,6 +102,7 @@ def write_viewer(
         exams: the studies in the order of the list.
         model: name of the study-level model.
         backbones: the CNNs whose maps the exams have.
+        subject: what the exams are.
         slice_threshold: where the curves are called positive.
     """
     folder = Path(folder)
@@ -75,7 +112,7 @@ def write_viewer(
         with atomic(folder / f"{number}.js") as path:
             path.write_text(f"clotlineStudy({number}, {_script_json(study_data(exam))});\n")
         listed.append(exam.about | {"slices": len(exam.pixels)})
-    page = render_page(listed, folder.name, model, backbones, slice_threshold)
+    page = render_page(listed, folder.name, model, backbones, subject, slice_threshold)
     with atomic(index) as path:
         path.write_text(page)
 
@@ -85,6 +122,7 @@ def render_page(
     folder: str,
     model: str,
     backbones: list[str],
+    subject: str,
     slice_threshold: float | None,
 ) -> str:
     """The page as HTML text; everything from outside is escaped.
@@ -94,6 +132,7 @@ def render_page(
         folder: name of the folder of the studies.
         model: as for `write_viewer`.
         backbones: as for `write_viewer`.
+        subject: as for `write_viewer`.
         slice_threshold: as for `write_viewer`.
     """
     environment = jinja2.Environment(
@@ -107,6 +146,7 @@ def render_page(
         windows=WINDOWS,
         backbones=backbones,
         model=model,
+        subject=subject,
         data={
             "folder": folder,
             "studies": studies,
