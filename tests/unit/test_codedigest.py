@@ -176,7 +176,10 @@ def test_an_edit_reaches_the_scripts_that_compute_with_it(scripts, module, scrip
         ("plots.py", ["train_lstm.py", "train_cnn.py", "predict_lstm.py", "extract_features.py"]),
         ("lstm.py", ["train_cnn.py", "extract_features.py", "merge_features.py", "shard.py"]),
         ("backbones.py", ["shard.py", "slices.py", "positives.py"]),
-        ("config.py", ["train_cnn.py", "train_lstm.py", "predict_lstm.py", "evaluate.py", "shard.py"]),
+        (
+            "config.py",
+            ["train_cnn.py", "train_lstm.py", "predict_lstm.py", "evaluate.py", "shard.py"],
+        ),
         ("dag.py", ["train_cnn.py", "train_lstm.py", "shard.py", "plan.py", "plot_history.py"]),
     ],
 )

@@ -5,7 +5,6 @@ channels of a feature map, each weighted by its mean gradient, summed, and negat
 """
 
 from dataclasses import dataclass
-
 from pathlib import Path
 
 import cv2

@@ -48,7 +48,10 @@ PREPROCESSING = {
 MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 
 #: Members that a bundle can have; names become paths, so nothing else is taken.
-MEMBER = re.compile(r"(cnn/[a-z][a-z0-9_]*\.pt|(lstm|metrics)/[a-z][a-z0-9_]*-(image|study)\.(pt|json))")
+MEMBER = re.compile(
+    r"cnn/[a-z][a-z0-9_]*\.pt|lstm/[a-z][a-z0-9_]*-(image|study)\.pt"
+    r"|metrics/[a-z][a-z0-9_]*-(image|study)\.json"
+)
 
 
 @dataclass(frozen=True)

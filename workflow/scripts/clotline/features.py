@@ -7,7 +7,6 @@ attributes the format, the backbone's name and the SHA-256 of the checkpoint tha
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 from clotline.errors import ClotlineError
 

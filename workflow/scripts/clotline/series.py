@@ -6,7 +6,8 @@ one without, then the one with most slices.
 """
 
 import re
-from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,52 +37,79 @@ SERIES_COLUMNS = (STUDY_UID, SERIES_UID, "slices", "contrast", "chosen", "reason
 LEFT_OUT_COLUMNS = ("path", "reason")
 
 
-def list_files(folder: str | Path) -> list[Path]:
-    """All files under ``folder``, sorted, relative to it.
+def list_files(folder: str | Path) -> list[str]:
+    """Paths of all files under ``folder``, sorted, relative to it.
 
     Raises:
-        ClotlineError: there is no such folder, or no file in it.
+        ClotlineError: there is no file.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ClotlineError(f"predict is {folder}, and no such folder exists: set it to a folder")
-    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     if not files:
         raise ClotlineError(f"the folder {folder} (predict) holds no files")
     return files
 
 
 def find_series(
-    folder: str | Path, files: Iterable[Path]
+    folder: str | Path, files: list[str], workers: int = 1, step=iter
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The series to predict, and what is left out.
 
     Args:
         folder: folder of the files.
         files: their paths relative to it.
+        workers: processes that read headers.
+        step: wraps the iterator over read headers, for progress.
 
     Returns:
         ``rows``, one a slice of the chosen series: UIDs, ``path``, and all labels -1 (unknown), as
-        `clotline.shards.decode_study` takes them; ``series``, one row each: UIDs, ``slices``,
+        `clotline.shards.write_shard` takes them; ``series``, one row each: UIDs, ``slices``,
         ``contrast``, ``chosen`` and the ``reason``; and ``left_out``: files that are no slice of
-        any series, with the reason.
+        a chosen series, with the reason.
+
+    Raises:
+        ClotlineError: no series is a CTPA.
     """
     headers, left_out = [], []
-    for path in files:
-        try:
-            headers.append({"path": str(path)} | _read_header(Path(folder, path)))
-        except _NoSliceError as error:
-            left_out.append((str(path), str(error)))
+    with ProcessPoolExecutor(workers) as pool:
+        found = pool.map(partial(_look_at, Path(folder)), files, chunksize=64)
+        for path, header in zip(files, step(found), strict=True):
+            if isinstance(header, str):
+                left_out.append((path, header))
+            else:
+                headers.append({"path": path} | header)
     table = pd.DataFrame(headers, columns=["path", *UIDS, "problem", "contrast"])
     doubled = table.duplicated([SERIES_UID, SOP_UID])
     left_out += [(path, "a SOPInstanceUID that stands twice") for path in table["path"][doubled]]
     table = table[~doubled]
     series = _choose(table)
-    chosen = series.loc[series["chosen"], [STUDY_UID, SERIES_UID]]
-    rows = table.merge(chosen, on=[STUDY_UID, SERIES_UID])[[*UIDS, "path"]]
-    rows = rows.sort_values(list(UIDS), ignore_index=True)
+    if not series["chosen"].any():
+        raise ClotlineError(_nothing_found(folder, series, left_out))
+    table = table.merge(series[[STUDY_UID, SERIES_UID, "chosen", "reason"]])
+    fit = table["chosen"] & (table["problem"] == "")
+    why = table["problem"].where(table["problem"] != "", table["reason"])
+    left_out += zip(table["path"][~fit], why[~fit], strict=True)
+    rows = table.loc[fit, [*UIDS, "path"]].sort_values(list(UIDS), ignore_index=True)
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
-    return rows.assign(**unknown), series, pd.DataFrame(left_out, columns=list(LEFT_OUT_COLUMNS))
+    left_out = pd.DataFrame(sorted(left_out), columns=list(LEFT_OUT_COLUMNS))
+    return rows.assign(**unknown), series, left_out
+
+
+def _nothing_found(folder: str | Path, series: pd.DataFrame, left_out: list) -> str:
+    reasons = pd.Series([*series["reason"], *(reason for _, reason in left_out)])
+    return (
+        f"no CTPA series in {folder} (predict): none of {len(series):,} series is axial CT of "
+        f"{MIN_SLICES} slices or more. "
+        + "; ".join(f"{reason} ({n:,})" for reason, n in reasons.value_counts().head(4).items())
+    )
+
+
+def _look_at(folder: Path, path: str) -> dict | str:
+    """A file's header, or why it belongs to no series."""
+    try:
+        return _read_header(folder / path)
+    except _NoSliceError as error:
+        return str(error)
 
 
 class _NoSliceError(Exception):
@@ -89,7 +117,7 @@ class _NoSliceError(Exception):
 
 
 def _read_header(path: Path) -> dict:
-    """UIDs, why the file's series cannot be a CTPA (or empty), and whether contrast was given."""
+    """UIDs, why the file is no slice of a CTPA (or empty), and whether contrast was given."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
     except InvalidDicomError:
