@@ -102,8 +102,8 @@ use rule viewer as viewer_of_new_studies with:
     input:
         studies="results/predict/viewer/selection.json",
         slices="results/predict/viewer/slices.parquet",
-        activations="results/predict/activation",
-        shards="results/predict/shard-new.h5",
+        activations=["results/predict/activation"],
+        shards=["results/predict/shard-new.h5"],
     output:
         index="results/predict/viewer/index.html",
         studies=directory("results/predict/viewer/studies"),

@@ -106,7 +106,8 @@ def activation_maps(
         (n, rows, columns) float32, 0 or more; and (n,) float32.
     """
     # The gradient is that of the map, not of the weights: nothing before the map is kept for it.
-    model = fabric.to_device(model).eval().requires_grad_(False)
+    model = fabric.to_device(model.to(memory_format=torch.channels_last))
+    model.eval().requires_grad_(False)
     maps, logits, method = [], [], None
     batches = progress(loader, len(loader.dataset), "maps", "slices", step=lambda b: len(b[0]))
     for inputs, _ in batches:

@@ -7,9 +7,8 @@ import pandas as pd
 from clotline.bundle import Bundle
 from clotline.extraction import extract_shard_features
 from clotline.feature_sets import split_lstm_name
-from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.metrics import PE_PRESENT, TRUE, pe_present
-from clotline.series import UNKNOWN
 from clotline.shards import POSITION, read_rows
 from clotline.studies import locate_studies, predict_level
 

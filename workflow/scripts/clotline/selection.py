@@ -125,15 +125,13 @@ def select(
 
     Returns:
         The chosen ``studies`` (of `describe_studies`), ``of`` how many, and the
-        ``slice_threshold``; and the slices of these studies with ``probability`` and ``truth``
-        (0, 1, or -1 where unknown).
+        ``slice_threshold``; and the slices of these studies with their ``probability``.
     """
     described = describe_studies(studies, fixed_thresholds(study_metrics))
     chosen = choose_studies(described, count)
     shown = slices[slices[STUDY_UID].isin([study["uid"] for study in chosen])]
-    table = shown[[*UIDS, "shard", "row", POSITION]].assign(
-        probability=probabilities.loc[shown[SOP_UID]].to_numpy(np.float32),
-        truth=shown[IMAGE_LABEL].to_numpy(np.int8),
+    table = shown[[*UIDS, "shard", "row", POSITION, IMAGE_LABEL]].assign(
+        probability=probabilities.loc[shown[SOP_UID]].to_numpy(np.float32)
     )
     selection = {
         "studies": chosen,

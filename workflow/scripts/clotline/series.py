@@ -16,7 +16,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from clotline.errors import ClotlineError
-from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.labels_file import UID_PATTERN
 
 #: Fewest slices of a series that can show the pulmonary arteries.
@@ -24,9 +24,6 @@ MIN_SLICES = 16
 
 #: Largest angle between the scan axis and the patient's long axis, in degrees.
 MAX_TILT = 30
-
-#: Label of what nobody has labelled.
-UNKNOWN = -1
 
 TAGS = [
     *UIDS, "Modality", "ImageType", "NumberOfFrames", "ImageOrientationPatient",

@@ -18,7 +18,7 @@ import pandas as pd
 
 from clotline.activation_files import Activation
 from clotline.files import atomic
-from clotline.labels import SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UNKNOWN
 from clotline.shards import POSITION, open_shard
 from clotline.titles import TITLES
 
@@ -78,11 +78,9 @@ def exams(
         found = {name: maps.of(list(rows[SOP_UID])) for name, maps in activations.items()}
         curves = {curve: rows["probability"].to_numpy()}
         curves |= {name: 1 / (1 + np.exp(-maps.logits)) for name, maps in found.items()}
-        truth = rows["truth"].to_numpy()
-        known = (truth >= 0).all()
-        yield Exam(
-            about, pixels, rows[POSITION].to_numpy(), curves, found, truth == 1 if known else None
-        )
+        labels = rows[IMAGE_LABEL].to_numpy()
+        truth = None if (labels == UNKNOWN).any() else labels == 1
+        yield Exam(about, pixels, rows[POSITION].to_numpy(), curves, found, truth)
 
 
 def write_viewer(
