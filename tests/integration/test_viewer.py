@@ -1,25 +1,24 @@
-"""The viewer in a browser, and how near to a clot the activation maps' peaks lie."""
+"""The viewer in a browser, and how often the activation maps' peaks fall on a clot."""
 
 import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
+import sys
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from clotline import phantom
-from clotline.activation import activation_maps, peak
-from clotline.backbones import load_classifier
-from clotline.checkpoint import load_checkpoint
+from clotline.activation import on_slice
+from clotline.activation_files import read_activation
 from clotline.config import load_config
+from clotline.dicom import SIZE
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID
+from clotline.localisation import pointing_game
 from clotline.shards import open_shard
-from clotline.slices import StoredSlices, View, slice_loader
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -183,9 +182,6 @@ def test_the_maps_lie_over_the_slice_and_go_away_again(page):
 
 def test_a_map_lies_where_the_network_looked(page, folder):
     """The page lays a map as the package does."""
-    from clotline.activation import on_slice
-    from clotline.activation_files import read_activation
-
     path = folder.parent / "activation/efficientnet_b0.h5"
     activation = read_activation(path)
     slices = pd.read_parquet(folder.parent / "data/slices.parquet")
@@ -264,8 +260,6 @@ def test_a_missing_study_is_said(browser, folder, tmp_path):
 
 
 def test_it_works_from_a_web_server(browser, folder):
-    import sys
-
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     server = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -286,80 +280,40 @@ def test_it_works_from_a_web_server(browser, folder):
 
 @pytest.fixture(scope="module")
 def positives(demo):
-    """Truly positive test slices: their table, distances to the nearest clot in mm, and bodies."""
+    """Truly positive test slices, and (n, 256, 256) bool: where their clots are."""
     results = demo.folder / "results"
     config = load_config(yaml.safe_load((demo.folder / "config/config.yaml").read_text()))
     cohort = {study.uid: study for study in phantom.draw_cohort(config["phantom"])}
     table = pd.read_parquet(results / "data/slices.parquet")
     table = table[(table["split"] == "test") & (table[IMAGE_LABEL] == 1)]
-    table = table.assign(file=table["shard"].map(lambda n: f"{results}/data/shards/shard-{n}.h5"))
-    distances, bodies = [], []
+    clots = []
     for uid, rows in table.groupby(STUDY_UID, sort=False):
         study = cohort[uid]
         masks = phantom.clot_mask(study)
-        stride = study.grid.size // 256
-        masks = masks.reshape(len(masks), 256, stride, 256, stride).any((2, 4))
+        stride = study.grid.size // SIZE
+        masks = masks.reshape(len(masks), SIZE, stride, SIZE, stride).any((2, 4))
         places = {sop: place for place, sop in enumerate(study.sop_uids)}
-        with open_shard(Path(rows["file"].iloc[0])) as file:
-            for sop, row in zip(rows[SOP_UID], rows["row"], strict=True):
-                away = (~masks[places[sop]]).astype(np.uint8)
-                distance = cv2.distanceTransform(away, cv2.DIST_L2, 5)
-                distances.append(distance * study.grid.pixel * stride)
-                bodies.append(body(file["pixels"][row]))
-    return table, np.stack(distances), np.stack(bodies)
+        clots.append(masks[[places[sop] for sop in rows[SOP_UID]]])
+    return table, np.concatenate(clots)
 
 
-def body(pixels):
-    """(256, 256) bool: all that the skin encloses."""
-    solid = cv2.erode((pixels > -500).astype(np.uint8), np.ones((7, 7)))
-    outlines, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = np.zeros((256, 256), np.uint8)
-    cv2.drawContours(filled, [max(outlines, key=cv2.contourArea)], -1, 1, cv2.FILLED)
-    return filled == 1
-
-
-def peaks_of(demo, name, table, fabric):
-    """Whether each slice is called positive, and (n, 2) rows and columns of the maps' peaks."""
-    path = demo.folder / f"results/cnn/{name}.pt"
-    checkpoint = load_checkpoint(path)
-    view = View.of(checkpoint["config"])
-    loader = slice_loader(StoredSlices(table, view, None), 32, 1, fabric)
-    maps, logits = activation_maps(load_classifier(checkpoint, path), loader, fabric)
-    called = (logits > 0) & (maps.max((1, 2)) > 0)
-    peaks = np.array([peak(found, view.crop) for found in maps])
-    return called, np.rint(peaks).astype(int), maps.shape[1:]
-
-
-def test_the_better_networks_peaks_lie_nearer_to_clots_than_random_places(demo, positives, fabric):
-    """A place of the demo's maps is 75 pixels (97 mm) wide, so no peak can point at a clot.
-
-    Beside chance stand, printed, the peaks of other studies: near a clot as often, they say that
-    the network knows where clots tend to be, not where this one is.
-    """
-    table, distances, bodies = positives
-    study = table[STUDY_UID].to_numpy()
-    better = {}
-    for name in ("resnext50", "efficientnet_b0"):
-        called, peaks, shape = peaks_of(demo, name, table, fabric)
-        at_peak = distances[np.arange(len(table)), peaks[:, 0], peaks[:, 1]]
-        chosen = np.flatnonzero(called)
-        print(f"\n{name}: {len(chosen)} of {len(table)} slices called, maps of {shape}")
-        for limit in (0, 5, 10, 20, 40):
-            near = distances <= limit
-            hits = near[chosen, peaks[chosen, 0], peaks[chosen, 1]].mean()
-            inside = np.mean([near[i][bodies[i]].mean() for i in chosen])
-            others = np.mean(
-                [
-                    near[i, peaks[j, 0], peaks[j, 1]].mean()
-                    for i in chosen
-                    for j in [chosen[study[chosen] != study[i]]]
-                ]
-            )
-            print(
-                f"  within {limit:2} mm of a clot: {hits:.3f}; a random place in the body "
-                f"{inside:.3f}; another study's peak {others:.3f}"
-            )
-            if limit == 20:
-                better[name] = hits / inside
-        print(f"  median distance {np.median(at_peak[chosen]):.0f} mm")
-    assert max(better.values()) >= 1.5
+@pytest.mark.parametrize("name", ["resnext50", "efficientnet_b0"])
+def test_how_often_the_maps_peak_falls_on_a_clot_is_reported(demo, positives, name, capsys):
+    """The figure is reported, not claimed: the demo's maps have 3 x 3 places of 97 mm each."""
+    table, clots = positives
+    activation = read_activation(demo.folder / f"results/activation/{name}.h5")
+    activation = activation.of(list(table[SOP_UID]))
+    called = activation.logits > 0
+    found = pointing_game(
+        activation.maps[called],
+        clots[called],
+        table[STUDY_UID].to_numpy()[called],
+        activation.crop,
+    )
+    with capsys.disabled():
+        print(f"\nactivation maps of {name} ({called.sum()} slices called positive): {found}")
+    assert found.slices == called.sum() > 100
+    # Clots are small: a place at random covers one seldom, but not never.
+    assert 0 < found.chance < 0.5
+    assert 0 <= found.hits <= 1
+    assert 0 <= found.others <= 1

@@ -5,8 +5,13 @@ from builders import cnn_section
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from clotline.activation import activation_maps, last_feature_map, on_slice, peak
-from clotline.activation_files import Activation, read_activation, write_activation
+from clotline.activation import activation_maps, last_feature_map, on_slice
+from clotline.activation_files import (
+    Activation,
+    read_activation,
+    read_activations,
+    write_activation,
+)
 from clotline.backbones import Classifier, build_classifier
 from clotline.errors import ClotlineError
 
@@ -126,11 +131,9 @@ def test_a_map_lies_on_the_square_that_the_network_sees(crop):
     activation[2, 5] = 1
     laid = on_slice(activation, crop)
     margin = (256 - crop) // 2
-    row, column = peak(activation, crop)
-    assert row == pytest.approx(margin + 2.5 * crop / 7 - 0.5)
-    assert column == pytest.approx(margin + 5.5 * crop / 7 - 0.5)
     highest = np.argwhere(laid == laid.max()).mean(0)
-    assert highest == pytest.approx((row, column), abs=1)
+    centre = np.array([2.5, 5.5]) * crop / 7 - 0.5
+    assert highest == pytest.approx(margin + centre, abs=1)
     inside = laid[margin : margin + crop, margin : margin + crop]
     assert np.count_nonzero(laid) == np.count_nonzero(inside)
 
@@ -145,6 +148,18 @@ def test_maps_are_read_as_written_and_found_by_slice(tmp_path):
     assert (found.sop_uids, found.crop) == (["d", "b"], 224)
     write_activation(tmp_path / "again.h5", written, "resnext50")
     assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "m.h5").read_bytes()
+
+
+def test_maps_are_named_by_their_files_alone_or_in_a_folder(tmp_path):
+    for name in ("resnext50", "densenet121"):
+        maps = Activation(np.ones((1, 2, 2)), np.zeros(1), [name], 224)
+        write_activation(tmp_path / f"{name}.h5", maps, name)
+    assert list(read_activations([tmp_path / "resnext50.h5"])) == ["resnext50"]
+    found = read_activations([tmp_path])
+    assert {name: maps.sop_uids for name, maps in found.items()} == {
+        "densenet121": ["densenet121"],
+        "resnext50": ["resnext50"],
+    }
 
 
 def test_values_beyond_float16_are_its_largest(tmp_path):

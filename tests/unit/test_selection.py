@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from clotline.labels import STUDY_LABELS, STUDY_UID
-from clotline.selection import choose_studies, describe_studies, fixed_thresholds
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.selection import choose_studies, describe_studies, fixed_thresholds, select
 
 THRESHOLDS = {"pe_present": 0.5, "indeterminate": 0.3}
 
@@ -112,3 +112,30 @@ def test_thresholds_are_those_of_the_first_operating_point():
     points = [{"threshold": 0.25}, {"threshold": 0.75}]
     metrics = {"targets": {"a": {"operating_points": points}}}
     assert fixed_thresholds(metrics) == {"a": 0.25}
+
+
+def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilities():
+    slices = pd.DataFrame(
+        {
+            STUDY_UID: ["a", "a", "b"],
+            SERIES_UID: "s",
+            SOP_UID: ["1", "2", "3"],
+            "shard": "000",
+            "row": [0, 1, 2],
+            "position_mm": [0.0, 1.0, 0.0],
+            IMAGE_LABEL: [0, 1, 0],
+            "split": "test",
+        }
+    )
+    probabilities = pd.Series({"3": 0.3, "2": 0.2, "1": 0.1})
+    metrics = {"targets": {"pe_present": {"operating_points": [{"threshold": 0.5}]}}}
+    images = {"targets": {IMAGE_LABEL: {"operating_points": [{"threshold": 0.25}]}}}
+    selection, table = select(
+        predictions([("a", 0.9, "pe"), ("b", 0.1, "none")]),
+        *(slices, probabilities, metrics, images, 1),
+    )
+    assert [study["uid"] for study in selection["studies"]] == ["a"]
+    assert (selection["of"], selection["slice_threshold"]) == (2, 0.25)
+    assert table[SOP_UID].tolist() == ["1", "2"]
+    assert table["probability"].tolist() == pytest.approx([0.1, 0.2])
+    assert table[IMAGE_LABEL].tolist() == [0, 1]

@@ -110,9 +110,6 @@ use rule viewer as viewer_of_new_studies with:
     log:
         "logs/viewer_of_new_studies.log",
     params:
-        model=f"{REFERENCE}-study",
         subject="new studies",
-        template=[sha256(path) for path in sorted(VIEWER_PAGE.iterdir())],
-        code=code_digest("viewer.py"),
     message:
         "Writing the viewer of the new studies"

@@ -169,19 +169,3 @@ def on_slice(activation: np.ndarray, crop: int) -> np.ndarray:
         activation.astype(np.float32), (crop, crop), interpolation=cv2.INTER_LINEAR
     )
     return laid
-
-
-def peak(activation: np.ndarray, crop: int) -> tuple[float, float]:
-    """Row and column of the slice, in pixels, at the centre of a map's highest place.
-
-    Args:
-        activation: (rows, columns) float, of the slice's central square.
-        crop: side of that square, in pixels.
-    """
-    row, column = np.unravel_index(np.argmax(activation), activation.shape)
-    margin = (SIZE - crop) // 2
-    rows, columns = activation.shape
-    return (
-        margin + (row + 0.5) * crop / rows - 0.5,
-        margin + (column + 0.5) * crop / columns - 0.5,
-    )

@@ -6,8 +6,10 @@ one without, then the one with most slices.
 """
 
 import re
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ MAX_TILT = 30
 
 TAGS = [
     *UIDS, "Modality", "ImageType", "NumberOfFrames", "ImageOrientationPatient",
-    "ContrastBolusAgent",
+    "ImagePositionPatient", "InstanceNumber", "ContrastBolusAgent",
 ]  # fmt: skip
 
 SERIES_COLUMNS = (STUDY_UID, SERIES_UID, "slices", "contrast", "chosen", "reason")
@@ -75,10 +77,10 @@ def find_series(
                 left_out.append((path, header))
             else:
                 headers.append({"path": path} | header)
-    table = pd.DataFrame(headers, columns=["path", *UIDS, "problem", "contrast"])
-    doubled = table.duplicated([SERIES_UID, SOP_UID])
-    left_out += [(path, "a SOPInstanceUID that stands twice") for path in table["path"][doubled]]
-    table = table[~doubled]
+    table = pd.DataFrame(headers, columns=["path", *UIDS, "place", "problem", "contrast"])
+    copies = (table["place"] != "") & table.duplicated([SERIES_UID, SOP_UID, "place"])
+    left_out += [(path, "a copy of another file") for path in table["path"][copies]]
+    table = _with_own_uids(table[~copies])
     series = _choose(table)
     if not series["chosen"].any():
         raise ClotlineError(_nothing_found(folder, series, left_out))
@@ -90,6 +92,16 @@ def find_series(
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
     left_out = pd.DataFrame(sorted(left_out), columns=list(LEFT_OUT_COLUMNS))
     return rows.assign(**unknown), series, left_out
+
+
+def _with_own_uids(table: pd.DataFrame) -> pd.DataFrame:
+    """Slices without a SOPInstanceUID of their own, as some anonymisers leave them, get a name.
+
+    It is a digest of the file's path, so that a path with a patient's name goes no further.
+    """
+    shared = (table[SOP_UID] == "") | table.duplicated([SERIES_UID, SOP_UID], keep=False)
+    names = "file-" + table["path"].map(lambda path: sha256(path.encode()).hexdigest()[:24])
+    return table.assign(**{SOP_UID: table[SOP_UID].mask(shared, names)})
 
 
 def _nothing_found(folder: str | Path, series: pd.DataFrame, left_out: list) -> str:
@@ -114,18 +126,33 @@ class _NoSliceError(Exception):
 
 
 def _read_header(path: Path) -> dict:
-    """UIDs, why the file is no slice of a CTPA (or empty), and whether contrast was given."""
+    """UIDs, place, why the file is no slice of a CTPA (or empty), and whether contrast was given.
+
+    Raises:
+        _NoSliceError: the file cannot belong to a series.
+    """
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        with warnings.catch_warnings():
+            # Of values that are not quite to the standard; a warning a file would bury the rest.
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            return _describe(header)
+    except _NoSliceError:
+        raise
     except InvalidDicomError:
         raise _NoSliceError("not a DICOM file") from None
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise _NoSliceError(f"unreadable: {type(error).__name__}") from None
+
+
+def _describe(header: pydicom.Dataset) -> dict:
     uids = {name: str(header.get(name) or "") for name in UIDS}
     for name, uid in uids.items():
-        if not re.fullmatch(UID_PATTERN, uid):
+        if not re.fullmatch(UID_PATTERN, uid) and (uid or name != SOP_UID):
             raise _NoSliceError(f"no usable {name}")
+    place = header.get("ImagePositionPatient"), header.get("InstanceNumber")
     return uids | {
+        "place": " ".join(str(value) for value in place if value is not None),
         "problem": _problem(header),
         "contrast": bool(str(header.get("ContrastBolusAgent") or "").strip()),
     }
