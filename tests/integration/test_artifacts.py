@@ -191,11 +191,12 @@ def test_the_viewer_shows_test_studies_with_maps_of_all_their_slices(results, sl
     assert probabilities == sorted(probabilities, reverse=True)
     rows = slices[slices[STUDY_UID].isin([study["uid"] for study in chosen])]
     assert set(rows["split"]) == {"test"}
+    test = slices[slices["split"] == "test"]
     for name in WIDTHS:
         activation = read_activation(results / f"activation/{name}.h5")
-        assert activation.sop_uids == list(rows["SOPInstanceUID"])
+        assert activation.sop_uids == list(test["SOPInstanceUID"])
         assert (activation.maps >= 0).all()
-        assert activation.maps.shape == (len(rows), 3, 3)
+        assert activation.maps.shape == (len(test), 3, 3)
     scripts = {path.name for path in (results / "viewer/studies").glob("*.js")}
     assert scripts == {f"{number}.js" for number in range(20)}
 

@@ -18,8 +18,8 @@ SHARDS = ("000", "001", "002", "003")
 
 REPORT = {"results/report.html"}
 VIEWER_PAGE = {"results/viewer/index.html", "results/viewer/studies"}
-MAPS = {f"results/activation/{name}.h5" for name in CNNS}
-VIEWER = {"results/viewer/selection.json"} | MAPS | VIEWER_PAGE
+SELECTION = {"results/viewer/selection.json", "results/viewer/slices.parquet"}
+BUNDLE = {"results/models/clotline.zip"}
 PLOTS = ("roc", "precision_recall", "calibration", "confusion")
 COMPARISON = {"results/metrics.csv", "results/roc/all.svg", "results/roc/all.png"} | REPORT
 
@@ -39,12 +39,8 @@ def evaluation_of(lstms):
     if any(name.endswith("study") for name in lstms):
         made.add("results/comparisons.csv")
     if any(name.startswith("combined") for name in lstms):
-        made.add("results/submission.csv")
-    if "combined-study" in lstms:
-        made |= VIEWER
-    elif "combined-image" in lstms:
-        made |= VIEWER_PAGE
-    return made
+        made |= {"results/submission.csv"} | SELECTION | VIEWER_PAGE
+    return made | BUNDLE
 
 
 def lstms_and_what_follows(lstms=LSTMS):
@@ -52,10 +48,15 @@ def lstms_and_what_follows(lstms=LSTMS):
     return made | {f"results/predictions/{name}.parquet" for name in lstms} | evaluation_of(lstms)
 
 
+def maps_of(cnns=CNNS):
+    return {f"results/activation/{cnn}.h5" for cnn in cnns}
+
+
 def cnns_and_what_follows(cnns=CNNS, shards=SHARDS):
     made = {
         f"results/cnn/{cnn}.{end}" for cnn in cnns for end in ("pt", "last.pt", "csv", "svg")
-    } | {f"results/features/{cnn}.h5" for cnn in cnns}
+    }
+    made |= {f"results/features/{cnn}.h5" for cnn in cnns} | maps_of(cnns)
     made |= {f"results/features/{cnn}/shard-{shard}.h5" for cnn in cnns for shard in shards}
     users = [name for name in LSTMS if name.startswith("combined") or name.split("-")[0] in cnns]
     return made | lstms_and_what_follows(users)
@@ -120,8 +121,7 @@ def test_a_setting_of_resnext_leaves_efficientnet_alone(copy, key, value):
     change_config(copy, "cnn", "resnext50", key, value=value)
     made = copy.to_be_made()
     assert made == cnns_and_what_follows(["resnext50"])
-    # But for its maps: other studies may be worth a look.
-    assert not any("efficientnet" in path for path in made - MAPS)
+    assert not any("efficientnet" in path for path in made)
 
 
 def test_the_lstms_code_makes_the_lstms_anew(copy):
@@ -143,7 +143,7 @@ def test_a_plot_setting_makes_the_roc_plots_anew(copy):
 
 def test_the_viewers_size_makes_the_viewer_anew(copy):
     change_config(copy, "viewer", "studies", value=5)
-    assert copy.to_be_made() == VIEWER | REPORT
+    assert copy.to_be_made() == SELECTION | VIEWER_PAGE | REPORT
 
 
 @pytest.mark.parametrize("name", ["index.html.j2", "viewer.css", "viewer.js"])
@@ -155,7 +155,7 @@ def test_the_viewers_looks_make_the_page_anew(copy, name):
 
 def test_the_maps_code_makes_the_maps_anew(copy):
     change_code(copy, "activation.py", "relu_attributions=True", "relu_attributions=False")
-    assert copy.to_be_made() == MAPS | VIEWER_PAGE
+    assert copy.to_be_made() == maps_of() | VIEWER_PAGE
 
 
 def test_an_appended_study_leaves_the_other_shards_alone(copy):
