@@ -53,9 +53,7 @@ def maps_of(cnns=CNNS):
 
 
 def cnns_and_what_follows(cnns=CNNS, shards=SHARDS):
-    made = {
-        f"results/cnn/{cnn}.{end}" for cnn in cnns for end in ("pt", "last.pt", "csv", "svg")
-    }
+    made = {f"results/cnn/{cnn}.{end}" for cnn in cnns for end in ("pt", "last.pt", "csv", "svg")}
     made |= {f"results/features/{cnn}.h5" for cnn in cnns} | maps_of(cnns)
     made |= {f"results/features/{cnn}/shard-{shard}.h5" for cnn in cnns for shard in shards}
     users = [name for name in LSTMS if name.startswith("combined") or name.split("-")[0] in cnns]

@@ -12,6 +12,8 @@ rule train_lstm:
         history="results/lstm/{lstm}.csv",
     log:
         "logs/train_lstm/{lstm}.log",
+    benchmark:
+        "benchmarks/train_lstm/{lstm}.tsv"
     retries: 1
     conda:
         "../../envs/models.yaml"
@@ -38,6 +40,8 @@ rule predict_lstm:
         "results/predictions/{lstm}.parquet",
     log:
         "logs/predict_lstm/{lstm}.log",
+    benchmark:
+        "benchmarks/predict_lstm/{lstm}.tsv"
     conda:
         "../../envs/models.yaml"
     resources:

@@ -11,6 +11,8 @@ rule bundle:
         "results/models/clotline.zip",
     log:
         "logs/bundle.log",
+    benchmark:
+        "benchmarks/bundle.tsv"
     conda:
         "../../envs/models.yaml"
     resources:
@@ -32,6 +34,8 @@ rule find_series:
         left_out="results/predict/left_out.csv",
     log:
         "logs/find_series.log",
+    benchmark:
+        "benchmarks/find_series.tsv"
     conda:
         "../../envs/data.yaml"
     threads: 8
@@ -55,6 +59,8 @@ rule decode_series:
         rejects="results/predict/rejects.csv",
     log:
         "logs/decode_series.log",
+    benchmark:
+        "benchmarks/decode_series.tsv"
     conda:
         "../../envs/data.yaml"
     threads: 8
@@ -81,6 +87,8 @@ rule apply_models:
         selected_slices="results/predict/viewer/slices.parquet",
     log:
         "logs/apply_models.log",
+    benchmark:
+        "benchmarks/apply_models.tsv"
     conda:
         "../../envs/models.yaml"
     threads: 8
@@ -109,6 +117,8 @@ use rule viewer as viewer_of_new_studies with:
         studies=directory("results/predict/viewer/studies"),
     log:
         "logs/viewer_of_new_studies.log",
+    benchmark:
+        "benchmarks/viewer_of_new_studies.tsv"
     params:
         subject="new studies",
     message:

@@ -15,6 +15,8 @@ rule select_studies:
         slices="results/viewer/slices.parquet",
     log:
         "logs/select_studies.log",
+    benchmark:
+        "benchmarks/select_studies.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -39,6 +41,8 @@ rule activation:
         "results/activation/{backbone}.h5",
     log:
         "logs/activation/{backbone}.log",
+    benchmark:
+        "benchmarks/activation/{backbone}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: 8
@@ -65,6 +69,8 @@ rule viewer:
         studies=directory("results/viewer/studies"),
     log:
         "logs/viewer.log",
+    benchmark:
+        "benchmarks/viewer.tsv"
     conda:
         "../../envs/models.yaml"
     resources:
