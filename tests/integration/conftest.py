@@ -1,5 +1,8 @@
 """The demo, made once, and copies of it for dry runs."""
 
+import os
+import shutil
+
 import pytest
 from workflow_run import PROJECT, Run, copy_project, link_folder
 
@@ -25,3 +28,19 @@ def empty(tmp_path) -> Run:
     folder = tmp_path / "work"
     (folder / "config").mkdir(parents=True)
     return Run(PROJECT, folder)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, driven by Playwright."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work for root.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()

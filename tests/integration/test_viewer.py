@@ -1,7 +1,6 @@
 """The viewer in a browser, and how often the activation maps' peaks fall on a clot."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,8 +19,6 @@ from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID
 from clotline.localisation import pointing_game
 from clotline.shards import open_shard
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
 
 @pytest.fixture(scope="module")
 def folder(demo):
@@ -29,20 +26,6 @@ def folder(demo):
 
 
 # The page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Chromium's sandbox does not work for root.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

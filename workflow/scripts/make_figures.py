@@ -1,5 +1,6 @@
 """Draws the README's figures from a finished run: ``make figures``."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from playwright.sync_api import sync_playwright
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.plots import save_figure
@@ -70,8 +72,25 @@ def read_pixels(results: Path, row) -> np.ndarray:
         return file["pixels"][row.row]
 
 
+def photograph_viewer(index: Path, target: Path) -> None:
+    """The viewer's first study, with EfficientNet-B0's map laid over the slice."""
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work for root.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=arguments
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(index.resolve().as_uri())
+        page.wait_for_selector("#image[data-drawn]")
+        page.select_option("#map", "efficientnet_b0")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=target)
+        browser.close()
+
+
 def main(folder: Path, target: Path) -> None:
-    """Writes rulegraph.svg, phantom.png and roc.png.
+    """Writes rulegraph.svg, phantom.png, roc.png and viewer.png.
 
     Args:
         folder: working directory of a finished run.
@@ -82,6 +101,7 @@ def main(folder: Path, target: Path) -> None:
     save_figure(draw_rule_graph(rule_graph(dot)), target / "rulegraph.svg")
     save_figure(draw_phantom(folder / "results"), target / "phantom.png", dpi=110)
     shutil.copy(folder / "results/roc/all.png", target / "roc.png")
+    photograph_viewer(folder / "results/viewer/index.html", target / "viewer.png")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,13 @@ def results_text(folder: Path) -> str:
         )
     results = folder / "results"
     return "\n".join(
-        [*lines, "", f"ROC plot  {results / 'roc/all.png'}", f"report    {results / 'report.html'}"]
+        [
+            *lines,
+            "",
+            f"ROC plot  {results / 'roc/all.png'}",
+            f"report    {results / 'report.html'}",
+            f"studies   {results / 'viewer/index.html'}",
+        ]
     )
 
 

@@ -1,0 +1,58 @@
+"""The report in a browser, as its reader has it: one file, no network."""
+
+import shutil
+import time
+
+import pytest
+
+
+@pytest.fixture
+def page(browser, demo, tmp_path):
+    """The report alone in a folder; at the end it has asked the network nothing."""
+    path = shutil.copy(demo.folder / "results/report.html", tmp_path)
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    troubles, requests = [], []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("request", lambda request: requests.append(request.url))
+    start = time.monotonic()
+    page.goto(f"file://{path}", wait_until="load")
+    page.seconds = time.monotonic() - start
+    yield page
+    page.close()
+    assert troubles == []
+    assert {url.partition(":")[0] for url in requests} <= {"file", "data"}
+
+
+def test_it_opens_in_less_than_two_seconds_with_all_its_pictures(page):
+    assert page.seconds < 2
+    widths = page.evaluate("Array.from(document.images).map((image) => image.naturalWidth)")
+    assert len(widths) == 1 + 4 * 6 + 8
+    assert all(widths)
+
+
+def test_every_picture_says_what_it_shows(page):
+    texts = page.evaluate("Array.from(document.images).map((image) => image.alt)")
+    assert all(texts)
+    assert len(set(texts)) == len(texts)
+
+
+def test_what_is_folded_opens_by_keyboard(page):
+    page.locator("summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("details").first.get_attribute("open") is not None
+
+
+def test_it_prints_on_pages_no_wider_than_the_paper(page, tmp_path):
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4 at 96 dots per inch
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
+    page.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_snakemakes_own_report_works_too(demo, tmp_path):
+    demo.snakemake("all", "--report", str(tmp_path / "report.html"))
+    text = (tmp_path / "report.html").read_text()
+    assert "results/roc/combined-study.svg" in text
+    for category in ("Evaluation", "Training"):
+        assert f'"{category}"' in text
