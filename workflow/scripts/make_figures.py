@@ -73,7 +73,7 @@ def read_pixels(results: Path, row) -> np.ndarray:
 
 
 def photograph_viewer(index: Path, target: Path) -> None:
-    """The viewer's first study, with EfficientNet-B0's map laid over the slice."""
+    """The viewer as it opens."""
     with sync_playwright() as playwright:
         # Chromium's sandbox does not work for root.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -83,8 +83,6 @@ def photograph_viewer(index: Path, target: Path) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(index.resolve().as_uri())
         page.wait_for_selector("#image[data-drawn]")
-        page.select_option("#map", "efficientnet_b0")
-        page.wait_for_timeout(1000)
         page.screenshot(path=target)
         browser.close()
 
