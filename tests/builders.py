@@ -6,7 +6,7 @@ import gdcm
 import numpy as np
 import pandas as pd
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from clotline.config import load_config
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID, UIDS
@@ -48,16 +48,17 @@ def write_dicom(path: Path, stored: np.ndarray, syntax=ExplicitVRLittleEndian, *
         syntax: uncompressed transfer syntax.
         tags: more elements, or other values; None leaves an element out.
     """
+    uid = generate_uid(entropy_srcs=[str(path)])
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.MediaStorageSOPInstanceUID = uid
     dataset = Dataset()
     dataset.file_meta = meta
     order = "<" if syntax.is_little_endian else ">"
     elements = {
         "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": "1.2.3",
+        "SOPInstanceUID": uid,
         "Modality": "CT",
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
         "ImagePositionPatient": [0, 0, 0],

@@ -9,7 +9,7 @@ from clotline.shards import write_shard
 
 
 def main(snakemake):
-    """Writes the shard and the list of slices that could not be taken."""
+    """Writes the shard, the list of slices that could not be taken, and the notes on studies."""
     data = snakemake.config["data"]
     labels = read_labels(snakemake.input.labels, data["split"]["column"])
     plan = make_plan(labels, data)
@@ -23,11 +23,13 @@ def main(snakemake):
     with (
         atomic(snakemake.output.shard) as shard_path,
         atomic(snakemake.output.rejects) as rejects_path,
+        atomic(snakemake.output.notes) as notes_path,
     ):
         rejects, notes = write_shard(rows, data["dicom"], shard_path, snakemake.threads, step)
         rejects.to_csv(rejects_path, index=False)
-    for note in notes:
-        log.warning("%s", note)
+        notes.to_csv(notes_path, index=False)
+    for note, count in notes["note"].value_counts().items():
+        log.warning("%s (studies: %s, listed in %s)", note, f"{count:,}", snakemake.output.notes)
     log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")
 
 
