@@ -19,6 +19,7 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
+from clotline.errors import ClotlineError
 from clotline.pixeldata import DECODERS, SliceError, decode, one_line
 
 # Its warnings quote the values of a header, and those do not belong into a log.
@@ -100,7 +101,7 @@ def read_slice(path: str | Path) -> Slice:
             series_uid=str(dataset.get("SeriesInstanceUID", "")),
             sop_uid=str(dataset.get("SOPInstanceUID", "")),
         )
-    except (SliceError, MemoryError):
+    except (SliceError, ClotlineError, MemoryError):
         raise
     except Exception as error:  # pydicom converts values when they are asked for
         raise SliceError(f"unreadable: {one_line(error)}") from error
@@ -169,7 +170,7 @@ def _inflate(deflated: bytes) -> bytes:
 
 
 def _check_is_ct_slice(dataset: Dataset) -> None:
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         raise SliceError("no PixelData")
     if dataset.get("Modality") != "CT":
         raise SliceError(f"Modality is not CT: {one_line(dataset.get('Modality'))}")

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -36,6 +36,8 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
+
+from clotline.errors import ClotlineError
 
 #: Transfer syntax to the plugin of pydicom that decodes it; None where nothing is encoded.
 DECODERS = {
@@ -77,6 +79,7 @@ def decode(dataset: Dataset) -> np.ndarray:
     Raises:
         SliceError: the image is larger than `MAX_SIDE`, what the
             header says and what PixelData holds differ, or the data is damaged.
+        ClotlineError: the decoder is not installed.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     shape = _check_layout(dataset)
@@ -85,11 +88,17 @@ def decode(dataset: Dataset) -> np.ndarray:
     elif syntax != RLELossless:
         _check_codestream(dataset, shape)
     plugin = DECODERS[syntax] or ""
+    decoder = get_decoder(syntax)
+    if plugin and plugin not in decoder.available_plugins:
+        raise ClotlineError(
+            f"{syntax.name} is decoded by {plugin}, which is not installed here: install what "
+            "requirements.lock names"
+        )
     watched = _complaints() if plugin else nullcontext([])
     try:
         with warnings.catch_warnings(), watched as complaints:
             warnings.simplefilter("error")
-            stored, _ = get_decoder(syntax).as_array(dataset, decoding_plugin=plugin)
+            stored, _ = decoder.as_array(dataset, decoding_plugin=plugin)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise many kinds
@@ -146,28 +155,38 @@ def _check_length(dataset: Dataset, shape: tuple[int, int]) -> None:
         )
 
 
+class _Frame(NamedTuple):
+    """What a codestream says of its image; ``precision`` is in bits."""
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+
+
 def _check_codestream(dataset: Dataset, shape: tuple[int, int]) -> None:
     """Compares what the codestream says of itself with the header, and looks for its end."""
     try:
         stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
         if dataset.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes:
-            size, components = _jpeg2000_size(stream)
+            frame = _jpeg2000_frame(stream)
         else:
-            size, components = _jpeg_size(stream)
+            frame = _jpeg_frame(stream)
     except (ValueError, struct.error, IndexError) as error:
         raise SliceError(f"the codestream is damaged: {one_line(error)}") from error
-    if size != shape or components != 1:
+    if frame[:3] != (*shape, 1) or frame.precision > dataset.BitsAllocated:
         raise SliceError(
-            "the codestream's image is another than the header's: "
-            f"{size[0]} × {size[1]}, {components} components; {shape[0]} × {shape[1]}, 1"
+            f"the codestream's image is not the header's: {frame.rows} × {frame.columns}, "
+            f"{frame.components} components of {frame.precision} bits; the header has "
+            f"{shape[0]} × {shape[1]}, 1 of {dataset.BitsAllocated} bits"
         )
     # JPEG and JPEG 2000 end with the same marker; an odd length is filled up.
     if b"\xff\xd9" not in stream[-4:]:
         raise SliceError("the codestream is damaged: it has no end")
 
 
-def _jpeg_size(stream: bytes) -> tuple[tuple[int, int], int]:
-    """Rows and columns, and components, of a JPEG or JPEG-LS codestream."""
+def _jpeg_frame(stream: bytes) -> _Frame:
+    """The frame header of a JPEG or JPEG-LS codestream."""
     if stream[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG codestream")
     place = 2
@@ -177,22 +196,22 @@ def _jpeg_size(stream: bytes) -> tuple[tuple[int, int], int]:
             raise ValueError("no marker where one must be")
         # Start of frame: FFC0 to FFCF but DHT, JPG and DAC; FFF7 in JPEG-LS.
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            _, rows, columns, components = struct.unpack_from(">BHHB", stream, place + 4)
-            return (rows, columns), components
+            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, place + 4)
+            return _Frame(rows, columns, components, precision)
         place += 2 + length
 
 
-def _jpeg2000_size(stream: bytes) -> tuple[tuple[int, int], int]:
-    """Rows and columns, and components, of a JPEG 2000 codestream, with or without JP2 boxes."""
+def _jpeg2000_frame(stream: bytes) -> _Frame:
+    """The SIZ segment of a JPEG 2000 codestream, with or without JP2 boxes before it."""
     start = stream.find(b"\xff\x4f\xff\x51")
     if start < 0:
         raise ValueError("not a JPEG 2000 codestream")
     width, height, left, top, tile_width, tile_height = struct.unpack_from(">6I", stream, start + 8)
-    (components,) = struct.unpack_from(">H", stream, start + 40)
+    components, precision = struct.unpack_from(">HB", stream, start + 40)
     # Each tile costs memory, however small.
     if not tile_width or not tile_height or width * height > 1024 * tile_width * tile_height:
         raise ValueError(f"tiles of {tile_width} × {tile_height}")
-    return (height - top, width - left), components
+    return _Frame(height - top, width - left, components, (precision & 0x7F) + 1)
 
 
 @contextmanager
