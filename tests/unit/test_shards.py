@@ -205,7 +205,7 @@ def test_slices_are_ordered_by_instance_number_where_there_is_no_position_at_all
     study = decode_study(labels, tmp_path)
     assert order(study) == [2, 0, 1]
     assert study.rows[POSITION].tolist() == [1, 2, 3]
-    assert "ordered by InstanceNumber" in study.notes[0]
+    assert "ordered by InstanceNumber, then SOPInstanceUID" in study.notes[0]
 
 
 def test_slices_are_ordered_by_uid_as_a_last_resort_and_the_shard_says_so(tmp_path):
@@ -352,3 +352,90 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
     with pytest.raises(ClotlineError) as caught:
         open_shard(path)
     assert f"has format {form} version {version}, not clotline-shard 1" in str(caught.value)
+
+
+def notes_of(folder, labels):
+    return decode_study(labels, folder).notes
+
+
+def along(step):
+    return lambda number: [0, 0, step * number]
+
+
+def test_a_study_in_order_has_no_note(tmp_path):
+    labels = study_of(tmp_path, ImagePositionPatient=along(1), InstanceNumber=lambda i: 9 - i)
+    assert notes_of(tmp_path, labels) == []
+
+
+def test_several_series_in_a_study_are_noted(tmp_path):
+    labels = labels_of({"s": [0] * 4})
+    labels[SERIES_UID] = ["s.2", "s.1", "s.2", "s.1"]
+    study_of(tmp_path, labels=labels, ImagePositionPatient=along(1))
+    assert notes_of(tmp_path, labels) == ["several series: one after the other"]
+
+
+def test_equal_positions_are_noted(tmp_path):
+    labels = study_of(tmp_path, ImagePositionPatient=lambda i: [0, 0, i // 2])
+    assert notes_of(tmp_path, labels) == ["slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"]
+
+
+def test_one_sop_instance_uid_for_all_slices_is_noted_and_all_are_stored(tmp_path):
+    labels = study_of(tmp_path, ImagePositionPatient=along(1), SOPInstanceUID=lambda i: "1.2")
+    study = decode_study(labels, tmp_path)
+    assert study.notes == ["headers of several slices name the same SOPInstanceUID"]
+    assert study.rows[SOP_UID].tolist() == labels[SOP_UID].tolist()
+
+
+def test_headers_of_several_series_in_one_are_noted_and_all_are_stored(tmp_path):
+    labels = study_of(
+        tmp_path, ImagePositionPatient=along(1), SeriesInstanceUID=lambda i: f"1.{i // 2}"
+    )
+    study = decode_study(labels, tmp_path)
+    assert study.notes == ["headers of one series name several SeriesInstanceUIDs"]
+    assert len(study.rows) == 3
+
+
+@pytest.mark.parametrize("uid", ["../../outside", "/etc/passwd", "..", "../../.."])
+@pytest.mark.parametrize("column", UIDS)
+def test_no_path_leaves_the_data_folder(tmp_path, column, uid):
+    """Whatever a UID is, though the labels file's check lets none of these pass."""
+    folder = tmp_path / "data" / "dicom"
+    labels = study_of(folder, 1)
+    for place in (tmp_path, tmp_path / "data"):
+        write_dicom(place / "outside.dcm", np.zeros((256, 256), np.int16))
+    study = decode_study(labels.assign(**{column: uid}), folder)
+    assert study.rows.empty
+    assert study.rejects["reason"].item() in ("leads out of the data folder", "no such file")
+
+
+def test_links_within_the_data_folder_are_followed_and_others_are_not(tmp_path):
+    labels = labels_of({"inner": [0], "outer": [0], "file": [0]})
+    folder = tmp_path / "dicom"
+    study_of(folder, labels=labels.iloc[:1])
+    study_of(tmp_path / "elsewhere", labels=labels.iloc[1:])
+    (folder / "moved").symlink_to(folder / "inner")
+    (folder / "outer").symlink_to(tmp_path / "elsewhere" / "outer")
+    link = dicom_path(folder, labels.iloc[2])
+    link.parent.mkdir(parents=True)
+    link.symlink_to(dicom_path(tmp_path / "elsewhere", labels.iloc[2]))
+    moved = labels.iloc[[0]].assign(**{STUDY_UID: "moved"})
+    rows = pd.concat([labels, moved])
+    study = decode_study(rows, folder)
+    assert study.rows[STUDY_UID].tolist() == ["inner", "moved"]
+    assert study.rejects["reason"].tolist() == ["leads out of the data folder"] * 2
+
+
+def test_the_data_folder_itself_may_be_a_link(tmp_path):
+    labels = study_of(tmp_path / "disk")
+    (tmp_path / "dicom").symlink_to(tmp_path / "disk")
+    assert len(decode_study(labels, tmp_path / "dicom").rows) == 3
+
+
+def test_notes_of_a_shard_name_their_study(tmp_path):
+    labels = labels_of({"one": [0, 0], "two": [0, 0]})
+    study_of(tmp_path, labels=labels, ImagePositionPatient=lambda i: None if i == 2 else [0, 0, i])
+    _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
+    assert notes.values.tolist() == [
+        ["two", "no position and no InstanceNumber: ordered by SOPInstanceUID"],
+        ["two", "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"],
+    ]

@@ -189,16 +189,19 @@ def _jpeg_frame(stream: bytes) -> _Frame:
     """The frame header of a JPEG or JPEG-LS codestream."""
     if stream[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG codestream")
-    place = 2
-    while True:
+    place, frame, marker = 2, None, None
+    while marker != 0xDA:  # start of scan: compressed data follows its segment
         prefix, marker, length = struct.unpack_from(">BBH", stream, place)
-        if prefix != 0xFF:
+        if prefix != 0xFF or not 0xC0 <= marker <= 0xFE:
             raise ValueError("no marker where one must be")
         # Start of frame: FFC0 to FFCF but DHT, JPG and DAC; FFF7 in JPEG-LS.
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             precision, rows, columns, components = struct.unpack_from(">BHHB", stream, place + 4)
-            return _Frame(rows, columns, components, precision)
+            frame = _Frame(rows, columns, components, precision)
         place += 2 + length
+    if frame is None:
+        raise ValueError("a scan without a frame header")
+    return frame
 
 
 def _jpeg2000_frame(stream: bytes) -> _Frame:

@@ -240,7 +240,7 @@ def _oddities(table: pd.DataFrame, slices: list[Slice]) -> list[str]:
     series_pairs = {(path, slice_.series_uid) for path, slice_ in zip(series, headers, strict=True)}
     found = {
         "several series: one after the other": len(set(series)) > 1,
-        "slices at the same position: ordered by InstanceNumber": table.duplicated(
+        "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID": table.duplicated(
             [SERIES_UID, POSITION]
         ).any(),
         "headers of one series name several SeriesInstanceUIDs": len(series_pairs)
