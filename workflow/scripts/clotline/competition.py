@@ -7,10 +7,11 @@ An examination's slices are given as one flat array with the number of each slic
 """
 
 import numpy as np
+import pandas as pd
 from scipy.special import rel_entr
 
 from clotline.intervals import cross_entropy
-from clotline.labels import STUDY_LABELS
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 
 #: Weight of each study label.
 WEIGHTS = {
@@ -105,6 +106,18 @@ def consistent(
     count = np.bincount(exam, minlength=len(labels))
     has_positive = np.bincount(exam, slices > 0.5, len(labels)) > 0
     return np.where(has_positive, as_positive, as_negative | (as_positive & (count == 0)))
+
+
+def inconsistent_studies(labels: pd.DataFrame) -> list[str]:
+    """UIDs of the studies whose labels break the rules of label consistency.
+
+    Args:
+        labels: table of `clotline.labels_file.read_labels`.
+    """
+    exam, uids = pd.factorize(labels[STUDY_UID])
+    studies = labels.drop_duplicates(STUDY_UID)[list(STUDY_LABELS)].to_numpy()
+    kept = consistent(studies, labels[IMAGE_LABEL].to_numpy(), exam)
+    return list(uids[~kept])
 
 
 def make_consistent(

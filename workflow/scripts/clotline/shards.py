@@ -200,7 +200,7 @@ def decode_study(
         pixels=pixels,
         rows=table[list(ROW_COLUMNS)].reset_index(drop=True),
         rejects=pd.DataFrame(rejects, columns=list(REJECT_COLUMNS)),
-        notes=notes + _oddities(table, slices),
+        notes=notes + _oddities(table, slices) + _unlisted(rows, folder),
     )
 
 
@@ -234,21 +234,40 @@ def _positions(slices: list[Slice]) -> tuple[list[float], list[str]]:
 
 
 def _oddities(table: pd.DataFrame, slices: list[Slice]) -> list[str]:
-    """Notes on a study whose slices may not be one scan, each once."""
-    series = table[SERIES_UID].to_numpy()
+    """Notes on a study whose slices may not be one scan.
+
+    Args:
+        table: the stored rows in their order, ``decoded`` being the place in ``slices``.
+        slices: the decoded slices.
+    """
     headers = [slices[decoded] for decoded in table["decoded"]]
-    series_pairs = {(path, slice_.series_uid) for path, slice_ in zip(series, headers, strict=True)}
-    found = {
-        "several series: one after the other": len(set(series)) > 1,
-        "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID": table.duplicated(
-            [SERIES_UID, POSITION]
-        ).any(),
-        "headers of one series name several SeriesInstanceUIDs": len(series_pairs)
-        > len(set(series)),
-        "headers of several slices name the same SOPInstanceUID": len({s.sop_uid for s in headers})
-        < len(headers),
+    series = set(table[SERIES_UID])
+    series_of_headers = {
+        (uid, header.series_uid) for uid, header in zip(table[SERIES_UID], headers, strict=True)
     }
-    return [note for note, holds in found.items() if holds]
+    notes = []
+    if len(series) > 1:
+        notes.append("several series: one after the other")
+    if table.duplicated([SERIES_UID, POSITION]).any():
+        notes.append("slices at the same position: ordered by InstanceNumber, then SOPInstanceUID")
+    if len(series_of_headers) > len(series):
+        notes.append("headers of one series name several SeriesInstanceUIDs")
+    if len({header.sop_uid for header in headers}) < len(headers):
+        notes.append("headers of several slices name the same SOPInstanceUID")
+    return notes
+
+
+def _unlisted(rows: pd.DataFrame, folder: str) -> list[str]:
+    """A note where a series' folder holds files of which the labels file knows nothing."""
+    for (study, series), part in rows.groupby([STUDY_UID, SERIES_UID]):
+        try:
+            with os.scandir(_inside(folder, f"{study}/{series}")) as entries:
+                files = {entry.name for entry in entries if entry.name.endswith(".dcm")}
+        except (OSError, SliceError):
+            continue  # its slices are among the rejects
+        if files - {f"{uid}.dcm" for uid in part[SOP_UID]}:
+            return ["files without a row in the labels file: left out"]
+    return []
 
 
 def decode_studies(
