@@ -2,7 +2,7 @@
 
 import json
 
-from clotline.competition import inconsistent_studies
+from clotline.consistency import inconsistent_studies
 from clotline.files import atomic
 from clotline.job import job, log
 from clotline.labels_file import read_labels
