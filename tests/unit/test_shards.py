@@ -441,3 +441,10 @@ def test_notes_of_a_shard_name_their_study(tmp_path):
         ["two", "no position and no InstanceNumber: ordered by SOPInstanceUID"],
         ["two", "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"],
     ]
+
+
+def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):
+    labels = study_of(tmp_path, ImagePositionPatient=along(1))
+    note = "files without a row in the labels file: left out"
+    assert decode_study(labels.iloc[:2], tmp_path).notes == [note]
+    assert decode_study(labels, tmp_path).notes == []
