@@ -23,7 +23,7 @@ rule all:
     default_target: True
     input:
         # Named here so that a deleted one is missed, though what was made of it is still there.
-        all_shards,
+        all_shards("h5"),
         all_features,
         all_models,
         "results/data/positives.h5",

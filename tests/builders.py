@@ -5,8 +5,11 @@ from pathlib import Path
 import gdcm
 import numpy as np
 import pandas as pd
+import pydicom
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import get_frame
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from clotline.config import load_config
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID, UIDS
@@ -44,20 +47,22 @@ def write_dicom(path: Path, stored: np.ndarray, syntax=ExplicitVRLittleEndian, *
 
     Args:
         path: file to write.
-        stored: (rows, columns) int16 or uint16, the values as stored.
-        syntax: uncompressed transfer syntax.
-        tags: more elements, or other values; None leaves an element out.
+        stored: (rows, columns) integers, the values as stored.
+        syntax: transfer syntax; if it is a compressed one, ``tags`` bring the PixelData.
+        tags: more elements, or other values; None leaves an element out, and
+            a DataElement brings its own tag and VR.
     """
+    uid = generate_uid(entropy_srcs=[str(path)])
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.MediaStorageSOPInstanceUID = uid
     dataset = Dataset()
     dataset.file_meta = meta
     order = "<" if syntax.is_little_endian else ">"
     elements = {
         "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": "1.2.3",
+        "SOPInstanceUID": uid,
         "Modality": "CT",
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
         "ImagePositionPatient": [0, 0, 0],
@@ -68,20 +73,27 @@ def write_dicom(path: Path, stored: np.ndarray, syntax=ExplicitVRLittleEndian, *
         "PhotometricInterpretation": "MONOCHROME2",
         "Rows": stored.shape[0],
         "Columns": stored.shape[1],
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
+        "BitsAllocated": 8 * stored.itemsize,
+        "BitsStored": 8 * stored.itemsize,
+        "HighBit": 8 * stored.itemsize - 1,
         "PixelRepresentation": int(stored.dtype.kind == "i"),
         "PixelData": stored.astype(stored.dtype.newbyteorder(order)).tobytes(),
     }
     for name, value in (elements | tags).items():
-        if value is not None:
+        if isinstance(value, DataElement):
+            dataset.add(value)
+        elif value is not None:
             setattr(dataset, name, value)
-    if "PixelData" in dataset:
-        dataset["PixelData"].VR = "OW"
+    if "PixelData" in dataset and dataset["PixelData"].VR == "OB or OW":
+        dataset["PixelData"].VR = "OB" if syntax.is_encapsulated or stored.itemsize == 1 else "OW"
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def codestream_of(path: Path) -> bytes:
+    """The compressed image of a single-frame file."""
+    return get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
 
 
 def compress_dicom(source: Path, target: Path, syntax) -> Path:

@@ -11,11 +11,11 @@ from clotline.competition import (
     IMAGE_WEIGHT,
     RAISED,
     WEIGHTS,
-    consistent,
     loss_terms,
     make_consistent,
     weighted_log_loss,
 )
+from clotline.consistency import consistent
 from clotline.labels import STUDY_LABELS
 
 W = np.array([WEIGHTS[name] for name in STUDY_LABELS])

@@ -1,4 +1,5 @@
 import gzip
+import time
 
 import pytest
 from builders import labels_of
@@ -94,7 +95,11 @@ def test_a_row_with_too_few_fields_is_shown(tmp_path):
     assert message_of(path) == f"{path}, line 4: 15 cells where the header has 17"
 
 
-@pytest.mark.parametrize("value", ["2", "-1", "yes", "", "0.5"])
+NO_LABELS = ["2", "-1", "-0", "+1", " 1", "01", "1.0", "0.5", "1e0", "0x1", "9" * 30]
+NO_LABELS += ["", "yes", "TRUE", "NaN", "=1", "\u0661"]
+
+
+@pytest.mark.parametrize("value", NO_LABELS)
 def test_a_value_that_is_no_label_is_named_with_its_line(tmp_path, value):
     message = message_of(write(tmp_path, changed(3, "qa_motion", value)))
     assert "line 5: qa_motion is " in message
@@ -108,8 +113,13 @@ def test_of_many_bad_lines_the_first_five_are_listed(tmp_path):
     assert "line 2, 3, 4, 5, 6 and 3 more:" in message_of(write(tmp_path, table))
 
 
+NO_UIDS = ["..", "1..2", "../../x", "a/b", "/etc", "a\\b", "C:\\a", ".hidden", "~", "$HOME", "*"]
+NO_UIDS += ["", "a b", "a,b", 'a"b', "a\n", "a\r\n", "a\t", "a\0", "\x1b[31ma", "a\u202e"]
+NO_UIDS += ["\ufeffa", "\uff41", "é", "=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://a")']
+
+
 @pytest.mark.parametrize("column", [STUDY_UID, SERIES_UID, SOP_UID])
-@pytest.mark.parametrize("uid", ["..", "1..2", "a/b", "/etc", "a\\b", ".hidden", "", "a b", "é"])
+@pytest.mark.parametrize("uid", NO_UIDS)
 def test_a_uid_that_could_leave_the_data_folder_is_refused(tmp_path, column, uid):
     message = message_of(write(tmp_path, changed(1, column, uid)))
     assert f"line 3: {column} {uid!r} is no usable UID" in message
@@ -157,3 +167,94 @@ def test_a_study_in_two_splits_is_refused(tmp_path):
     table = LABELS.assign(part=["train", "test", "train", "valid", "valid", "test"])
     message = message_of(write(tmp_path, table), "part")
     assert "line 3: part contradicts earlier rows of study aa" in message
+
+
+def test_a_positive_slice_in_a_negative_exam_is_named_with_its_line(tmp_path):
+    message = message_of(write(tmp_path, changed(4, IMAGE_LABEL, 1)))
+    assert "line 6: pe_present_on_image is 1 in a study whose negative_exam_for_pe is 1" in message
+
+
+def test_line_numbers_count_empty_lines_and_lines_within_quotes(tmp_path):
+    path = write(tmp_path, LABELS.assign(comment="one\ntwo"))
+    text = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([text[0], "\n\n", *text[1:5], "\n", *text[5:]]).replace("bb", "b b"))
+    lines = path.read_text().splitlines()
+    places = [n for n, line in enumerate(lines, start=1) if line.startswith("b b")]
+    assert len(places) == 2
+    assert f"line {places[0]}, {places[1]}: StudyInstanceUID 'b b'" in message_of(path)
+
+
+def test_empty_lines_make_no_difference(tmp_path):
+    plain = read_labels(write(tmp_path))
+    path = tmp_path / "train.csv"
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    assert read_labels(path).equals(plain)
+
+
+def test_line_ends_of_old_computers_make_no_difference(tmp_path):
+    plain = read_labels(write(tmp_path))
+    assert read_labels(write(tmp_path, lineterminator="\r")).equals(plain)
+
+
+def latin_1(text):
+    return text.replace("bb,", "b\xe9,").encode("latin-1")
+
+
+def packed(text):
+    return gzip.compress(text.encode())
+
+
+def other(old, new, count=-1):
+    return lambda text: text.replace(old, new, count).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.encode("utf-16"), "line 1: byte 1 is no UTF-8 text"),
+        (latin_1, "line 5: byte 2 is no UTF-8 text"),
+        (packed, "its name must end in .gz"),
+        (lambda text: bytes(1000), "is not a CSV with a header line"),
+        (lambda text: text.split("\n", 1)[1].encode(), "lacks the column"),
+        (lambda text: (text.split("\n")[0] + "\n" + text).encode(), "line 2: pe_present_on_image"),
+        (other(",", ";"), "lacks the column StudyInstanceUID"),
+        (other(",", "\t"), "lacks the column StudyInstanceUID"),
+        (other("qa_motion", "central_pe"), "has 2 columns central_pe"),
+        (other("aa,", '"aa,', 1), "cells where the header has 17"),
+        (other(",0\naa", ",0,9\naa", 1), "line 2: 18 cells where the header has 17"),
+        (other("aa,", "a" * 9_000_000 + ",", 1), "the labels file"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_what_is_wrong(tmp_path, change, message):
+    path = write(tmp_path)
+    path.write_bytes(change(path.read_text()))
+    assert message in message_of(path)
+
+
+def test_damaged_gzip_files_are_refused(tmp_path):
+    whole = packed(write(tmp_path).read_text())
+    path = tmp_path / "train.csv.gz"
+    changed = whole[:60] + bytes(9) + whole[69:]
+    for content in (whole[:-20], whole[:100], b"", b"plain text", changed):
+        path.write_bytes(content)
+        message_of(path)
+
+
+def test_what_is_no_readable_file_is_refused(tmp_path):
+    assert "cannot be read" in message_of(tmp_path)
+    link = tmp_path / "link.csv"
+    link.symlink_to("nowhere.csv")
+    assert "there is no labels file" in message_of(link)
+
+
+def test_the_time_to_read_grows_no_faster_than_the_rows(tmp_path):
+    header = ",".join(COLUMNS) + "\n"
+    seconds = []
+    for studies in (100, 1000):
+        rows = (f"{n:012x},{n:012x},{n:06x}{k:06x},0,1" for n in range(studies) for k in range(246))
+        path = tmp_path / "train.csv"
+        path.write_text(header + "".join(row + ",0" * 12 + "\n" for row in rows))
+        start = time.process_time()
+        assert len(read_labels(path)) == 246 * studies
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 20 * max(seconds[0], 0.05)

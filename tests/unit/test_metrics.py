@@ -11,7 +11,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from clotline.competition import consistent, weighted_log_loss
+from clotline.competition import weighted_log_loss
+from clotline.consistency import consistent
 from clotline.errors import ClotlineError
 from clotline.intervals import Cases
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID

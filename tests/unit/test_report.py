@@ -42,7 +42,8 @@ def render(plan, slices, reason="no PixelData", config=None, run_times=None):
         {"combined-study": evaluate(predictions(), "study", 20, 0)},
         plan,
         slices,
-        pd.DataFrame({"reason": [reason]}),
+        pd.DataFrame({"path": ["a/b/c.dcm"], "reason": [reason]}),
+        pd.DataFrame({"note": ["ordered by SliceLocation"] * 2}),
         pd.DataFrame(columns=["target"]),
         {},
         {},
@@ -106,6 +107,12 @@ def test_run_times_are_summed_by_rule(tmp_path, plan, slices):
     assert cells(page, "shard") == ["2", "1:07:40", "1:06:40", "100 MB"]
     assert cells(page, "plan") == ["1", "0:02", "0:02", ""]
     assert "None are on record" in render(plan, slices)
+
+
+def test_rejects_and_notes_are_listed(plan, slices):
+    page = render(plan, slices)
+    assert "<code>a/b/c.dcm</code></td><td>no PixelData" in page
+    assert re.search(r"ordered by SliceLocation</td><td class=\"n\">2", page)
 
 
 def test_text_from_outside_is_escaped(plan, slices):

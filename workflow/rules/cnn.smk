@@ -25,7 +25,7 @@ rule train_cnn:
     input:
         slices="results/data/slices.parquet",
         positives="results/data/positives.h5",
-        shards=all_shards,
+        shards=all_shards("h5"),
         imagenet=imagenet_weights,
         init=initial_backbone,
     output:

@@ -66,14 +66,11 @@ def phantom_folder(wildcards):
     return [] if config["phantom"] is None else config["data"]["dicom"]
 
 
-def all_shards(wildcards):
-    return expand("results/data/shards/shard-{shard}.h5", shard=clotline.shards)
+def all_shards(ending):
+    def paths(wildcards):
+        return expand(f"results/data/shards/shard-{{s}}.{ending}", s=clotline.shards)
 
-
-def all_rejects(wildcards):
-    return expand(
-        "results/data/shards/shard-{shard}.rejects.csv", shard=clotline.shards
-    )
+    return paths
 
 
 def backbone_section(wildcards):

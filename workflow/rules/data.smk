@@ -59,6 +59,7 @@ rule shard:
     output:
         shard="results/data/shards/shard-{shard}.h5",
         rejects="results/data/shards/shard-{shard}.rejects.csv",
+        notes="results/data/shards/shard-{shard}.notes.csv",
     log:
         "logs/shard/{shard}.log",
     benchmark:
@@ -81,8 +82,8 @@ rule shard:
 rule slices:
     input:
         rows="results/data/rows.parquet",
-        shards=all_shards,
-        rejects=all_rejects,
+        shards=all_shards("h5"),
+        rejects=all_shards("rejects.csv"),
     output:
         "results/data/slices.parquet",
     log:
@@ -106,7 +107,7 @@ rule slices:
 rule positives:
     input:
         slices="results/data/slices.parquet",
-        shards=all_shards,
+        shards=all_shards("h5"),
     output:
         "results/data/positives.h5",
     log:

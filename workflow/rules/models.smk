@@ -57,6 +57,7 @@ rule decode_series:
     output:
         shard="results/predict/shard-new.h5",
         rejects="results/predict/rejects.csv",
+        notes="results/predict/notes.csv",
     log:
         "logs/decode_series.log",
     benchmark:

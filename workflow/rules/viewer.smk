@@ -36,7 +36,7 @@ rule activation:
     input:
         checkpoint="results/cnn/{backbone}.pt",
         slices="results/data/slices.parquet",
-        shards=all_shards,
+        shards=all_shards("h5"),
     output:
         "results/activation/{backbone}.h5",
     log:
@@ -63,7 +63,7 @@ rule viewer:
         studies="results/viewer/selection.json",
         slices="results/viewer/slices.parquet",
         activations=expand("results/activation/{backbone}.h5", backbone=config["cnn"]),
-        shards=all_shards,
+        shards=all_shards("h5"),
     output:
         index="results/viewer/index.html",
         studies=directory("results/viewer/studies"),

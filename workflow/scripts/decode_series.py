@@ -7,12 +7,11 @@ from clotline.shards import store_slices
 
 
 def main(snakemake):
-    """Writes a shard of its own and the list of slices that could not be taken."""
+    """Writes a shard of its own and the lists of what could not be taken and of notes."""
     store_slices(
         pd.read_parquet(snakemake.input[0]),
         snakemake.config["predict"],
-        snakemake.output.shard,
-        snakemake.output.rejects,
+        snakemake.output,
         snakemake.threads,
     )
 

@@ -2,6 +2,7 @@
 
 import json
 
+from clotline.consistency import inconsistent_studies
 from clotline.files import atomic
 from clotline.job import job, log
 from clotline.labels_file import read_labels
@@ -20,6 +21,12 @@ def main(snakemake):
             "%s: %s studies, %s slices, %s positive",
             *(name, f"{len(part):,}", f"{part['slices'].sum():,}"),
             f"{part['positive_slices'].sum():,}",
+        )
+    if broken := inconsistent_studies(labels):
+        log.warning(
+            "the labels of %s studies break the rules of label consistency; the first: %s",
+            f"{len(broken):,}",
+            ", ".join(broken[:5]),
         )
     with atomic(snakemake.output.plan) as plan_path, atomic(snakemake.output.rows) as rows_path:
         plan.to_parquet(plan_path, index=False)

@@ -22,12 +22,16 @@ def main(snakemake):
             ("Training", "Training", snakemake.input.curves),
         )
     }
-    rejects = [pd.read_csv(path, dtype=str) for path in snakemake.input.rejects]
+
+    def tables(paths):
+        return pd.concat([pd.read_csv(path, dtype=str) for path in paths], ignore_index=True)
+
     page = render_report(
         read_metrics(snakemake.input.metrics),
         pd.read_parquet(snakemake.input.plan),
         pd.read_parquet(snakemake.input.slices),
-        pd.concat(rejects),
+        tables(snakemake.input.rejects),
+        tables(snakemake.input.notes),
         pd.read_csv(snakemake.input.comparisons),
         read_metrics(snakemake.input.competition),
         figures,

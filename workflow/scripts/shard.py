@@ -7,15 +7,14 @@ from clotline.shards import store_slices
 
 
 def main(snakemake):
-    """Writes the shard and the list of slices that could not be taken."""
+    """Writes the shard, the list of slices that could not be taken, and the notes on studies."""
     data = snakemake.config["data"]
     labels = read_labels(snakemake.input.labels, data["split"]["column"])
     plan = make_plan(labels, data)
     store_slices(
         planned_rows(labels, plan[plan["shard"] == int(snakemake.wildcards.shard)]),
         data["dicom"],
-        snakemake.output.shard,
-        snakemake.output.rejects,
+        snakemake.output,
         snakemake.threads,
     )
 

@@ -6,7 +6,8 @@ import pandas as pd
 
 from clotline.files import atomic
 from clotline.job import job, log
-from clotline.shards import check_rejects, collect_slices
+from clotline.rejects import check_rejects
+from clotline.shards import collect_slices
 
 
 def main(snakemake):

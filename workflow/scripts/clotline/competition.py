@@ -9,6 +9,7 @@ An examination's slices are given as one flat array with the number of each slic
 import numpy as np
 from scipy.special import rel_entr
 
+from clotline.consistency import ABSENT, CHRONIC, NO_SLICES, PRESENT, RATIO, SIDE
 from clotline.intervals import cross_entropy
 from clotline.labels import STUDY_LABELS
 
@@ -33,24 +34,12 @@ IMAGE_WEIGHT = 0.07361963
 RAISED = 0.500001
 
 
-def _columns(*names: str) -> np.ndarray:
-    return np.array([STUDY_LABELS.index(name) for name in names])
-
-
-_ABSENT = _columns("negative_exam_for_pe", "indeterminate")
-_RATIO = _columns("rv_lv_ratio_gte_1", "rv_lv_ratio_lt_1")
-_SIDE = _columns("central_pe", "rightsided_pe", "leftsided_pe")
-_CHRONIC = _columns("chronic_pe", "acute_and_chronic_pe")
-_PRESENT = np.setdiff1d(np.arange(len(STUDY_LABELS)), _ABSENT)
-_NO_SLICES = (np.empty(0), np.empty(0, dtype=int))
-
-
 def loss_terms(
     truth: np.ndarray,
     labels: np.ndarray,
-    slice_truth: np.ndarray = _NO_SLICES[0],
-    slices: np.ndarray = _NO_SLICES[0],
-    exam: np.ndarray = _NO_SLICES[1],
+    slice_truth: np.ndarray = NO_SLICES[0],
+    slices: np.ndarray = NO_SLICES[0],
+    exam: np.ndarray = NO_SLICES[1],
 ) -> tuple[np.ndarray, np.ndarray]:
     """What each examination adds to the two sums whose ratio is the weighted log loss.
 
@@ -80,35 +69,8 @@ def weighted_log_loss(truth, labels, slice_truth, slices, exam) -> float:
     return float(above.sum() / below.sum())
 
 
-def consistent(
-    labels: np.ndarray, slices: np.ndarray = _NO_SLICES[0], exam: np.ndarray = _NO_SLICES[1]
-) -> np.ndarray:
-    """Which examinations keep to the rules of label consistency.
-
-    Args:
-        labels: (exams, 9) probabilities.
-        slices: (slices,) probabilities.
-        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
-
-    Returns:
-        (exams,) bool. An examination without slices may keep to the rules of either kind.
-    """
-    called = labels > 0.5
-    one_absent, one_ratio = (called[:, pair].sum(1) == 1 for pair in (_ABSENT, _RATIO))
-    as_positive = (
-        one_ratio
-        & called[:, _SIDE].any(1)
-        & ~called[:, _CHRONIC].all(1)
-        & ~called[:, _ABSENT].any(1)
-    )
-    as_negative = one_absent & ~called[:, _PRESENT].any(1)
-    count = np.bincount(exam, minlength=len(labels))
-    has_positive = np.bincount(exam, slices > 0.5, len(labels)) > 0
-    return np.where(has_positive, as_positive, as_negative | (as_positive & (count == 0)))
-
-
 def make_consistent(
-    labels: np.ndarray, slices: np.ndarray = _NO_SLICES[0], exam: np.ndarray = _NO_SLICES[1]
+    labels: np.ndarray, slices: np.ndarray = NO_SLICES[0], exam: np.ndarray = NO_SLICES[1]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest prediction that keeps to the rules.
 
@@ -153,20 +115,20 @@ def _raised(labels: np.ndarray) -> np.ndarray:
 
 
 def _with_pe(labels: np.ndarray) -> np.ndarray:
-    new = _exactly_one(labels, _RATIO)
-    new[:, _ABSENT] = np.minimum(labels[:, _ABSENT], 0.5)
+    new = _exactly_one(labels, RATIO)
+    new[:, ABSENT] = np.minimum(labels[:, ABSENT], 0.5)
     raising = _WEIGHTS * _divergence(labels, _raised(labels))
     lowering = _WEIGHTS * _divergence(labels, np.minimum(labels, 0.5))
-    rows = np.flatnonzero(~(labels[:, _SIDE] > 0.5).any(1))
-    new[rows, _SIDE[raising[:, _SIDE].argmin(1)[rows]]] = RAISED
-    rows = np.flatnonzero((labels[:, _CHRONIC] > 0.5).all(1))
-    new[rows, _CHRONIC[lowering[:, _CHRONIC].argmin(1)[rows]]] = 0.5
+    rows = np.flatnonzero(~(labels[:, SIDE] > 0.5).any(1))
+    new[rows, SIDE[raising[:, SIDE].argmin(1)[rows]]] = RAISED
+    rows = np.flatnonzero((labels[:, CHRONIC] > 0.5).all(1))
+    new[rows, CHRONIC[lowering[:, CHRONIC].argmin(1)[rows]]] = 0.5
     return new
 
 
 def _without_pe(labels: np.ndarray) -> np.ndarray:
-    new = _exactly_one(labels, _ABSENT)
-    new[:, _PRESENT] = np.minimum(labels[:, _PRESENT], 0.5)
+    new = _exactly_one(labels, ABSENT)
+    new[:, PRESENT] = np.minimum(labels[:, PRESENT], 0.5)
     return new
 
 

@@ -4,14 +4,30 @@ Terms and tags are those of DICOM PS3.3, C.7.6.2 (Image Plane), C.8.2.1 (CT Imag
 (Pixel Padding).
 """
 
+import stat
+import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.tag import Tag
+from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
+
+from clotline.errors import ClotlineError
+from clotline.pixeldata import DECODERS, SliceError, decode, one_line
+
+# Its warnings quote the values of a header, and those do not belong into a log.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+# After one large block was freed, glibc keeps what a slice frees for the next slice, instead of
+# giving it back to the kernel and asking for new pages every time.
+np.empty(2**24, np.uint8)
 
 #: Side of a stored slice, in pixels.
 SIZE = 256
@@ -20,8 +36,26 @@ SIZE = 256
 AIR_HU = -1000
 
 
-class SliceError(Exception):
-    """Why a file cannot be stored as a slice; the message is the reason in the list of rejects."""
+#: Largest file, and largest inflated data set, in bytes: a slice of 4096 × 4096 pixels of 16 bits
+#: takes 32 MiB, and its header little.
+MAX_BYTES = 64 * 2**20
+
+#: All that is read of a file; what could identify a patient is not among it.
+TAGS = [Tag(keyword) for keyword in (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType",
+    "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "SliceLocation",
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "RescaleIntercept", "RescaleSlope", "RescaleType",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+)]  # fmt: skip
+
+#: Values of RescaleType (PS3.3, C.11.1.1.2) for a scale other than Hounsfield units.
+OTHER_SCALES = frozenset(("OD", "HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT"))
+
+#: Slope and intercept beyond this are no scale of Hounsfield units, and would overflow.
+MAX_RESCALE = 1e6
 
 
 @dataclass(frozen=True)
@@ -34,54 +68,123 @@ class Slice:
             or orientation.
         location: SliceLocation in mm, or None.
         instance: InstanceNumber, or None.
+        series_uid: SeriesInstanceUID of the header, or an empty text.
+        sop_uid: SOPInstanceUID of the header, or an empty text.
     """
 
     pixels: np.ndarray
     position: float | None
     location: float | None
     instance: int | None
+    series_uid: str
+    sop_uid: str
 
 
 def read_slice(path: str | Path) -> Slice:
     """Reads, decodes and resamples one file; the only place where a DICOM file is opened.
 
+    The UIDs in the header are not compared with those of the path, by which the labels file knows
+    a slice: de-identification often gives new ones to one of the two, or the same to all slices.
+
     Raises:
-        SliceError: the file is missing, unreadable, or no single-frame CT image.
+        SliceError: the file is missing, unreadable, too large, or no single-frame CT image.
     """
+    dataset = _read_dataset(_read_bytes(Path(path)))
     try:
-        dataset = pydicom.dcmread(path)
+        _check_is_ct_slice(dataset)
+        stored = decode(dataset)
+        return Slice(
+            pixels=resample(hounsfield(stored, dataset)),
+            position=position_along_scan(dataset),
+            location=_number(dataset, "SliceLocation"),
+            instance=_number(dataset, "InstanceNumber"),
+            series_uid=str(dataset.get("SeriesInstanceUID", "")),
+            sop_uid=str(dataset.get("SOPInstanceUID", "")),
+        )
+    except (SliceError, ClotlineError, MemoryError):
+        raise
+    except Exception as error:  # pydicom converts values when they are asked for
+        raise SliceError(f"unreadable: {one_line(error)}") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        # Opening a pipe or a device could wait for ever.
+        if not stat.S_ISREG(status.st_mode):
+            raise SliceError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise SliceError(f"too large: {status.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+        return path.read_bytes()
     except FileNotFoundError:
         raise SliceError("no such file") from None
+    except OSError as error:
+        raise SliceError(f"unreadable: {error.strerror}") from error
+
+
+def _read_dataset(data: bytes) -> Dataset:
+    """What `TAGS` names; pydicom's dcmread does the same, but inflates without a limit."""
+    if not data:
+        raise SliceError("an empty file")
+    try:
+        file = BytesIO(data)
+        read_preamble(file, force=False)
+        meta = FileMetaDataset(read_dataset(file, False, True, stop_when=_is_beyond_file_meta))
+        syntax = _transfer_syntax(meta)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            file = BytesIO(_inflate(file.read()))
+        dataset = read_dataset(
+            file, syntax.is_implicit_VR, syntax.is_little_endian, specific_tags=TAGS
+        )
+        dataset.file_meta = meta
+        return dataset
     except InvalidDicomError:
         raise SliceError("not a DICOM file") from None
+    except (SliceError, MemoryError):
+        raise
     except Exception as error:  # pydicom raises many kinds on damaged files
-        raise SliceError(f"unreadable: {type(error).__name__}: {error}") from error
-    _check_is_ct_slice(dataset)
-    try:
-        stored = dataset.pixel_array
-    except Exception as error:  # as do the decoders
-        raise SliceError(f"pixels cannot be decoded: {type(error).__name__}: {error}") from error
-    return Slice(
-        pixels=resample(hounsfield(stored, dataset)),
-        position=position_along_scan(dataset),
-        location=_number(dataset, "SliceLocation"),
-        instance=_number(dataset, "InstanceNumber"),
-    )
+        raise SliceError(f"unreadable: {one_line(error)}") from error
+
+
+def _is_beyond_file_meta(tag, _vr, _length) -> bool:
+    return tag.group != 2
+
+
+def _transfer_syntax(meta: FileMetaDataset) -> UID:
+    syntax = meta.get("TransferSyntaxUID")
+    if not syntax:
+        raise SliceError("no TransferSyntaxUID")
+    if syntax not in DECODERS:
+        raise SliceError(f"no decoder for this encoding: {one_line(UID(syntax).name)}")
+    return UID(syntax)
+
+
+def _inflate(deflated: bytes) -> bytes:
+    inflating = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflating.decompress(deflated, MAX_BYTES + 1)
+    if len(inflated) > MAX_BYTES:
+        raise SliceError(f"too large: more than {MAX_BYTES:,} bytes when inflated")
+    if not inflating.eof:
+        raise SliceError("unreadable: the deflated data ends early")
+    return inflated
 
 
 def _check_is_ct_slice(dataset: Dataset) -> None:
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         raise SliceError("no PixelData")
     if dataset.get("Modality") != "CT":
-        raise SliceError(f"Modality is {dataset.get('Modality')}, not CT")
+        raise SliceError(f"Modality is not CT: {one_line(dataset.get('Modality'))}")
+    storage = dataset.get("SOPClassUID") or CTImageStorage
+    if storage != CTImageStorage:
+        raise SliceError(f"SOPClassUID is not CT Image Storage: {one_line(UID(storage).name)}")
     if "LOCALIZER" in (dataset.get("ImageType") or []):
         raise SliceError("a localizer, not a slice")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise SliceError(f"{dataset.NumberOfFrames} frames in one file")
+        raise SliceError(f"more than one frame: {dataset.NumberOfFrames}")
     if dataset.get("PhotometricInterpretation") != "MONOCHROME2":
         raise SliceError(
-            f"PhotometricInterpretation is {dataset.get('PhotometricInterpretation')}, "
-            "not MONOCHROME2"
+            "PhotometricInterpretation is not MONOCHROME2: "
+            + one_line(dataset.get("PhotometricInterpretation"))
         )
 
 
@@ -90,8 +193,8 @@ def hounsfield(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
     Args:
         stored: (rows, columns) integers as decoded.
-        dataset: the file's RescaleSlope, RescaleIntercept and, if any, PixelPaddingValue and
-            PixelPaddingRangeLimit.
+        dataset: the file's RescaleSlope, RescaleIntercept, RescaleType and, if any,
+            PixelPaddingValue and PixelPaddingRangeLimit.
 
     Returns:
         (rows, columns) float32, padding set to air.
@@ -101,15 +204,34 @@ def hounsfield(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     """
     slope = _number(dataset, "RescaleSlope")
     intercept = _number(dataset, "RescaleIntercept")
-    if not slope or intercept is None:
+    if not slope or intercept is None or max(abs(slope), abs(intercept)) > MAX_RESCALE:
         raise SliceError(f"no Hounsfield units: RescaleSlope {slope}, RescaleIntercept {intercept}")
-    values = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    padding = _number(dataset, "PixelPaddingValue")
-    if padding is not None:
-        limit = _number(dataset, "PixelPaddingRangeLimit")
-        limit = padding if limit is None else limit
+    if dataset.get("RescaleType") in OTHER_SCALES:
+        raise SliceError(f"no Hounsfield units: RescaleType {dataset.RescaleType}")
+    values = stored.astype(np.float32)
+    values *= np.float32(slope)
+    values += np.float32(intercept)
+    ends = [
+        _as_stored(_number(dataset, keyword), stored.dtype)
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    ]
+    if ends[0] is not None:
+        padding, limit = ends[0], ends[0] if ends[1] is None else ends[1]
         values[(stored >= min(padding, limit)) & (stored <= max(padding, limit))] = AIR_HU
     return values
+
+
+def _as_stored(padding: float | None, dtype: np.dtype) -> float | None:
+    """A padding value as it lies among the pixels.
+
+    Scanners write it with the other sign: 63536 beside signed pixels has the bits of −2000.
+    """
+    if padding is None or dtype.itemsize != 2:
+        return padding
+    limits = np.iinfo(dtype)
+    if limits.min <= padding <= limits.max:
+        return padding
+    return float(np.array(int(padding) & 0xFFFF, np.uint16).view(dtype))
 
 
 def resample(values: np.ndarray) -> np.ndarray:
@@ -131,7 +253,8 @@ def resample(values: np.ndarray) -> np.ndarray:
     if len(values) != SIZE:
         values = cv2.resize(values, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     limits = np.iinfo(np.int16)
-    return np.clip(np.rint(values), limits.min, limits.max).astype(np.int16)
+    values = np.rint(values)
+    return np.clip(values, limits.min, limits.max, out=values).astype(np.int16)
 
 
 def position_along_scan(dataset: Dataset) -> float | None:
@@ -143,8 +266,9 @@ def position_along_scan(dataset: Dataset) -> float | None:
     try:
         origin = np.array(dataset.ImagePositionPatient, dtype=float)
         row, column = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
-        normal = np.cross(row, column)
-        position = float(origin @ normal)
+        with np.errstate(over="ignore", invalid="ignore"):
+            normal = np.cross(row, column)
+            position = float(origin @ normal)
     except (AttributeError, TypeError, ValueError):
         return None
     if not np.isfinite(position) or not normal.any():

@@ -1,6 +1,10 @@
 """Reads a labels CSV, and says by line number what is wrong with it."""
 
+import csv
+import gzip
+import io
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -12,6 +16,8 @@ from clotline.labels import COLUMNS, IMAGE_LABEL, SOP_UID, SPLITS, STUDY_UID, UI
 
 #: UIDs become folder and file names, so nothing that could leave the data folder is allowed.
 UID_PATTERN = r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,62}[0-9A-Za-z])?"
+
+NEGATIVE_EXAM = "negative_exam_for_pe"
 
 LABELS = COLUMNS[len(UIDS) :]
 
@@ -27,17 +33,21 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
         One row a slice in the file's order; UIDs as text, labels as int8.
 
     Raises:
-        ClotlineError: no file, no rows, a missing column, a bad value, a doubled slice, or rows of
-            one study that contradict each other; with the line numbers.
+        ClotlineError: no file, no rows, a missing column, a bad value, a doubled slice, rows of
+            one study that contradict each other, or a positive slice in a negative exam; with the
+            line numbers.
     """
     path = Path(path)
     columns = [*COLUMNS, *([split_column] if split_column else [])]
     try:
-        labels = _read_csv(path, columns, {name: pa.int8() for name in LABELS})
+        labels = _read_csv(path, columns, dict.fromkeys(LABELS, pa.bool_()))
     except FileNotFoundError:
         raise ClotlineError(f"there is no labels file {path}: set data.labels") from None
+    except OSError as error:  # a folder, no permission, a damaged gzip file
+        raise ClotlineError(f"the labels file {path} cannot be read: {error}") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise ClotlineError(_explain_unreadable(path, columns, error)) from None
+    labels = labels.astype(dict.fromkeys(LABELS, "int8"))
     return check_labels(labels, path, split_column)
 
 
@@ -46,6 +56,10 @@ def _read_csv(path: Path, columns: list[str], types: dict) -> pd.DataFrame:
         include_columns=columns,
         # 12 hexadecimal digits can look like a number
         column_types={name: pa.string() for name in columns} | types,
+        # so that 01, " 1" and 0x1 are no labels
+        true_values=["1"],
+        false_values=["0"],
+        null_values=[],
         strings_can_be_null=False,
     )
     return pyarrow.csv.read_csv(path, convert_options=options).to_pandas()
@@ -53,6 +67,8 @@ def _read_csv(path: Path, columns: list[str], types: dict) -> pd.DataFrame:
 
 def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str:
     """Why ``path`` could not be read; found by a second, slower look at it."""
+    if (wrong := _not_text(path)) is not None:
+        return wrong
     if (short := _short_row(path)) is not None:
         return short
     try:
@@ -60,6 +76,9 @@ def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str
         header = pyarrow.csv.open_csv(path).schema.names
     except pa.ArrowInvalid as again:
         return f"the labels file {path} is not a CSV with a header line: {again}"
+    for name in columns:
+        if header.count(name) > 1:
+            return f"the labels file {path} has {header.count(name)} columns {name}"
     missing = [name for name in columns if name not in header]
     if missing:
         return (
@@ -77,12 +96,32 @@ def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str
     return f"the labels file {path} cannot be read: {error}"
 
 
+def _not_text(path: Path) -> str | None:
+    """The first line that is no UTF-8, in a sentence; None without one."""
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return (
+                    f"{path}, line {number}: byte {error.start + 1} is no UTF-8 text. Save the "
+                    "file as CSV in UTF-8; if it is gzipped, its name must end in .gz"
+                )
+    return None
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
 def _short_row(path: Path) -> str | None:
     """The first row with more or fewer cells than the header, in a sentence; None without one."""
-    found = []
+    first, more = None, 0
 
     def keep(row: pyarrow.csv.InvalidRow) -> str:
-        found.append(row)
+        nonlocal first, more
+        more += first is not None
+        first = first or row
         return "skip"
 
     options = pyarrow.csv.ParseOptions(invalid_row_handler=keep)
@@ -92,21 +131,35 @@ def _short_row(path: Path) -> str | None:
         pyarrow.csv.read_csv(path, read_options=reading, parse_options=options)
     except pa.ArrowInvalid:
         return None
-    if not found:
+    if first is None:
         return None
-    row = found[0]
-    more = f" and {len(found) - 1:,} more rows" if len(found) > 1 else ""
+    rows = f" and {more:,} more rows" if more else ""
     return (
-        f"{path}, line {row.number}{more}: {row.actual_columns} cells where the header has "
-        f"{row.expected_columns}"
+        f"{path}, line {first.number}{rows}: {first.actual_columns} cells where the header has "
+        f"{first.expected_columns}"
     )
 
 
 def _at_lines(path: Path, bad: pd.Series, message: str) -> str:
     """``message`` with the line numbers (the header is line 1) of the rows in question."""
-    lines = np.flatnonzero(bad.to_numpy()) + 2
-    more = f" and {len(lines) - 5:,} more" if len(lines) > 5 else ""
-    return f"{path}, line {', '.join(map(str, lines[:5]))}{more}: {message}"
+    rows = np.flatnonzero(bad.to_numpy())
+    lines = _line_numbers(path, rows[:5])
+    more = f" and {len(rows) - 5:,} more" if len(rows) > 5 else ""
+    return f"{path}, line {', '.join(map(str, lines))}{more}: {message}"
+
+
+def _line_numbers(path: Path, rows: np.ndarray) -> list[int]:
+    """Where rows begin in the file: empty lines and line ends within quotes count as lines."""
+    with _open(path) as file:
+        reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""))
+        starts, line = [], 1
+        for cells in reader:
+            if cells:
+                starts.append(line)
+            if len(starts) > rows[-1] + 1:
+                break
+            line = reader.line_num + 1
+    return [starts[row + 1] for row in rows]
 
 
 def check_labels(
@@ -123,12 +176,6 @@ def check_labels(
         if bad.any():
             raise ClotlineError(
                 _at_lines(path, bad, f"{name} {labels[name][bad].iloc[0]!r} is no usable UID")
-            )
-    for name in LABELS:
-        bad = ~labels[name].isin([0, 1])
-        if bad.any():
-            raise ClotlineError(
-                _at_lines(path, bad, f"{name} is {labels[name][bad].iloc[0]}; it must be 0 or 1")
             )
     doubled = labels.duplicated(list(UIDS))
     if doubled.any():
@@ -148,6 +195,11 @@ def check_labels(
             raise ClotlineError(
                 _at_lines(path, bad, f"{name} contradicts earlier rows of study {study}")
             )
+    bad = (labels[NEGATIVE_EXAM] == 1) & (labels[IMAGE_LABEL] == 1)
+    if bad.any():
+        raise ClotlineError(
+            _at_lines(path, bad, f"{IMAGE_LABEL} is 1 in a study whose {NEGATIVE_EXAM} is 1")
+        )
     if split_column:
         bad = ~labels[split_column].isin(SPLITS)
         if bad.any():

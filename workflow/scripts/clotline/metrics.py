@@ -8,6 +8,7 @@ from sklearn.metrics import roc_curve
 
 from clotline import competition
 from clotline.calibration import calibration
+from clotline.consistency import consistent
 from clotline.delong import auroc_delong, paired_delong
 from clotline.errors import ClotlineError
 from clotline.intervals import (
@@ -271,8 +272,8 @@ def label_consistency(table: pd.DataFrame) -> dict:
     losses = [np.divide(*competition.loss_terms(truth, p)).mean() for p in (labels, corrected)]
     return {
         "n_studies": len(table),
-        "before": float(competition.consistent(labels).mean()),
-        "after": float(competition.consistent(corrected).mean()),
+        "before": float(consistent(labels).mean()),
+        "after": float(consistent(corrected).mean()),
         "cost": float(losses[1] - losses[0]),
     }
 
@@ -319,7 +320,7 @@ def evaluate_competition(
         resampled = resample(loss, len(study), bootstraps, seed)[:, 0]
         result[name] = {
             "log_loss": percentile_estimate(present, value, resampled).as_dict(),
-            "consistent": float(competition.consistent(p_labels, p_slices, exam).mean()),
+            "consistent": float(consistent(p_labels, p_slices, exam).mean()),
         }
     before, after = (result[name]["log_loss"]["value"] for name in ("before", "after"))
     return result | {"cost": after - before}

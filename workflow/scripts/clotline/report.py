@@ -14,6 +14,7 @@ from clotline.intervals import describe_estimate
 from clotline.labels import SPLITS, STUDY_UID
 from clotline.metrics import PE_PRESENT
 from clotline.progress import clock
+from clotline.rejects import count_reasons
 from clotline.titles import TITLES
 
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "report"
@@ -24,12 +25,16 @@ PACKAGES = (
     "hdf5plugin", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels", "snakemake",
 )  # fmt: skip
 
+#: Rejected slices that the page lists one by one.
+MOST_LISTED = 2000
+
 
 def render_report(
     metrics: dict[str, dict],
     plan: pd.DataFrame,
     slices: pd.DataFrame,
     rejects: pd.DataFrame,
+    notes: pd.DataFrame,
     comparisons: pd.DataFrame,
     competition: dict[str, dict],
     figures: dict[str, dict[str, str]],
@@ -44,6 +49,7 @@ def render_report(
         plan: plan.parquet.
         slices: slices.parquet.
         rejects: all rejected slices.
+        notes: notes on studies, of all shards.
         comparisons: of `clotline.metrics.compare`.
         competition: feature set to the dict of `clotline.metrics.evaluate_competition`.
         figures: heading to {caption: path of an SVG}.
@@ -69,7 +75,10 @@ def render_report(
         competition={name: score for name, score in competition.items() if "before" in score},
         splits=account_for_splits(plan, slices),
         overlap=overlap,
-        rejects=rejects["reason"].value_counts().to_dict(),
+        reasons=count_reasons(rejects).to_dict(),
+        rejects=rejects.head(MOST_LISTED).to_dict("records"),
+        unlisted=max(len(rejects) - MOST_LISTED, 0),
+        notes=notes["note"].value_counts().to_dict(),
         rows=rows,
         stored=stored,
         claim=claim.ITEMS,

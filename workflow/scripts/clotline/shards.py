@@ -22,9 +22,10 @@ here but in slices.parquet: dividing the studies anew must not decode them anew.
 """
 
 import logging
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,14 @@ import hdf5plugin
 import numpy as np
 import pandas as pd
 
-from clotline.dicom import SIZE, Slice, SliceError, read_slice
+from clotline.dicom import SIZE, Slice, read_slice
 from clotline.errors import ClotlineError
 from clotline.files import atomic
+from clotline.isolation import read_apart, read_in_time
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.pixeldata import SliceError
 from clotline.progress import progress
+from clotline.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_reasons
 
 log = logging.getLogger("clotline")
 
@@ -153,28 +157,30 @@ class DecodedStudy:
         pixels: (n, 256, 256) int16, Hounsfield units, in the order of ``rows``.
         rows: (n) table with the columns of ``ROW_COLUMNS``.
         rejects: UIDs, path and reason of each slice that could not be taken.
-        note: how the slices were ordered where not by position; else None.
+        notes: what a user should know of the slices that were taken.
     """
 
     pixels: np.ndarray
     rows: pd.DataFrame
     rejects: pd.DataFrame
-    note: str | None
+    notes: list[str]
 
 
-REJECT_COLUMNS = (*UIDS, "path", "reason")
-
-
-def decode_study(rows: pd.DataFrame, folder: str | Path) -> DecodedStudy:
+def decode_study(
+    rows: pd.DataFrame, folder: str | Path, read: Callable[[str], Slice] = read_slice
+) -> DecodedStudy:
     """Reads all slices of one study and orders them along the scan axis.
 
     Args:
         rows: the study's rows of the labels file: UIDs, image label and, where files have other
             names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder.
-        folder: the folder of the files.
+        folder: the folder of the files. It may be a link itself; links in it must not lead out of
+            it.
+        read: reads one file.
     """
     # One thread a process: the pool already uses every core.
     cv2.setNumThreads(1)
+    folder = os.path.realpath(folder)
     slices: list[Slice] = []
     stored: list[int] = []
     rejects: list[tuple] = []
@@ -182,11 +188,11 @@ def decode_study(rows: pd.DataFrame, folder: str | Path) -> DecodedStudy:
     for place, (*uids, path) in enumerate(zip(*(rows[name] for name in UIDS), named, strict=True)):
         path = path or f"{uids[0]}/{uids[1]}/{uids[2]}.dcm"
         try:
-            slices.append(read_slice(Path(folder, path)))
+            slices.append(read(_inside(folder, path)))
             stored.append(place)
         except SliceError as error:
             rejects.append((*uids, path, str(error)))
-    positions, note = _positions(slices)
+    positions, notes = _positions(slices)
     table = rows.iloc[stored].assign(**{POSITION: positions})
     table["instance"] = [-1 if s.instance is None else s.instance for s in slices]
     table["decoded"] = range(len(slices))
@@ -199,21 +205,74 @@ def decode_study(rows: pd.DataFrame, folder: str | Path) -> DecodedStudy:
         pixels=pixels,
         rows=table[list(ROW_COLUMNS)].reset_index(drop=True),
         rejects=pd.DataFrame(rejects, columns=list(REJECT_COLUMNS)),
-        note=note,
+        notes=notes + _oddities(table, slices) + _unlisted(rows, folder),
     )
 
 
-def _positions(slices: list[Slice]) -> tuple[list[float], str | None]:
-    """One position a slice from the best source that every slice of the study has."""
-    for source, note in (
-        ("position", None),
-        ("location", "no ImagePositionPatient: ordered by SliceLocation"),
-        ("instance", "no position at all: ordered by InstanceNumber, position_mm is that number"),
+def _inside(folder: str, path: str) -> str:
+    """The file at ``path`` in ``folder``, all links followed.
+
+    Args:
+        folder: without links.
+        path: relative to it.
+
+    Raises:
+        SliceError: it does not lie in ``folder``.
+    """
+    real = os.path.realpath(Path(folder, path))
+    if not Path(real).is_relative_to(folder):
+        raise SliceError("leads out of the data folder")
+    return real
+
+
+def _positions(slices: list[Slice]) -> tuple[list[float], list[str]]:
+    """One position a slice from the best source that every slice of the study has, and a note."""
+    for source, notes in (
+        ("position", []),
+        ("location", ["no ImagePositionPatient: ordered by SliceLocation"]),
+        ("instance", ["no position at all: ordered by InstanceNumber, position_mm is that number"]),
     ):
         values = [getattr(s, source) for s in slices]
         if None not in values:
-            return [float(v) for v in values], note
-    return [0.0] * len(slices), "no position and no InstanceNumber: ordered by SOPInstanceUID"
+            return [float(v) for v in values], notes
+    return [0.0] * len(slices), ["no position and no InstanceNumber: ordered by SOPInstanceUID"]
+
+
+def _oddities(table: pd.DataFrame, slices: list[Slice]) -> list[str]:
+    """Notes on a study whose slices may not be one scan.
+
+    Args:
+        table: the stored rows in their order, ``decoded`` being the place in ``slices``.
+        slices: the decoded slices.
+    """
+    headers = [slices[decoded] for decoded in table["decoded"]]
+    series = set(table[SERIES_UID])
+    series_of_headers = {
+        (uid, header.series_uid) for uid, header in zip(table[SERIES_UID], headers, strict=True)
+    }
+    notes = []
+    if len(series) > 1:
+        notes.append("several series: one after the other")
+    if table.duplicated([SERIES_UID, POSITION]).any():
+        notes.append("slices at the same position: ordered by InstanceNumber, then SOPInstanceUID")
+    if len(series_of_headers) > len(series):
+        notes.append("headers of one series name several SeriesInstanceUIDs")
+    if len({header.sop_uid for header in headers}) < len(headers):
+        notes.append("headers of several slices name the same SOPInstanceUID")
+    return notes
+
+
+def _unlisted(rows: pd.DataFrame, folder: str) -> list[str]:
+    """A note where a series' folder holds files of which the labels file knows nothing."""
+    for (study, series), part in rows.groupby([STUDY_UID, SERIES_UID]):
+        try:
+            with os.scandir(_inside(folder, f"{study}/{series}")) as entries:
+                files = {entry.name for entry in entries if entry.name.endswith(".dcm")}
+        except (OSError, SliceError):
+            continue  # its slices are among the rejects
+        if files - {f"{uid}.dcm" for uid in part[SOP_UID]}:
+            return ["files without a row in the labels file: left out"]
+    return []
 
 
 def decode_studies(
@@ -221,36 +280,48 @@ def decode_studies(
 ) -> Iterator[DecodedStudy]:
     """Decodes studies in parallel and yields them in order, few at a time in memory.
 
+    A file can make native decoders crash or run for ever. So even a single worker is a process of
+    its own; when one dies, the studies under way are decoded again with a process for each slice,
+    and the slice that kills its process is rejected.
+
     Args:
         studies: each study's rows, as for `decode_study`.
         folder: the DICOM folder.
-        workers: number of processes; with 1 this process decodes by itself.
+        workers: number of processes.
 
     Raises:
-        ClotlineError: a worker process was killed, as by a lack of memory.
+        ClotlineError: a worker process was killed from outside, as by a lack of memory.
     """
-    if workers == 1:
-        yield from (decode_study(rows, folder) for rows in studies)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        waiting: deque = deque()
-        try:
-            for rows in studies:
-                waiting.append(pool.submit(decode_study, rows, folder))
-                if len(waiting) > workers + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise ClotlineError(
-                "a decoding process was killed, most often for lack of memory: give the job more "
-                "memory or fewer threads"
-            ) from None
+    pool = ProcessPoolExecutor(workers)
+    waiting: deque = deque()
+    try:
+        for rows in studies:
+            try:
+                future = pool.submit(decode_study, rows, folder, read_in_time)
+            except BrokenProcessPool:
+                pool = ProcessPoolExecutor(workers)
+                future = pool.submit(decode_study, rows, folder, read_in_time)
+            waiting.append((rows, future))
+            if len(waiting) > workers + 1:
+                yield _decoded(*waiting.popleft(), folder)
+        while waiting:
+            yield _decoded(*waiting.popleft(), folder)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decoded(rows: pd.DataFrame, future: Future, folder: str | Path) -> DecodedStudy:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        study = rows[STUDY_UID].iloc[0]
+        log.warning("a decoding process died: study %s is read again, slice by slice", study)
+        return decode_study(rows, folder, read_apart)
 
 
 def write_shard(
     rows: pd.DataFrame, folder: str | Path, path: str | Path, workers: int, step=iter
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decodes the planned rows of one shard and stores them.
 
     Args:
@@ -261,18 +332,15 @@ def write_shard(
         step: wraps the iterator over decoded studies, for progress.
 
     Returns:
-        The rejected slices (UIDs, path, reason), and one note a study that was not ordered by
-        position.
+        The rejected slices (UIDs, path, reason), and the notes on studies (UID, note).
     """
     studies = [part for _, part in rows.groupby(STUDY_UID, sort=False)]
     rejects, notes = [], []
     with ShardWriter(path) as writer:
         decoded = step(decode_studies(studies, folder, workers))
         for planned, study in zip(studies, decoded, strict=True):
-            uid = planned[STUDY_UID].iloc[0]
             rejects.append(study.rejects)
-            if study.note:
-                notes.append(f"study {uid}: {study.note}")
+            notes += [(planned[STUDY_UID].iloc[0], note) for note in study.notes]
             if len(study.rows):
                 labels = planned.iloc[0]
                 first = writer.append(study.rows, {name: labels[name] for name in STUDY_LABELS})
@@ -282,29 +350,22 @@ def write_shard(
     if stored + len(listed) != len(rows):
         raise AssertionError(f"{stored} stored + {len(listed)} rejected ≠ {len(rows)} rows")
     if not stored:
-        reasons = listed["reason"].value_counts().head(3)
+        reasons = count_reasons(listed).head(3)
         raise ClotlineError(
             f"none of the {len(rows):,} slices could be stored. "
             + "; ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
             + f". Is {folder} the right folder of DICOM files?"
         )
-    return listed, notes
+    return listed, pd.DataFrame(notes, columns=list(NOTE_COLUMNS))
 
 
-def store_slices(
-    rows: pd.DataFrame,
-    folder: str | Path,
-    shard: str | Path,
-    rejects: str | Path,
-    workers: int,
-) -> None:
-    """Writes a shard and its list of rejects, both or neither, and logs what was done.
+def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -> None:
+    """Writes a shard with its lists, all or none, and logs what was done.
 
     Args:
         rows: as for `write_shard`.
         folder: the DICOM folder.
-        shard: HDF5 file to write.
-        rejects: CSV file to write.
+        output: paths to write: ``shard`` (HDF5), ``rejects`` and ``notes`` (CSV).
         workers: number of decoding processes.
     """
 
@@ -313,13 +374,17 @@ def store_slices(
             decoded, len(rows), "decoding", "slices", step=lambda d: len(d.rows) + len(d.rejects)
         )
 
-    with atomic(shard) as shard_path, atomic(rejects) as rejects_path:
-        rejected, notes = write_shard(rows, folder, shard_path, workers, step)
-        rejected.to_csv(rejects_path, index=False)
-    for note in notes:
-        log.warning("%s", note)
-    stored = len(rows) - len(rejected)
-    log.info("%s slices stored, %s rejected", f"{stored:,}", f"{len(rejected):,}")
+    with (
+        atomic(output.shard) as shard_path,
+        atomic(output.rejects) as rejects_path,
+        atomic(output.notes) as notes_path,
+    ):
+        rejects, notes = write_shard(rows, folder, shard_path, workers, step)
+        rejects.to_csv(rejects_path, index=False)
+        notes.to_csv(notes_path, index=False)
+    for note, count in notes["note"].value_counts().items():
+        log.warning("%s (studies: %s, listed in %s)", note, f"{count:,}", output.notes)
+    log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")
 
 
 def copy_positives(
@@ -401,21 +466,3 @@ def collect_slices(
     splits = planned.drop_duplicates(STUDY_UID).set_index(STUDY_UID)["split"]
     slices["split"] = slices[STUDY_UID].map(splits)
     return slices, rejected
-
-
-def check_rejects(rejected: pd.DataFrame, rows: int, max_rejects: float) -> None:
-    """Stops a run that lost too many slices.
-
-    Raises:
-        ClotlineError: with a summary by reason and what to do.
-    """
-    if len(rejected) <= max_rejects * rows:
-        return
-    reasons = rejected["reason"].value_counts()
-    raise ClotlineError(
-        f"{len(rejected):,} of {rows:,} slices were rejected, more than data.max_rejects "
-        f"({max_rejects:g}) allows:\n"
-        + "\n".join(f"  {count:>9,}  {reason}" for reason, count in reasons.head(10).items())
-        + "\nThe lists are results/data/shards/*.rejects.csv. Mend the files and delete their "
-        "shard, or raise data.max_rejects"
-    )

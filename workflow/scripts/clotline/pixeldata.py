@@ -1,0 +1,242 @@
+"""PixelData of a DICOM file to the values that it stores: which decoder reads which encoding.
+
+Each encoding has one decoder, named here and pinned in requirements.lock, so that the same file
+gives the same pixels on every machine. Decoders are native code that trusts what it is given:
+what a file claims is compared with its codestream first, and whatever a decoder or pydicom
+complains of makes the slice unusable, for pixels that only look right are worse than none.
+
+Terms are those of DICOM PS3.5, chapter 8 and annex A.
+"""
+
+import os
+import struct
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    JPEG2000,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from clotline.errors import ClotlineError
+
+#: Transfer syntax to the plugin of pydicom that decodes it; None where nothing is encoded.
+DECODERS = {
+    ImplicitVRLittleEndian: None,
+    ExplicitVRLittleEndian: None,
+    ExplicitVRBigEndian: None,
+    DeflatedExplicitVRLittleEndian: None,
+    RLELossless: "pydicom",
+    JPEGBaseline8Bit: "gdcm",
+    JPEGExtended12Bit: "pylibjpeg",  # GDCM cannot: values above 4095 wrap around
+    JPEGLossless: "gdcm",
+    JPEGLosslessSV1: "gdcm",
+    JPEGLSLossless: "gdcm",
+    JPEGLSNearLossless: "gdcm",
+    JPEG2000Lossless: "gdcm",
+    JPEG2000: "gdcm",
+}
+
+#: Largest number of rows and of columns; the largest CT matrix in use is 2048 × 2048.
+MAX_SIDE = 4096
+
+
+class SliceError(Exception):
+    """Why a file cannot be stored as a slice; the message is the reason in the list of rejects.
+
+    What stands before the first colon is the kind of reason, by which rejects are counted.
+    """
+
+
+def decode(dataset: Dataset) -> np.ndarray:
+    """The stored values of a single-frame, single-channel image.
+
+    Args:
+        dataset: a file in one of the encodings of `DECODERS`.
+
+    Returns:
+        (rows, columns) integers, signed where the file's are.
+
+    Raises:
+        SliceError: the image is larger than `MAX_SIDE`, what the
+            header says and what PixelData holds differ, or the data is damaged.
+        ClotlineError: the decoder is not installed.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    shape = _check_layout(dataset)
+    if DECODERS[syntax] is None:
+        _check_length(dataset, shape)
+    elif syntax != RLELossless:
+        _check_codestream(dataset, shape)
+    plugin = DECODERS[syntax] or ""
+    decoder = get_decoder(syntax)
+    if plugin and plugin not in decoder.available_plugins:
+        raise ClotlineError(
+            f"{syntax.name} is decoded by {plugin}, which is not installed here: install what "
+            "requirements.lock names"
+        )
+    watched = _complaints() if plugin else nullcontext([])
+    try:
+        with warnings.catch_warnings(), watched as complaints:
+            warnings.simplefilter("error")
+            stored, _ = decoder.as_array(dataset, decoding_plugin=plugin)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise many kinds
+        raise SliceError(f"pixels cannot be decoded: {one_line(error)}") from error
+    if complaints:
+        raise SliceError(f"pixels cannot be decoded: {one_line(complaints[0])}")
+    if stored.shape != shape:
+        raise SliceError(f"pixels cannot be decoded: an image of {stored.shape}, not {shape}")
+    return stored
+
+
+def one_line(message: object) -> str:
+    """A message of a library, which may quote a file, as one short line of printable text."""
+    text = f"{type(message).__name__}: {message}" if isinstance(message, Exception) else message
+    return "".join(c if c.isprintable() else " " for c in " ".join(str(text).split()))[:200]
+
+
+def _check_layout(dataset: Dataset) -> tuple[int, int]:
+    """Rows and columns, after a look at what says how the pixels lie in PixelData."""
+    names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
+    values = [dataset.get(name) for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, int):
+            raise SliceError(f"no usable {name}")
+    rows, columns, allocated, stored, representation = values
+    if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
+        raise SliceError(
+            f"Rows or Columns out of range: {rows} × {columns} is not within 1 to {MAX_SIDE}"
+        )
+    high = dataset.get("HighBit", stored - 1)
+    if (
+        dataset.get("SamplesPerPixel", 1) != 1
+        or allocated not in (8, 16, 32)
+        or not 0 < stored <= allocated
+        or high != stored - 1
+        or representation not in (0, 1)
+    ):
+        raise SliceError(
+            f"no usable layout of pixels: SamplesPerPixel {dataset.get('SamplesPerPixel')}, "
+            f"BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}, "
+            f"PixelRepresentation {representation}"
+        )
+    return rows, columns
+
+
+def _check_length(dataset: Dataset, shape: tuple[int, int]) -> None:
+    expected = shape[0] * shape[1] * dataset.BitsAllocated // 8
+    # An odd length is filled up with one byte.
+    if len(dataset.PixelData) != expected + expected % 2:
+        raise SliceError(
+            f"PixelData has another length than its image: {len(dataset.PixelData):,} bytes, "
+            f"where {shape[0]} × {shape[1]} pixels of {dataset.BitsAllocated} bits take "
+            f"{expected:,}"
+        )
+
+
+class _Frame(NamedTuple):
+    """What a codestream says of its image; ``precision`` is in bits."""
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+
+
+def _check_codestream(dataset: Dataset, shape: tuple[int, int]) -> None:
+    """Compares what the codestream says of itself with the header, and looks for its end."""
+    try:
+        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        if dataset.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes:
+            frame = _jpeg2000_frame(stream)
+        else:
+            frame = _jpeg_frame(stream)
+    except (ValueError, struct.error, IndexError) as error:
+        raise SliceError(f"the codestream is damaged: {one_line(error)}") from error
+    if frame[:3] != (*shape, 1) or frame.precision > dataset.BitsAllocated:
+        raise SliceError(
+            f"the codestream's image is not the header's: {frame.rows} × {frame.columns}, "
+            f"{frame.components} components of {frame.precision} bits; the header has "
+            f"{shape[0]} × {shape[1]}, 1 of {dataset.BitsAllocated} bits"
+        )
+    # JPEG and JPEG 2000 end with the same marker; an odd length is filled up.
+    if b"\xff\xd9" not in stream[-4:]:
+        raise SliceError("the codestream is damaged: it has no end")
+
+
+def _jpeg_frame(stream: bytes) -> _Frame:
+    """The frame header of a JPEG or JPEG-LS codestream."""
+    if stream[:2] != b"\xff\xd8":
+        raise ValueError("not a JPEG codestream")
+    place, frame, marker = 2, None, None
+    while marker != 0xDA:  # start of scan: compressed data follows its segment
+        prefix, marker, length = struct.unpack_from(">BBH", stream, place)
+        if prefix != 0xFF or not 0xC0 <= marker <= 0xFE:
+            raise ValueError("no marker where one must be")
+        # Start of frame: FFC0 to FFCF but DHT, JPG and DAC; FFF7 in JPEG-LS.
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, place + 4)
+            frame = _Frame(rows, columns, components, precision)
+        place += 2 + length
+    if frame is None:
+        raise ValueError("a scan without a frame header")
+    return frame
+
+
+def _jpeg2000_frame(stream: bytes) -> _Frame:
+    """The SIZ segment of a JPEG 2000 codestream, with or without JP2 boxes before it."""
+    start = stream.find(b"\xff\x4f\xff\x51")
+    if start < 0:
+        raise ValueError("not a JPEG 2000 codestream")
+    width, height, left, top, tile_width, tile_height = struct.unpack_from(">6I", stream, start + 8)
+    components, precision = struct.unpack_from(">HB", stream, start + 40)
+    # Each tile costs memory, however small.
+    if not tile_width or not tile_height or width * height > 1024 * tile_width * tile_height:
+        raise ValueError(f"tiles of {tile_width} × {tile_height}")
+    return _Frame(height - top, width - left, components, (precision & 0x7F) + 1)
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """The lines that native code writes to file descriptor 2 meanwhile, known at the end.
+
+    libjpeg fills what is missing with values of its own, and says so nowhere else.
+    """
+    lines: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        with _descriptor_2_to(file):
+            yield lines
+        file.seek(0)
+        lines.extend(file.read().decode(errors="replace").splitlines())
+
+
+@contextmanager
+def _descriptor_2_to(file: BinaryIO) -> Iterator[None]:
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

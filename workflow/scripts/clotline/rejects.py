@@ -1,0 +1,36 @@
+"""The lists of slices that were not taken and of notes on studies, and how many there may be."""
+
+import pandas as pd
+
+from clotline.errors import ClotlineError
+from clotline.labels import STUDY_UID, UIDS
+
+REJECT_COLUMNS = (*UIDS, "path", "reason")
+NOTE_COLUMNS = (STUDY_UID, "note")
+
+
+def count_reasons(rejected: pd.DataFrame) -> pd.Series:
+    """How many slices were rejected for each kind of reason, the most frequent first.
+
+    Args:
+        rejected: table with the columns of ``REJECT_COLUMNS``.
+    """
+    return rejected["reason"].str.split(":").str[0].value_counts()
+
+
+def check_rejects(rejected: pd.DataFrame, rows: int, max_rejects: float) -> None:
+    """Stops a run that lost too many slices.
+
+    Raises:
+        ClotlineError: with a summary by reason and what to do.
+    """
+    if len(rejected) <= max_rejects * rows:
+        return
+    reasons = count_reasons(rejected)
+    raise ClotlineError(
+        f"{len(rejected):,} of {rows:,} slices were rejected, more than data.max_rejects "
+        f"({max_rejects:g}) allows:\n"
+        + "\n".join(f"  {count:>9,}  {reason}" for reason, count in reasons.head(10).items())
+        + "\nThe lists are results/data/shards/*.rejects.csv. Mend the files and delete their "
+        "shard, or raise data.max_rejects"
+    )
