@@ -4,7 +4,7 @@ import pandas as pd
 
 from clotline.backbones import load_classifier
 from clotline.checkpoint import load_checkpoint
-from clotline.features import extract_features
+from clotline.features import extract_features, features_size
 from clotline.files import atomic, sha256
 from clotline.job import job
 from clotline.shards import read_rows
@@ -23,9 +23,10 @@ def main(snakemake):
     table = rows.assign(file=snakemake.input.shard, row=range(len(rows)))
     slices = StoredSlices(table, View.of(section), None)
     loader = slice_loader(slices, BATCH_SIZE, snakemake.threads, fabric)
-    with atomic(snakemake.output[0]) as path:
+    model = load_classifier(checkpoint, snakemake.input.checkpoint)
+    with atomic(snakemake.output[0], need=features_size(len(rows), model.width)) as path:
         extract_features(
-            load_classifier(checkpoint, snakemake.input.checkpoint),
+            model,
             loader,
             path,
             snakemake.wildcards.backbone,

@@ -1,10 +1,7 @@
 """Predicts the valid and test studies with one LSTM."""
 
-import pandas as pd
-
 from clotline.checkpoint import load_checkpoint
 from clotline.feature_sets import split_lstm_name
-from clotline.files import atomic
 from clotline.job import job, log
 from clotline.labels import IMAGE_LABEL
 from clotline.lstm import load_lstm
@@ -15,6 +12,7 @@ from clotline.studies import (
     predict_studies,
     study_level_table,
 )
+from clotline.tables import read_table, write_table
 from clotline.training import make_fabric
 
 
@@ -26,8 +24,8 @@ def main(snakemake):
     fabric = make_fabric(
         checkpoint["config"]["precision"], snakemake.resources.get("gpu", 0), snakemake.threads
     )
-    slices = pd.read_parquet(snakemake.input.slices)
-    studies = locate_studies(slices, pd.read_parquet(snakemake.input.plan))
+    slices = read_table(snakemake.input.slices)
+    studies = locate_studies(slices, read_table(snakemake.input.plan))
     studies = studies[studies["split"].isin(("valid", "test"))]
     sequences = FeatureSequences(
         studies, list(snakemake.input.features), level, slices[IMAGE_LABEL].to_numpy()
@@ -38,8 +36,7 @@ def main(snakemake):
         if level == "image"
         else study_level_table(studies, probabilities)
     )
-    with atomic(snakemake.output[0]) as path:
-        table.to_parquet(path, index=False)
+    write_table(table, snakemake.output[0])
     log.info("%s studies", f"{len(studies):,}")
 
 

@@ -8,6 +8,7 @@ from clotline.files import atomic, sha256
 from clotline.job import job
 from clotline.metrics_files import read_metrics
 from clotline.report import render_report
+from clotline.tables import read_table
 
 
 def main(snakemake):
@@ -25,8 +26,8 @@ def main(snakemake):
     rejects = [pd.read_csv(path, dtype=str) for path in snakemake.input.rejects]
     page = render_report(
         read_metrics(snakemake.input.metrics),
-        pd.read_parquet(snakemake.input.plan),
-        pd.read_parquet(snakemake.input.slices),
+        read_table(snakemake.input.plan),
+        read_table(snakemake.input.slices),
         pd.concat(rejects),
         pd.read_csv(snakemake.input.comparisons),
         read_metrics(snakemake.input.competition),

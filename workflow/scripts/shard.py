@@ -1,5 +1,6 @@
 """Decodes the slices of one shard."""
 
+from clotline.disk import SLICE_BYTES
 from clotline.files import atomic
 from clotline.job import job, log
 from clotline.labels_file import read_labels
@@ -20,12 +21,10 @@ def main(snakemake):
             decoded, len(rows), "decoding", "slices", step=lambda d: len(d.rows) + len(d.rejects)
         )
 
-    with (
-        atomic(snakemake.output.shard) as shard_path,
-        atomic(snakemake.output.rejects) as rejects_path,
-    ):
-        rejects, notes = write_shard(rows, data["dicom"], shard_path, snakemake.threads, step)
-        rejects.to_csv(rejects_path, index=False)
+    with atomic(snakemake.output.shard, need=len(rows) * SLICE_BYTES) as path:
+        rejects, notes = write_shard(rows, data["dicom"], path, snakemake.threads, step)
+    with atomic(snakemake.output.rejects) as path:
+        rejects.to_csv(path, index=False)
     for note in notes:
         log.warning("%s", note)
     log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")
