@@ -106,4 +106,8 @@ def byte_sums(rows: np.ndarray) -> np.ndarray:
 
 def byte_sum(content: bytes) -> int:
     """The checksum of some bytes, as of `byte_sums`."""
-    return int(byte_sums(np.frombuffer(content, np.uint8)[None])[0])
+    # Apart from `byte_sums`, whose way of shaping rows takes longer than the sum of one.
+    count, rest = divmod(len(content), 8)
+    words = np.frombuffer(content, "<u8", count)
+    last = int.from_bytes(content[len(content) - rest :], "little")
+    return (int(words.sum(dtype=np.uint64)) + last) % 2**64

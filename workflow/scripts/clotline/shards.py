@@ -169,10 +169,7 @@ class StoredPixels:
         """
         self._file = open_shard(path)
         self._path = path
-        # Below h5py's indexing, which takes as long as reading and checking the chunk's bytes.
-        self._pixels = self._file["pixels"].id
-        self._memory = h5py.h5s.create_simple((1, SIZE, SIZE))
-        self._place = self._pixels.get_space()
+        self._pixels = self._file["pixels"]
 
     def chunk(self, row: int, checksum: int) -> tuple[int, bytes]:
         """One slice as it is stored: HDF5's filter mask and the compressed bytes.
@@ -185,7 +182,7 @@ class StoredPixels:
             ClotlineError: the file is damaged; says how to make it anew.
         """
         with reading(self._path):
-            mask, chunk = self._pixels.read_direct_chunk((row, 0, 0))
+            mask, chunk = self._pixels.id.read_direct_chunk((row, 0, 0))
         if byte_sum(chunk) != checksum:
             raise unusable(self._path, f"row {row} does not fit its checksum")
         return mask, chunk
@@ -193,11 +190,8 @@ class StoredPixels:
     def read(self, row: int, checksum: int) -> np.ndarray:
         """One slice, (256, 256) int16 in Hounsfield units; arguments and errors as of `chunk`."""
         self.chunk(row, checksum)
-        pixels = np.empty((SIZE, SIZE), np.int16)
         with reading(self._path):
-            self._place.select_hyperslab((row, 0, 0), (1, SIZE, SIZE))
-            self._pixels.read(self._memory, self._place, pixels)
-        return pixels
+            return self._pixels[row]
 
 
 def read_study_labels(path: str | Path) -> pd.DataFrame:

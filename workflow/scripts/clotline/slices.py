@@ -58,7 +58,7 @@ class View:
         view = pixels[top : top + self.crop, left : left + self.crop].astype(np.float32)
         view -= low
         view *= 1 / self.window_width
-        np.clip(view, 0, 1, out=view)
+        view.clip(0, 1, out=view)
         if self.input_size != self.crop:
             view = cv2.resize(view, (self.input_size,) * 2, interpolation=cv2.INTER_AREA)
         view -= MEAN
@@ -85,7 +85,7 @@ class StoredSlices(Dataset):
         self._file = table["file"].map({f: i for i, f in enumerate(self._files)}).to_numpy()
         self._row = table["row"].to_numpy()
         self._checksum = table[CHECKSUM].to_numpy()
-        self._label = table[IMAGE_LABEL].to_numpy(np.float32)
+        self._label = torch.from_numpy(table[IMAGE_LABEL].to_numpy(np.float32))
         self._view = view
         self._augment_seed = augment_seed
         self._shards: dict = {}
@@ -104,7 +104,7 @@ class StoredSlices(Dataset):
         else:
             rng = np.random.default_rng((*self._augment_seed, place))
             view = np.ascontiguousarray(self._view.augmented(pixels, rng))
-        return torch.from_numpy(view)[None], torch.tensor(self._label[place])
+        return torch.from_numpy(view[None]), self._label[place]
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_shards": {}}
