@@ -1,6 +1,7 @@
 """What the machine did to a job, said so that a user can put it right."""
 
 import re
+from concurrent.futures.process import BrokenProcessPool
 
 from clotline.disk import full_disk, is_full
 from clotline.errors import ClotlineError
@@ -26,7 +27,7 @@ def explain(error: Exception, snakemake) -> str:
             f"a data-loading process ran out of shared memory ({_first_line(text)}): enlarge "
             f"/dev/shm, or give rule {snakemake.rule} fewer threads"
         )
-    if isinstance(error, MemoryError) or _KILLED.search(text):
+    if isinstance(error, MemoryError | BrokenProcessPool) or _KILLED.search(text):
         return f"out of memory ({_first_line(text) or 'MemoryError'}): {_more_memory(snakemake)}"
     return f"{type(error).__name__}: {error}"
 

@@ -4,6 +4,7 @@ import faulthandler
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,7 +48,13 @@ def job(snakemake) -> Iterator[None]:
         log.addHandler(handler)
     end_with_parent()
     try:
-        yield
+        try:
+            yield
+        except (EOFError, OSError):
+            # A moment after the connection to a killed loading process is lost, torch says from a
+            # signal handler that it was killed.
+            time.sleep(1)
+            raise
     except Exception as error:
         if not isinstance(error, ClotlineError):
             traceback.print_exc()

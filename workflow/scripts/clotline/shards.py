@@ -46,6 +46,7 @@ from clotline.hdf5 import (
     write_column,
 )
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.processes import end_with_parent
 
 FORMAT, VERSION = "clotline-shard", 2
 
@@ -305,7 +306,7 @@ def decode_studies(
     if workers == 1:
         yield from (decode_study(rows, folder) for rows in studies)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         waiting: deque = deque()
         try:
             for rows in studies:
