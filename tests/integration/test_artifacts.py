@@ -14,6 +14,7 @@ from histogram_baseline import histogram_baseline_auroc
 from clotline.activation_files import read_activation
 from clotline.checkpoint import load_checkpoint
 from clotline.files import sha256
+from clotline.hdf5 import read_attributes
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.metrics import pe_present
 
@@ -103,7 +104,7 @@ def test_cnn_checkpoints_load_without_running_code(results, name):
 def test_features_are_aligned_with_the_slices(results, slices, name):
     with h5py.File(results / f"features/{name}.h5") as file:
         assert file["features"].shape == (len(slices), WIDTHS[name])
-        assert file.attrs["checkpoint"] == sha256(results / f"cnn/{name}.pt")
+        assert read_attributes(file)["checkpoint"] == sha256(results / f"cnn/{name}.pt")
         rows = np.linspace(0, len(slices) - 1, 12).astype(int)
         stored = file["features"][rows].astype(np.float64)
     assert np.isfinite(stored).all()

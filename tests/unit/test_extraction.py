@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from clotline.errors import ClotlineError
 from clotline.extraction import extract_features
 from clotline.features import open_features
+from clotline.hdf5 import read_attributes
 
 
 class Stub(nn.Module):
@@ -36,7 +37,7 @@ def test_features_are_written_in_the_loaders_order_in_evaluation_mode(tmp_path, 
     extract_features(Stub().train(), loader(11), path, "resnext50", "abc", fabric)
     with open_features(path) as file:
         values = file["features"][:]
-        about = dict(file.attrs)
+        about = read_attributes(file)
     assert values.dtype == np.float16
     assert values.tolist() == [[i, 0] for i in range(11)]
     assert (about["backbone"], about["checkpoint"]) == ("resnext50", "abc")

@@ -1,19 +1,29 @@
+import pickle
+import random
+
 import h5py
 import numpy as np
 import pytest
+from hostile import TORTURE, Touch, flip_bit
 
 from clotline.errors import ClotlineError
 from clotline.features import (
     CHUNK_ROWS,
+    FORMAT,
+    VERSION,
     create_features,
     merge_features,
     open_features,
+    read_features,
+    write_features,
 )
+from clotline.hdf5 import read_attributes
 
 
 def part(path, first, rows, width=3, backbone="resnext50", checkpoint="abc"):
     with create_features(path, rows, width, backbone, checkpoint) as file:
-        file["features"][:] = np.arange(first, first + rows)[:, None] + [0.0, 0.25, 0.5]
+        values = np.arange(first, first + rows)[:, None] + np.array([0.0, 0.25, 0.5])
+        write_features(file, 0, values.astype(np.float16))
     return path
 
 
@@ -27,7 +37,7 @@ def test_merged_features_keep_the_order_of_parts_and_rows(tmp_path, sizes):
     assert merge_features(parts, tmp_path / "all.h5") == sum(sizes)
     with open_features(tmp_path / "all.h5") as file:
         values = file["features"][:]
-        about = dict(file.attrs)
+        about = read_attributes(file)
     assert (values == np.arange(sum(sizes))[:, None] + np.array([0, 0.25, 0.5])).all()
     assert (about["backbone"], about["checkpoint"]) == ("resnext50", "abc")
 
@@ -59,14 +69,69 @@ def test_features_of_different_checkpoints_are_not_merged(tmp_path, other):
 
 def test_a_missing_damaged_or_foreign_features_file_is_named(tmp_path):
     path = tmp_path / "f.h5"
-    for content in (None, b"", b"no HDF5"):
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(ClotlineError, match="cannot be read") as caught:
+    with pytest.raises(ClotlineError, match=f"there is no file {path}"):
+        open_features(path)
+    for content in (b"", b"no HDF5"):
+        path.write_bytes(content)
+        with pytest.raises(ClotlineError, match=f"{path} cannot be used"):
             open_features(path)
-        assert str(path) in str(caught.value)
-        assert "delete it" in str(caught.value)
     with h5py.File(path, "w") as file:
         file.attrs.update(format="clotline-features", version=99)
-    with pytest.raises(ClotlineError, match=r"is no clotline-features of version 1"):
+    with pytest.raises(ClotlineError, match=r"clotline-features version 99, not clotline-features"):
         open_features(path)
+
+
+def test_a_flipped_bit_is_found_when_features_are_read_or_merged(tmp_path):
+    path = part(tmp_path / "0.h5", 0, 150)
+    content = path.read_bytes()
+    with open_features(path) as file:
+        expected = read_features(file, slice(0, 150))
+    rng, refused = random.Random(1), 0
+    for number in range(200 * TORTURE):
+        damaged = tmp_path / f"{number}.h5"
+        damaged.write_bytes(flip_bit(content, rng))
+        try:
+            merge_features([damaged], tmp_path / "all.h5")
+            with open_features(damaged) as file:
+                assert (read_features(file, slice(0, 150)) == expected).all()
+        except ClotlineError as error:
+            assert str(damaged) in str(error)
+            refused += 1
+    assert refused > 50 * TORTURE
+
+
+@pytest.mark.parametrize("kind", ["link", "external", "virtual"])
+def test_features_that_lie_in_another_file_are_refused(tmp_path, kind):
+    """A crafted file must not make the workflow read what it was not given."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(12))
+    elsewhere = part(tmp_path / "other.h5", 0, 2)
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update(format=FORMAT, version=VERSION)
+        if kind == "link":
+            file["features"] = h5py.ExternalLink(str(elsewhere), "features")
+        elif kind == "external":
+            outside = [(str(secret), 0, 12)]
+            file.create_dataset("features", shape=(2, 3), dtype="f2", external=outside)
+        else:
+            layout = h5py.VirtualLayout(shape=(2, 3), dtype="f2")
+            layout[:] = h5py.VirtualSource(elsewhere, "features", shape=(2, 3))
+            file.create_virtual_dataset("features", layout)
+    with pytest.raises(ClotlineError, match="its features lie in another file"):
+        open_features(path)
+
+
+def test_a_pickled_object_in_a_features_file_never_runs(tmp_path):
+    touched, path = tmp_path / "touched", tmp_path / "f.h5"
+    path.write_bytes(pickle.dumps(Touch(touched)))
+    with pytest.raises(ClotlineError, match="cannot be used"):
+        open_features(path)
+    with h5py.File(path, "w") as file:
+        file.attrs.update(format=FORMAT, version=VERSION, backbone="x", checkpoint="y")
+        opaque = np.void(pickle.dumps(Touch(touched)))
+        file.create_dataset("features", data=np.array([[opaque]]))
+        file.create_dataset("checksum", data=np.zeros(1, "u8"))
+    with pytest.raises(ClotlineError, match="cannot be used"), open_features(path) as file:
+        read_features(file, slice(0, 1))
+    assert not touched.exists()

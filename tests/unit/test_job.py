@@ -15,7 +15,8 @@ from types import SimpleNamespace
 from clotline.errors import ClotlineError
 from clotline.job import job, log
 
-snakemake = SimpleNamespace(rule="shard", wildcards=["003"], log={log!r})
+snakemake = SimpleNamespace(rule="shard", wildcards=["003"], log={log!r}, output=["a.h5"])
+snakemake.resources = {{"mem_mb": 16000}}
 with job(snakemake):
 """
 
@@ -114,3 +115,41 @@ def test_a_warning_of_a_library_lands_in_the_log(run):
     done, log = run('import warnings\nwarnings.warn("overflow encountered")')
     assert done.returncode == 0
     assert "overflow encountered" in log
+
+
+LOADING = """
+import signal
+import torch
+from torch.utils.data import DataLoader
+
+class Loads(torch.utils.data.Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, place):
+        if place == 30:
+            {fail}
+        return torch.zeros(2)
+
+for _ in DataLoader(Loads(), batch_size=1, num_workers=2):
+    pass
+"""
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_killed_loading_process_is_lack_of_memory_and_the_message_says_what_to_raise(
+    run, attempt
+):
+    done, log = run(LOADING.format(fail="os.kill(os.getpid(), signal.SIGKILL)"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("[shard 003] out of memory (DataLoader worker (pid")
+    assert "rule shard was given mem_mb=16000" in done.stderr
+    assert "--set-resources shard:mem_mb=32000" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in log
+
+
+def test_what_a_loading_process_says_is_not_buried_in_its_traceback(run):
+    done, _ = run(LOADING.format(fail='raise ClotlineError("row 3 of x.h5 is wrong")'))
+    assert done.returncode == 1
+    assert done.stderr == "[shard 003] row 3 of x.h5 is wrong\n"

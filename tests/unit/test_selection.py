@@ -122,6 +122,7 @@ def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilitie
             SOP_UID: ["1", "2", "3"],
             "shard": "000",
             "row": [0, 1, 2],
+            "checksum": [7, 8, 9],
             "position_mm": [0.0, 1.0, 0.0],
             IMAGE_LABEL: [0, 1, 0],
             "split": "test",

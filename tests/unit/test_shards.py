@@ -1,16 +1,20 @@
+import random
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from builders import DATA, dicom_path, labels_of, write_cohort, write_dicom
+from hostile import TORTURE, flip_bit
 
 from clotline.errors import ClotlineError
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.plan import make_plan, planned_rows
 from clotline.shards import (
     POSITION,
+    StoredPixels,
     collect_slices,
     copy_positives,
     decode_study,
@@ -123,7 +127,7 @@ def test_the_study_table_says_where_each_study_lies_and_its_labels(cohort):
 def test_each_slice_is_one_chunk_in_bitshuffle_and_lz4(cohort):
     with open_shard(cohort.shards["000"]) as file:
         assert file["pixels"].chunks == (1, 256, 256)
-        assert file["pixels"].attrs["unit"] == "HU"
+        assert file["pixels"].attrs["unit"] == b"HU"
         assert "32008" in file["pixels"]._filters
 
 
@@ -334,16 +338,49 @@ def test_progress_is_told_of_every_shard_with_positives(cohort, tmp_path):
 def test_a_missing_or_damaged_shard_is_an_error_that_says_what_to_do(cohort, tmp_path):
     path = tmp_path / "shard.h5"
     whole = cohort.shards["000"].read_bytes()
-    for content in (None, b"", b"no HDF5", whole[: len(whole) // 2]):
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(ClotlineError) as caught:
+    with pytest.raises(ClotlineError, match=f"there is no file {path}"):
+        open_shard(path)
+    for content in (b"", b"no HDF5", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(ClotlineError, match=f"{path} cannot be used"):
             open_shard(path)
-        assert f"{path} cannot be read" in str(caught.value)
-        assert "delete it" in str(caught.value)
 
 
-@pytest.mark.parametrize(("form", "version"), [("other", 1), ("clotline-shard", 2), (None, None)])
+def test_a_shard_of_the_workflow_is_made_anew_by_the_command_in_the_message(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("results/data/shards/shard-000.h5")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(ClotlineError) as caught:
+        open_shard(path)
+    assert str(caught.value).endswith(
+        f"To make it anew, rm {path} and run the same snakemake command again"
+    )
+
+
+def test_a_flipped_bit_in_a_shard_is_found_when_it_is_read_or_copied(cohort, tmp_path):
+    source, slices = cohort.shards["000"], cohort.slices()
+    slices = slices[slices["shard"] == "000"]
+    content = source.read_bytes()
+    rng, refused = random.Random(1), 0
+    for number in range(150 * TORTURE):
+        path = tmp_path / f"{number}.h5"
+        path.write_bytes(flip_bit(content, rng))
+        try:
+            pd.testing.assert_frame_equal(read_rows(path), read_rows(source))
+            pixels = StoredPixels(path)
+            for row in slices.itertuples():
+                expected = cohort.made["hu"][row.SOPInstanceUID]
+                assert (pixels.read(row.row, row.checksum) == expected).all()
+            copy_positives({"000": path}, slices, tmp_path / "positives.h5")
+        except ClotlineError as error:
+            assert str(path) in str(error)
+            refused += 1
+        path.unlink()
+    assert refused > 50 * TORTURE
+
+
+@pytest.mark.parametrize(("form", "version"), [("other", 1), ("clotline-shard", 1), (None, None)])
 def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version):
     path = tmp_path / "shard.h5"
     with h5py.File(path, "w") as file:
@@ -351,7 +388,7 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
             file.attrs.update(format=form, version=version)
     with pytest.raises(ClotlineError) as caught:
         open_shard(path)
-    assert f"has format {form} version {version}, not clotline-shard 1" in str(caught.value)
+    assert f"has format {form} version {version}, not clotline-shard 2" in str(caught.value)
 
 
 def notes_of(folder, labels):

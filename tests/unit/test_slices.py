@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS
-from clotline.shards import ShardWriter
+from clotline.shards import ShardWriter, read_rows
 from clotline.slices import (
     MEAN,
     STD,
@@ -52,14 +52,12 @@ def shard(tmp_path_factory):
     rows["SeriesInstanceUID"], rows["SOPInstanceUID"] = "s.1", [f"s.1.{i}" for i in range(12)]
     rows["position_mm"], rows[IMAGE_LABEL] = np.arange(12.0), [0, 1] * 6
     with ShardWriter(path) as writer:
-        writer.append(rows, dict.fromkeys(STUDY_LABELS, 0))
-        writer.pixels[:] = pixels
+        writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), pixels)
     return path, pixels
 
 
 def table_of(path, rows):
-    rows = np.asarray(rows)
-    return pd.DataFrame({"file": str(path), "row": rows, IMAGE_LABEL: rows % 2})
+    return read_rows(path).iloc[rows].assign(file=str(path), row=rows)
 
 
 def test_the_view_takes_its_settings_from_a_backbones_entry():
@@ -188,17 +186,18 @@ def test_positives_are_read_from_their_own_file_and_negatives_from_the_shards():
             "row": [0, 1, 2, 0, 1, 2, 3],
             "split": ["train", "train", "test", "valid", "valid", "train", "test"],
             IMAGE_LABEL: [0, 1, 1, 1, 0, 0, 0],
+            "checksum": range(10, 17),
         }
     )
     positive, negative = locate_slices(slices, "shards", "positives.h5")
     assert positive.values.tolist() == [
-        ["positives.h5", 0, "train", 1],
-        ["positives.h5", 1, "valid", 1],
+        ["positives.h5", 0, "train", 1, 11],
+        ["positives.h5", 1, "valid", 1, 13],
     ]
     assert negative.values.tolist() == [
-        ["shards/shard-000.h5", 0, "train", 0],
-        ["shards/shard-001.h5", 1, "valid", 0],
-        ["shards/shard-001.h5", 2, "train", 0],
+        ["shards/shard-000.h5", 0, "train", 0, 10],
+        ["shards/shard-001.h5", 1, "valid", 0, 14],
+        ["shards/shard-001.h5", 2, "train", 0, 15],
     ]
 
 

@@ -7,7 +7,7 @@ from builders import DATA, labels_of
 from torch.nn.utils.rnn import pad_packed_sequence
 
 from clotline.errors import ClotlineError
-from clotline.features import create_features
+from clotline.features import create_features, write_features
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.lstm import SliceLSTM
 from clotline.plan import make_plan
@@ -51,7 +51,8 @@ def files(tmp_path_factory):
         paths.append(str(folder / f"{name}.h5"))
         with create_features(paths[-1], ROWS, width, name, "abc") as file:
             rows, columns = np.indices((ROWS, width))
-            file["features"][:] = rows + columns / 8 + number * 100
+            values = rows + columns / 8 + number * 100
+            write_features(file, 0, values.astype(np.float16))
     return paths
 
 
@@ -110,7 +111,7 @@ def test_a_features_file_of_another_number_of_rows_is_refused(slices, studies, f
     labels = slices[IMAGE_LABEL].to_numpy()[:-1]
     with pytest.raises(ClotlineError) as caught:
         FeatureSequences(studies, files, "image", labels)
-    assert f"{files[0]} has 14 rows and slices.parquet 13: delete" in str(caught.value)
+    assert f"{files[0]} cannot be used: it has 14 rows and slices.parquet 13" in str(caught.value)
 
 
 def test_open_files_are_left_behind_when_a_data_set_is_sent_to_another_process(

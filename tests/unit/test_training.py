@@ -236,10 +236,68 @@ def constant_valid():
     return [(X[:8], torch.ones(8))]
 
 
-def test_a_validation_loss_that_is_never_finite_is_an_error(fabric, tmp_path):
-    valid = [(X[:8] * torch.nan, Y[:8])]
-    with pytest.raises(ClotlineError, match=r"never finite.*\(lr\)"):
-        run(fabric, tmp_path / "s.pt", valid=valid, score=lambda targets, logits: None)
+class SpoiledBy(list):
+    """Batches of which one makes the model's weights NaN, as an infinite gradient would."""
+
+    def __init__(self, batches, model):
+        super().__init__(batches)
+        self.model = model
+
+    def __iter__(self):
+        yield from super().__iter__()
+        with torch.no_grad():
+            self.model[0].weight.fill_(torch.nan)
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_training_and_keeps_the_last_good_state(
+    fabric, tmp_path
+):
+    """Weights that the last step of an epoch spoils show in no training loss of that epoch."""
+    model = network()
+
+    def batches(epoch):
+        made = train_batches(epoch)
+        return SpoiledBy(made, model) if epoch == 2 else made
+
+    with pytest.raises(ClotlineError) as caught:
+        run(fabric, tmp_path / "s.pt", batches=batches, model=model)
+    message = str(caught.value)
+    assert "the validation loss became nan in epoch 3, batch 1: lower the learning rate" in message
+    state = load_checkpoint(tmp_path / "s.pt")
+    assert state["epoch"] == 2
+    assert all(torch.isfinite(w).all() for w in state["weights"].values())
+
+
+def test_an_infinite_gradient_under_clip_norm_is_named_by_the_next_loss(fabric, tmp_path):
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient * torch.inf
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 1)
+
+        def forward(self, x):
+            return Steep.apply(self.layer(x)).squeeze(-1)
+
+    with pytest.raises(ClotlineError, match="the loss became nan in epoch 1, batch 2"):
+        run(fabric, tmp_path / "s.pt", recipe(clip_norm=1.0), model=Model())
+    assert not (tmp_path / "s.pt").exists()
+
+
+def test_a_full_disk_is_foreseen_before_the_first_epoch(fabric, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("clotline.disk.free_bytes", lambda path: 1000)
+    run(fabric, tmp_path / "s.pt", recipe(epochs=1))
+    first = caplog.records[0].getMessage()
+    assert "may run full" in first
+    assert str(tmp_path / "s.pt") in first
+    assert "1.0 kB are free" in first
 
 
 def test_the_score_is_given_all_targets_and_logits_joined(fabric, tmp_path):
@@ -252,7 +310,7 @@ def test_the_score_is_given_all_targets_and_logits_joined(fabric, tmp_path):
 
 def test_predictions_are_made_in_evaluation_mode(fabric):
     model = fabric.setup_module(network().train())
-    one, again = (predict(model, VALID, fabric)[1] for _ in range(2))
+    one, again = (predict(model, VALID, fabric, 1)[1] for _ in range(2))
     assert torch.equal(one, again)
     assert not model.training
 

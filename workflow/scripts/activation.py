@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from clotline.activation import map_slices
 from clotline.activation_files import write_activation
 from clotline.files import atomic
 from clotline.job import job
+from clotline.tables import read_table
 
 
 def main(snakemake):
     """Writes the maps in the order of slices.parquet."""
-    slices = pd.read_parquet(snakemake.input.slices)
+    slices = read_table(snakemake.input.slices)
     slices = slices[slices["split"] == "test"]
     paths = {Path(path).stem.removeprefix("shard-"): path for path in snakemake.input.shards}
     activation = map_slices(

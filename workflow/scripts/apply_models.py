@@ -17,6 +17,7 @@ from clotline.inference import (
 from clotline.job import job, log
 from clotline.labels import IMAGE_LABEL, SOP_UID
 from clotline.selection import select
+from clotline.tables import write_table
 
 
 def main(snakemake):
@@ -44,8 +45,7 @@ def main(snakemake):
             activation = map_slices(checkpoint, shown.assign(file=shard), gpus, threads)
             with atomic(Path(output.activations, f"{name}.h5")) as path:
                 write_activation(path, activation, name)
-    with atomic(output.selected_slices) as path:
-        shown.to_parquet(path, index=False)
+    write_table(shown, output.selected_slices)
     with atomic(output.selection) as path:
         path.write_text(json.dumps(selection, indent=1))
     with atomic(output.slices) as path:

@@ -7,11 +7,12 @@ import pandas as pd
 from clotline.files import atomic
 from clotline.job import job, log
 from clotline.metrics import PE_PRESENT, compare
+from clotline.tables import read_table
 
 
 def main(snakemake):
     """Writes the paired differences in AUROC."""
-    tables = {Path(path).stem: pd.read_parquet(path) for path in snakemake.input}
+    tables = {Path(path).stem: read_table(path) for path in snakemake.input}
     table = compare(tables, snakemake.params.reference)
     for row in table[table["target"] == PE_PRESENT].itertuples():
         difference = "not computable" if pd.isna(row.value) else f"{row.value:+.3f}"

@@ -2,18 +2,17 @@
 
 import json
 
-import pandas as pd
-
 from clotline.files import atomic
 from clotline.job import job
 from clotline.metrics import evaluate_competition
+from clotline.tables import read_table
 
 
 def main(snakemake):
     """Writes the weighted log loss before and after making the labels consistent."""
     score = evaluate_competition(
-        pd.read_parquet(snakemake.input.study),
-        pd.read_parquet(snakemake.input.image),
+        read_table(snakemake.input.study),
+        read_table(snakemake.input.image),
         json.loads(snakemake.params.bootstraps),
         json.loads(snakemake.params.seed),
     )

@@ -1,15 +1,14 @@
 """Decodes the slices of new studies."""
 
-import pandas as pd
-
 from clotline.job import job
 from clotline.shards import store_slices
+from clotline.tables import read_table
 
 
 def main(snakemake):
     """Writes a shard of its own and the lists of what could not be taken and of notes."""
     store_slices(
-        pd.read_parquet(snakemake.input[0]),
+        read_table(snakemake.input[0]),
         snakemake.config["predict"],
         snakemake.output,
         snakemake.threads,

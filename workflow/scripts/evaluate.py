@@ -2,20 +2,19 @@
 
 import json
 
-import pandas as pd
-
 from clotline.feature_sets import split_lstm_name
 from clotline.files import atomic
 from clotline.intervals import describe_estimate
 from clotline.job import job, log
 from clotline.metrics import evaluate
+from clotline.tables import read_table
 
 
 def main(snakemake):
     """Writes the model's figures with their intervals."""
     _, level = split_lstm_name(snakemake.wildcards.model)
     metrics = evaluate(
-        pd.read_parquet(snakemake.input[0]),
+        read_table(snakemake.input[0]),
         level,
         json.loads(snakemake.params.bootstraps),
         json.loads(snakemake.params.seed),

@@ -1,11 +1,9 @@
 """Reads predictions that were made elsewhere."""
 
-import pandas as pd
-
 from clotline.external import read_external
 from clotline.feature_sets import split_lstm_name
-from clotline.files import atomic
 from clotline.job import job, log
+from clotline.tables import read_table, write_table
 
 
 def main(snakemake):
@@ -14,13 +12,12 @@ def main(snakemake):
     table, notes = read_external(
         snakemake.input.predictions,
         level,
-        pd.read_parquet(snakemake.input.slices),
-        pd.read_parquet(snakemake.input.plan),
+        read_table(snakemake.input.slices),
+        read_table(snakemake.input.plan),
     )
     for note in notes:
         log.warning("%s", note)
-    with atomic(snakemake.output[0]) as path:
-        table.to_parquet(path, index=False)
+    write_table(table, snakemake.output[0])
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
 """Extracts one CNN's features of one shard's slices."""
 
 from clotline.extraction import extract_shard_features
-from clotline.files import atomic
 from clotline.job import job
 
 
 def main(snakemake):
     """Writes a features file whose rows are the shard's."""
-    with atomic(snakemake.output[0]) as path:
-        extract_shard_features(
-            snakemake.input.checkpoint,
-            snakemake.input.shard,
-            path,
-            snakemake.wildcards.backbone,
-            snakemake.resources.get("gpu", 0),
-            snakemake.threads,
-        )
+    extract_shard_features(
+        snakemake.input.checkpoint,
+        snakemake.input.shard,
+        snakemake.output[0],
+        snakemake.wildcards.backbone,
+        snakemake.resources.get("gpu", 0),
+        snakemake.threads,
+    )
 
 
 if __name__ == "__main__":

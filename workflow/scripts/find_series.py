@@ -4,6 +4,7 @@ from clotline.files import atomic
 from clotline.job import job, log
 from clotline.progress import progress
 from clotline.series import find_series, list_files
+from clotline.tables import write_table
 
 
 def main(snakemake):
@@ -18,8 +19,7 @@ def main(snakemake):
     for table, target in ((series, "series"), (left_out, "left_out")):
         with atomic(snakemake.output[target]) as path:
             table.to_csv(path, index=False)
-    with atomic(snakemake.output.rows) as path:
-        rows.to_parquet(path, index=False)
+    write_table(rows, snakemake.output.rows)
     log.info(
         "%s of %s series chosen, %s files left out",
         f"{series['chosen'].sum():,}",

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import networkx as nx
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from playwright.sync_api import sync_playwright
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.plots import save_figure
 from clotline.shards import open_shard
+from clotline.tables import read_table
 from clotline.titles import TITLES
 
 
@@ -48,8 +48,8 @@ def draw_rule_graph(graph: nx.DiGraph) -> Figure:
 
 def draw_phantom(results: Path) -> Figure:
     """The positive slice that shows most contrast, with its labels, beside a negative one."""
-    slices = pd.read_parquet(results / "data/slices.parquet")
-    plan = pd.read_parquet(results / "data/plan.parquet").set_index(STUDY_UID)
+    slices = read_table(results / "data/slices.parquet")
+    plan = read_table(results / "data/plan.parquet").set_index(STUDY_UID)
     figure = Figure(figsize=(9, 4.9), layout="constrained")
     for axis, label in zip(figure.subplots(1, 2), (1, 0), strict=True):
         rows = slices[(slices[IMAGE_LABEL] == label) & (slices["split"] == "test")]

@@ -1,5 +1,7 @@
 """Joins the features of all shards into one file a backbone."""
 
+from pathlib import Path
+
 from clotline.features import merge_features
 from clotline.files import atomic
 from clotline.job import job, log
@@ -9,7 +11,8 @@ from clotline.progress import progress
 def main(snakemake):
     """Writes the features of all slices, rows aligned with slices.parquet."""
     parts = list(snakemake.input)
-    with atomic(snakemake.output[0]) as path:
+    need = sum(Path(part).stat().st_size for part in parts)
+    with atomic(snakemake.output[0], need) as path:
         rows = merge_features(parts, path, lambda p: progress(p, len(p), "joining", "shards"))
     log.info("features of %s slices", f"{rows:,}")
 

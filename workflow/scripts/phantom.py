@@ -3,14 +3,21 @@
 import json
 
 from clotline import phantom
+from clotline.disk import warn_if_short
 from clotline.job import job
 from clotline.progress import Meter
+
+#: Bytes of one slice as a DICOM file, on average over the encodings.
+SLICE_FILE_BYTES = 150_000
 
 
 def main(snakemake):
     """Writes the cohort that the configuration describes."""
+    settings = json.loads(snakemake.params.cfg)
+    slices = settings["studies"] * settings["slices_max"]
+    warn_if_short(snakemake.output.dicom, slices * SLICE_FILE_BYTES)
     phantom.write_cohort(
-        json.loads(snakemake.params.cfg),
+        settings,
         snakemake.output.dicom,
         snakemake.output.labels,
         workers=snakemake.threads,

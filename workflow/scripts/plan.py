@@ -3,10 +3,11 @@
 import json
 
 from clotline.consistency import inconsistent_studies
-from clotline.files import atomic
+from clotline.disk import SLICE_BYTES, warn_if_short
 from clotline.job import job, log
 from clotline.labels_file import read_labels
 from clotline.plan import check_plan, make_plan, planned_rows
+from clotline.tables import write_table
 
 
 def main(snakemake):
@@ -28,9 +29,9 @@ def main(snakemake):
             f"{len(broken):,}",
             ", ".join(broken[:5]),
         )
-    with atomic(snakemake.output.plan) as plan_path, atomic(snakemake.output.rows) as rows_path:
-        plan.to_parquet(plan_path, index=False)
-        planned_rows(labels, plan).to_parquet(rows_path, index=False)
+    warn_if_short(snakemake.output.plan, len(labels) * SLICE_BYTES)
+    write_table(plan, snakemake.output.plan)
+    write_table(planned_rows(labels, plan), snakemake.output.rows)
 
 
 if __name__ == "__main__":

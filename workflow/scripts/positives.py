@@ -1,23 +1,24 @@
 """Copies the positive slices of the train and valid studies into one file."""
 
-import pandas as pd
-
+from clotline.disk import SLICE_BYTES
 from clotline.files import atomic
 from clotline.job import job, log
 from clotline.progress import progress
-from clotline.shards import copy_positives
+from clotline.shards import copy_positives, positive_slices
+from clotline.tables import read_table
 
 
 def main(snakemake):
     """Writes positives.h5 by copying compressed chunks."""
-    slices = pd.read_parquet(snakemake.input.slices)
+    slices = read_table(snakemake.input.slices)
     files = snakemake.input.shards
     shards = {f"{number:03}": path for number, path in enumerate(files)}
 
     def step(parts):
         return progress(parts, len(files), "copying", "shards")
 
-    with atomic(snakemake.output[0]) as path:
+    need = len(positive_slices(slices)) * SLICE_BYTES
+    with atomic(snakemake.output[0], need) as path:
         count = copy_positives(shards, slices, path, step)
     log.info("%s positive slices", f"{count:,}")
 

@@ -1,17 +1,15 @@
 """Predicts the valid and test studies with one LSTM."""
 
-import pandas as pd
-
 from clotline.feature_sets import split_lstm_name
-from clotline.files import atomic
 from clotline.job import job, log
 from clotline.studies import locate_studies, predict_level
+from clotline.tables import read_table, write_table
 
 
 def main(snakemake):
     """Writes probabilities beside the truth."""
-    slices = pd.read_parquet(snakemake.input.slices)
-    studies = locate_studies(slices, pd.read_parquet(snakemake.input.plan))
+    slices = read_table(snakemake.input.slices)
+    studies = locate_studies(slices, read_table(snakemake.input.plan))
     studies = studies[studies["split"].isin(("valid", "test"))]
     table = predict_level(
         snakemake.input.checkpoint,
@@ -22,8 +20,7 @@ def main(snakemake):
         snakemake.resources.get("gpu", 0),
         snakemake.threads,
     )
-    with atomic(snakemake.output[0]) as path:
-        table.to_parquet(path, index=False)
+    write_table(table, snakemake.output[0])
     log.info("%s studies", f"{len(studies):,}")
 
 

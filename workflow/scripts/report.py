@@ -8,6 +8,7 @@ from clotline.files import atomic, sha256
 from clotline.job import job
 from clotline.metrics_files import read_metrics
 from clotline.report import read_run_times, render_report
+from clotline.tables import read_table
 
 
 def main(snakemake):
@@ -28,8 +29,8 @@ def main(snakemake):
 
     page = render_report(
         read_metrics(snakemake.input.metrics),
-        pd.read_parquet(snakemake.input.plan),
-        pd.read_parquet(snakemake.input.slices),
+        read_table(snakemake.input.plan),
+        read_table(snakemake.input.slices),
         tables(snakemake.input.rejects),
         tables(snakemake.input.notes),
         pd.read_csv(snakemake.input.comparisons),

@@ -2,20 +2,19 @@
 
 import json
 
-import pandas as pd
-
 from clotline.files import atomic
 from clotline.job import job, log
 from clotline.labels import IMAGE_LABEL, SOP_UID
 from clotline.metrics_files import read_metrics
 from clotline.selection import select
+from clotline.tables import read_table, write_table
 
 
 def main(snakemake):
     """Writes the studies with what the models say of them, and their slices."""
-    studies = pd.read_parquet(snakemake.input.study_predictions)
-    images = pd.read_parquet(snakemake.input.image_predictions).set_index(SOP_UID)[IMAGE_LABEL]
-    slices = pd.read_parquet(snakemake.input.slices)
+    studies = read_table(snakemake.input.study_predictions)
+    images = read_table(snakemake.input.image_predictions).set_index(SOP_UID)[IMAGE_LABEL]
+    slices = read_table(snakemake.input.slices)
     study_metrics, image_metrics = read_metrics(
         [snakemake.input.study_metrics, snakemake.input.image_metrics]
     ).values()
@@ -27,8 +26,7 @@ def main(snakemake):
         image_metrics,
         int(snakemake.params.studies),
     )
-    with atomic(snakemake.output.slices) as path:
-        table.to_parquet(path, index=False)
+    write_table(table, snakemake.output.slices)
     with atomic(snakemake.output.studies) as path:
         path.write_text(json.dumps(selection, indent=1))
     log.info("%s of %s test studies", len(selection["studies"]), f"{selection['of']:,}")

@@ -2,17 +2,15 @@
 
 import json
 
-import pandas as pd
-
-from clotline.files import atomic
 from clotline.job import job, log
 from clotline.rejects import check_rejects
 from clotline.shards import collect_slices
+from clotline.tables import read_table, write_table
 
 
 def main(snakemake):
     """Writes slices.parquet after checking that stored + rejected = rows."""
-    planned = pd.read_parquet(snakemake.input.rows)
+    planned = read_table(snakemake.input.rows)
     # Snakemake gives files in the order of the shards' names.
     names = [f"{number:03}" for number in range(len(snakemake.input.shards))]
     shards = dict(zip(names, snakemake.input.shards, strict=True))
@@ -23,8 +21,7 @@ def main(snakemake):
         *(f"{len(slices):,}", f"{len(rejected):,}", f"{len(planned):,}"),
     )
     check_rejects(rejected, len(planned), json.loads(snakemake.params.max_rejects))
-    with atomic(snakemake.output[0]) as path:
-        slices.to_parquet(path, index=False)
+    write_table(slices, snakemake.output[0])
 
 
 if __name__ == "__main__":

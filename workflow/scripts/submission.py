@@ -1,17 +1,14 @@
 """Writes the test studies' predictions in the competition's format."""
 
-import pandas as pd
-
 from clotline.files import atomic
 from clotline.job import job, log
 from clotline.metrics import submission
+from clotline.tables import read_table
 
 
 def main(snakemake):
     """Writes submission.csv, its labels made consistent."""
-    table = submission(
-        pd.read_parquet(snakemake.input.study), pd.read_parquet(snakemake.input.image)
-    )
+    table = submission(read_table(snakemake.input.study), read_table(snakemake.input.image))
     with atomic(snakemake.output[0]) as path:
         table.to_csv(path, index=False)
     log.info("%s rows", f"{len(table):,}")

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from clotline.backbones import build_classifier
@@ -18,6 +17,7 @@ from clotline.slices import (
     locate_slices,
     slice_loader,
 )
+from clotline.tables import read_table
 from clotline.training import Recipe, fit, make_fabric, save_fitted, training_state
 
 
@@ -27,7 +27,7 @@ def main(snakemake):
     name = snakemake.wildcards.backbone
     fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
     tables = locate_slices(
-        pd.read_parquet(snakemake.input.slices),
+        read_table(snakemake.input.slices),
         Path(snakemake.input.shards[0]).parent,
         snakemake.input.positives,
     )
@@ -66,7 +66,7 @@ def main(snakemake):
     about = {"kind": "cnn", "name": name, "config": section, "seed": seed, "width": model.width}
     output = snakemake.output
     save_fitted(fitted, about, output.history, output.best, output.last)
-    state.unlink()
+    state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import torch
 
 from clotline.feature_sets import split_lstm_name
@@ -13,6 +12,7 @@ from clotline.labels import IMAGE_LABEL
 from clotline.lstm import build_lstm
 from clotline.scores import auroc, pe_present_auroc
 from clotline.studies import FeatureSequences, locate_studies
+from clotline.tables import read_table
 from clotline.training import Recipe, fit, make_fabric, save_fitted, training_state
 
 
@@ -22,8 +22,8 @@ def main(snakemake):
     name = snakemake.wildcards.lstm
     _, level = split_lstm_name(name)
     fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
-    slices = pd.read_parquet(snakemake.input.slices)
-    studies = locate_studies(slices, pd.read_parquet(snakemake.input.plan))
+    slices = read_table(snakemake.input.slices)
+    studies = locate_studies(slices, read_table(snakemake.input.plan))
     files, image_labels = list(snakemake.input.features), slices[IMAGE_LABEL].to_numpy()
     train, valid = (
         FeatureSequences(studies[studies["split"] == split], files, level, image_labels)
@@ -55,7 +55,7 @@ def main(snakemake):
     )
     about = {"kind": "lstm", "name": name, "config": section, "seed": seed, "width": train.width}
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
-    state.unlink()
+    state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from clotline.activation_files import read_activations
 from clotline.job import job
 from clotline.progress import progress
+from clotline.tables import read_table
 from clotline.viewer import exams, write_viewer
 
 
@@ -17,7 +16,7 @@ def main(snakemake):
     activations = read_activations(snakemake.input.activations)
     shown = exams(
         selection["studies"],
-        pd.read_parquet(snakemake.input.slices),
+        read_table(snakemake.input.slices),
         list(snakemake.input.shards),
         activations,
         snakemake.params.model,

@@ -137,7 +137,7 @@ def map_slices(
 
     Args:
         checkpoint_path: checkpoint of the CNN.
-        slices: UID, ``file`` (path of the shard), ``row`` and image label of each.
+        slices: UID, ``file`` (path of the shard), ``row``, checksum and image label of each.
         gpus: GPUs that the job was given.
         threads: threads of the job.
 

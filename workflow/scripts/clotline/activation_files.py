@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from clotline.errors import ClotlineError
+from clotline.hdf5 import create_hdf5, open_hdf5, reading, write_column
 from clotline.labels import SOP_UID
 
 FORMAT, VERSION = "clotline-activation", 1
@@ -44,11 +43,10 @@ class Activation:
 def write_activation(path: str | Path, activation: Activation, backbone: str) -> None:
     """Writes maps; values beyond float16 become its largest."""
     limit = np.finfo(np.float16).max
-    with h5py.File(path, "w", libver="v110") as file:
-        file.attrs.update(format=FORMAT, version=VERSION, backbone=backbone, crop=activation.crop)
-        file["maps"] = np.clip(activation.maps, 0, limit).astype(np.float16)
-        file["logits"] = activation.logits.astype(np.float32)
-        file[SOP_UID] = np.array(activation.sop_uids, "S64")
+    with create_hdf5(path, FORMAT, VERSION, backbone=backbone, crop=activation.crop) as file:
+        write_column(file, "maps", np.clip(activation.maps, 0, limit).astype(np.float16))
+        write_column(file, "logits", activation.logits.astype(np.float32))
+        write_column(file, SOP_UID, np.array(activation.sop_uids, "S64"))
 
 
 def read_activation(path: str | Path) -> Activation:
@@ -57,14 +55,7 @@ def read_activation(path: str | Path) -> Activation:
     Raises:
         ClotlineError: the file is missing, damaged or of another format or version.
     """
-    advice = "delete it and run the same target again"
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ClotlineError(f"{path} cannot be read ({error}): {advice}") from None
-    with file:
-        if (file.attrs.get("format"), file.attrs.get("version")) != (FORMAT, VERSION):
-            raise ClotlineError(f"{path} is no {FORMAT} of version {VERSION}: {advice}")
+    with open_hdf5(path, FORMAT, VERSION, main="maps") as file, reading(path):
         return Activation(
             file["maps"][:].astype(np.float32),
             file["logits"][:],

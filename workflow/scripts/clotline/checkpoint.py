@@ -2,12 +2,13 @@
 
 import io
 import os
+import zipfile
 from pathlib import Path
 
 import torch
 
 from clotline.errors import ClotlineError
-from clotline.files import atomic
+from clotline.files import atomic, unusable
 
 FORMAT, VERSION = "clotline-checkpoint", 1
 
@@ -23,7 +24,7 @@ def save_checkpoint(path: str | os.PathLike, content: dict) -> None:
     # would have different bytes under different names.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION} | content, buffer)
-    with atomic(path) as temporary:
+    with atomic(path, need=buffer.tell()) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
@@ -34,10 +35,25 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
         ClotlineError: the file is missing, damaged, of another format, or holds anything but
             tensors and plain values.
     """
+    _check_records(path)
     content = load_tensors(path)
     if content.get("format") != FORMAT or content.get("version") != VERSION:
         raise ClotlineError(f"{path} is no {FORMAT} of version {VERSION}")
     return content
+
+
+def _check_records(path: str | os.PathLike) -> None:
+    """Checks the CRC-32 that the file, a ZIP archive, has of each record; torch itself does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except FileNotFoundError:
+        raise ClotlineError(f"there is no checkpoint {path}") from None
+    except Exception as error:
+        # Of damaged bytes, the reader raises nearly every kind of exception there is.
+        raise unusable(path, error) from None
+    if wrong:
+        raise unusable(path, f"its record {wrong} does not fit its checksum")
 
 
 def load_tensors(path: str | os.PathLike) -> dict:
@@ -52,8 +68,7 @@ def load_tensors(path: str | os.PathLike) -> dict:
         raise ClotlineError(f"there is no checkpoint {path}") from None
     except Exception as error:
         # Of damaged bytes, torch's reader raises nearly every kind of exception there is.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ClotlineError(f"the checkpoint {path} cannot be read: {reason}") from None
+        raise unusable(path, error) from None
     if not isinstance(content, dict):
         raise ClotlineError(f"the checkpoint {path} holds no dictionary of tensors")
     return content

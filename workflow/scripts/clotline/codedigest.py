@@ -15,7 +15,10 @@ PACKAGE = Path(__file__).parent.name
 
 #: Modules that carry a job (logs, progress, messages, files) but cannot change what it computes.
 PLUMBING = frozenset(
-    f"{PACKAGE}.{name}" for name in ("codedigest", "errors", "files", "job", "progress")
+    f"{PACKAGE}.{name}"
+    for name in (
+        *("codedigest", "disk", "errors", "failures", "files", "job", "processes", "progress"),
+    )
 )
 
 

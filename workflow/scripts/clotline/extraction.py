@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 from clotline.backbones import Classifier, load_classifier
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
-from clotline.features import create_features
-from clotline.files import sha256
+from clotline.features import create_features, features_size, write_features
+from clotline.files import atomic, sha256
 from clotline.progress import progress
 from clotline.shards import read_rows
 from clotline.slices import StoredSlices, View, slice_loader
@@ -59,8 +59,7 @@ def extract_features(
                     f"{backbone} gives infinite or NaN features from row {row} on: its training "
                     "has diverged. Lower its lr"
                 )
-            file["features"][row : row + len(values)] = values
-            row += len(values)
+            row = write_features(file, row, values)
 
 
 def extract_shard_features(
@@ -89,11 +88,7 @@ def extract_shard_features(
     fabric = make_fabric(section["precision"], gpus, threads)
     rows = read_rows(shard)
     slices = StoredSlices(rows.assign(file=shard, row=range(len(rows))), View.of(section), None)
-    extract_features(
-        load_classifier(checkpoint, checkpoint_path),
-        slice_loader(slices, BATCH_SIZE, threads, fabric),
-        path,
-        backbone,
-        sha256(checkpoint_path),
-        fabric,
-    )
+    loader = slice_loader(slices, BATCH_SIZE, threads, fabric)
+    model = load_classifier(checkpoint, checkpoint_path)
+    with atomic(path, need=features_size(len(rows), model.width)) as temporary:
+        extract_features(model, loader, temporary, backbone, sha256(checkpoint_path), fabric)

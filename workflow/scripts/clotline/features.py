@@ -1,29 +1,38 @@
 """Files of features: what a trained CNN gives for every stored slice.
 
-A features file holds ``features`` (n, width) float16, rows aligned with slices.parquet, and in its
-attributes the format, the backbone's name and the SHA-256 of the checkpoint that made them.
+A features file holds ``features`` (n, width) float16, rows aligned with slices.parquet, and
+``checksum`` (n,) uint64, of `clotline.hdf5.byte_sums`; and in its attributes the format, the
+backbone's name and the SHA-256 of the checkpoint that made them.
 """
 
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from clotline.errors import ClotlineError
+from clotline.files import unusable
+from clotline.hdf5 import byte_sums, create_hdf5, open_hdf5, read_attributes, reading
 
-FORMAT, VERSION = "clotline-features", 1
+FORMAT, VERSION = "clotline-features", 2
 
 #: Rows in one chunk of a features file; a study is read whole, so chunks are about as large.
 CHUNK_ROWS = 64
+
+
+def features_size(rows: int, width: int) -> int:
+    """Bytes that the features of ``rows`` slices take."""
+    return rows * (2 * width + 8)
 
 
 def create_features(
     path: str | Path, rows: int, width: int, backbone: str, checkpoint: str
 ) -> h5py.File:
     """A new features file; ``checkpoint`` is the SHA-256 of the checkpoint's file."""
-    file = h5py.File(path, "w", libver="v110")
-    file.attrs.update(format=FORMAT, version=VERSION, backbone=backbone, checkpoint=checkpoint)
+    file = create_hdf5(path, FORMAT, VERSION, backbone=backbone, checkpoint=checkpoint)
     chunks = (min(CHUNK_ROWS, rows), width)
     file.create_dataset("features", shape=(rows, width), dtype="f2", chunks=chunks)
+    file.create_dataset("checksum", shape=(rows,), dtype="u8")
     return file
 
 
@@ -33,15 +42,29 @@ def open_features(path: str | Path) -> h5py.File:
     Raises:
         ClotlineError: the file is missing, damaged or of another format or version.
     """
-    advice = "delete it and run the same target again"
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ClotlineError(f"{path} cannot be read ({error}): {advice}") from None
-    if (file.attrs.get("format"), file.attrs.get("version")) != (FORMAT, VERSION):
-        file.close()
-        raise ClotlineError(f"{path} is no {FORMAT} of version {VERSION}: {advice}")
-    return file
+    return open_hdf5(path, FORMAT, VERSION, main="features")
+
+
+def write_features(file: h5py.File, row: int, values: np.ndarray) -> int:
+    """Writes (n, width) float16 features from ``row`` on; gives the row after them."""
+    end = row + len(values)
+    file["features"][row:end] = values
+    file["checksum"][row:end] = byte_sums(values)
+    return end
+
+
+def read_features(file: h5py.File, rows: slice) -> np.ndarray:
+    """(n, width) float16 features of some rows of an open features file.
+
+    Raises:
+        ClotlineError: the file is damaged; says how to make it anew.
+    """
+    with reading(file.filename):
+        values, expected = file["features"][rows], file["checksum"][rows]
+    wrong = np.flatnonzero(byte_sums(values) != expected)
+    if len(wrong):
+        raise unusable(file.filename, f"row {rows.start + wrong[0]} does not fit its checksum")
+    return values
 
 
 def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:
@@ -56,13 +79,14 @@ def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:
         Number of rows.
 
     Raises:
-        ClotlineError: the parts come from different checkpoints.
+        ClotlineError: the parts come from different checkpoints, or one is damaged.
     """
     shapes, origins = [], set()
     for part in parts:
         with open_features(part) as file:
             shapes.append(file["features"].shape)
-            origins.add((file.attrs["backbone"], file.attrs["checkpoint"]))
+            about = read_attributes(file)
+            origins.add((about["backbone"], about["checkpoint"]))
     if len(origins) != 1:
         raise ClotlineError(
             "the shards' features come from different checkpoints: delete "
@@ -73,9 +97,6 @@ def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:
         row = 0
         for part in step(parts):
             with open_features(part) as file:
-                source = file["features"]
-                for block in source.iter_chunks():
-                    values = source[block]
-                    target["features"][row : row + len(values)] = values
-                    row += len(values)
+                for block, _ in file["features"].iter_chunks():
+                    row = write_features(target, row, read_features(file, block))
     return rows

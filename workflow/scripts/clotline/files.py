@@ -1,27 +1,72 @@
 """Writing files so that nothing half-written is ever taken for complete."""
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clotline.disk import full_disk, is_full, warn_if_short
+from clotline.errors import ClotlineError
+
 #: Small files that only speed up parsing or resume a killed job; safe to delete.
 STATE_FOLDER = Path(".clotline")
 
+#: Folders whose files the workflow makes by itself, under its working directory.
+MADE_FOLDERS = ("results", STATE_FOLDER.name)
+
+#: Bytes that an output needs which says nothing else: tables, figures, text.
+SMALL = 1_000_000
+
 
 @contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it takes ``path``'s place on success alone."""
+def atomic(path: str | os.PathLike, need: int = SMALL) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; it takes ``path``'s place on success alone.
+
+    What a killed writer of the same file has left is removed first, and a warning logged where
+    the disk has less space than needed.
+
+    Args:
+        path: file to write.
+        need: its estimated size in bytes.
+
+    Raises:
+        ClotlineError: the disk ran full; names it, the need and the free space.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: several libraries choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
+            left.unlink(missing_ok=True)
+        warn_if_short(path, need)
         yield temporary
         temporary.replace(path)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        written = temporary.stat().st_size if temporary.exists() else 0
+        raise full_disk(path, need, written) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unusable(path: str | os.PathLike, reason: object) -> ClotlineError:
+    """What to raise when a file is damaged, or not what it should be; says how to make it anew.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it; of a longer text the first sentence is shown.
+    """
+    lines = str(reason).splitlines() or [type(reason).__name__]
+    reason = lines[0].partition(". ")[0].strip('".')
+    if Path(path).parts[0] in MADE_FOLDERS:
+        remedy = f"To make it anew, rm {path} and run the same snakemake command again"
+    else:
+        remedy = "Put an intact copy in its place"
+    return ClotlineError(f"{path} cannot be used: {reason}. {remedy}")
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -4,12 +4,15 @@ import faulthandler
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clotline.errors import ClotlineError
+from clotline.failures import explain
+from clotline.processes import end_with_parent
 
 log = logging.getLogger("clotline")
 
@@ -20,7 +23,8 @@ def job(snakemake) -> Iterator[None]:
 
     File descriptors 1 and 2 are pointed at the log, which also catches C libraries and worker
     processes. Progress messages go to the log and to the screen. A ClotlineError ends the job with
-    its message alone; anything else leaves a traceback in the log.
+    its message alone; anything else leaves a traceback in the log. The job also ends when the
+    Snakemake that started it is gone.
 
     Args:
         snakemake: the object that Snakemake gives to scripts.
@@ -42,20 +46,29 @@ def job(snakemake) -> Iterator[None]:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter(layout, datefmt="%H:%M:%S"))
         log.addHandler(handler)
+    end_with_parent()
     try:
-        yield
-    except ClotlineError as error:
-        log.error("%s", error)
-        _leave(screen)
+        try:
+            yield
+        except (EOFError, OSError):
+            # A moment after the connection to a killed loading process is lost, torch says from a
+            # signal handler that it was killed.
+            time.sleep(1)
+            raise
     except Exception as error:
-        traceback.print_exc()
-        log.error("%s: %s", type(error).__name__, error)
+        if not isinstance(error, ClotlineError):
+            traceback.print_exc()
+        log.error("%s", explain(error, snakemake))
         _leave(screen)
 
 
 def _leave(screen) -> None:
-    """Ends the process without a second traceback from Snakemake's wrapper."""
-    screen.flush()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.exit(1)
+    """Ends the process without a second traceback from Snakemake's wrapper.
+
+    At once: after a write to a full disk HDF5 crashes when the interpreter shuts down.
+    """
+    for stream in (screen, sys.stdout, sys.stderr):
+        # The log's own disk can be full.
+        with suppress(OSError):
+            stream.flush()
+    os._exit(1)

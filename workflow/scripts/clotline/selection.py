@@ -7,7 +7,7 @@ import pandas as pd
 
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.metrics import PE_PRESENT, TRUE, pe_present
-from clotline.shards import POSITION
+from clotline.shards import CHECKSUM, POSITION
 
 #: Groups that a reader looks at first, in this order.
 ERRORS = ("false_negative", "false_positive", "indeterminate")
@@ -116,8 +116,8 @@ def select(
 
     Args:
         studies: predictions of a study-level model; the columns of the truth may be missing.
-        slices: stored slices of these studies: UIDs, ``shard``, ``row``, ``position_mm`` and the
-            image label, -1 where unknown.
+        slices: stored slices of these studies: UIDs, ``shard``, ``row``, ``checksum``,
+            ``position_mm`` and the image label, -1 where unknown.
         probabilities: SOP UID to an image-level model's probability.
         study_metrics: figures of the study-level model, for its thresholds.
         image_metrics: figures of the image-level model.
@@ -130,7 +130,7 @@ def select(
     described = describe_studies(studies, fixed_thresholds(study_metrics))
     chosen = choose_studies(described, count)
     shown = slices[slices[STUDY_UID].isin([study["uid"] for study in chosen])]
-    table = shown[[*UIDS, "shard", "row", POSITION, IMAGE_LABEL]].assign(
+    table = shown[[*UIDS, "shard", "row", CHECKSUM, POSITION, IMAGE_LABEL]].assign(
         probability=probabilities.loc[shown[SOP_UID]].to_numpy(np.float32)
     )
     selection = {

@@ -1,6 +1,6 @@
 """Slices in HDF5: the shard format, its writer and reader, and how studies are decoded into it.
 
-Format, version 1 (attributes ``format`` and ``version`` of the file):
+Format, version 2 (attributes ``format`` and ``version`` of the file):
 
 ===================================  ===================  =========================================
 dataset                              shape, dtype         content
@@ -11,6 +11,8 @@ dataset                              shape, dtype         content
 ``position_mm``                      (n,) float64         along the scan axis, towards the head
 ``pe_present_on_image``              (n,) int8            image label; as the study labels, -1
                                                           where unknown
+``checksum``                         (n,) uint64          `clotline.hdf5.byte_sum` of the
+                                                          slice's chunk as stored
 ``studies/StudyInstanceUID``         (m,) bytes           one row a study
 ``studies/first_row``                (m,) int64           the study's first row above
 ``studies/count``                    (m,) int64           its number of rows
@@ -37,22 +39,34 @@ import numpy as np
 import pandas as pd
 
 from clotline.dicom import SIZE, Slice, read_slice
+from clotline.disk import SLICE_BYTES
 from clotline.errors import ClotlineError
-from clotline.files import atomic
+from clotline.files import atomic, unusable
+from clotline.hdf5 import (
+    byte_sum,
+    create_hdf5,
+    open_hdf5,
+    reading,
+    write_column,
+)
 from clotline.isolation import read_apart, read_in_time
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.pixeldata import SliceError
+from clotline.processes import end_with_parent
 from clotline.progress import progress
 from clotline.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_reasons
 
 log = logging.getLogger("clotline")
 
-FORMAT, VERSION = "clotline-shard", 1
+FORMAT, VERSION = "clotline-shard", 2
 
 POSITION = "position_mm"
+CHECKSUM = "checksum"
 
 #: Row-aligned columns beside the pixels, with their dtypes.
 ROW_COLUMNS = dict.fromkeys(UIDS, "S64") | {POSITION: "f8", IMAGE_LABEL: "i1"}
+#: What a shard has of each row: those, and how its chunk was stored.
+STORED_COLUMNS = ROW_COLUMNS | {CHECKSUM: "u8"}
 STUDY_COLUMNS = {STUDY_UID: "S64", "first_row": "i8", "count": "i8"} | dict.fromkeys(
     STUDY_LABELS, "i1"
 )
@@ -62,8 +76,7 @@ class ShardWriter:
     """Appends whole studies to a new shard file."""
 
     def __init__(self, path: str | Path):
-        self._file = h5py.File(path, "w", libver="v110")
-        self._file.attrs.update(format=FORMAT, version=VERSION)
+        self._file = create_hdf5(path, FORMAT, VERSION)
         self.pixels = self._file.create_dataset(
             "pixels",
             shape=(0, SIZE, SIZE),
@@ -72,9 +85,10 @@ class ShardWriter:
             dtype="i2",
             **hdf5plugin.Bitshuffle(cname="lz4"),
         )
-        self.pixels.attrs["unit"] = "HU"
+        self.pixels.attrs["unit"] = np.bytes_("HU")
         self._rows: list[pd.DataFrame] = []
         self._studies: list[dict] = []
+        self._checksums: list[int] = []
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -84,16 +98,39 @@ class ShardWriter:
             self._write_columns()
         self._file.close()
 
-    def append(self, rows: pd.DataFrame, study_labels: dict[str, int]) -> int:
-        """Adds the rows of one study; the caller then fills ``pixels`` from the returned row on.
+    def append(self, rows: pd.DataFrame, study_labels: dict[str, int], pixels: np.ndarray) -> None:
+        """Adds one study.
 
         Args:
             rows: the columns of ``ROW_COLUMNS``, one row a slice, all of one study.
             study_labels: the nine study labels.
-
-        Returns:
-            The study's first row.
+            pixels: (n, 256, 256) int16, Hounsfield units.
         """
+        first = self._extend(rows, study_labels)
+        self.pixels[first:] = pixels
+        for row in range(first, len(self.pixels)):
+            _, chunk = self.pixels.id.read_direct_chunk((row, 0, 0))
+            self._checksums.append(byte_sum(chunk))
+
+    def append_stored(
+        self,
+        rows: pd.DataFrame,
+        study_labels: dict[str, int],
+        chunks: Iterable[tuple[int, bytes]],
+    ) -> None:
+        """Adds one study whose slices are compressed already.
+
+        Args:
+            rows: as for `append`.
+            study_labels: the nine study labels.
+            chunks: of `StoredPixels.chunk`, one a row.
+        """
+        first = self._extend(rows, study_labels)
+        for row, (mask, chunk) in enumerate(chunks, start=first):
+            self.pixels.id.write_direct_chunk((row, 0, 0), chunk, mask)
+            self._checksums.append(byte_sum(chunk))
+
+    def _extend(self, rows: pd.DataFrame, study_labels: dict[str, int]) -> int:
         first = len(self.pixels)
         self.pixels.resize(first + len(rows), axis=0)
         self._rows.append(rows[list(ROW_COLUMNS)])
@@ -105,13 +142,14 @@ class ShardWriter:
 
     def _write_columns(self) -> None:
         rows = pd.concat(self._rows) if self._rows else pd.DataFrame(columns=list(ROW_COLUMNS))
+        rows = rows.assign(**{CHECKSUM: self._checksums})
         studies = pd.DataFrame(self._studies, columns=list(STUDY_COLUMNS))
-        for name, dtype in ROW_COLUMNS.items():
-            self._file[name] = _column(rows[name], dtype)
+        for name, dtype in STORED_COLUMNS.items():
+            write_column(self._file, name, _column(rows[name], dtype))
         # By name: a group that HDF5 makes in passing would carry the time of day.
-        self._file.create_group("studies")
+        group = self._file.create_group("studies")
         for name, dtype in STUDY_COLUMNS.items():
-            self._file[f"studies/{name}"] = _column(studies[name], dtype)
+            write_column(group, name, _column(studies[name], dtype))
 
 
 def _column(values: pd.Series, dtype: str) -> np.ndarray:
@@ -124,26 +162,70 @@ def open_shard(path: str | Path) -> h5py.File:
     Raises:
         ClotlineError: the file is missing, damaged or of another format or version.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ClotlineError(
-            f"{path} cannot be read ({error}): delete it and run the same target again"
-        ) from None
-    found = file.attrs.get("format"), file.attrs.get("version")
-    if found != (FORMAT, VERSION):
-        file.close()
-        raise ClotlineError(
-            f"{path} has format {found[0]} version {found[1]}, not {FORMAT} {VERSION}: "
-            "delete it and run the same target again"
-        )
-    return file
+    return open_hdf5(path, FORMAT, VERSION, main="pixels")
+
+
+class StoredPixels:
+    """The slices of one shard (or positives) file, read one by one.
+
+    Each chunk is compared with its checksum before it is decompressed: of damaged bytes the
+    decompressor can crash, or silently give others.
+    """
+
+    def __init__(self, path: str | Path):
+        """Opens the file.
+
+        Raises:
+            ClotlineError: as of `open_shard`.
+        """
+        self._file = open_shard(path)
+        self._path = path
+        self._pixels = self._file["pixels"]
+
+    def chunk(self, row: int, checksum: int) -> tuple[int, bytes]:
+        """One slice as it is stored: HDF5's filter mask and the compressed bytes.
+
+        Args:
+            row: the slice's row.
+            checksum: its checksum, of slices.parquet or of the file's own column.
+
+        Raises:
+            ClotlineError: the file is damaged; says how to make it anew.
+        """
+        with reading(self._path):
+            mask, chunk = self._pixels.id.read_direct_chunk((row, 0, 0))
+        if byte_sum(chunk) != checksum:
+            raise unusable(self._path, f"row {row} does not fit its checksum")
+        return mask, chunk
+
+    def read(self, row: int, checksum: int) -> np.ndarray:
+        """One slice, (256, 256) int16 in Hounsfield units; arguments and errors as of `chunk`."""
+        self.chunk(row, checksum)
+        with reading(self._path):
+            return self._pixels[row]
+
+
+def read_study_labels(path: str | Path) -> pd.DataFrame:
+    """The nine labels of a shard's studies, by their UIDs.
+
+    Raises:
+        ClotlineError: as of `open_shard`.
+    """
+    with open_shard(path) as file, reading(path):
+        uids = file[f"studies/{STUDY_UID}"].asstr()[:]
+        return pd.DataFrame({name: file[f"studies/{name}"][:] for name in STUDY_LABELS}, index=uids)
 
 
 def read_rows(path: str | Path) -> pd.DataFrame:
-    """The row-aligned columns of a shard as a table, UIDs as text."""
-    with open_shard(path) as file:
-        columns = {name: file[name][:] for name in ROW_COLUMNS}
+    """The row-aligned columns of a shard as a table, UIDs as text.
+
+    Raises:
+        ClotlineError: as of `open_shard`.
+    """
+    with open_shard(path) as file, reading(path):
+        columns = {name: file[name][:] for name in STORED_COLUMNS}
+        if {len(column) for column in columns.values()} != {len(file["pixels"])}:
+            raise ValueError("its columns are of different lengths")
     return pd.DataFrame(
         {k: v.astype(str) if v.dtype.kind == "S" else v for k, v in columns.items()}
     )
@@ -292,14 +374,14 @@ def decode_studies(
     Raises:
         ClotlineError: a worker process was killed from outside, as by a lack of memory.
     """
-    pool = ProcessPoolExecutor(workers)
+    pool = ProcessPoolExecutor(workers, initializer=end_with_parent)
     waiting: deque = deque()
     try:
         for rows in studies:
             try:
                 future = pool.submit(decode_study, rows, folder, read_in_time)
             except BrokenProcessPool:
-                pool = ProcessPoolExecutor(workers)
+                pool = ProcessPoolExecutor(workers, initializer=end_with_parent)
                 future = pool.submit(decode_study, rows, folder, read_in_time)
             waiting.append((rows, future))
             if len(waiting) > workers + 1:
@@ -343,8 +425,8 @@ def write_shard(
             notes += [(planned[STUDY_UID].iloc[0], note) for note in study.notes]
             if len(study.rows):
                 labels = planned.iloc[0]
-                first = writer.append(study.rows, {name: labels[name] for name in STUDY_LABELS})
-                writer.pixels[first:] = study.pixels
+                study_labels = {name: labels[name] for name in STUDY_LABELS}
+                writer.append(study.rows, study_labels, study.pixels)
         stored = len(writer.pixels)
     listed = pd.concat(rejects, ignore_index=True)
     if stored + len(listed) != len(rows):
@@ -375,7 +457,7 @@ def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -
         )
 
     with (
-        atomic(output.shard) as shard_path,
+        atomic(output.shard, need=len(rows) * SLICE_BYTES) as shard_path,
         atomic(output.rejects) as rejects_path,
         atomic(output.notes) as notes_path,
     ):
@@ -394,30 +476,26 @@ def copy_positives(
 
     Args:
         shards: shard name to its file.
-        slices: slices.parquet: ``shard``, ``row``, ``split``, image label and UIDs.
+        slices: slices.parquet: ``shard``, ``row``, ``checksum``, ``split``, image label and UIDs.
         path: HDF5 file to write, of the same format as a shard, with one further column ``split``.
         step: wraps the iterator over shards, for progress.
 
     Returns:
         Number of slices copied.
+
+    Raises:
+        ClotlineError: a shard is damaged; says how to make it anew.
     """
     wanted = positive_slices(slices)
     with ShardWriter(path) as writer:
         for name, part in step(wanted.groupby("shard", sort=True)):
-            with open_shard(shards[name]) as source:
-                uids = source[f"studies/{STUDY_UID}"].asstr()[:]
-                labels = pd.DataFrame(
-                    {label: source[f"studies/{label}"][:] for label in STUDY_LABELS}, index=uids
-                )
-                chunks = source["pixels"].id
-                for uid, study in part.groupby(STUDY_UID, sort=False):
-                    first = writer.append(study, labels.loc[uid].to_dict())
-                    for offset, row in enumerate(study["row"]):
-                        mask, chunk = chunks.read_direct_chunk((row, 0, 0))
-                        target = (first + offset, 0, 0)
-                        writer.pixels.id.write_direct_chunk(target, chunk, mask)
+            labels, source = read_study_labels(shards[name]), StoredPixels(shards[name])
+            for uid, study in part.groupby(STUDY_UID, sort=False):
+                places = zip(study["row"], study[CHECKSUM], strict=True)
+                chunks = (source.chunk(row, checksum) for row, checksum in places)
+                writer.append_stored(study, labels.loc[uid].to_dict(), chunks)
     with h5py.File(path, "a") as file:
-        file["split"] = _column(wanted["split"], "S5")
+        write_column(file, "split", _column(wanted["split"], "S5"))
     return len(wanted)
 
 

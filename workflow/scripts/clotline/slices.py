@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clotline.dicom import SIZE
 from clotline.labels import IMAGE_LABEL
-from clotline.shards import open_shard, positive_slices
+from clotline.shards import CHECKSUM, StoredPixels, positive_slices
 
 #: Mean and standard deviation of ImageNet images, averaged over the channels (torchvision's
 #: values), for pixels in 0 to 1.
@@ -58,7 +58,7 @@ class View:
         view = pixels[top : top + self.crop, left : left + self.crop].astype(np.float32)
         view -= low
         view *= 1 / self.window_width
-        np.clip(view, 0, 1, out=view)
+        view.clip(0, 1, out=view)
         if self.input_size != self.crop:
             view = cv2.resize(view, (self.input_size,) * 2, interpolation=cv2.INTER_AREA)
         view -= MEAN
@@ -76,7 +76,7 @@ class StoredSlices(Dataset):
         """Makes a data set of the rows of ``table``.
 
         Args:
-            table: ``file`` (path of a shard), ``row`` in it and the image label.
+            table: ``file`` (path of a shard), ``row`` in it, its checksum and the image label.
             view: how slices become inputs.
             augment_seed: seeds the augmentation, each slice by its place in the table; None means
                 the central view.
@@ -84,10 +84,11 @@ class StoredSlices(Dataset):
         self._files = list(dict.fromkeys(table["file"]))
         self._file = table["file"].map({f: i for i, f in enumerate(self._files)}).to_numpy()
         self._row = table["row"].to_numpy()
-        self._label = table[IMAGE_LABEL].to_numpy(np.float32)
+        self._checksum = table[CHECKSUM].to_numpy()
+        self._label = torch.from_numpy(table[IMAGE_LABEL].to_numpy(np.float32))
         self._view = view
         self._augment_seed = augment_seed
-        self._pixels: dict = {}
+        self._shards: dict = {}
 
     def __len__(self) -> int:
         return len(self._row)
@@ -95,18 +96,18 @@ class StoredSlices(Dataset):
     def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
         """The slice's (1, s, s) float32 input and its label, a float32 scalar."""
         number = self._file[place]
-        if number not in self._pixels:
-            self._pixels[number] = open_shard(self._files[number])["pixels"]
-        pixels = self._pixels[number][self._row[place]]
+        if number not in self._shards:
+            self._shards[number] = StoredPixels(self._files[number])
+        pixels = self._shards[number].read(self._row[place], self._checksum[place])
         if self._augment_seed is None:
             view = self._view.central(pixels)
         else:
             rng = np.random.default_rng((*self._augment_seed, place))
             view = np.ascontiguousarray(self._view.augmented(pixels, rng))
-        return torch.from_numpy(view)[None], torch.tensor(self._label[place])
+        return torch.from_numpy(view[None]), self._label[place]
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_pixels": {}}
+        return self.__dict__ | {"_shards": {}}
 
 
 def locate_slices(
@@ -120,9 +121,10 @@ def locate_slices(
         positives: positives.h5.
 
     Returns:
-        Positives and negatives, each with ``file``, ``row``, ``split`` and the image label.
+        Positives and negatives, each with ``file``, ``row``, ``split``, the image label and the
+        checksum.
     """
-    columns = ["file", "row", "split", IMAGE_LABEL]
+    columns = ["file", "row", "split", IMAGE_LABEL, CHECKSUM]
     positive = positive_slices(slices)
     positive = positive.assign(file=str(positives), row=np.arange(len(positive)))
     negative = slices[(slices[IMAGE_LABEL] == 0) & slices["split"].isin(("train", "valid"))]

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
-from clotline.features import open_features
+from clotline.features import open_features, read_features
+from clotline.files import unusable
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.lstm import SliceLSTM, load_lstm
 from clotline.training import make_fabric
@@ -69,9 +70,8 @@ class FeatureSequences(Dataset):
             with open_features(path) as file:
                 rows, width = file["features"].shape
             if rows != len(image_labels):
-                raise ClotlineError(
-                    f"{path} has {rows:,} rows and slices.parquet {len(image_labels):,}: delete "
-                    f"{path} and run the same target again"
+                raise unusable(
+                    path, f"it has {rows:,} rows and slices.parquet {len(image_labels):,}"
                 )
             self.width += width
 
@@ -81,9 +81,11 @@ class FeatureSequences(Dataset):
     def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
         """Features, (slices, width) float32; and targets, float32: (slices,) or (9,)."""
         if self._features is None:
-            self._features = [open_features(path)["features"] for path in self._paths]
+            self._features = [open_features(path) for path in self._paths]
         rows = slice(self._first[place], self._first[place] + self._count[place])
-        features = np.concatenate([f[rows] for f in self._features], axis=1, dtype=np.float32)
+        features = np.concatenate(
+            [read_features(file, rows) for file in self._features], axis=1, dtype=np.float32
+        )
         if self._level == "image":
             targets = self._image_labels[rows].astype(np.float32)
         else:

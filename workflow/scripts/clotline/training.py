@@ -18,6 +18,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from clotline.checkpoint import load_checkpoint, save_checkpoint
+from clotline.disk import warn_if_short
 from clotline.errors import ClotlineError
 from clotline.files import atomic
 from clotline.progress import clock, progress
@@ -132,8 +133,10 @@ def fit(
         seed: of the random layers.
 
     Raises:
-        ClotlineError: the loss became infinite or NaN.
+        ClotlineError: the loss of training or of validation became infinite or NaN. The state then
+            is that of the last good epoch.
     """
+    warn_if_short(state_path, _STATE_COPIES * _size(model))
     optimizer = recipe.optimizer(model)
     model, optimizer = fabric.setup(model, optimizer)
     scheduler = recipe.scheduler(optimizer, len(train_batches(0)))
@@ -151,7 +154,7 @@ def fit(
         train_loss = train_epoch(
             model, optimizer, scheduler, train_batches(epoch), recipe.clip_norm, fabric, epoch + 1
         )
-        targets, logits = predict(model, valid_batches, fabric)
+        targets, logits = predict(model, valid_batches, fabric, epoch + 1)
         valid_loss = float(binary_cross_entropy_with_logits(logits, targets))
         auroc = score(targets.numpy(), logits.numpy())
         history.append(
@@ -181,8 +184,6 @@ def fit(
             epoch + 1, recipe.epochs, train_loss, valid_loss,
             "not computable" if auroc is None else f"{auroc:.4f}", clock(time.monotonic() - start),
         )  # fmt: skip
-    if not best["weights"]:
-        raise ClotlineError("the validation loss was never finite: lower the learning rate (lr)")
     return Fitted(best["weights"], _weights(model), best["epoch"], pd.DataFrame(history))
 
 
@@ -231,14 +232,13 @@ def train_epoch(
         loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
         value = loss.item()
         if not math.isfinite(value):
-            raise ClotlineError(
-                f"the loss became {value} in epoch {epoch}, batch {number}: lower the learning "
-                "rate (lr), set clip_norm, or set precision to 32-true"
-            )
+            raise _diverged("the loss", value, epoch, number)
         optimizer.zero_grad()
         fabric.backward(loss)
         if clip_norm is not None:
-            fabric.clip_gradients(model, optimizer, max_norm=clip_norm)
+            # Scaled 16-bit gradients may overflow now and then, and their step is left out.
+            # Elsewhere the next loss tells.
+            fabric.clip_gradients(model, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
         optimizer.step()
         scheduler.step()
         total += value * targets.numel()
@@ -247,15 +247,39 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Iterable, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    """Targets and float32 logits of all batches, joined on their first axis, on the CPU."""
+def predict(
+    model: nn.Module, batches: Iterable, fabric: Fabric, epoch: int
+) -> tuple[Tensor, Tensor]:
+    """Targets and float32 logits of all batches, joined on their first axis, on the CPU.
+
+    Raises:
+        ClotlineError: the loss of a batch is infinite or NaN.
+    """
     model.eval()
     targets, logits = [], []
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         inputs, target = fabric.to_device(batch)
         logits.append(model(inputs).float().cpu())
         targets.append(target.cpu())
+        value = binary_cross_entropy_with_logits(logits[-1], targets[-1]).item()
+        if not math.isfinite(value):
+            raise _diverged("the validation loss", value, epoch, number)
     return torch.cat(targets), torch.cat(logits)
+
+
+def _diverged(what: str, value: float, epoch: int, batch: int) -> ClotlineError:
+    return ClotlineError(
+        f"{what} became {value} in epoch {epoch}, batch {batch}: lower the learning rate (lr), set "
+        "clip_norm, or set precision to 32-true"
+    )
+
+
+#: Weights, momentum and best weights make a state, and there are two while one replaces the other.
+_STATE_COPIES = 6
+
+
+def _size(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ import pandas as pd
 from clotline.activation_files import Activation
 from clotline.files import atomic
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UNKNOWN
-from clotline.shards import POSITION, open_shard
+from clotline.shards import CHECKSUM, POSITION, StoredPixels
 from clotline.titles import TITLES
 
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "report" / "viewer"
@@ -73,8 +73,9 @@ def exams(
     curve = f"{model.removesuffix('-study')}-image"
     for about in studies:
         rows = by_study[about["uid"]]
-        with open_shard(files[rows["shard"].iloc[0]]) as file:
-            pixels = file["pixels"][rows["row"].min() : rows["row"].max() + 1]
+        stored = StoredPixels(files[rows["shard"].iloc[0]])
+        places = zip(rows["row"], rows[CHECKSUM], strict=True)
+        pixels = np.stack([stored.read(row, checksum) for row, checksum in places])
         found = {name: maps.of(list(rows[SOP_UID])) for name, maps in activations.items()}
         curves = {curve: rows["probability"].to_numpy()}
         curves |= {name: 1 / (1 + np.exp(-maps.logits)) for name, maps in found.items()}

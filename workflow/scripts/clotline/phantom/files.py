@@ -5,6 +5,7 @@ The same study gives the same bytes: no clock, no random UID, no version of a li
 
 import hashlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     RLELossless,
 )
+
+from clotline.processes import end_with_parent
 
 from .cohort import Study, draw_cohort, labels_table
 from .render import outside_field, render
@@ -72,8 +75,8 @@ def write_cohort(
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
-            with get_context("fork").Pool(workers) as pool:
-                _report(pool.imap_unordered(_write_job, jobs), len(jobs), progress)
+            with ProcessPoolExecutor(workers, get_context("fork"), end_with_parent) as pool:
+                _report(pool.map(_write_job, jobs), len(jobs), progress)
         finally:
             cv2.setNumThreads(threads)
     labels_csv.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,60 @@
+import random
+
+import h5py
+import numpy as np
+import pytest
+from hostile import flip_bit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clotline.errors import ClotlineError
+from clotline.hdf5 import (
+    byte_sum,
+    byte_sums,
+    create_hdf5,
+    open_hdf5,
+    read_attributes,
+    write_column,
+)
+
+
+@given(st.binary(max_size=200))
+def test_the_sum_of_bytes_is_that_of_64_bit_words_filled_up_with_zeros(content):
+    padded = content + bytes(-len(content) % 8)
+    words = [int.from_bytes(padded[i : i + 8], "little") for i in range(0, len(padded), 8)]
+    assert byte_sum(content) == sum(words) % 2**64
+
+
+@given(st.binary(min_size=1, max_size=200), st.integers(0, 10**6))
+def test_the_sum_of_bytes_sees_every_flipped_bit(content, seed):
+    assert byte_sum(flip_bit(content, random.Random(seed))) != byte_sum(content)
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 1280])
+def test_rows_have_the_sums_of_their_bytes(width):
+    rows = np.random.default_rng(0).normal(size=(5, width)).astype(np.float16)
+    assert byte_sums(rows).tolist() == [byte_sum(row.tobytes()) for row in rows]
+
+
+def test_attributes_come_back_as_they_were(tmp_path):
+    with create_hdf5(tmp_path / "a.h5", "form", 3, backbone="é", count=7):
+        pass
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert read_attributes(file) == {
+            "format": "form", "version": 3, "backbone": "é", "count": 7,
+        }  # fmt: skip
+
+
+def test_a_column_is_guarded_by_hdf5_and_one_without_rows_can_be_written(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        write_column(file, "some", np.arange(5))
+        write_column(file, "none", np.arange(0))
+        assert file["some"].fletcher32
+        assert file["none"].shape == (0,)
+
+
+def test_a_file_without_its_main_dataset_is_refused(tmp_path):
+    with create_hdf5(tmp_path / "a.h5", "form", 1):
+        pass
+    with pytest.raises(ClotlineError, match="cannot be used"):
+        open_hdf5(tmp_path / "a.h5", "form", 1, main="pixels")

@@ -1,0 +1,113 @@
+"""The HDF5 files of the workflow: opened, checked and read so that damage is found and named.
+
+HDF5 itself guards its metadata with checksums (``libver`` v110). Small columns get its Fletcher-32
+filter. Pixels and features have a checksum of each row in a column of their own, which costs a
+fifth of what that filter does.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from clotline.errors import ClotlineError
+from clotline.files import unusable
+
+
+def create_hdf5(path: str | Path, form: str, version: int, **attributes) -> h5py.File:
+    """A new file with its format, version and further attributes; see `read_attributes`."""
+    file = h5py.File(path, "w", libver="v110")
+    for name, value in ({"format": form, "version": version} | attributes).items():
+        # Text of fixed length lies in the header, which has a checksum; other text does not.
+        file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+    return file
+
+
+def read_attributes(file: h5py.File) -> dict:
+    """A file's attributes, text as ``str``."""
+    return {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in file.attrs.items()
+    }
+
+
+def open_hdf5(path: str | Path, form: str, version: int, main: str) -> h5py.File:
+    """Opens a file for reading.
+
+    Args:
+        path: the file.
+        form: the format that it must have.
+        version: and its version.
+        main: the dataset that it must hold: its own, not one that lies in another file.
+
+    Raises:
+        ClotlineError: the file is missing, damaged or of another format or version.
+    """
+    if not Path(path).exists():
+        raise ClotlineError(f"there is no file {path}")
+    with reading(path):
+        file = h5py.File(path, "r")
+    try:
+        with reading(path):
+            attributes = read_attributes(file)
+            found = attributes.get("format"), attributes.get("version")
+            if found != (form, version):
+                raise ValueError(
+                    f"it has format {found[0]} version {found[1]}, not {form} {version}"
+                )
+            link, dataset = file.get(main, getlink=True), file[main]
+            if not isinstance(link, h5py.HardLink) or dataset.external or dataset.is_virtual:
+                raise ValueError(f"its {main} lie in another file")
+    except ClotlineError:
+        file.close()
+        raise
+    return file
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns whatever HDF5 raises on damaged bytes into a `ClotlineError` that names the file."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise unusable(path, error) from None
+
+
+def write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    """Writes a small column with a checksum that HDF5 verifies by itself."""
+    # Chunks of nothing cannot be.
+    group.create_dataset(name, data=values, fletcher32=bool(len(values)) or None)
+
+
+def byte_sums(rows: np.ndarray) -> np.ndarray:
+    """One checksum a row: the sum of its bytes as little-endian 64-bit words, modulo 2**64.
+
+    It sees every single flipped bit, and other damage but for one case in 2**64. A cryptographic
+    digest would take longer than reading what it guards.
+
+    Args:
+        rows: (n, ...) of any type; the last word of a row is filled up with zeros.
+
+    Returns:
+        (n,) uint64.
+    """
+    flat = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
+    whole = flat.shape[1] // 8 * 8
+    sums = flat[:, :whole].view("<u8").sum(axis=1, dtype=np.uint64)
+    if rest := flat.shape[1] - whole:
+        last = np.zeros((len(flat), 8), np.uint8)
+        last[:, :rest] = flat[:, whole:]
+        sums += last.view("<u8")[:, 0]
+    return sums
+
+
+def byte_sum(content: bytes) -> int:
+    """The checksum of some bytes, as of `byte_sums`."""
+    # Apart from `byte_sums`, whose way of shaping rows takes longer than the sum of one.
+    count, rest = divmod(len(content), 8)
+    words = np.frombuffer(content, "<u8", count)
+    last = int.from_bytes(content[len(content) - rest :], "little")
+    return (int(words.sum(dtype=np.uint64)) + last) % 2**64

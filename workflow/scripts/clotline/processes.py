@@ -1,0 +1,28 @@
+"""Processes of a job end with the process that started them, however that ended."""
+
+import logging
+import os
+import threading
+import time
+
+log = logging.getLogger("clotline")
+
+
+def end_with_parent(every_s: float = 0.5) -> None:
+    """Ends this process soon after its parent is gone.
+
+    A killed Snakemake would otherwise leave jobs that write beside those of the next run, and a
+    killed job its pool of processes, which wait for work for ever.
+
+    Args:
+        every_s: seconds between two looks.
+    """
+    parent = os.getppid()
+    threading.Thread(target=_watch, args=(parent, every_s), daemon=True).start()
+
+
+def _watch(parent: int, every_s: float) -> None:
+    while os.getppid() == parent:
+        time.sleep(every_s)
+    log.error("the process that started this one is gone: it stops too")
+    os._exit(1)
