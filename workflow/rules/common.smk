@@ -13,6 +13,7 @@ from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.dag import Workflow
 from clotline.errors import ClotlineError
 from clotline.files import sha256
+from clotline.resources import growing
 
 # Threads that spin long while they wait starve loading processes and neighbours a hundredfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -26,7 +27,6 @@ except ClotlineError as error:
 
 # Scripts read from here what does not change a result: where the data lies.
 config.update(clotline.config)
-
 
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]

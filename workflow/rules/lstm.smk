@@ -12,12 +12,11 @@ rule train_lstm:
         history="results/lstm/{lstm}.csv",
     log:
         "logs/train_lstm/{lstm}.log",
-    retries: 1
     conda:
         "../../envs/models.yaml"
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=growing(8000),
+        runtime=growing(1440),
     params:
         cfg=lstm_section,
         seed=clotline.section("seed"),
@@ -41,8 +40,8 @@ rule predict:
     conda:
         "../../envs/models.yaml"
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         code=code_digest("predict.py"),
     message:
