@@ -1,7 +1,7 @@
 """Clusters for the tests: a real Grid Engine, a real Slurm, each of this one machine.
 
-`start-gridengine.sh` and `start-slurm.sh` install and start them. Where one is missing its tests
-skip; with CLOTLINE_NO_SKIP=1 a missing cluster is a failure.
+`make clusters` installs and starts them. Where one is not there its tests skip, and so they do
+where another one is: they stop daemons. With CLOTLINE_NO_SKIP=1 a missing cluster is a failure.
 """
 
 import json
@@ -43,8 +43,24 @@ plots: {dpi: 50}
 """
 
 
-def missing(reason: str) -> None:
-    """Skips, or fails where everything must be there."""
+def need(cluster: str, query: list[str], answer: str, environment: dict[str, str]) -> None:
+    """Skips unless the cluster that the tests start is there, or fails where everything must be."""
+    reason = f"{cluster} is not started here as make clusters does"
+    try:
+        done = subprocess.run(
+            query,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except FileNotFoundError:
+        reason = f"{cluster} is not installed here: make clusters installs it"
+    else:
+        if re.search(answer, done.stdout):
+            return
     if os.environ.get("CLOTLINE_NO_SKIP"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -152,28 +168,13 @@ GRIDENGINE = {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": "default"}
 @pytest.fixture(scope="session")
 def gridengine(tmp_path_factory) -> dict[str, str]:
     """Environment variables with which the Grid Engine of this machine is used."""
-    if shutil.which("qsub") is None or not Path(GRIDENGINE["SGE_ROOT"]).exists():
-        missing("Grid Engine is not installed: run tests/cluster/start-gridengine.sh as root")
-    start_gridengine()
+    need("Grid Engine", ["qconf", "-sql"], r"\Acpu\.q\ngpu\.q\n\Z", GRIDENGINE)
     # The site file as it stands; only waiting is shorter.
     site = tmp_path_factory.mktemp("site") / "site.ini"
     text = (PROFILES / "sge" / "site.ini").read_text()
     assert "\nseconds = 10\n" in text
     site.write_text(text.replace("\nseconds = 10\n", "\nseconds = 2\n"))
     return {**GRIDENGINE, "CLOTLINE_SITE": str(site)}
-
-
-def start_gridengine() -> None:
-    started = subprocess.run(
-        [str(HERE / "start-gridengine.sh")],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if started.returncode:
-        missing(f"Grid Engine did not start: {started.stdout}{started.stderr}")
 
 
 def accounts(text: str) -> dict[str, dict[str, str]]:

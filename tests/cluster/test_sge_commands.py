@@ -257,6 +257,8 @@ ENDINGS = [
      "failed", ["most often for memory", "Raise mem_mb"]),
     (None, {"failed": "26  : opening input/output file", "exit_status": "0"},
      "failed", ["never began", "opening input/output file", "working directory"]),
+    (None, {"failed": "0", "exit_status": "1", "ru_wallclock": "1s"},
+     "failed", ["exit status 1 after 1 s on node7, before Snakemake began", "setup lines failed"]),
     (None, {"failed": "0", "exit_status": "0", "ru_wallclock": "50s"},
      "failed", ["its host was lost"]),
 ]  # fmt: skip

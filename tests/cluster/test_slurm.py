@@ -1,12 +1,10 @@
 """profiles/slurm on a real slurmctld and slurmd."""
 
 import re
-import shutil
 import signal
-import subprocess
 
 import pytest
-from conftest import HERE, PROFILES, REPOSITORY, SET_THREADS, TARGET, Run, missing, write_config
+from conftest import HERE, PROFILES, REPOSITORY, SET_THREADS, TARGET, Run, need, write_config
 
 #: This Slurm keeps no accounting, and its jobs are short.
 OPTIONS = [
@@ -20,13 +18,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def slurm():
-    if shutil.which("sbatch") is None or shutil.which("slurmd") is None:
-        missing("Slurm is not installed: run tests/cluster/start-slurm.sh as root")
-    started = subprocess.run(
-        [str(HERE / "start-slurm.sh")], capture_output=True, text=True, timeout=300, check=False
-    )
-    if started.returncode:
-        missing(f"Slurm did not start: {started.stdout}{started.stderr}")
+    need("Slurm", ["scontrol", "show", "config"], r"(?m)^ClusterName += clotline$", {})
 
 
 @pytest.fixture

@@ -1,15 +1,19 @@
 """What surrounds every script: its log, its messages on the screen, its way of failing."""
 
 import faulthandler
+import fcntl
 import logging
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from clotline.errors import ClotlineError
+from clotline.files import STATE_FOLDER
 
 log = logging.getLogger("clotline")
 
@@ -20,13 +24,15 @@ def job(snakemake) -> Iterator[None]:
 
     File descriptors 1 and 2 are pointed at the log, which also catches C libraries and worker
     processes. Progress messages go to the log and to the screen. A ClotlineError ends the job with
-    its message alone; anything else leaves a traceback in the log.
+    its message alone; anything else leaves a traceback in the log. A job that outlived a killed
+    Snakemake and still makes the same files is waited for.
 
     Args:
         snakemake: the object that Snakemake gives to scripts.
     """
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     screen = os.fdopen(os.dup(2), "w")
+    lock = _wait_for_turn(name, screen)
     if snakemake.log:
         Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -51,6 +57,27 @@ def job(snakemake) -> Iterator[None]:
         traceback.print_exc()
         log.error("%s: %s", type(error).__name__, error)
         _leave(screen)
+    finally:
+        lock.close()
+
+
+def _wait_for_turn(name: str, screen: TextIO) -> TextIO:
+    """Locks a job's name until the file that it gives is closed, or the process ends."""
+    path = STATE_FOLDER / "running" / name.replace("/", "_")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        print(f"[{name}] waits for the end of {file.read()}", file=screen, flush=True)
+        fcntl.lockf(file, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a file system without locks
+    file.truncate(0)
+    file.write(f"an earlier run's job: process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
 
 
 def _leave(screen) -> None:
