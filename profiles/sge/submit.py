@@ -18,6 +18,7 @@ MASTER_AWAY = ("unable to contact qmaster", "unable to send message to qmaster",
 MASTER_PATIENCE = 600
 WRAPPER = """#!/bin/bash
 {setup}
+{scratch}
 (
 {script}
 )
@@ -50,7 +51,12 @@ def main(script: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     wrapped = STATE / "scripts" / f"{job.name}.sh"
     wrapped.parent.mkdir(parents=True, exist_ok=True)
-    text = WRAPPER.format(setup=site.setup, script=Path(script).read_text(), exits=EXITS)
+    text = WRAPPER.format(
+        setup=site.setup,
+        scratch=f'export CLOTLINE_SCRATCH="{site.scratch}"' if site.scratch else "",
+        script=Path(script).read_text(),
+        exits=EXITS,
+    )
     wrapped.write_text(text)
     log = folder.absolute() / f"{job.name}.$JOB_ID.log"
     command = ["qsub", "-terse", "-S", "/bin/bash", "-cwd", "-j", "y", "-o", str(log)]

@@ -169,11 +169,13 @@ GRIDENGINE = {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": "default"}
 def gridengine(tmp_path_factory) -> dict[str, str]:
     """Environment variables with which the Grid Engine of this machine is used."""
     need("Grid Engine", ["qconf", "-sql"], r"\Acpu\.q\ngpu\.q\n\Z", GRIDENGINE)
-    # The site file as it stands; only waiting is shorter.
+    # The site file as it stands, but waiting is shorter, and shards are read on the node's disk.
     site = tmp_path_factory.mktemp("site") / "site.ini"
     text = (PROFILES / "sge" / "site.ini").read_text()
-    assert "\nseconds = 10\n" in text
-    site.write_text(text.replace("\nseconds = 10\n", "\nseconds = 2\n"))
+    for old, new in (("seconds = 10", "seconds = 2"), ("scratch =", "scratch = $TMPDIR")):
+        assert f"\n{old}\n" in text
+        text = text.replace(f"\n{old}\n", f"\n{new}\n")
+    site.write_text(text)
     return {**GRIDENGINE, "CLOTLINE_SITE": str(site)}
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import time
@@ -92,6 +93,13 @@ def assert_same_content(one: Path, other: Path) -> None:
         for name in names:
             if isinstance(first[name], h5py.Dataset):
                 assert np.array_equal(first[name][()], second[name][()]), f"{one}: {name}"
+
+
+def test_gpu_jobs_read_copies_of_the_shards_on_the_nodes_own_disk(cluster_run):
+    for rule in GPU_RULES:
+        for log in (cluster_run.data / "logs" / rule).rglob("*.log"):
+            (folder,) = re.findall(r"reads copies of \d+ files in (\S+)", log.read_text())
+            assert not Path(folder).exists()
 
 
 def test_gpu_rules_and_no_others_asked_for_a_gpu(cluster_run):
