@@ -1,10 +1,13 @@
 """What a run's user sees beside Snakemake's own lines."""
 
 import logging
+import sys
 
 from snakemake.logging import logger
+from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from clotline.bars import Bars
 from clotline.estimate import Data, PlannedJob, estimate
 
 
@@ -34,5 +37,9 @@ class Estimates(logging.Handler):
 
 def watch(workflow, data: Data) -> None:
     """Follows a run from its parsing on; jobs parse the Snakefile too and are left alone."""
-    if workflow.is_main_process:
-        logger.addHandler(Estimates(workflow, data))
+    if not workflow.is_main_process:
+        return
+    logger.addHandler(Estimates(workflow, data))
+    quiet = workflow.output_settings.quiet or ()
+    if sys.stderr.isatty() and not {Quietness.ALL, Quietness.PROGRESS} & set(quiet):
+        logger.addHandler(Bars(workflow))
