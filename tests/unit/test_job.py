@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 import clotline
 
 SCRIPTS = Path(clotline.__file__).parents[1]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(SCRIPTS)}
 
 HEAD = """
 import ctypes, os, subprocess, sys
@@ -30,9 +28,10 @@ def run(tmp_path):
         code = HEAD.format(log=[log] if log else []) + "".join(
             f"    {line}\n" for line in body.splitlines()
         )
+        environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
         done = subprocess.run(
             [sys.executable, "-c", code],
-            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         path = tmp_path / (log or "none")
         return done, path.read_text() if path.exists() else None
@@ -115,26 +114,3 @@ def test_a_warning_of_a_library_lands_in_the_log(run):
     done, log = run('import warnings\nwarnings.warn("overflow encountered")')
     assert done.returncode == 0
     assert "overflow encountered" in log
-
-
-def test_a_job_waits_while_one_of_a_killed_run_still_makes_the_same_files(run, tmp_path):
-    body = HEAD.format(log=[]) + '    open("began", "w")\n    sys.stdin.read()\n'
-    orphan = subprocess.Popen(
-        [sys.executable, "-c", body], cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.PIPE
-    )
-    while not (tmp_path / "began").exists():
-        assert orphan.poll() is None
-        time.sleep(0.05)
-    second = subprocess.Popen(
-        [sys.executable, "-c", HEAD.format(log=[]) + "    print(os.path.exists('orphan ended'))"],
-        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert f"waits for the end of an earlier run's job: process {orphan.pid}" in (
-        second.stderr.readline()
-    )
-    (tmp_path / "orphan ended").touch()
-    orphan.kill()
-    orphan.communicate()
-    assert second.communicate(timeout=60)[0] == "True\n"
-    done, _ = run('log.info("free")')
-    assert done.stderr == "[shard 003] free\n"

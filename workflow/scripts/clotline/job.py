@@ -1,19 +1,16 @@
 """What surrounds every script: its log, its messages on the screen, its way of failing."""
 
 import faulthandler
-import fcntl
 import logging
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from clotline.errors import ClotlineError
-from clotline.files import STATE_FOLDER
+from clotline.turns import wait_for_turn
 
 log = logging.getLogger("clotline")
 
@@ -32,7 +29,7 @@ def job(snakemake) -> Iterator[None]:
     """
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     screen = os.fdopen(os.dup(2), "w")
-    lock = _wait_for_turn(name, screen)
+    lock = wait_for_turn(name, screen)
     if snakemake.log:
         Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -59,25 +56,6 @@ def job(snakemake) -> Iterator[None]:
         _leave(screen)
     finally:
         lock.close()
-
-
-def _wait_for_turn(name: str, screen: TextIO) -> TextIO:
-    """Locks a job's name until the file that it gives is closed, or the process ends."""
-    path = STATE_FOLDER / "running" / name.replace("/", "_")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        print(f"[{name}] waits for the end of {file.read()}", file=screen, flush=True)
-        fcntl.lockf(file, fcntl.LOCK_EX)
-    except OSError:
-        pass  # a file system without locks
-    file.truncate(0)
-    file.write(f"an earlier run's job: process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file
 
 
 def _leave(screen) -> None:
