@@ -1,9 +1,12 @@
+import fcntl
 import os
+import struct
+import termios
 import time
 
 import pytest
 
-from clotline.bars import RunningJob, last_message
+from clotline.bars import Footer, RunningJob, last_message
 
 LOG = """\
 /usr/lib/python3/warnings.py:3: UserWarning: a library's own words
@@ -46,3 +49,53 @@ def test_a_job_runs_once_its_log_is_newer_than_its_submission(log):
 
 def test_a_job_whose_log_is_not_there_yet_waits(tmp_path):
     assert not RunningJob("train_cnn resnext50", tmp_path / "none.log").begun()
+
+
+@pytest.fixture
+def terminal():
+    """A function that gives a terminal's stream, of so many rows and columns, and its other end."""
+    ends = []
+
+    def open_terminal(rows, columns):
+        reader, writer = os.openpty()
+        fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        ends.append(reader)
+        stream = os.fdopen(writer, "w")
+        ends.append(stream)
+        return stream, reader
+
+    yield open_terminal
+    for end in ends:
+        os.close(end) if isinstance(end, int) else end.close()
+
+
+def test_the_footer_takes_the_last_rows_and_gives_them_back(terminal):
+    stream, reader = terminal(rows=24, columns=80)
+    footer = Footer(stream)
+    footer.show(["first", "second"])
+    text = os.read(reader, 10_000).decode()
+    assert "\x1b[1;22r" in text
+    assert "\x1b[23;1Hfirst" in text.replace("\x1b[J", "")
+    assert "\x1b[24;1Hsecond" in text
+    footer.remove()
+    assert "\x1b[r" in os.read(reader, 10_000).decode()
+
+
+def test_a_low_and_narrow_terminal_keeps_room_for_everything_else(terminal):
+    stream, reader = terminal(rows=8, columns=10)
+    Footer(stream).show(["0123456789abc", "second", "third"])
+    text = os.read(reader, 10_000).decode()
+    assert "\x1b[1;6r" in text
+    assert "012345678" in text
+    assert "9" not in text.split("012345678")[1][:1]
+    assert "third" not in text
+
+
+def test_a_footer_without_room_or_never_shown_changes_nothing(terminal):
+    stream, reader = terminal(rows=5, columns=80)
+    footer = Footer(stream)
+    footer.show(["first"])
+    footer.remove()
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 100)

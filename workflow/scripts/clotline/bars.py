@@ -41,32 +41,45 @@ class Footer:
     def show(self, lines: list[str]) -> None:
         """Shows these lines, or as many of the first as there is room for."""
         columns, rows = os.get_terminal_size(self._stream.fileno())
-        lines = lines[: max(rows - LEFT, 0)]
-        if len(lines) > self._kept or rows != self._rows:
+        room = max(rows - LEFT, 0)
+        lines = lines[:room]
+        if not lines:
             self.remove()
-            self._keep(max(len(lines), self._kept), rows)
+            return
+        text = ""
+        if len(lines) > self._kept or rows != self._rows:
+            kept = max(len(lines), min(self._kept, room))
+            text += self._release()
+            self._kept, self._rows = kept, rows
+            text += self._reserve()
+        text += self.SAVE + self._to_line(0) + self.CLEAR_BELOW
         # Each line to a place of its own: below the region a line feed differs.
-        drawn = [f"{self._to_line(i)}{line[: columns - 1]}" for i, line in enumerate(lines)]
-        self._write(self.SAVE, self._to_line(0), self.CLEAR_BELOW, *drawn, self.RESTORE)
+        for number, line in enumerate(lines):
+            text += self._to_line(number) + line[: columns - 1]
+        self._write(text + self.RESTORE)
 
     def remove(self) -> None:
         """Takes the lines away and lets the whole terminal scroll again."""
-        if self._kept:
-            self._write(self.SAVE, "\x1b[r", self._to_line(0), self.CLEAR_BELOW, self.RESTORE)
-            self._kept = 0
+        self._write(self._release())
 
-    def _keep(self, count: int, rows: int) -> None:
-        self._kept, self._rows = count, rows
+    def _reserve(self) -> str:
         # What stands on the last rows moves up first.
-        self._write("\n" * count, f"\x1b[{count}A")
-        self._write(self.SAVE, f"\x1b[1;{rows - count}r", self.RESTORE)
+        up = "\n" * self._kept + f"\x1b[{self._kept}A"
+        return up + self.SAVE + f"\x1b[1;{self._rows - self._kept}r" + self.RESTORE
+
+    def _release(self) -> str:
+        if not self._kept:
+            return ""
+        text = self.SAVE + "\x1b[r" + self._to_line(0) + self.CLEAR_BELOW + self.RESTORE
+        self._kept = 0
+        return text
 
     def _to_line(self, number: int) -> str:
         return f"\x1b[{self._rows - self._kept + 1 + number};1H"
 
-    def _write(self, *texts: str) -> None:
+    def _write(self, text: str) -> None:
         # In one piece, so that no other process writes in between.
-        self._stream.write("".join(texts))
+        self._stream.write(text)
         self._stream.flush()
 
 
