@@ -5,6 +5,7 @@ Snakemake calls it with the script as the only argument. A job of an earlier run
 the same outputs from the same inputs is taken over instead of being run a second time.
 """
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -53,7 +54,8 @@ def main(script: str) -> int:
     wrapped.parent.mkdir(parents=True, exist_ok=True)
     text = WRAPPER.format(
         setup=site.setup,
-        scratch=f'export CLOTLINE_SCRATCH="{site.scratch}"' if site.scratch else "",
+        # Not for this shell to fill in: Snakemake finds a job's $TMPDIR where a cluster hides it.
+        scratch=f"export CLOTLINE_SCRATCH={shlex.quote(site.scratch)}" if site.scratch else "",
         script=Path(script).read_text(),
         exits=EXITS,
     )

@@ -156,6 +156,14 @@ def test_one_thread_asks_for_no_parallel_environment(cluster):
     assert "-pe" not in (cluster.folder / "qsub.line").read_text()
 
 
+def test_a_job_gets_the_sites_setup_and_scratch_folder(cluster):
+    cluster.site("[job]\nsetup =\n    module load cuda\nscratch = $TMPDIR/of mine")
+    cluster.submit()
+    (script,) = (cluster.folder / ".clotline/gridengine/scripts").iterdir()
+    lines = script.read_text().splitlines()
+    assert lines[1:3] == ["module load cuda", "export CLOTLINE_SCRATCH='$TMPDIR/of mine'"]
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
