@@ -1,6 +1,6 @@
 # make demo   the whole pipeline on the embedded phantom
-# make test   lint, unit and integration tests
-# make cluster-test   the workflow on a real Grid Engine and a real Slurm, installed and started here
+# make test   lint, unit and integration tests, and those on clusters where these are started
+# make cluster-test   installs and starts a Grid Engine and a Slurm of this machine, and tests on them
 # make figures   the README's figures, from the demo
 # make lock   renews requirements.lock from requirements.in
 
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 SOURCES = workflow tests profiles
 
-.PHONY: demo test lint unit integration cluster-test figures lock clean
+.PHONY: demo test lint unit integration cluster clusters cluster-test figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -23,7 +23,7 @@ demo: .venv/installed
 		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 -- all
 	@python workflow/scripts/show_results.py demo
 
-test: lint unit integration
+test: lint unit integration cluster
 
 lint: .venv/installed
 	ruff check $(SOURCES)
@@ -37,11 +37,16 @@ unit: .venv/installed
 integration: demo
 	python -m pytest tests/integration
 
+cluster: .venv/installed
+	python -m pytest tests/cluster
+
 # Needs root: it installs and starts both queueing systems on this machine.
-cluster-test: .venv/installed
+clusters:
 	tests/cluster/start-gridengine.sh
 	tests/cluster/start-slurm.sh
-	CLOTLINE_NO_SKIP=1 python -m pytest tests/cluster
+
+cluster-test: clusters
+	CLOTLINE_NO_SKIP=1 $(MAKE) cluster
 
 figures: demo
 	python workflow/scripts/make_figures.py demo docs/figures

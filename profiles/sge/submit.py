@@ -5,6 +5,7 @@ Snakemake calls it with the script as the only argument. A job of an earlier run
 the same outputs from the same inputs is taken over instead of being run a second time.
 """
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ MASTER_AWAY = ("unable to contact qmaster", "unable to send message to qmaster",
 MASTER_PATIENCE = 600
 WRAPPER = """#!/bin/bash
 {setup}
+{scratch}
 (
 {script}
 )
@@ -50,7 +52,13 @@ def main(script: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     wrapped = STATE / "scripts" / f"{job.name}.sh"
     wrapped.parent.mkdir(parents=True, exist_ok=True)
-    text = WRAPPER.format(setup=site.setup, script=Path(script).read_text(), exits=EXITS)
+    text = WRAPPER.format(
+        setup=site.setup,
+        # Not for this shell to fill in: Snakemake finds a job's $TMPDIR where a cluster hides it.
+        scratch=f"export CLOTLINE_SCRATCH={shlex.quote(site.scratch)}" if site.scratch else "",
+        script=Path(script).read_text(),
+        exits=EXITS,
+    )
     wrapped.write_text(text)
     log = folder.absolute() / f"{job.name}.$JOB_ID.log"
     command = ["qsub", "-terse", "-S", "/bin/bash", "-cwd", "-j", "y", "-o", str(log)]

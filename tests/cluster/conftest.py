@@ -1,7 +1,7 @@
 """Clusters for the tests: a real Grid Engine, a real Slurm, each of this one machine.
 
-`start-gridengine.sh` and `start-slurm.sh` install and start them. Where one is missing its tests
-skip; with CLOTLINE_NO_SKIP=1 a missing cluster is a failure.
+`make clusters` installs and starts them. Where one is not there its tests skip, and so they do
+where another one is: they stop daemons. With CLOTLINE_NO_SKIP=1 a missing cluster is a failure.
 """
 
 import json
@@ -14,6 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
+import hdf5plugin  # noqa: F401 - to read the shards' compressed pixels
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,6 +26,7 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
 #: What the workflow's runs make, and the threads that keep torch's sums in one order everywhere.
 TARGET = "all"
+GPU_RULES = {"train_cnn", "extract_features"}
 SET_THREADS = ["--set-threads", "train_cnn=1", "extract_features=1", "shard=1", "phantom=1"]
 CONFIG = """
 phantom: {studies: 14, seed: 1, slices_min: 8, slices_max: 10}
@@ -32,10 +36,7 @@ cnn:
     {init: random, input_size: 32, epochs: 1, lr: 0.01, schedule: one_cycle, precision: 32-true}
   efficientnet_b0: *backbone
 lstm:
-  resnext50-image: &lstm {epochs: 1}
-  resnext50-study: *lstm
-  efficientnet_b0-image: *lstm
-  efficientnet_b0-study: *lstm
+  resnext50-study: &lstm {epochs: 1}
   combined-image: *lstm
   combined-study: *lstm
 evaluation: {bootstraps: 100}
@@ -43,8 +44,24 @@ plots: {dpi: 50}
 """
 
 
-def missing(reason: str) -> None:
-    """Skips, or fails where everything must be there."""
+def need(cluster: str, query: list[str], answer: str, environment: dict[str, str]) -> None:
+    """Skips unless the cluster that the tests start is there, or fails where everything must be."""
+    reason = f"{cluster} is not started here as make clusters does"
+    try:
+        done = subprocess.run(
+            query,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except FileNotFoundError:
+        reason = f"{cluster} is not installed here: make clusters installs it"
+    else:
+        if re.search(answer, done.stdout):
+            return
     if os.environ.get("CLOTLINE_NO_SKIP"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -146,34 +163,49 @@ def local_run(tmp_path_factory) -> Path:
     return folder
 
 
+def assert_same_artifacts(folder: Path, other: Path) -> None:
+    """Compares all results of two working directories bit by bit."""
+    found, expected = (
+        {path.relative_to(f) for path in (f / "results").rglob("*")} for f in (folder, other)
+    )
+    assert found == expected
+    files = [name for name in found if (folder / name).is_file()]
+    assert len(files) > 40
+    for name in files:
+        if (folder / name).read_bytes() != (other / name).read_bytes():
+            # HDF5 writes the time into a group's header.
+            assert name.suffix == ".h5", f"{name} differs"
+            assert_same_content(folder / name, other / name)
+
+
+def assert_same_content(one: Path, other: Path) -> None:
+    """Compares two HDF5 files by what they hold."""
+    with h5py.File(one) as first, h5py.File(other) as second:
+        names, others = [], []
+        first.visit(names.append)
+        second.visit(others.append)
+        assert names == others
+        assert dict(first.attrs) == dict(second.attrs)
+        for name in names:
+            if isinstance(first[name], h5py.Dataset):
+                assert np.array_equal(first[name][()], second[name][()]), f"{one}: {name}"
+
+
 GRIDENGINE = {"SGE_ROOT": "/var/lib/gridengine", "SGE_CELL": "default"}
 
 
 @pytest.fixture(scope="session")
 def gridengine(tmp_path_factory) -> dict[str, str]:
     """Environment variables with which the Grid Engine of this machine is used."""
-    if shutil.which("qsub") is None or not Path(GRIDENGINE["SGE_ROOT"]).exists():
-        missing("Grid Engine is not installed: run tests/cluster/start-gridengine.sh as root")
-    start_gridengine()
-    # The site file as it stands; only waiting is shorter.
+    need("Grid Engine", ["qconf", "-sql"], r"\Acpu\.q\ngpu\.q\n\Z", GRIDENGINE)
+    # The site file as it stands, but waiting is shorter, and shards are read on the node's disk.
     site = tmp_path_factory.mktemp("site") / "site.ini"
     text = (PROFILES / "sge" / "site.ini").read_text()
-    assert "\nseconds = 10\n" in text
-    site.write_text(text.replace("\nseconds = 10\n", "\nseconds = 2\n"))
+    for old, new in (("seconds = 10", "seconds = 2"), ("scratch =", "scratch = $TMPDIR")):
+        assert f"\n{old}\n" in text
+        text = text.replace(f"\n{old}\n", f"\n{new}\n")
+    site.write_text(text)
     return {**GRIDENGINE, "CLOTLINE_SITE": str(site)}
-
-
-def start_gridengine() -> None:
-    started = subprocess.run(
-        [str(HERE / "start-gridengine.sh")],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if started.returncode:
-        missing(f"Grid Engine did not start: {started.stdout}{started.stderr}")
 
 
 def accounts(text: str) -> dict[str, dict[str, str]]:

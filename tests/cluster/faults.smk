@@ -49,7 +49,7 @@ rule sleeper:
     log:
         "logs/sleeper/{seconds}.log",
     shell:
-        "(echo begun >>begun-{wildcards.seconds}; sleep {wildcards.seconds}; date >{output})"
+        "(echo begun >>begun-{wildcards.seconds}; sleep {wildcards.seconds}; echo slept >{output})"
         " >{log} 2>&1"
 
 
@@ -68,4 +68,4 @@ rule gpu:
     resources:
         gpu=1,
     shell:
-        "sleep 1; date >{output}"
+        "sleep 1; echo ran >{output}"

@@ -6,36 +6,10 @@
 # One node with two CPUs and one GPU, which is a generic resource without a card. Without slurmdbd
 # there is no sacct: profiles/slurm asks squeue.
 set -euo pipefail
+. "$(dirname "$0")/cluster.sh" slurm
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-say() { echo "slurm: $*"; }
-
-# wait_for SECONDS COMMAND...
-wait_for() {
-    local left=$1
-    shift
-    until "$@" >/dev/null 2>&1 </dev/null; do
-        ((left-- > 0)) || { say "gave up waiting for: $*"; return 1; }
-        sleep 1
-    done
-}
-
-if [ "$(id -u)" != 0 ]; then
-    say "needs root to install and start Slurm"
-    exit 1
-fi
-
-if ! command -v slurmctld slurmd sbatch munged >/dev/null; then
-    say "installing"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    # Installing must not start daemons: the configuration comes first.
-    policy=/usr/sbin/policy-rc.d
-    [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; made=1; }
-    apt-get install -y --no-install-recommends slurm-wlm munge >/dev/null
-    [ -z "${made:-}" ] || rm $policy
+if ! type -P slurmctld slurmd sbatch munged pgrep >/dev/null; then
+    install slurm-wlm munge procps
 fi
 
 if ! munge -n >/dev/null 2>&1; then
@@ -52,7 +26,6 @@ if ! munge -n >/dev/null 2>&1; then
     wait_for 20 munge -n
 fi
 
-memory=$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 mkdir -p /etc/slurm /var/lib/clotline-slurm/{state,spool} /var/log/slurm
 cat >"$work/slurm.conf" <<CONF
 ClusterName=clotline
@@ -73,10 +46,12 @@ GresTypes=gpu
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/filetxt
 JobCompLoc=/var/log/slurm/jobs.txt
-# squeue must still know a job when Snakemake asks about its end.
-MinJobAge=300
+# squeue and scontrol must still know a job when Snakemake and the tests ask about its end.
+MinJobAge=3600
 ReturnToService=2
-NodeName=localhost CPUs=2 RealMemory=$memory Gres=gpu:1
+# Memory in Slurm's books: the tests' jobs ask for production's, and use little of it.
+SlurmdParameters=config_overrides
+NodeName=localhost CPUs=2 RealMemory=64000 Gres=gpu:1
 PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 CONF
 echo 'NodeName=localhost Name=gpu Count=1 File=/dev/null' >"$work/gres.conf"

@@ -2,15 +2,16 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
-import h5py
-import hdf5plugin  # noqa: F401 - to read the shards' compressed pixels
 import numpy as np
 import pytest
 from conftest import (
+    GPU_RULES,
     HERE,
     PROFILES,
     REPOSITORY,
@@ -18,14 +19,13 @@ from conftest import (
     TARGET,
     Run,
     accounts,
+    assert_same_artifacts,
     calls,
-    start_gridengine,
     submitted_jobs,
     watched,
     write_config,
 )
 
-GPU_RULES = {"train_cnn", "extract_features"}
 POLLED = ("qstat", "qacct")
 POLLING = ["--seconds-between-status-checks", "1"]
 
@@ -66,32 +66,14 @@ def test_a_dry_run_submits_nothing(cluster_run):
 
 
 def test_all_artifacts_are_the_local_runs(cluster_run, local_run):
-    def artifacts(folder: Path) -> set[Path]:
-        files = (path for path in (folder / "results").rglob("*") if path.is_file())
-        return {path.relative_to(folder) for path in files}
-
-    found = artifacts(cluster_run.data)
-    assert found == artifacts(local_run)
-    assert found
-    for name in found:
-        ours, theirs = cluster_run.data / name, local_run / name
-        if ours.read_bytes() != theirs.read_bytes():
-            # HDF5 writes the time into a group's header.
-            assert name.suffix == ".h5", f"{name} differs"
-            assert_same_content(ours, theirs)
+    assert_same_artifacts(cluster_run.data, local_run)
 
 
-def assert_same_content(one: Path, other: Path) -> None:
-    with h5py.File(one) as first, h5py.File(other) as second:
-        names = []
-        first.visit(names.append)
-        others = []
-        second.visit(others.append)
-        assert names == others
-        assert dict(first.attrs) == dict(second.attrs)
-        for name in names:
-            if isinstance(first[name], h5py.Dataset):
-                assert np.array_equal(first[name][()], second[name][()]), f"{one}: {name}"
+def test_gpu_jobs_read_copies_of_the_shards_on_the_nodes_own_disk(cluster_run):
+    for rule in GPU_RULES:
+        for log in (cluster_run.data / "logs" / rule).rglob("*.log"):
+            (folder,) = re.findall(r"reads copies of \d+ files in (\S+)", log.read_text())
+            assert not Path(folder).exists()
 
 
 def test_gpu_rules_and_no_others_asked_for_a_gpu(cluster_run):
@@ -153,6 +135,32 @@ def test_one_artifact_by_name(cluster_run):
     assert (cluster_run.data / artifact).read_bytes() == content
 
 
+def test_three_hundred_queued_jobs_cost_one_qstat_in_ten_seconds_and_ctrl_c_deletes_all(
+    gridengine, tmp_path
+):
+    counted = watched(tmp_path / "counted", *POLLED)
+    environment = {**gridengine, "PATH": f"{counted}:{os.environ['PATH']}"}
+    # The site file and the profile as they stand.
+    del environment["CLOTLINE_SITE"]
+    options = ["--profile", str(PROFILES / "sge"), "--snakefile", str(HERE / "faults.smk")]
+    run = Run(tmp_path, options, environment)
+    targets = [f"sleeper-{seconds}.txt" for seconds in range(1001, 1301)]
+    process = run.start(*targets, "--quiet", "all")
+    try:
+        run.wait_for(lambda: len(submitted_jobs(tmp_path)) == 300, timeout=240)
+        time.sleep(21)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    asked = [when for when, _ in calls(counted, "qstat")]
+    assert len(asked) > 2
+    assert np.diff(asked).min() > 9.5
+    assert calls(counted, "qacct") == []
+    names = submitted_jobs(tmp_path)
+    run.wait_for(lambda: not set(names) & set(run.call("qstat", "-u", "root").split()), 30)
+
+
 def test_failing_jobs_are_explained_and_tried_again_with_more(faulty):
     done = faulty.snakemake("faults", timeout=240)
     assert done.returncode == 0, done.stdout[-6000:]
@@ -171,38 +179,73 @@ def test_failing_jobs_are_explained_and_tried_again_with_more(faulty):
     assert [ended[rule, 2] for rule in ("once", "overtime", "hungry")] == ["done"] * 3
 
 
-def test_qdel_stops_the_run_with_an_explanation_and_a_rerun_completes(faulty):
-    process = faulty.start("after-20.txt")
+def test_a_job_that_fails_once_asks_for_more_and_makes_the_same(cluster_run, local_run, tmp_path):
+    artifact = "results/lstm/combined-study.pt"
+    (cluster_run.data / artifact).unlink()
+    site = tmp_path / "site.ini"
+    setup = f"setup =\n    mkdir {tmp_path}/tried && echo no luck yet && exit 1"
+    text = Path(cluster_run.environment["CLOTLINE_SITE"]).read_text()
+    site.write_text(text.replace("\nsetup =\n", f"\n{setup}\n"))
+    first = Run(
+        REPOSITORY, cluster_run.options, {**cluster_run.environment, "CLOTLINE_SITE": str(site)}
+    ).snakemake(*SET_THREADS, "--", artifact)
+    assert first.returncode == 0, first.stdout[-3000:]
+    assert "exit status 1" in first.stdout
+    assert "setup lines failed" in first.stdout
+    assert "no luck yet" in first.stdout
+    again, once = sorted(submitted_jobs(cluster_run.data).values(), key=lambda j: -int(j["id"]))[:2]
+    assert (once["attempt"], again["attempt"]) == (1, 2)
+    assert (once["ending"], again["ending"]) == ("exit", "done")
+    assert again["mem_mb"] == 2 * once["mem_mb"]
+    assert again["seconds"] == 2 * once["seconds"]
+    assert (cluster_run.data / artifact).read_bytes() == (local_run / artifact).read_bytes()
+
+
+def test_after_qdel_the_run_says_why_it_stops_and_a_rerun_makes_the_same(cluster_run, local_run):
+    artifact = "results/cnn/resnext50.pt"
+    (cluster_run.data / artifact).unlink()
+    before = set(submitted_jobs(cluster_run.data))
+    process = cluster_run.start(*SET_THREADS, "--", artifact)
     try:
-        faulty.wait_for(faulty.exists("begun-20"))
-        (number,) = submitted_jobs(faulty.folder)
-        faulty.call("qdel", number)
-        output, _ = process.communicate(timeout=60)
+        cluster_run.wait_for(lambda: set(submitted_jobs(cluster_run.data)) - before)
+        (number,) = set(submitted_jobs(cluster_run.data)) - before
+        cluster_run.wait_for(lambda: f" {number} " in cluster_run.call("qstat", "-s", "r"))
+        cluster_run.call("qdel", number)
+        output, _ = process.communicate(timeout=90)
     finally:
         process.kill()
     assert process.returncode == 1
-    assert f"job {number} (sleeper 20), attempt 1: killed by SIGKILL" in output
-    assert "qdel" in output
+    assert f"job {number} (train_cnn resnext50), attempt 1: killed by SIGKILL" in output
+    assert "deleted with qdel" in output
     assert "was deleted by hand, so it is not tried again" in output
-    assert (faulty.folder / "begun-20").read_text() == "begun\n"
-    done = faulty.snakemake("after-20.txt")
+    assert not (cluster_run.data / artifact).exists()
+    done = cluster_run.snakemake(*SET_THREADS, "--", artifact)
     assert done.returncode == 0, done.stdout[-3000:]
+    assert (cluster_run.data / artifact).read_bytes() == (local_run / artifact).read_bytes()
 
 
-def test_daemons_that_restart_do_not_harm_the_run(faulty):
-    process = faulty.start("after-15.txt", "gpu.txt")
+@pytest.mark.parametrize("daemon", ["sge_execd", "sge_qmaster"])
+def test_a_daemon_that_restarts_does_not_harm_the_run(cluster_run, local_run, daemon):
+    artifacts = [f"results/lstm/{name}.pt" for name in ("resnext50-study", "combined-image")]
+    for artifact in artifacts:
+        (cluster_run.data / artifact).unlink()
+    before = set(submitted_jobs(cluster_run.data))
+    process = cluster_run.start(*SET_THREADS, "--", *artifacts)
     try:
-        faulty.wait_for(faulty.exists("begun-15"))
-        for daemon in ("sge_execd", "sge_qmaster"):
-            stop(daemon)
-            faulty.wait_for(lambda daemon=daemon: not running(daemon))
-            faulty.call(daemon)
-        output, _ = process.communicate(timeout=120)
+        cluster_run.wait_for(lambda: set(submitted_jobs(cluster_run.data)) - before)
+        (number, *_) = set(submitted_jobs(cluster_run.data)) - before
+        cluster_run.wait_for(lambda: f" {number} " in cluster_run.call("qstat", "-s", "r"))
+        stop(daemon)
+        cluster_run.wait_for(lambda: not running(daemon))
+        cluster_run.call(daemon)
+        output, _ = process.communicate(timeout=180)
     finally:
         process.kill()
-        start_gridengine()
+        subprocess.run([HERE / "start-gridengine.sh"], check=True, stdin=subprocess.DEVNULL)
     assert process.returncode == 0, output[-6000:]
-    assert (faulty.folder / "begun-15").read_text() == "begun\n"
+    assert len(set(submitted_jobs(cluster_run.data)) - before) == len(artifacts)
+    for artifact in artifacts:
+        assert (cluster_run.data / artifact).read_bytes() == (local_run / artifact).read_bytes()
 
 
 def running(daemon: str) -> list[int]:

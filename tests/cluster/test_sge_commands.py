@@ -156,6 +156,14 @@ def test_one_thread_asks_for_no_parallel_environment(cluster):
     assert "-pe" not in (cluster.folder / "qsub.line").read_text()
 
 
+def test_a_job_gets_the_sites_setup_and_scratch_folder(cluster):
+    cluster.site("[job]\nsetup =\n    module load cuda\nscratch = $TMPDIR/of mine")
+    cluster.submit()
+    (script,) = (cluster.folder / ".clotline/gridengine/scripts").iterdir()
+    lines = script.read_text().splitlines()
+    assert lines[1:3] == ["module load cuda", "export CLOTLINE_SCRATCH='$TMPDIR/of mine'"]
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -257,6 +265,8 @@ ENDINGS = [
      "failed", ["most often for memory", "Raise mem_mb"]),
     (None, {"failed": "26  : opening input/output file", "exit_status": "0"},
      "failed", ["never began", "opening input/output file", "working directory"]),
+    (None, {"failed": "0", "exit_status": "1", "ru_wallclock": "1s"},
+     "failed", ["exit status 1 after 1 s on node7, before Snakemake began", "setup lines failed"]),
     (None, {"failed": "0", "exit_status": "0", "ru_wallclock": "50s"},
      "failed", ["its host was lost"]),
 ]  # fmt: skip

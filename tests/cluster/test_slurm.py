@@ -1,12 +1,22 @@
 """profiles/slurm on a real slurmctld and slurmd."""
 
+import os
 import re
-import shutil
 import signal
-import subprocess
 
 import pytest
-from conftest import HERE, PROFILES, REPOSITORY, SET_THREADS, TARGET, Run, missing, write_config
+from conftest import (
+    GPU_RULES,
+    HERE,
+    PROFILES,
+    REPOSITORY,
+    SET_THREADS,
+    TARGET,
+    Run,
+    assert_same_artifacts,
+    need,
+    write_config,
+)
 
 #: This Slurm keeps no accounting, and its jobs are short.
 OPTIONS = [
@@ -20,13 +30,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def slurm():
-    if shutil.which("sbatch") is None or shutil.which("slurmd") is None:
-        missing("Slurm is not installed: run tests/cluster/start-slurm.sh as root")
-    started = subprocess.run(
-        [str(HERE / "start-slurm.sh")], capture_output=True, text=True, timeout=300, check=False
-    )
-    if started.returncode:
-        missing(f"Slurm did not start: {started.stdout}{started.stderr}")
+    need("Slurm", ["scontrol", "show", "config"], r"(?m)^ClusterName += clotline$", {})
 
 
 @pytest.fixture
@@ -39,31 +43,58 @@ def job_numbers(output: str) -> list[str]:
     return re.findall(r"SLURM jobid (\d+)", output)
 
 
-def test_the_workflow_makes_the_local_runs_predictions(slurm, local_run, tmp_path):
-    write_config(tmp_path)
-    options = ["--profile", "profiles/slurm", *OPTIONS, "--directory", str(tmp_path)]
-    done = Run(REPOSITORY, options, {}).snakemake(*SET_THREADS, "--", TARGET)
+@pytest.fixture(scope="module")
+def cluster_run(slurm, tmp_path_factory):
+    """The workflow's run on the cluster."""
+    folder = tmp_path_factory.mktemp("slurm")
+    write_config(folder)
+    options = ["--profile", "profiles/slurm", *OPTIONS, "--directory", str(folder)]
+    run = Run(REPOSITORY, options, {})
+    done = run.snakemake(*SET_THREADS, "--", TARGET)
     assert done.returncode == 0, done.stdout[-6000:]
-    predictions = sorted((local_run / "results" / "predictions").glob("*.parquet"))
-    assert len(predictions) == 6
-    for theirs in predictions:
-        ours = tmp_path / "results" / "predictions" / theirs.name
-        assert ours.read_bytes() == theirs.read_bytes(), theirs.name
-    names = {path.relative_to(local_run) for path in (local_run / "results").rglob("*")}
-    assert names == {path.relative_to(tmp_path) for path in (tmp_path / "results").rglob("*")}
+    run.data = folder
+    run.output = done.stdout
+    return run
 
 
-def test_only_gpu_jobs_ask_for_a_gpu(faulty):
-    process = faulty.start("gpu.txt", "sleeper-2.txt")
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, output[-3000:]
-    granted = {
-        number: faulty.call("scontrol", "show", "job", number) for number in job_numbers(output)
-    }
-    assert len(granted) == 2
-    with_gpu = [text for text in granted.values() if re.search(r"gres[:/]gpu", text)]
-    assert len(with_gpu) == 1
-    assert "rule_gpu" in with_gpu[0]
+def test_the_workflow_makes_the_local_runs_artifacts(cluster_run, local_run):
+    assert_same_artifacts(cluster_run.data, local_run)
+
+
+def test_gpu_rules_and_no_others_asked_for_a_gpu(cluster_run):
+    rules = {}
+    for number in job_numbers(cluster_run.output):
+        job = cluster_run.call("scontrol", "show", "job", number)
+        rule = re.search(r"Comment=rule_([a-z_]+?)(_wildcards|$)", job, re.MULTILINE)[1]
+        rules.setdefault(rule, set()).add(bool(re.search(r"gres[:/]gpu(:|=)1\b", job)))
+    assert {rule for rule, asked in rules.items() if True in asked} == GPU_RULES
+    assert all(len(asked) == 1 for asked in rules.values())
+    assert len(rules) > 10
+
+
+def test_a_job_that_outlived_a_killed_snakemake_is_waited_for(cluster_run, local_run):
+    artifact = "results/lstm/combined-study.pt"
+    (cluster_run.data / artifact).unlink()
+    lock = cluster_run.data / ".clotline" / "running" / "train_lstm combined-study"
+    earlier = lock.read_text()
+    command = [*SET_THREADS, "--set-resources", "train_lstm:mem_mb=2000", "--", artifact]
+    first = cluster_run.start(*command)
+    cluster_run.wait_for(lambda: lock.read_text() not in ("", earlier))
+    number = int(re.search(r"process (\d+)", lock.read_text())[1])
+    os.kill(number, signal.SIGSTOP)
+    try:
+        first.kill()
+        first.communicate()
+        cluster_run.snakemake("--unlock")
+        second = cluster_run.start(*command)
+        logs = cluster_run.data / ".snakemake" / "slurm_logs" / "rule_train_lstm"
+        words = f"waits for the end of an earlier run's job: process {number}"
+        cluster_run.wait_for(lambda: any(words in log.read_text() for log in logs.rglob("*.log")))
+    finally:
+        os.kill(number, signal.SIGCONT)
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, output[-3000:]
+    assert (cluster_run.data / artifact).read_bytes() == (local_run / artifact).read_bytes()
 
 
 def test_a_job_that_fails_once_is_tried_again(faulty):

@@ -194,6 +194,7 @@ def test_a_deleted_shard_is_made_anew_alone(copy):
         ["--cores", "1"],
         ["--cores", "64", "--set-threads", "train_cnn=3"],
         ["--set-resources", "train_cnn:gpu=0", "train_lstm:mem_mb=1"],
+        ["--set-resources", "shard:mem_mb=99000*attempt", "train_cnn:runtime=2*attempt"],
         ["--profile", "profiles/local"],
     ],
 )

@@ -1,4 +1,4 @@
-from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.feature_sets import feature_sets, level_pairs, split_lstm_name
 
 
 def test_an_lstms_name_splits_at_its_last_dash():
@@ -8,3 +8,7 @@ def test_an_lstms_name_splits_at_its_last_dash():
 def test_each_backbone_is_a_feature_set_beside_the_joined_ones():
     config = {"cnn": {"a": {}, "b": {}}, "features": {"both": ["b", "a"]}}
     assert feature_sets(config) == {"a": ["a"], "b": ["b"], "both": ["b", "a"]}
+
+
+def test_two_levels_of_one_name_are_a_pair():
+    assert level_pairs(["a-image", "a-study", "b-study", "c-image", "readers"]) == ["a"]

@@ -117,6 +117,11 @@ def test_shards_are_described_by_name_and_counts():
     shards = describe_shards(labels, make_plan(labels, DATA))
     counts = [(s["name"], s["slices"], s["studies"]) for s in shards]
     assert counts == [("000", 9, 2), ("001", 6, 2), ("002", 6, 1)]
+    plan = make_plan(labels, DATA)
+    for split in SPLITS:
+        part = plan[plan["split"] == split]
+        assert sum(s["split_slices"][split] for s in shards) == part["slices"].sum()
+        assert sum(s["split_positives"][split] for s in shards) == part["positive_slices"].sum()
 
 
 def test_a_study_stays_in_its_split_when_others_come():

@@ -11,7 +11,7 @@ rule weights:
     conda:
         "../../envs/models.yaml"
     resources:
-        runtime=60,
+        runtime=growing(60),
     params:
         cfg=backbone_weights,
         code=code_digest("weights.py"),
@@ -36,14 +36,13 @@ rule train_cnn:
         "logs/train_cnn/{backbone}.log",
     benchmark:
         "benchmarks/train_cnn/{backbone}.tsv"
-    retries: 1
     conda:
         "../../envs/models.yaml"
     threads: 8
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=2880,
+        mem_mb=growing(16000),
+        runtime=growing(2880),
     params:
         cfg=backbone_section,
         seed=clotline.section("seed"),

@@ -9,10 +9,13 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "workflow", "scripts")))
 
 from clotline.codedigest import code_digest
-from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.feature_sets import feature_sets, level_pairs, split_lstm_name
 from clotline.dag import Workflow
 from clotline.errors import ClotlineError
+from clotline.estimate import Data
 from clotline.files import sha256
+from clotline.resources import growing
+from clotline.screen import watch
 
 # Threads that spin long while they wait starve loading processes and neighbours a hundredfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -26,18 +29,14 @@ except ClotlineError as error:
 
 # Scripts read from here what does not change a result: where the data lies.
 config.update(clotline.config)
-
+watch(workflow, Data(clotline.config, clotline.shards))
 
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]
 MODELS = [*config["lstm"], *EXTERNAL]
 STUDY_MODELS = [name for name in MODELS if name.endswith("-study")]
 # A study level and an image level together can be scored as the competition did.
-PAIRS = [
-    name.removesuffix("-study")
-    for name in STUDY_MODELS
-    if name.removesuffix("-study") + "-image" in MODELS
-]
+PAIRS = level_pairs(MODELS)
 # All features together are what the others are measured against; every configuration has them.
 REFERENCE = "combined"
 PLOTS = ("roc", "precision_recall", "calibration", "confusion")

@@ -14,8 +14,8 @@ if config["phantom"] is not None:
             "../../envs/data.yaml"
         threads: 8
         resources:
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=growing(4000),
+            runtime=growing(60),
         params:
             cfg=clotline.section("phantom"),
             code=code_digest("phantom.py"),
@@ -38,8 +38,8 @@ rule plan:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         split=clotline.section("data", "split"),
         slices_per_shard=clotline.section("data", "slices_per_shard"),
@@ -68,8 +68,8 @@ rule shard:
         "../../envs/data.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         rows=shard_digest,
         code=code_digest("shard.py", without=("labels_file", "plan")),
@@ -93,8 +93,8 @@ rule slices:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         max_rejects=clotline.section("data", "max_rejects"),
         code=code_digest("slices.py"),
@@ -117,8 +117,8 @@ rule positives:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         code=code_digest("positives.py"),
     message:

@@ -16,8 +16,8 @@ if EXTERNAL:
         conda:
             "../../envs/evaluation.yaml"
         resources:
-            mem_mb=8000,
-            runtime=30,
+            mem_mb=growing(8000),
+            runtime=growing(30),
         params:
             code=code_digest("external.py"),
         message:
@@ -38,8 +38,8 @@ rule evaluate:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         bootstraps=clotline.section("evaluation", "bootstraps"),
         seed=clotline.section("seed"),
@@ -110,8 +110,8 @@ rule competition:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         bootstraps=clotline.section("evaluation", "bootstraps"),
         seed=clotline.section("seed"),
@@ -135,8 +135,8 @@ rule submission:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code_digest("submission.py"),
     message:
@@ -221,8 +221,8 @@ rule report:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code_digest("report.py"),
         template=template_digest,

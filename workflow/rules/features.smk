@@ -16,8 +16,8 @@ rule extract_features:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=720,
+        mem_mb=growing(8000),
+        runtime=growing(720),
     params:
         code=code_digest("extract_features.py"),
     message:
@@ -38,8 +38,8 @@ rule merge_features:
     conda:
         "../../envs/models.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         code=code_digest("merge_features.py"),
     message:

@@ -14,12 +14,11 @@ rule train_lstm:
         "logs/train_lstm/{lstm}.log",
     benchmark:
         "benchmarks/train_lstm/{lstm}.tsv"
-    retries: 1
     conda:
         "../../envs/models.yaml"
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=growing(8000),
+        runtime=growing(1440),
     params:
         cfg=lstm_section,
         seed=clotline.section("seed"),
@@ -45,8 +44,8 @@ rule predict_lstm:
     conda:
         "../../envs/models.yaml"
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         code=code_digest("predict_lstm.py"),
     message:

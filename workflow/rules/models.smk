@@ -16,8 +16,8 @@ rule bundle:
     conda:
         "../../envs/models.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         cfg=clotline.sections("seed", "phantom", "cnn", "features", "lstm"),
         code=code_digest("bundle.py"),
@@ -40,8 +40,8 @@ rule find_series:
         "../../envs/data.yaml"
     threads: 8
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         files=clotline.new_files,
         code=code_digest("find_series.py"),
@@ -66,8 +66,8 @@ rule decode_series:
         "../../envs/data.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code_digest("decode_series.py"),
     message:
@@ -95,8 +95,8 @@ rule apply_models:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=720,
+        mem_mb=growing(16000),
+        runtime=growing(720),
     params:
         model=f"{REFERENCE}-study",
         studies=clotline.section("viewer", "studies"),

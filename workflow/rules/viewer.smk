@@ -20,8 +20,8 @@ rule select_studies:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         studies=clotline.section("viewer", "studies"),
         code=code_digest("select_studies.py"),
@@ -48,8 +48,8 @@ rule activation:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code_digest("activation.py"),
     message:
@@ -74,8 +74,8 @@ rule viewer:
     conda:
         "../../envs/models.yaml"
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         model=f"{REFERENCE}-study",
         subject="test studies",

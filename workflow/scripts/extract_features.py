@@ -2,18 +2,20 @@
 
 from clotline.extraction import extract_shard_features
 from clotline.job import job
+from clotline.scratch import nearby
 
 
 def main(snakemake):
     """Writes a features file whose rows are the shard's."""
-    extract_shard_features(
-        snakemake.input.checkpoint,
-        snakemake.input.shard,
-        snakemake.output[0],
-        snakemake.wildcards.backbone,
-        snakemake.resources.get("gpu", 0),
-        snakemake.threads,
-    )
+    with nearby([snakemake.input.shard]) as (shard,):
+        extract_shard_features(
+            snakemake.input.checkpoint,
+            shard,
+            snakemake.output[0],
+            snakemake.wildcards.backbone,
+            snakemake.resources.get("gpu", 0),
+            snakemake.threads,
+        )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from clotline.backbones import build_classifier
 from clotline.files import STATE_FOLDER
 from clotline.job import job, log
 from clotline.scores import auroc
+from clotline.scratch import nearby
 from clotline.slices import (
     BalancedEpochs,
     StoredSlices,
@@ -23,14 +24,16 @@ from clotline.training import Recipe, fit, make_fabric, save_fitted, training_st
 
 def main(snakemake):
     """Writes the best and the last epoch's checkpoint and the history."""
+    with nearby([*snakemake.input.shards, snakemake.input.positives]) as (*shards, positives):
+        train_on(snakemake, Path(shards[0]).parent, positives)
+
+
+def train_on(snakemake, shard_folder, positives):
+    """Trains on the slices in a folder of shards and in a file of positive slices."""
     section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
     name = snakemake.wildcards.backbone
     fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
-    tables = locate_slices(
-        read_table(snakemake.input.slices),
-        Path(snakemake.input.shards[0]).parent,
-        snakemake.input.positives,
-    )
+    tables = locate_slices(read_table(snakemake.input.slices), shard_folder, positives)
     train = [table[table["split"] == "train"] for table in tables]
     valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), seed)
     epochs = BalancedEpochs(*map(len, train), seed)

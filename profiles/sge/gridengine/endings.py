@@ -94,6 +94,12 @@ def explain(job: Job, record: dict[str, str] | None) -> Ending:
             "deleted",
             f"killed by {killed_by}{spent}: deleted with qdel, by you or an administrator{used}",
         )
+    if status is None and record.get("exit_status", "0") != "0":
+        return Ending(
+            "exit",
+            f"exit status {record['exit_status']}{spent}, before Snakemake began",
+            "The site file's setup lines failed; logs/cluster has what they said",
+        )
     if status is None:
         return Ending(
             "lost",

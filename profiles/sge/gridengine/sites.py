@@ -10,7 +10,7 @@ from pathlib import Path
 QSUB_OPTIONS = ("every_job", "cpu_job", "gpu_job", "parallel_job", "memory", "time", "verify")
 DEFAULTS = {
     "qsub": dict.fromkeys(QSUB_OPTIONS, ""),
-    "job": {"setup": ""},
+    "job": {"setup": "", "scratch": ""},
     "polling": {"seconds": "10", "patience": "60", "accounting": "yes"},
 }
 
@@ -32,6 +32,7 @@ class Site:
     Attributes:
         path: the file.
         setup: shell lines that run before each job.
+        scratch: a folder of the node's own disk for copies of shards, or an empty string.
         poll_seconds: the least time between two calls of qstat, or of qacct.
         patience: seconds to wait for the accounting record of a job that left the queue.
         accounting: whether qacct may be asked.
@@ -53,6 +54,7 @@ class Site:
                     raise SiteError(f"{self.path}: [{section}] {option} is unknown; known: {known}")
         self._qsub = parser["qsub"]
         self.setup = parser["job"]["setup"].strip()
+        self.scratch = parser["job"]["scratch"].strip()
         try:
             self.poll_seconds = parser["polling"].getfloat("seconds")
             self.patience = parser["polling"].getfloat("patience")

@@ -13,6 +13,7 @@ from pathlib import Path
 from clotline.errors import ClotlineError
 from clotline.failures import explain
 from clotline.processes import end_with_parent
+from clotline.turns import wait_for_turn
 
 log = logging.getLogger("clotline")
 
@@ -24,13 +25,15 @@ def job(snakemake) -> Iterator[None]:
     File descriptors 1 and 2 are pointed at the log, which also catches C libraries and worker
     processes. Progress messages go to the log and to the screen. A ClotlineError ends the job with
     its message alone; anything else leaves a traceback in the log. The job also ends when the
-    Snakemake that started it is gone.
+    Snakemake that started it is gone. One that outlived it nevertheless, on another host, and
+    still makes the same files is waited for.
 
     Args:
         snakemake: the object that Snakemake gives to scripts.
     """
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     screen = os.fdopen(os.dup(2), "w")
+    lock = wait_for_turn(name, screen)
     if snakemake.log:
         Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -60,6 +63,8 @@ def job(snakemake) -> Iterator[None]:
             traceback.print_exc()
         log.error("%s", explain(error, snakemake))
         _leave(screen)
+    finally:
+        lock.close()
 
 
 def _leave(screen) -> None:

@@ -84,8 +84,9 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
 
     Returns:
         For each shard its ``name`` (three digits, as in ``shard-000.h5``), the number of its
-        ``slices`` and ``studies``, and a ``digest`` of its rows' UIDs and labels, which changes
-        if, and only if, they do.
+        ``slices`` and ``studies``, for each split those of its ``split_slices`` and
+        ``split_positives`` (positive slices), and a ``digest`` of its rows' UIDs and labels, which
+        changes if, and only if, they do.
     """
     shard = labels[STUDY_UID].map(plan.set_index(STUDY_UID)["shard"]).to_numpy()
     rows = pd.util.hash_pandas_object(labels[list(COLUMNS)], index=False).to_numpy()
@@ -94,11 +95,15 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
         # Sorted: the order of a study's rows in the labels file means nothing.
         content = np.sort(rows[shard == number]).tobytes()
         order = "\n".join(part[STUDY_UID]).encode()
+        counts = part.groupby("split")[["slices", "positive_slices"]].sum()
+        counts = counts.reindex(SPLITS, fill_value=0)
         described.append(
             {
                 "name": f"{number:03}",
                 "slices": int(part["slices"].sum()),
                 "studies": len(part),
+                "split_slices": counts["slices"].to_dict(),
+                "split_positives": counts["positive_slices"].to_dict(),
                 "digest": hashlib.sha256(content + order).hexdigest()[:16],
             }
         )

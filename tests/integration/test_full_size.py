@@ -1,0 +1,82 @@
+"""Dry runs on labels of the size of the whole RSNA set."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from workflow_run import PROJECT
+
+from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID
+
+STUDIES, SLICES, POSITIVE = 7_279, 1_790_594, 96_540
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory whose labels file has as many rows as RSNA's."""
+    folder = tmp_path_factory.mktemp("full")
+    rng = np.random.default_rng(0)
+    sizes = 60 + rng.multinomial(SLICES - 60 * STUDIES, np.full(STUDIES, 1 / STUDIES))
+    study = np.repeat(np.arange(STUDIES), sizes)
+    candidates = np.flatnonzero(study % 3 == 0)
+    positive = np.isin(np.arange(SLICES), rng.choice(candidates, POSITIVE, replace=False))
+    names = np.array([f"{number:012x}" for number in range(STUDIES)])[study]
+    labels = pd.DataFrame({STUDY_UID: names, SERIES_UID: names})
+    labels[SOP_UID] = [f"{number:012x}" for number in range(SLICES)]
+    labels = labels.reindex(columns=list(COLUMNS), fill_value=0)
+    labels[IMAGE_LABEL] = positive.astype(int)
+    labels["negative_exam_for_pe"] = (study % 3 != 0).astype(int)
+    labels.to_csv(folder / "train.csv", index=False)
+    (folder / "dicom").mkdir()
+    (folder / "config").mkdir()
+    (folder / "config/config.yaml").write_text("data: {labels: train.csv, dicom: dicom}\n")
+    return folder
+
+
+#: Runs a command from a process so small that the memory it says is the command's.
+MEASURE = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL).returncode
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+sys.exit(status)
+"""
+
+
+def dry_run(folder):
+    """Output, seconds on the processor and peak memory in MB of a dry run on the cluster."""
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/sge", "-n", "all"]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *command, "--directory", folder],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *output, usage = done.stdout.splitlines()
+    return output, *map(float, usage.split())
+
+
+def test_the_plan_of_the_whole_set_shows_jobs_resources_and_cost(folder):
+    output, _, _ = dry_run(folder)
+    found = {line.split()[0]: line.split()[1:] for line in output if line}
+    assert found["shard"][:5] == ["18", "0", "8", "8", "4"]
+    assert found["train_cnn"][:5] == ["2", "1", "8", "16", "48"]
+    assert found["extract_features"][:5] == ["36", "1", "8", "8", "12"]
+    assert found["train_lstm"][:5] == ["6", "0", "1", "8", "24"]
+    (total,) = (line for line in output if line.startswith("all of them"))
+    jobs, gpu_hours, cpu_hours, disk = (float(number) for number in total.split()[3:])
+    assert jobs == 103
+    assert 3 < gpu_hours < 30
+    assert 30 < cpu_hours < 300
+    assert 100 < disk < 300
+    assert any("measured on real" in line for line in output)
+
+
+def test_looking_again_takes_less_than_five_seconds_and_400_mb(folder):
+    dry_run(folder)
+    _, seconds, memory = dry_run(folder)
+    assert seconds < 5
+    assert memory < 400

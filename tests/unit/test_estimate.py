@@ -1,0 +1,89 @@
+import re
+
+import pytest
+from builders import DATA, labels_of
+
+from clotline.config import load_config
+from clotline.estimate import (
+    DECODED,
+    GPU_RATES,
+    SLICE,
+    SMALL_JOB,
+    Data,
+    PlannedJob,
+    estimate,
+)
+from clotline.plan import describe_shards, make_plan
+
+STUDIES = {f"s{number}": [0, 1, 1, 0] for number in range(40)}
+
+
+@pytest.fixture
+def data():
+    labels = labels_of(STUDIES)
+    shards = describe_shards(labels, make_plan(labels, DATA | {"slices_per_shard": 100}))
+    return Data(load_config({}), {shard["name"]: shard for shard in shards})
+
+
+def job(rule, gpus=0, threads=1, **wildcards):
+    return PlannedJob(rule, wildcards, threads, gpus, mem_mb=8000, runtime=30)
+
+
+def lines(text):
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
+
+
+def many(slices):
+    """Shards of this many slices, for costs that do not round to nothing."""
+    counts = {"train": slices, "valid": 0, "test": 0}
+    positives = {"train": slices // 10, "valid": 0, "test": 0}
+    shard = {"slices": slices, "split_slices": counts, "split_positives": positives}
+    return Data(load_config({}), {"000": shard})
+
+
+def test_slices_and_positives_are_counted_by_split(data):
+    assert data.slices.total() == 160
+    assert data.positives.total() == 80
+    assert set(data.slices) == {"train", "valid", "test"}
+
+
+def test_a_shard_takes_its_slices_hours_on_all_its_cores():
+    found = lines(estimate([job("shard", threads=8, shard="000")], many(10**6)))["shard"]
+    cpu = (10**6 / DECODED + 8 * SMALL_JOB) / 3600
+    assert found == ["1", "0", "8", "8", "0.5", "0.0", f"{cpu:.1f}", f"{10**6 * SLICE / 1e9:.1f}"]
+
+
+def test_training_takes_its_epochs_of_balanced_slices_on_the_gpu():
+    training = job("train_cnn", gpus=1, threads=4, backbone="efficientnet_b0")
+    *_, gpu, cpu, _ = lines(estimate([training], many(10**6)))["train_cnn"]
+    hours = (40 * 2 * 10**5 / GPU_RATES["efficientnet-b0"][0] + SMALL_JOB) / 3600
+    assert (gpu, cpu) == (f"{hours:.1f}", f"{4 * hours:.1f}")
+
+
+def test_the_last_line_is_the_sum_of_all_rules(data):
+    jobs = [job("shard", threads=8, shard="000"), job("shard", threads=8, shard="001")]
+    jobs += [job("extract_features", 1, 8, backbone="resnext50", shard="000")] * 900
+    jobs += [job("train_lstm", lstm="combined-study"), job("report")] * 200
+    text = estimate(jobs, data)
+    numbers = [
+        [float(number) for number in re.findall(r"[\d,.]+", line.replace(",", ""))]
+        for line in text.splitlines()
+        if re.match(r"(shard|extract_features|train_lstm|report|all of them) ", line)
+    ]
+    *rules, total = ([n[0], *n[-3:]] for n in numbers)
+    assert total[0] == len(jobs) == sum(rule[0] for rule in rules)
+    for column in (1, 2, 3):
+        assert total[column] == pytest.approx(sum(rule[column] for rule in rules), abs=0.2)
+    assert total[1] > 4
+
+
+def test_what_a_rule_does_not_ask_for_is_a_dash(data):
+    planned = PlannedJob("report", {}, 1, 0, mem_mb=0, runtime=0)
+    assert lines(estimate([planned], data))["report"][3:5] == ["-", "-"]
+
+
+def test_the_estimate_says_what_it_rests_on(data):
+    text = estimate([job("report")], data)
+    assert "V100" in text and "measured on real" in text
+    assert f"{DECODED} slices/s" in text
+    assert "factor of two" in text
