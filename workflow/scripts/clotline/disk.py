@@ -10,9 +10,9 @@ from clotline.errors import ClotlineError
 
 log = logging.getLogger("clotline")
 
-#: Bytes that a CT slice takes in a shard: measured on real CT, which compresses less than the
-#: phantom.
-SLICE_BYTES = 65_000
+#: Bytes that a CT slice takes in a shard: measured on 586 slices of real chest CT, which compresses
+#: less than the phantom.
+SLICE_BYTES = 77_000
 
 
 def disk_of(path: str | os.PathLike) -> Path:

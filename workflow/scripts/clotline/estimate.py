@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from clotline.disk import SLICE_BYTES
+
 #: Slices a second of one V100 in float32, in training and in inference, by architecture: NVIDIA's
 #: published figures (github.com/NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets).
 GPU_RATES = {"efficientnet-b0": (655, 2743)}
@@ -18,8 +20,6 @@ JOINED = 20000
 LSTM_STEPS = 7000
 #: Seconds of a job that is not worth a rate: start-up, a plot, a bootstrap.
 SMALL_JOB = 20
-#: Bytes of one stored slice, measured on the same real CT.
-SLICE = 77_000
 #: Bytes of one number in a features file, and numbers a slice where an architecture is not listed.
 FLOAT16 = 2
 WIDTHS = {"efficientnet-b0": 1280}
@@ -30,7 +30,7 @@ BASIS = f"""\
 GPU hours: one V100 in float32, by NVIDIA's published figures: {_RESNEXT[0]} (ResNeXt-50) and
 {_EFFICIENTNET[0]} (EfficientNet-B0) slices/s in training, {_RESNEXT[1]} and
 {_EFFICIENTNET[1]} in inference. CPU hours: all cores that jobs hold; one decodes
-{DECODED} slices/s. Disk: {SLICE // 1000} KB a slice. Both were measured on real chest CT.
+{DECODED} slices/s. Disk: {SLICE_BYTES // 1000} KB a slice. Both were measured on real chest CT.
 All may be off by a factor of two: each job's log says how fast it really goes."""
 HEAD = """\
                        each asks for                   all take about
@@ -90,12 +90,12 @@ class Data:
 
 def _shard(job: PlannedJob, data: Data) -> tuple[float, float]:
     slices = data.shards[job.wildcards["shard"]]
-    return slices / DECODED / job.threads, slices * SLICE
+    return slices / DECODED / job.threads, slices * SLICE_BYTES
 
 
 def _positives(job: PlannedJob, data: Data) -> tuple[float, float]:
     slices = data.positives["train"] + data.positives["valid"]
-    return slices / COPIED, slices * SLICE
+    return slices / COPIED, slices * SLICE_BYTES
 
 
 def _train_cnn(job: PlannedJob, data: Data) -> tuple[float, float]:
@@ -109,6 +109,10 @@ def _extract_features(job: PlannedJob, data: Data) -> tuple[float, float]:
     return data.shards[job.wildcards["shard"]] / data.gpu_rates(job)[1], 0
 
 
+def _activation(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return data.slices["test"] / data.gpu_rates(job)[1], 0
+
+
 def _merge_features(job: PlannedJob, data: Data) -> tuple[float, float]:
     slices = data.slices.total()
     # The shards' own files are deleted afterwards, but until then both are there.
@@ -120,7 +124,7 @@ def _train_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
     return epochs * (data.slices["train"] + data.slices["valid"]) / LSTM_STEPS, 0
 
 
-def _predict(job: PlannedJob, data: Data) -> tuple[float, float]:
+def _predict_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
     return (data.slices["valid"] + data.slices["test"]) / LSTM_STEPS, 0
 
 
@@ -132,7 +136,8 @@ COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "extract_features": _extract_features,
     "merge_features": _merge_features,
     "train_lstm": _train_lstm,
-    "predict": _predict,
+    "predict_lstm": _predict_lstm,
+    "activation": _activation,
 }
 
 
