@@ -4,10 +4,10 @@ import pytest
 from builders import DATA, labels_of
 
 from clotline.config import load_config
+from clotline.disk import SLICE_BYTES
 from clotline.estimate import (
     DECODED,
     GPU_RATES,
-    SLICE,
     SMALL_JOB,
     Data,
     PlannedJob,
@@ -50,7 +50,16 @@ def test_slices_and_positives_are_counted_by_split(data):
 def test_a_shard_takes_its_slices_hours_on_all_its_cores():
     found = lines(estimate([job("shard", threads=8, shard="000")], many(10**6)))["shard"]
     cpu = (10**6 / DECODED + 8 * SMALL_JOB) / 3600
-    assert found == ["1", "0", "8", "8", "0.5", "0.0", f"{cpu:.1f}", f"{10**6 * SLICE / 1e9:.1f}"]
+    assert found == [
+        "1",
+        "0",
+        "8",
+        "8",
+        "0.5",
+        "0.0",
+        f"{cpu:.1f}",
+        f"{10**6 * SLICE_BYTES / 1e9:.1f}",
+    ]
 
 
 def test_training_takes_its_epochs_of_balanced_slices_on_the_gpu():
