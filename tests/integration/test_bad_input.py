@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import yaml
+from builders import dicom_path, write_cohort
 
 from clotline.labels import COLUMNS, IMAGE_LABEL
 
@@ -106,3 +107,26 @@ def test_imagenet_weights_without_internet_say_which_file_to_put_where(empty):
     assert "resnext50_32x4d-7cdf4587.pth" in done.stderr
     assert f"put it at {place}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_too_many_rejects_stop_the_run_with_a_summary_and_what_is_allowed_passes(empty):
+    table = labels(studies=40)
+    write_cohort(table, empty.folder / "dicom")
+    paths = [dicom_path(empty.folder / "dicom", row) for _, row in table.iterrows()]
+    paths[0].unlink()
+    paths[5].write_text("no DICOM")
+    paths[9].write_bytes(paths[9].read_bytes()[:-1])
+    configure(empty, table, data={"max_rejects": 0.01})
+    target = "results/data/slices.parquet"
+    done = empty.snakemake("--cores", "1", target, check=False)
+    assert done.returncode != 0
+    log = (empty.folder / "logs/slices.log").read_text()
+    assert "3 of 160 slices were rejected, more than data.max_rejects (0.01) allows" in log
+    for reason in ("no such file", "not a DICOM file", "PixelData has another length"):
+        assert f"1  {reason}" in log
+    assert not (empty.folder / target).exists()
+    configure(empty, table, data={"max_rejects": 0.02})
+    empty.build(target)
+    listed = pd.read_csv(empty.folder / "results/data/shards/shard-000.rejects.csv")
+    assert len(listed) == 3
+    assert len(pd.read_parquet(empty.folder / target)) == 157

@@ -68,7 +68,11 @@ def slices(run):
 def test_every_artifact_exists(run):
     results = run.folder / "results"
     expected = ["data/plan.parquet", "data/positives.h5", "metrics.csv", "report.html"]
-    expected += [f"data/shards/shard-{s:03}.{e}" for s in range(3) for e in ("h5", "rejects.csv")]
+    expected += [
+        f"data/shards/shard-{s:03}.{e}"
+        for s in range(3)
+        for e in ("h5", "rejects.csv", "notes.csv")
+    ]
     for cnn in ("resnext50", "efficientnet_b0"):
         expected += [f"cnn/{cnn}.{end}" for end in ("pt", "last.pt", "csv", "svg")]
         expected.append(f"features/{cnn}.h5")

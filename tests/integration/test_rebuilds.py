@@ -64,7 +64,7 @@ def shard_files(*shards):
     return {
         f"results/data/shards/shard-{shard}.{end}"
         for shard in shards
-        for end in ("h5", "rejects.csv")
+        for end in ("h5", "rejects.csv", "notes.csv")
     }
 
 

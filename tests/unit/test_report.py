@@ -8,7 +8,7 @@ from clotline import claim
 from clotline.config import load_config
 from clotline.labels import STUDY_LABELS, STUDY_UID
 from clotline.metrics import evaluate
-from clotline.report import read_run_times, render_report
+from clotline.report import MOST_LISTED, read_run_times, render_report
 
 SPLITS = ["train"] * 4 + ["valid"] * 8 + ["test"] * 12
 
@@ -37,13 +37,13 @@ def slices(plan):
     return plan.loc[plan.index.repeat(3), [STUDY_UID, "split"]].iloc[:-1]
 
 
-def render(plan, slices, reason="no PixelData", config=None, run_times=None):
+def render(plan, slices, reasons=("no PixelData",), notes=(), config=None, run_times=None):
     return render_report(
         {"combined-study": evaluate(predictions(), "study", 20, 0)},
         plan,
         slices,
-        pd.DataFrame({"path": ["a/b/c.dcm"], "reason": [reason]}),
-        pd.DataFrame({"note": ["ordered by SliceLocation"] * 2}),
+        pd.DataFrame({"path": [f"a/{i}.dcm" for i in range(len(reasons))], "reason": reasons}),
+        pd.DataFrame({"note": notes}, dtype=str),
         pd.DataFrame(columns=["target"]),
         {},
         {},
@@ -109,13 +109,32 @@ def test_run_times_are_summed_by_rule(tmp_path, plan, slices):
     assert "None are on record" in render(plan, slices)
 
 
-def test_rejects_and_notes_are_listed(plan, slices):
-    page = render(plan, slices)
-    assert "<code>a/b/c.dcm</code></td><td>no PixelData" in page
-    assert re.search(r"ordered by SliceLocation</td><td class=\"n\">2", page)
+def test_rejected_slices_are_counted_by_reason_and_listed_one_by_one(plan, slices):
+    page = render(plan, slices, ("no such file", "unreadable: one", "unreadable: two"))
+    assert '<td>unreadable</td><td class="n">2</td>' in page
+    assert '<td>no such file</td><td class="n">1</td>' in page
+    assert "<td><code>a/2.dcm</code></td><td>unreadable: two</td>" in page
+
+
+def test_a_long_list_of_rejects_is_cut_and_says_where_the_whole_is(plan, slices):
+    page = render(plan, slices, ["no such file"] * (MOST_LISTED + 7))
+    assert page.count("<td><code>a/") == MOST_LISTED
+    assert "7 more are in results/data/shards/*.rejects.csv" in page
+
+
+def test_notes_are_counted(plan, slices):
+    page = render(plan, slices, notes=["several series", "several series", "other"])
+    assert '<td>several series</td><td class="n">2</td>' in page
+    assert "results/data/shards/*.notes.csv" in page
+
+
+def test_without_rejects_and_notes_nothing_is_said_of_them(plan, slices):
+    page = render(plan, slices, ())
+    assert "Rejected slices" not in page
+    assert "Notes on studies" not in page
 
 
 def test_text_from_outside_is_escaped(plan, slices):
-    page = render(plan, slices, reason="<script>alert(1)</script>")
+    page = render(plan, slices, ["<script>alert(1)</script>"])
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page

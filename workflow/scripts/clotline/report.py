@@ -21,8 +21,9 @@ TEMPLATE_FOLDER = Path(__file__).parents[2] / "report"
 
 #: Packages whose versions decide the figures.
 PACKAGES = (
-    "torch", "torchvision", "efficientnet-pytorch", "lightning", "pydicom", "python-gdcm", "h5py",
-    "hdf5plugin", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels", "snakemake",
+    "torch", "torchvision", "efficientnet-pytorch", "lightning", "pydicom", "python-gdcm",
+    "pylibjpeg-libjpeg", "h5py", "hdf5plugin", "numpy", "pandas", "scikit-learn", "scipy",
+    "statsmodels", "snakemake",
 )  # fmt: skip
 
 #: Rejected slices that the page lists one by one.

@@ -1,0 +1,43 @@
+import os
+
+import numpy as np
+import pytest
+from builders import compress_dicom, write_dicom
+from pydicom.pixels import get_decoder
+from pydicom.uid import JPEGLosslessSV1
+
+from clotline.dicom import SIZE, read_slice
+from clotline.errors import ClotlineError
+from clotline.pixeldata import DECODERS, one_line
+
+
+def packed(folder):
+    plain = write_dicom(folder / "plain.dcm", np.full((SIZE, SIZE), 7, np.int16))
+    return compress_dicom(plain, folder / "packed.dcm", JPEGLosslessSV1)
+
+
+@pytest.mark.parametrize("syntax", [s for s in DECODERS if DECODERS[s]], ids=lambda s: s.name)
+def test_every_encoding_has_one_decoder_and_it_is_installed(syntax):
+    assert DECODERS[syntax] in get_decoder(syntax).available_plugins
+
+
+def test_a_decoder_that_is_not_installed_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    path = packed(tmp_path)
+    monkeypatch.setitem(DECODERS, JPEGLosslessSV1, "another")
+    with pytest.raises(ClotlineError) as caught:
+        read_slice(path)
+    assert "is decoded by another, which is not installed here" in str(caught.value)
+    assert "requirements.lock" in str(caught.value)
+
+
+def test_what_others_write_to_the_log_is_there_after_decoding(tmp_path, capfd):
+    os.write(2, b"before\n")
+    read_slice(packed(tmp_path))
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err.endswith("before\nafter\n")
+
+
+def test_a_message_of_a_library_becomes_one_short_line_of_printable_text():
+    assert one_line(ValueError("one\n\ttwo\x1b[31m\0")) == "ValueError: one two [31m "
+    assert len(one_line("x" * 9999)) == 200
+    assert one_line(None) == "None"
