@@ -52,3 +52,9 @@ def fill_disk(folder: Path, left: int) -> Path:
 #: What the tests of hostile input and crashes have done, for the table of `make torture`.
 TALLY = Counter(dict.fromkeys(("cases tried", "stored", "rejected", "crashed", "lost"), 0))
 TALLY["kills survived"] = 0
+
+
+def tally(refused: bool) -> None:
+    """Counts one case: refused with a message, or read as it was."""
+    TALLY["cases tried"] += 1
+    TALLY["rejected" if refused else "stored"] += 1

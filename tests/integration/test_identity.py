@@ -17,23 +17,17 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from workflow_run import ON_TWO_CORES, PROJECT, TINY, Run, write_config
 
-WORD, DATE, TIME, UID, NUMBER = (
-    "ZQIDENT",
-    "18760314",
-    "031415.926",
-    "2.25.8765432109876",
-    "87654.321",
-)
+WORD, DATE, TIME = "ZQIDENT", "18760314", "031415.926"
+UID, NUMBER, COUNT = "2.25.8765432109876", "87654.321", "876543210"
 #: The data folder: its name comes into the report with the configuration.
 FOLDER = "dicom<img src=x onerror=alert(1)>&"
 MARKERS = {
-    "DA": DATE, "TM": TIME, "DT": DATE + TIME, "UI": UID, "DS": NUMBER, "IS": "876543210",
+    "DA": DATE, "TM": TIME, "DT": DATE + TIME, "UI": UID, "DS": NUMBER, "IS": COUNT,
     "AS": "113Y", "US": 54321, "OB": WORD.encode() * 2, "UN": WORD.encode() * 2,
 }  # fmt: skip
 #: What to look for: the markers, and dates as they are often written.
 NEEDLES = [
-    text.encode()
-    for text in (WORD, WORD.lower(), DATE, "1876-03-14", TIME, UID, NUMBER, "876543210")
+    text.encode() for text in (WORD, WORD.lower(), DATE, "1876-03-14", TIME, UID, NUMBER, COUNT)
 ]
 
 

@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hostile import TORTURE, Touch, flip_bit
+from hostile import TORTURE, Touch, flip_bit, tally
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -153,6 +153,9 @@ def test_a_flipped_bit_is_found_when_features_are_read_or_merged(tmp_path):
         except ClotlineError as error:
             assert str(damaged) in str(error)
             refused += 1
+            tally(refused=True)
+        else:
+            tally(refused=False)
     assert refused > 50 * TORTURE
 
 

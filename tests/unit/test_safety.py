@@ -1,4 +1,4 @@
-"""No file that the workflow reads can run code, and what is installed is what the lock file pins."""
+"""No file that the workflow reads can run code; what is installed is what the lock file pins."""
 
 import ast
 import base64
@@ -84,4 +84,4 @@ def test_installed_files_are_those_that_were_published(suffix):
             encoded = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
             assert encoded == file.hash.value, f"{name}: {path} has changed since it was installed"
             checked += 1
-    assert checked > 500
+    assert checked > 300

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import DATA, dicom_path, labels_of, write_cohort, write_dicom
-from hostile import TORTURE, flip_bit
+from hostile import TORTURE, flip_bit, tally
 
 from clotline.errors import ClotlineError
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
@@ -374,6 +374,9 @@ def test_a_flipped_bit_in_a_shard_is_found_when_it_is_read_or_copied(cohort, tmp
         except ClotlineError as error:
             assert str(path) in str(error)
             refused += 1
+            tally(refused=True)
+        else:
+            tally(refused=False)
         path.unlink()
     assert refused > 50 * TORTURE
 
