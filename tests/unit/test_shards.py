@@ -10,6 +10,7 @@ from builders import DATA, dicom_path, labels_of, write_cohort, write_dicom
 from hostile import TORTURE, flip_bit, tally
 
 from clotline.errors import ClotlineError
+from clotline.hdf5 import create_hdf5
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.plan import make_plan, planned_rows
 from clotline.shards import (
@@ -390,6 +391,22 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
     with pytest.raises(ClotlineError) as caught:
         open_shard(path)
     assert f"has format {form} version {version}, not clotline-shard 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "chunks"),
+    [
+        ((3, 128, 128), "i2", (1, 128, 128)),
+        ((3, 256, 256), "f4", (1, 256, 256)),
+        ((3, 256, 256), "i2", (3, 256, 256)),
+    ],
+)
+def test_a_shard_whose_pixels_are_something_else_is_refused(tmp_path, shape, kind, chunks):
+    path = tmp_path / "shard.h5"
+    with create_hdf5(path, "clotline-shard", 2) as file:
+        file.create_dataset("pixels", shape=shape, dtype=kind, chunks=chunks)
+    with pytest.raises(ClotlineError, match="cannot be used: its pixels are"):
+        StoredPixels(path)
 
 
 def test_as_many_rejects_as_allowed_pass_and_one_more_does_not():

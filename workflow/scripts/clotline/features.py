@@ -5,6 +5,7 @@ A features file holds ``features`` (n, width) float16, rows aligned with slices.
 backbone's name and the SHA-256 of the checkpoint that made them.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -58,18 +59,37 @@ def write_features(file: h5py.File, row: int, values: np.ndarray) -> int:
     return end
 
 
-def read_features(file: h5py.File, rows: slice) -> np.ndarray:
-    """(n, width) float16 features of some rows of an open features file.
+class StoredFeatures:
+    """A features file, open for reading; what is read is compared with its checksums."""
 
-    Raises:
-        ClotlineError: the file is damaged; says how to make it anew.
-    """
-    with reading(file.filename):
-        values, expected = file["features"][rows], file["checksum"][rows]
-    wrong = np.flatnonzero(byte_sums(values) != expected)
-    if len(wrong):
-        raise unusable(file.filename, f"row {rows.start + wrong[0]} does not fit its checksum")
-    return values
+    def __init__(self, path: str | Path):
+        """Opens the file.
+
+        Raises:
+            ClotlineError: as of `open_features`.
+        """
+        self._file = open_features(path)
+        self._path = path
+        with reading(path):
+            self._features, self._checksums = self._file["features"], self._file["checksum"][:]
+
+    def read(self, rows: slice) -> np.ndarray:
+        """(n, width) float16 features of some rows.
+
+        Raises:
+            ClotlineError: the file is damaged; says how to make it anew.
+        """
+        with reading(self._path):
+            values = self._features[rows]
+        wrong = np.flatnonzero(byte_sums(values) != self._checksums[rows])
+        if len(wrong):
+            raise unusable(self._path, f"row {rows.start + wrong[0]} does not fit its checksum")
+        return values
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All features, some rows after the other, as they are stored."""
+        for rows, _ in self._features.iter_chunks():
+            yield self.read(rows)
 
 
 def extract_features(
@@ -143,7 +163,6 @@ def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:
     with create_features(path, rows, shapes[0][1], *origins.pop()) as target:
         row = 0
         for part in step(parts):
-            with open_features(part) as file:
-                for block, _ in file["features"].iter_chunks():
-                    row = write_features(target, row, read_features(file, block))
+            for values in StoredFeatures(part).blocks():
+                row = write_features(target, row, values)
     return rows

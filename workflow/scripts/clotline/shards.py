@@ -171,6 +171,9 @@ class StoredPixels:
         self._file = open_shard(path)
         self._path = path
         self._pixels = self._file["pixels"]
+        shape, kind = self._pixels.shape[1:], self._pixels.dtype
+        if shape != (SIZE, SIZE) or kind != np.int16 or self._pixels.chunks != (1, SIZE, SIZE):
+            raise unusable(path, f"its pixels are {shape} {kind} in chunks {self._pixels.chunks}")
 
     def chunk(self, row: int, checksum: int) -> tuple[int, bytes]:
         """One slice as it is stored: HDF5's filter mask and the compressed bytes.
