@@ -5,6 +5,7 @@ import shutil
 
 import h5py
 import hdf5plugin  # noqa: F401
+import pyarrow.parquet
 import pytest
 from workflow_run import ON_TWO_CORES
 
@@ -19,6 +20,13 @@ def flip_pixels(path):
 def flip_features(path):
     with h5py.File(path) as file:
         return flip_at(path, file["features"].id.get_chunk_info(0).byte_offset + 1001)
+
+
+def flip_table(path):
+    """Turns over a bit of the first column's values."""
+    column = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(0)
+    first = column.dictionary_page_offset or column.data_page_offset
+    return flip_at(path, first + column.total_compressed_size - 2)
 
 
 def flip_middle(path):
@@ -47,7 +55,7 @@ def truncate(path):
             "results/predictions/combined-image.parquet",
         ),
         (
-            flip_middle,
+            flip_table,
             "results/predictions/combined-study.parquet",
             "results/metrics/combined-study.json",
         ),

@@ -10,7 +10,7 @@ from builders import DATA, dicom_path, labels_of, write_cohort, write_dicom
 from hostile import TORTURE, flip_bit, tally
 
 from clotline.errors import ClotlineError
-from clotline.hdf5 import create_hdf5
+from clotline.hdf5 import NewHDF5
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.plan import make_plan, planned_rows
 from clotline.shards import (
@@ -403,7 +403,7 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
 )
 def test_a_shard_whose_pixels_are_something_else_is_refused(tmp_path, shape, kind, chunks):
     path = tmp_path / "shard.h5"
-    with create_hdf5(path, "clotline-shard", 2) as file:
+    with NewHDF5(path, "clotline-shard", 2) as file:
         file.create_dataset("pixels", shape=shape, dtype=kind, chunks=chunks)
     with pytest.raises(ClotlineError, match="cannot be used: its pixels are"):
         StoredPixels(path)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from clotline.backbones import Classifier
 from clotline.errors import ClotlineError
 from clotline.files import unusable
-from clotline.hdf5 import byte_sums, create_hdf5, open_hdf5, read_attributes, reading
+from clotline.hdf5 import NewHDF5, byte_sums, open_hdf5, read_attributes, reading
 from clotline.progress import progress
 
 FORMAT, VERSION = "clotline-features", 2
@@ -33,9 +33,9 @@ def features_size(rows: int, width: int) -> int:
 
 def create_features(
     path: str | Path, rows: int, width: int, backbone: str, checkpoint: str
-) -> h5py.File:
+) -> NewHDF5:
     """A new features file; ``checkpoint`` is the SHA-256 of the checkpoint's file."""
-    file = create_hdf5(path, FORMAT, VERSION, backbone=backbone, checkpoint=checkpoint)
+    file = NewHDF5(path, FORMAT, VERSION, backbone=backbone, checkpoint=checkpoint)
     chunks = (min(CHUNK_ROWS, rows), width)
     file.create_dataset("features", shape=(rows, width), dtype="f2", chunks=chunks)
     file.create_dataset("checksum", shape=(rows,), dtype="u8")
@@ -51,11 +51,12 @@ def open_features(path: str | Path) -> h5py.File:
     return open_hdf5(path, FORMAT, VERSION, main="features")
 
 
-def write_features(file: h5py.File, row: int, values: np.ndarray) -> int:
+def write_features(file: NewHDF5, row: int, values: np.ndarray) -> int:
     """Writes (n, width) float16 features from ``row`` on; gives the row after them."""
     end = row + len(values)
     file["features"][row:end] = values
     file["checksum"][row:end] = byte_sums(values)
+    file.check()
     return end
 
 
