@@ -1,5 +1,6 @@
 # make demo   the whole pipeline on the embedded phantom
 # make test   lint, unit and integration tests, and those on clusters where these are started
+# make torture   hostile files and crashes ten times harder than make test, within an hour
 # make cluster-test   installs and starts a Grid Engine and a Slurm of this machine, and tests on them
 # make figures   the README's figures, from the demo
 # make lock   renews requirements.lock from requirements.in
@@ -8,8 +9,13 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 SOURCES = workflow tests profiles
+# Files, if there are, of the names that tests of hostile input and crashes have.
+TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
+	unit/test_hostile_* unit/test_rejects unit/test_checkpoint unit/test_features unit/test_shards\
+	unit/test_tables integration/test_hostile_* integration/test_kills integration/test_damage\
+	integration/test_full_disk)))
 
-.PHONY: demo test lint unit integration cluster clusters cluster-test figures lock clean
+.PHONY: demo test lint unit integration torture cluster clusters cluster-test figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -39,6 +45,10 @@ integration: demo
 
 cluster: .venv/installed
 	python -m pytest tests/cluster
+
+# Needs root, to mount small disks.
+torture: .venv/installed
+	CLOTLINE_TORTURE=10 CLOTLINE_NO_SKIP=1 python -m pytest $(TORTURE_TESTS)
 
 # Needs root: it installs and starts both queueing systems on this machine.
 clusters:

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hostile import TALLY, TORTURE
 
 # As the Snakefile does for jobs: OpenCV's threads do not survive the fork of loading processes.
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
@@ -26,3 +27,11 @@ def pytest_runtest_makereport(item, call):
             report.outcome = "failed"
             report.longrepr = f"skipped although CLOTLINE_NO_SKIP is set: {reason}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The table of `make torture`."""
+    if TORTURE > 1:
+        terminalreporter.section("torture")
+        for what, count in TALLY.items():
+            terminalreporter.write_line(f"{what:<16}{count:>8,}")

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,3 +47,14 @@ def fill_disk(folder: Path, left: int) -> Path:
     with ballast.open("wb") as file:
         file.write(bytes(max(shutil.disk_usage(folder).free - left, 0)))
     return ballast
+
+
+#: What the tests of hostile input and crashes have done, for the table of `make torture`.
+TALLY = Counter(dict.fromkeys(("cases tried", "stored", "rejected", "crashed", "lost"), 0))
+TALLY["kills survived"] = 0
+
+
+def tally(refused: bool) -> None:
+    """Counts one case: refused with a message, or read as it was."""
+    TALLY["cases tried"] += 1
+    TALLY["rejected" if refused else "stored"] += 1

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from workflow_run import PROJECT, Run, copy_project, link_folder
+from workflow_run import ON_TWO_CORES, PROJECT, TINY, Run, copy_project, link_folder, write_config
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,21 @@ def copy(demo, tmp_path) -> Run:
     """The finished demo and the workflow, both free to be changed."""
     project = copy_project(tmp_path / "project")
     return Run(project, link_folder(demo.folder, tmp_path / "work"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Run:
+    """An uninterrupted run of the whole workflow on a tiny cohort; not to be changed."""
+    run = Run(PROJECT, tmp_path_factory.mktemp("tiny"))
+    write_config(run, TINY)
+    run.build(*ON_TWO_CORES, "all")
+    return run
+
+
+@pytest.fixture
+def tiny_copy(tiny, tmp_path) -> Run:
+    """A copy of it that shares its files: replace them, never write into them."""
+    return Run(PROJECT, link_folder(tiny.folder, tmp_path / "work"))
 
 
 @pytest.fixture

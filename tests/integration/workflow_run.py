@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from clotline.files import sha256
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -21,24 +23,36 @@ class Run:
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
         """Runs snakemake as a user would; its output is kept as text."""
-        done = subprocess.run(
+        process = self.start(*arguments)
+        output, errors = process.communicate()
+        done = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+        if check and done.returncode:
+            raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Starts snakemake, the leader of a process group of its own."""
+        return subprocess.Popen(
             [
                 *(sys.executable, "-m", "snakemake", "--snakefile", self.project / "Snakefile"),
                 *("--workflow-profile", self.project / "profiles/default"),
                 *("--directory", self.folder, *arguments),
             ],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             cwd=self.project,
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            start_new_session=True,
         )
-        if check and done.returncode:
-            raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
-        return done
 
-    def build(self, *targets: str) -> subprocess.CompletedProcess:
+    def build(self, *targets: str, check: bool = True) -> subprocess.CompletedProcess:
         """Makes targets with the local profile."""
-        return self.snakemake("--profile", str(self.project / "profiles/local"), *targets)
+        return self.snakemake(*self.local(*targets), check=check)
+
+    def local(self, *targets: str) -> tuple[str, ...]:
+        """The arguments with which ``targets`` are made on this machine."""
+        return "--profile", str(self.project / "profiles/local"), *targets
 
     def to_be_made(self, *arguments: str, target: str = "all") -> set[str]:
         """The files that a dry run would make."""
@@ -47,6 +61,12 @@ class Run:
         table = summary[summary.index("output_file\t") :]
         rows = csv.DictReader(io.StringIO(table), delimiter="\t")
         return {row["output_file"] for row in rows if row["plan"] == "update pending"}
+
+
+def write_config(run: Run, text: str) -> None:
+    """Gives a working directory its configuration."""
+    (run.folder / "config").mkdir(parents=True, exist_ok=True)
+    (run.folder / "config/config.yaml").write_text(text)
 
 
 def copy_project(target: Path) -> Path:
@@ -64,3 +84,45 @@ def link_folder(source: Path, target: Path) -> Path:
     for path in source.rglob(".snakemake_timestamp"):
         shutil.copystat(path.parent, target / path.parent.relative_to(source))
     return target
+
+
+#: A cohort and networks so small that the whole workflow takes about a minute.
+TINY = """
+phantom: {studies: 16, seed: 1, slices_min: 8, slices_max: 10}
+data: {slices_per_shard: 90, split: {train: 0.5, valid: 0.25, test: 0.25}}
+cnn:
+  resnext50: &backbone
+    library: torchvision
+    architecture: shufflenet_v2_x0_5
+    init: random
+    input_size: 32
+    epochs: 3
+    lr: 0.01
+    schedule: one_cycle
+    precision: 32-true
+  efficientnet_b0: *backbone
+lstm:
+  resnext50-image: &lstm {epochs: 2}
+  resnext50-study: *lstm
+  efficientnet_b0-image: *lstm
+  efficientnet_b0-study: *lstm
+  combined-image: *lstm
+  combined-study: *lstm
+evaluation: {bootstraps: 100}
+plots: {dpi: 50}
+"""
+
+#: Two trainings side by side on a core each; sums depend on the number of threads.
+ON_TWO_CORES = (
+    *("--resources", "gpu=2"),
+    *("--set-threads", "train_cnn=1", "extract_features=1", "--"),
+)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder``, hidden ones too, by its relative path."""
+    return {
+        str(path.relative_to(folder)): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".snakemake_timestamp"
+    }

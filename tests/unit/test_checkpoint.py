@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import TORTURE, Touch, flip_bit
+from hostile import TORTURE, Touch, flip_bit, tally
 from torch import nn
 
 from clotline.checkpoint import load_checkpoint, load_tensors, load_weights, save_checkpoint
@@ -113,6 +113,9 @@ def test_a_checkpoint_with_a_flipped_bit_is_refused_or_read_as_it_was(tmp_path):
         except ClotlineError as error:
             assert str(path) in str(error)
             refused += 1
+            tally(refused=True)
+        else:
+            tally(refused=False)
     assert refused > TORTURE * 100
 
 

@@ -4,17 +4,17 @@ import random
 import h5py
 import numpy as np
 import pytest
-from hostile import TORTURE, Touch, flip_bit
+from hostile import TORTURE, Touch, flip_bit, tally
 
 from clotline.errors import ClotlineError
 from clotline.features import (
     CHUNK_ROWS,
     FORMAT,
     VERSION,
+    StoredFeatures,
     create_features,
     merge_features,
     open_features,
-    read_features,
     write_features,
 )
 from clotline.hdf5 import read_attributes
@@ -84,19 +84,20 @@ def test_a_missing_damaged_or_foreign_features_file_is_named(tmp_path):
 def test_a_flipped_bit_is_found_when_features_are_read_or_merged(tmp_path):
     path = part(tmp_path / "0.h5", 0, 150)
     content = path.read_bytes()
-    with open_features(path) as file:
-        expected = read_features(file, slice(0, 150))
+    expected = StoredFeatures(path).read(slice(0, 150))
     rng, refused = random.Random(1), 0
     for number in range(200 * TORTURE):
         damaged = tmp_path / f"{number}.h5"
         damaged.write_bytes(flip_bit(content, rng))
         try:
             merge_features([damaged], tmp_path / "all.h5")
-            with open_features(damaged) as file:
-                assert (read_features(file, slice(0, 150)) == expected).all()
+            assert (StoredFeatures(damaged).read(slice(0, 150)) == expected).all()
         except ClotlineError as error:
             assert str(damaged) in str(error)
             refused += 1
+            tally(refused=True)
+        else:
+            tally(refused=False)
     assert refused > 50 * TORTURE
 
 
@@ -132,6 +133,6 @@ def test_a_pickled_object_in_a_features_file_never_runs(tmp_path):
         opaque = np.void(pickle.dumps(Touch(touched)))
         file.create_dataset("features", data=np.array([[opaque]]))
         file.create_dataset("checksum", data=np.zeros(1, "u8"))
-    with pytest.raises(ClotlineError, match="cannot be used"), open_features(path) as file:
-        read_features(file, slice(0, 1))
+    with pytest.raises(ClotlineError, match="cannot be used"):
+        StoredFeatures(path).read(slice(0, 1))
     assert not touched.exists()

@@ -1,9 +1,12 @@
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
+from hostile import fill_disk, small_disk
 
-from clotline.files import atomic, sha256
+from clotline.errors import ClotlineError
+from clotline.files import atomic, sha256, unusable
 
 
 def test_the_file_appears_whole_and_leaves_nothing_beside_it(tmp_path):
@@ -46,3 +49,50 @@ def test_sha256_is_that_of_the_bytes(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"clot\n" * 100_000)
     assert sha256(path) == hashlib.sha256(b"clot\n" * 100_000).hexdigest()
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_nothing_else(tmp_path):
+    left = tmp_path / ".a[1].4711.tmp.h5"
+    others = [tmp_path / name for name in (".b.4711.tmp.h5", ".a[1].4711.tmp.csv", "a[1].csv")]
+    for path in (left, *others):
+        path.touch()
+    with atomic(tmp_path / "a[1].h5") as temporary:
+        temporary.touch()
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a[1].h5", *others])
+
+
+def test_too_little_space_is_warned_of_before_anything_is_written(tmp_path, caplog):
+    with atomic(tmp_path / "a.h5", need=10**18) as temporary:
+        assert "may run full" in caplog.text
+        assert not temporary.exists()
+        temporary.touch()
+
+
+def test_a_full_disk_is_named_with_need_and_free_space_and_leaves_what_was_there(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    with small_disk(tmp_path / "disk", 10_000_000) as disk:
+        path = disk / "a.bin"
+        path.write_bytes(b"old")
+        fill_disk(disk, left=2_000_000)
+        with pytest.raises(ClotlineError) as caught, atomic(path, need=5_000_000) as temporary:
+            temporary.write_bytes(bytes(5_000_000))
+        message = str(caught.value)
+        assert f"the disk {disk} is full: {path} needs about 5.0 MB, and 2.0 MB were" in message
+        assert path.read_bytes() == b"old"
+        assert sorted(file.name for file in disk.iterdir()) == [".ballast", "a.bin"]
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("results/cnn/a.pt", "To make it anew, rm results/cnn/a.pt and run the same snakemake"),
+        (".clotline/a.pt", "To make it anew, rm .clotline/a.pt and run the same snakemake"),
+        ("published/a.pt", "Put an intact copy in its place"),
+        ("/data/results/a.pt", "Put an intact copy in its place"),
+    ],
+)
+def test_only_files_that_the_workflow_makes_are_to_be_deleted(path, remedy):
+    message = str(unusable(path, ValueError("wrong header. Details follow\nand more")))
+    assert message.startswith(f"{path} cannot be used: wrong header. {remedy}")
+    assert "Details" not in message

@@ -1,17 +1,19 @@
+import gc
+import os
 import random
 
 import h5py
 import numpy as np
 import pytest
-from hostile import flip_bit
+from hostile import fill_disk, flip_bit, small_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clotline.errors import ClotlineError
 from clotline.hdf5 import (
+    NewHDF5,
     byte_sum,
     byte_sums,
-    create_hdf5,
     open_hdf5,
     read_attributes,
     write_column,
@@ -37,7 +39,7 @@ def test_rows_have_the_sums_of_their_bytes(width):
 
 
 def test_attributes_come_back_as_they_were(tmp_path):
-    with create_hdf5(tmp_path / "a.h5", "form", 3, backbone="é", count=7):
+    with NewHDF5(tmp_path / "a.h5", "form", 3, backbone="é", count=7):
         pass
     with h5py.File(tmp_path / "a.h5") as file:
         assert read_attributes(file) == {
@@ -54,7 +56,35 @@ def test_a_column_is_guarded_by_hdf5_and_one_without_rows_can_be_written(tmp_pat
 
 
 def test_a_file_without_its_main_dataset_is_refused(tmp_path):
-    with create_hdf5(tmp_path / "a.h5", "form", 1):
+    with NewHDF5(tmp_path / "a.h5", "form", 1):
         pass
     with pytest.raises(ClotlineError, match="cannot be used"):
         open_hdf5(tmp_path / "a.h5", "form", 1, main="pixels")
+
+
+@pytest.mark.parametrize("left", [0, 100_000, 500_000])
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "noticed at the end"])
+def test_a_full_disk_is_raised_however_hdf5_takes_it(tmp_path, left, checked):
+    """HDF5 by itself loses such an error where a data set is closed, or crashes."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    rows = np.random.default_rng(0).integers(0, 255, (60, 1000, 40), np.uint8)
+    with small_disk(tmp_path / "disk", 3_000_000) as disk:
+        fill_disk(disk, left)
+        with pytest.raises(OSError, match="No space left"), NewHDF5(disk / "a.h5", "f", 1) as file:
+            shape, chunks = (60, 1000, 40), (1, 1000, 40)
+            file.create_dataset("x", shape=shape, chunks=chunks, dtype="u1")
+            for number, row in enumerate(rows):
+                file["x"][number] = row
+                if checked:
+                    file.check()
+            # Space that is free again must not make a file with holes pass for complete.
+            (disk / ".ballast").unlink()
+        gc.collect()
+
+
+def test_a_new_file_has_the_same_bytes_every_time(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        with NewHDF5(tmp_path / name, "form", 1, backbone="x") as file:
+            write_column(file, "rows", np.arange(1000))
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()

@@ -42,7 +42,9 @@ def render(plan, slices, reasons=("no PixelData",), notes=(), config=None, run_t
         {"combined-study": evaluate(predictions(), "study", 20, 0)},
         plan,
         slices,
-        pd.DataFrame({"path": [f"a/{i}.dcm" for i in range(len(reasons))], "reason": reasons}),
+        pd.DataFrame(
+            {"path": [f"a/{i}.dcm" for i in range(len(reasons))], "reason": reasons}, dtype=str
+        ),
         pd.DataFrame({"note": notes}, dtype=str),
         pd.DataFrame(columns=["target"]),
         {},

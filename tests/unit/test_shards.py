@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import DATA, dicom_path, labels_of, write_cohort, write_dicom
-from hostile import TORTURE, flip_bit
+from hostile import TORTURE, flip_bit, tally
 
 from clotline.errors import ClotlineError
+from clotline.hdf5 import NewHDF5
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.plan import make_plan, planned_rows
 from clotline.shards import (
@@ -376,6 +377,9 @@ def test_a_flipped_bit_in_a_shard_is_found_when_it_is_read_or_copied(cohort, tmp
         except ClotlineError as error:
             assert str(path) in str(error)
             refused += 1
+            tally(refused=True)
+        else:
+            tally(refused=False)
         path.unlink()
     assert refused > 50 * TORTURE
 
@@ -485,3 +489,19 @@ def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):
     note = "files without a row in the labels file: left out"
     assert decode_study(labels.iloc[:2], tmp_path).notes == [note]
     assert decode_study(labels, tmp_path).notes == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "chunks"),
+    [
+        ((3, 128, 128), "i2", (1, 128, 128)),
+        ((3, 256, 256), "f4", (1, 256, 256)),
+        ((3, 256, 256), "i2", (3, 256, 256)),
+    ],
+)
+def test_a_shard_whose_pixels_are_something_else_is_refused(tmp_path, shape, kind, chunks):
+    path = tmp_path / "shard.h5"
+    with NewHDF5(path, "clotline-shard", 2) as file:
+        file.create_dataset("pixels", shape=shape, dtype=kind, chunks=chunks)
+    with pytest.raises(ClotlineError, match="cannot be used: its pixels are"):
+        StoredPixels(path)

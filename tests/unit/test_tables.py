@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
-from hostile import TORTURE, flip_bit
+from hostile import TORTURE, flip_bit, tally
 
 from clotline.errors import ClotlineError
 from clotline.tables import read_table, write_table
@@ -54,6 +54,9 @@ def test_a_flipped_bit_is_found_when_the_table_is_read(tmp_path):
         except ClotlineError as error:
             assert f"{path} cannot be used" in str(error)
             refused += 1
+            tally(refused=True)
+        else:
+            tally(refused=False)
     assert refused > 200 * TORTURE
 
 

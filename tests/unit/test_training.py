@@ -3,6 +3,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from hostile import fill_disk, small_disk
 from torch import nn
 
 from clotline.checkpoint import load_checkpoint
@@ -289,6 +290,26 @@ def test_an_infinite_gradient_under_clip_norm_is_named_by_the_next_loss(fabric, 
     with pytest.raises(ClotlineError, match="the loss became nan in epoch 1, batch 2"):
         run(fabric, tmp_path / "s.pt", recipe(clip_norm=1.0), model=Model())
     assert not (tmp_path / "s.pt").exists()
+
+
+def test_a_full_disk_ends_the_training_and_keeps_the_state_of_the_last_saved_epoch(
+    fabric, tmp_path
+):
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    whole = run(fabric, tmp_path / "whole.pt")
+    with small_disk(tmp_path / "disk", 2_000_000) as disk:
+
+        def batches(epoch):
+            if epoch == 2:
+                fill_disk(disk, left=0)
+            return train_batches(epoch)
+
+        with pytest.raises(ClotlineError, match=f"the disk {disk} is full: {disk}/s.pt needs"):
+            run(fabric, disk / "s.pt", batches=batches)
+        assert load_checkpoint(disk / "s.pt")["epoch"] == 2
+        (disk / ".ballast").unlink()
+        assert same_weights(run(fabric, disk / "s.pt").last, whole.last)
 
 
 def test_a_full_disk_is_foreseen_before_the_first_epoch(fabric, tmp_path, caplog, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clotline.hdf5 import create_hdf5, open_hdf5, reading, write_column
+from clotline.hdf5 import NewHDF5, open_hdf5, reading, write_column
 from clotline.labels import SOP_UID
 
 FORMAT, VERSION = "clotline-activation", 1
@@ -43,7 +43,7 @@ class Activation:
 def write_activation(path: str | Path, activation: Activation, backbone: str) -> None:
     """Writes maps; values beyond float16 become its largest."""
     limit = np.finfo(np.float16).max
-    with create_hdf5(path, FORMAT, VERSION, backbone=backbone, crop=activation.crop) as file:
+    with NewHDF5(path, FORMAT, VERSION, backbone=backbone, crop=activation.crop) as file:
         write_column(file, "maps", np.clip(activation.maps, 0, limit).astype(np.float16))
         write_column(file, "logits", activation.logits.astype(np.float32))
         write_column(file, SOP_UID, np.array(activation.sop_uids, "S64"))

@@ -5,6 +5,7 @@ A features file holds ``features`` (n, width) float16, rows aligned with slices.
 backbone's name and the SHA-256 of the checkpoint that made them.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,7 @@ import numpy as np
 
 from clotline.errors import ClotlineError
 from clotline.files import unusable
-from clotline.hdf5 import byte_sums, create_hdf5, open_hdf5, read_attributes, reading
+from clotline.hdf5 import NewHDF5, byte_sums, open_hdf5, read_attributes, reading
 
 FORMAT, VERSION = "clotline-features", 2
 
@@ -27,9 +28,9 @@ def features_size(rows: int, width: int) -> int:
 
 def create_features(
     path: str | Path, rows: int, width: int, backbone: str, checkpoint: str
-) -> h5py.File:
+) -> NewHDF5:
     """A new features file; ``checkpoint`` is the SHA-256 of the checkpoint's file."""
-    file = create_hdf5(path, FORMAT, VERSION, backbone=backbone, checkpoint=checkpoint)
+    file = NewHDF5(path, FORMAT, VERSION, backbone=backbone, checkpoint=checkpoint)
     chunks = (min(CHUNK_ROWS, rows), width)
     file.create_dataset("features", shape=(rows, width), dtype="f2", chunks=chunks)
     file.create_dataset("checksum", shape=(rows,), dtype="u8")
@@ -45,26 +46,46 @@ def open_features(path: str | Path) -> h5py.File:
     return open_hdf5(path, FORMAT, VERSION, main="features")
 
 
-def write_features(file: h5py.File, row: int, values: np.ndarray) -> int:
+def write_features(file: NewHDF5, row: int, values: np.ndarray) -> int:
     """Writes (n, width) float16 features from ``row`` on; gives the row after them."""
     end = row + len(values)
     file["features"][row:end] = values
     file["checksum"][row:end] = byte_sums(values)
+    file.check()
     return end
 
 
-def read_features(file: h5py.File, rows: slice) -> np.ndarray:
-    """(n, width) float16 features of some rows of an open features file.
+class StoredFeatures:
+    """A features file, open for reading; what is read is compared with its checksums."""
 
-    Raises:
-        ClotlineError: the file is damaged; says how to make it anew.
-    """
-    with reading(file.filename):
-        values, expected = file["features"][rows], file["checksum"][rows]
-    wrong = np.flatnonzero(byte_sums(values) != expected)
-    if len(wrong):
-        raise unusable(file.filename, f"row {rows.start + wrong[0]} does not fit its checksum")
-    return values
+    def __init__(self, path: str | Path):
+        """Opens the file.
+
+        Raises:
+            ClotlineError: as of `open_features`.
+        """
+        self._file = open_features(path)
+        self._path = path
+        with reading(path):
+            self._features, self._checksums = self._file["features"], self._file["checksum"][:]
+
+    def read(self, rows: slice) -> np.ndarray:
+        """(n, width) float16 features of some rows.
+
+        Raises:
+            ClotlineError: the file is damaged; says how to make it anew.
+        """
+        with reading(self._path):
+            values = self._features[rows]
+        wrong = np.flatnonzero(byte_sums(values) != self._checksums[rows])
+        if len(wrong):
+            raise unusable(self._path, f"row {rows.start + wrong[0]} does not fit its checksum")
+        return values
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All features, some rows after the other, as they are stored."""
+        for rows, _ in self._features.iter_chunks():
+            yield self.read(rows)
 
 
 def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:
@@ -96,7 +117,6 @@ def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:
     with create_features(path, rows, shapes[0][1], *origins.pop()) as target:
         row = 0
         for part in step(parts):
-            with open_features(part) as file:
-                for block, _ in file["features"].iter_chunks():
-                    row = write_features(target, row, read_features(file, block))
+            for values in StoredFeatures(part).blocks():
+                row = write_features(target, row, values)
     return rows

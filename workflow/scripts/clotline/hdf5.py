@@ -5,6 +5,7 @@ filter. Pixels and features have a checksum of each row in a column of their own
 fifth of what that filter does.
 """
 
+import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +18,58 @@ from clotline.errors import ClotlineError
 from clotline.files import unusable
 
 
-def create_hdf5(path: str | Path, form: str, version: int, **attributes) -> h5py.File:
-    """A new file with its format, version and further attributes; see `read_attributes`."""
-    file = h5py.File(path, "w", libver="v110")
-    for name, value in ({"format": form, "version": version} | attributes).items():
-        # Text of fixed length lies in the header, which has a checksum; other text does not.
-        file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
-    return file
+class _Disk(io.FileIO):
+    """A file that keeps a failed write to itself, and drops what is written after it.
+
+    A write that fails while HDF5 closes a dataset or a file is lost, or crashes the process.
+    """
+
+    failed: OSError | None = None
+
+    def write(self, content) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while len(rest) and self.failed is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failed = error
+        return size
+
+    def readinto(self, buffer) -> int:
+        count = super().readinto(buffer)
+        if self.failed is None:
+            return count
+        # Of what was dropped.
+        view = memoryview(buffer).cast("B")
+        view[count:] = bytes(len(view) - count)
+        return len(view)
+
+
+class NewHDF5(h5py.File):
+    """A new file; `check` and the end of a ``with`` block raise what failed when writing it."""
+
+    def __init__(self, path: str | Path, form: str, version: int, **attributes):
+        """Creates the file with its format, version and further attributes."""
+        self._disk = _Disk(path, "w+")
+        super().__init__(self._disk, "w", libver="v110")
+        for name, value in ({"format": form, "version": version} | attributes).items():
+            # Text of fixed length lies in the header, which has a checksum; other text does not.
+            self.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+
+    def check(self) -> None:
+        """Raises the OSError of the first write that failed, as on a full disk."""
+        if self._disk.failed:
+            raise self._disk.failed
+
+    def close(self) -> None:
+        """Closes the file; what failed is raised by `check`."""
+        super().close()
+        self._disk.close()
+
+    def __exit__(self, *failure) -> None:
+        super().__exit__(*failure)
+        self.check()
 
 
 def read_attributes(file: h5py.File) -> dict:

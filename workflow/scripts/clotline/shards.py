@@ -43,8 +43,8 @@ from clotline.disk import SLICE_BYTES
 from clotline.errors import ClotlineError
 from clotline.files import atomic, unusable
 from clotline.hdf5 import (
+    NewHDF5,
     byte_sum,
-    create_hdf5,
     open_hdf5,
     reading,
     write_column,
@@ -76,7 +76,7 @@ class ShardWriter:
     """Appends whole studies to a new shard file."""
 
     def __init__(self, path: str | Path):
-        self._file = create_hdf5(path, FORMAT, VERSION)
+        self._file = NewHDF5(path, FORMAT, VERSION)
         self.pixels = self._file.create_dataset(
             "pixels",
             shape=(0, SIZE, SIZE),
@@ -97,6 +97,7 @@ class ShardWriter:
         if exc_type is None:
             self._write_columns()
         self._file.close()
+        self._file.check()
 
     def append(self, rows: pd.DataFrame, study_labels: dict[str, int], pixels: np.ndarray) -> None:
         """Adds one study.
@@ -111,6 +112,7 @@ class ShardWriter:
         for row in range(first, len(self.pixels)):
             _, chunk = self.pixels.id.read_direct_chunk((row, 0, 0))
             self._checksums.append(byte_sum(chunk))
+        self._file.check()
 
     def append_stored(
         self,
@@ -129,6 +131,11 @@ class ShardWriter:
         for row, (mask, chunk) in enumerate(chunks, start=first):
             self.pixels.id.write_direct_chunk((row, 0, 0), chunk, mask)
             self._checksums.append(byte_sum(chunk))
+        self._file.check()
+
+    def add_column(self, name: str, values: pd.Series, dtype: str) -> None:
+        """Writes a further column of all rows."""
+        write_column(self._file, name, _column(values, dtype))
 
     def _extend(self, rows: pd.DataFrame, study_labels: dict[str, int]) -> int:
         first = len(self.pixels)
@@ -181,6 +188,9 @@ class StoredPixels:
         self._file = open_shard(path)
         self._path = path
         self._pixels = self._file["pixels"]
+        shape, kind = self._pixels.shape[1:], self._pixels.dtype
+        if shape != (SIZE, SIZE) or kind != np.int16 or self._pixels.chunks != (1, SIZE, SIZE):
+            raise unusable(path, f"its pixels are {shape} {kind} in chunks {self._pixels.chunks}")
 
     def chunk(self, row: int, checksum: int) -> tuple[int, bytes]:
         """One slice as it is stored: HDF5's filter mask and the compressed bytes.
@@ -494,8 +504,7 @@ def copy_positives(
                 places = zip(study["row"], study[CHECKSUM], strict=True)
                 chunks = (source.chunk(row, checksum) for row, checksum in places)
                 writer.append_stored(study, labels.loc[uid].to_dict(), chunks)
-    with h5py.File(path, "a") as file:
-        write_column(file, "split", _column(wanted["split"], "S5"))
+        writer.add_column("split", wanted["split"], "S5")
     return len(wanted)
 
 

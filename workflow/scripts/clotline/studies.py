@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
-from clotline.features import open_features, read_features
+from clotline.features import StoredFeatures, open_features
 from clotline.files import unusable
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.lstm import SliceLSTM, load_lstm
@@ -81,10 +81,10 @@ class FeatureSequences(Dataset):
     def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
         """Features, (slices, width) float32; and targets, float32: (slices,) or (9,)."""
         if self._features is None:
-            self._features = [open_features(path) for path in self._paths]
+            self._features = [StoredFeatures(path) for path in self._paths]
         rows = slice(self._first[place], self._first[place] + self._count[place])
         features = np.concatenate(
-            [read_features(file, rows) for file in self._features], axis=1, dtype=np.float32
+            [file.read(rows) for file in self._features], axis=1, dtype=np.float32
         )
         if self._level == "image":
             targets = self._image_labels[rows].astype(np.float32)
