@@ -146,6 +146,19 @@ def calls(folder: Path, name: str) -> list[tuple[float, str]]:
     return [(float(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
 
 
+def beginning_of(folder: Path, job: str):
+    """A condition: the process of a job of this name that begins from now on."""
+    noted = folder / ".clotline" / "running" / job
+    earlier = noted.read_text()
+
+    def process() -> int | None:
+        text = noted.read_text()
+        found = re.search(r"process (\d+) on \S", text)
+        return int(found[1]) if found and text != earlier else None
+
+    return process
+
+
 def write_config(folder: Path) -> None:
     (folder / "config").mkdir(parents=True, exist_ok=True)
     (folder / "config" / "config.yaml").write_text(CONFIG)
