@@ -36,7 +36,10 @@ cnn:
     {init: random, input_size: 32, epochs: 1, lr: 0.01, schedule: one_cycle, precision: 32-true}
   efficientnet_b0: *backbone
 lstm:
-  resnext50-study: &lstm {epochs: 1}
+  resnext50-image: &lstm {epochs: 1}
+  resnext50-study: *lstm
+  efficientnet_b0-image: *lstm
+  efficientnet_b0-study: *lstm
   combined-image: *lstm
   combined-study: *lstm
 evaluation: {bootstraps: 100}
