@@ -57,4 +57,4 @@ lock: .venv/installed
 		--no-emit-index-url --quiet --output-file requirements.lock requirements.in
 
 clean:
-	rm -rf demo/data demo/results demo/logs demo/.snakemake demo/.clotline
+	rm -rf demo/data demo/results demo/logs demo/benchmarks demo/.snakemake demo/.clotline

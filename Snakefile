@@ -3,6 +3,7 @@
 #   snakemake --profile profiles/local all                 everything
 #   snakemake --profile profiles/sge all                   the same on Grid Engine
 #   snakemake -n all                                       what would run, and why
+#   snakemake --profile profiles/local predict --config predict=FOLDER     new studies
 
 
 configfile: "config/config.yaml"
@@ -14,6 +15,8 @@ include: "workflow/rules/cnn.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/lstm.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/viewer.smk"
+include: "workflow/rules/models.smk"
 
 
 rule all:
@@ -31,3 +34,12 @@ rule all:
         "results/metrics.csv",
         "results/submission.csv",
         "results/report.html",
+        "results/viewer/index.html",
+        "results/models/clotline.zip",
+
+
+rule predict:
+    input:
+        "results/predict/predictions.csv",
+        "results/predict/slices.csv",
+        "results/predict/viewer/index.html",

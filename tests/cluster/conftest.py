@@ -26,7 +26,7 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
 #: What the workflow's runs make, and the threads that keep torch's sums in one order everywhere.
 TARGET = "all"
-GPU_RULES = {"train_cnn", "extract_features"}
+GPU_RULES = {"train_cnn", "extract_features", "activation"}
 SET_THREADS = ["--set-threads", "train_cnn=1", "extract_features=1", "shard=1", "phantom=1"]
 CONFIG = """
 phantom: {studies: 14, seed: 1, slices_min: 8, slices_max: 10}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from histogram_baseline import histogram_baseline_auroc
 
+from clotline.activation_files import read_activation
 from clotline.checkpoint import load_checkpoint
 from clotline.files import sha256
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
@@ -181,6 +182,23 @@ def test_the_report_stands_alone(results):
     assert not re.search(r"""(?:src|href)=["'](?!data:|\#)""", page)
     assert "The best study-level model is" in page
     assert "Studies in more than one split: 0" in page
+
+
+def test_the_viewer_shows_test_studies_with_maps_of_all_their_slices(results, slices):
+    chosen = json.loads((results / "viewer/selection.json").read_text())["studies"]
+    assert len(chosen) == 20
+    probabilities = [study["targets"]["pe_present"]["probability"] for study in chosen]
+    assert probabilities == sorted(probabilities, reverse=True)
+    rows = slices[slices[STUDY_UID].isin([study["uid"] for study in chosen])]
+    assert set(rows["split"]) == {"test"}
+    test = slices[slices["split"] == "test"]
+    for name in WIDTHS:
+        activation = read_activation(results / f"activation/{name}.h5")
+        assert activation.sop_uids == list(test["SOPInstanceUID"])
+        assert (activation.maps >= 0).all()
+        assert activation.maps.shape == (len(test), 3, 3)
+    scripts = {path.name for path in (results / "viewer/studies").glob("*.js")}
+    assert scripts == {f"{number}.js" for number in range(20)}
 
 
 def test_the_combined_model_finds_embolism(results):

@@ -17,6 +17,9 @@ LSTMS = tuple(f"{features}-{level}" for features in FEATURES for level in ("imag
 SHARDS = ("000", "001", "002", "003")
 
 REPORT = {"results/report.html"}
+VIEWER_PAGE = {"results/viewer/index.html", "results/viewer/studies"}
+SELECTION = {"results/viewer/selection.json", "results/viewer/slices.parquet"}
+BUNDLE = {"results/models/clotline.zip"}
 PLOTS = ("roc", "precision_recall", "calibration", "confusion")
 COMPARISON = {"results/metrics.csv", "results/roc/all.svg", "results/roc/all.png"} | REPORT
 
@@ -36,8 +39,8 @@ def evaluation_of(lstms):
     if any(name.endswith("study") for name in lstms):
         made.add("results/comparisons.csv")
     if any(name.startswith("combined") for name in lstms):
-        made.add("results/submission.csv")
-    return made
+        made |= {"results/submission.csv"} | SELECTION | VIEWER_PAGE
+    return made | BUNDLE
 
 
 def lstms_and_what_follows(lstms=LSTMS):
@@ -45,10 +48,13 @@ def lstms_and_what_follows(lstms=LSTMS):
     return made | {f"results/predictions/{name}.parquet" for name in lstms} | evaluation_of(lstms)
 
 
+def maps_of(cnns=CNNS):
+    return {f"results/activation/{cnn}.h5" for cnn in cnns}
+
+
 def cnns_and_what_follows(cnns=CNNS, shards=SHARDS):
-    made = {
-        f"results/cnn/{cnn}.{end}" for cnn in cnns for end in ("pt", "last.pt", "csv", "svg")
-    } | {f"results/features/{cnn}.h5" for cnn in cnns}
+    made = {f"results/cnn/{cnn}.{end}" for cnn in cnns for end in ("pt", "last.pt", "csv", "svg")}
+    made |= {f"results/features/{cnn}.h5" for cnn in cnns} | maps_of(cnns)
     made |= {f"results/features/{cnn}/shard-{shard}.h5" for cnn in cnns for shard in shards}
     users = [name for name in LSTMS if name.startswith("combined") or name.split("-")[0] in cnns]
     return made | lstms_and_what_follows(users)
@@ -131,6 +137,23 @@ def test_the_plotting_code_makes_the_plots_anew(copy):
 def test_a_plot_setting_makes_the_roc_plots_anew(copy):
     change_config(copy, "plots", "dpi", value=300)
     assert copy.to_be_made() == ALL_PLOTS | REPORT
+
+
+def test_the_viewers_size_makes_the_viewer_anew(copy):
+    change_config(copy, "viewer", "studies", value=5)
+    assert copy.to_be_made() == SELECTION | VIEWER_PAGE | REPORT
+
+
+@pytest.mark.parametrize("name", ["index.html.j2", "viewer.css", "viewer.js"])
+def test_the_viewers_looks_make_the_page_anew(copy, name):
+    path = copy.project / "workflow/report/viewer" / name
+    path.write_text(path.read_text() + "\n")
+    assert copy.to_be_made() == VIEWER_PAGE
+
+
+def test_the_maps_code_makes_the_maps_anew(copy):
+    change_code(copy, "activation.py", "relu_attributions=True", "relu_attributions=False")
+    assert copy.to_be_made() == maps_of() | VIEWER_PAGE
 
 
 def test_an_appended_study_leaves_the_other_shards_alone(copy):

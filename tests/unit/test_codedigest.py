@@ -155,7 +155,7 @@ def test_plumbing_exists_and_changes_nothing(scripts, name):
 @pytest.mark.parametrize(
     ("module", "scripts_changed"),
     [
-        ("lstm.py", {"train_lstm.py", "predict.py"}),
+        ("lstm.py", {"train_lstm.py", "predict_lstm.py"}),
         ("backbones.py", {"train_cnn.py", "extract_features.py"}),
         ("training.py", {"train_cnn.py", "train_lstm.py"}),
         ("dicom.py", {"shard.py"}),
@@ -173,10 +173,13 @@ def test_an_edit_reaches_the_scripts_that_compute_with_it(scripts, module, scrip
     ("module", "spared"),
     [
         ("phantom/anatomy.py", ["train_cnn.py", "train_lstm.py", "shard.py", "slices.py"]),
-        ("plots.py", ["train_lstm.py", "train_cnn.py", "predict.py", "extract_features.py"]),
+        ("plots.py", ["train_lstm.py", "train_cnn.py", "predict_lstm.py", "extract_features.py"]),
         ("lstm.py", ["train_cnn.py", "extract_features.py", "merge_features.py", "shard.py"]),
         ("backbones.py", ["shard.py", "slices.py", "positives.py"]),
-        ("config.py", ["train_cnn.py", "train_lstm.py", "predict.py", "evaluate.py", "shard.py"]),
+        (
+            "config.py",
+            ["train_cnn.py", "train_lstm.py", "predict_lstm.py", "evaluate.py", "shard.py"],
+        ),
         ("dag.py", ["train_cnn.py", "train_lstm.py", "shard.py", "plan.py", "plot_history.py"]),
     ],
 )

@@ -256,3 +256,9 @@ def test_canonical_text_ignores_the_order_of_keys_and_nothing_else():
     assert canonical({"a": 1, "b": 2}) == canonical({"b": 2, "a": 1})
     assert canonical({"a": 1, "b": 2}) != canonical({"a": 2, "b": 1})
     assert canonical([1, 2]) != canonical([2, 1])
+
+
+@pytest.mark.parametrize(("key", "kind"), [("predict", "folder"), ("models", "file")])
+def test_what_predict_needs_must_exist(key, kind):
+    with pytest.raises(ClotlineError, match=f"{key} is nowhere, and no such {kind} exists"):
+        load_config({key: "nowhere"})

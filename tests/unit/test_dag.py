@@ -94,3 +94,43 @@ def test_a_split_without_positive_slices_is_an_error_before_any_job(folder):
     labels_of({name: [0, 0] for name in STUDIES}).to_csv("labels.csv", index=False)
     with pytest.raises(ClotlineError, match=r"the train split has .* 0 positive"):
         Workflow(user_config())
+
+
+def test_models_can_be_applied_where_there_is_nothing_to_train_on(folder):
+    (folder / "labels.csv").unlink()
+    (folder / "new").mkdir()
+    assert Workflow(user_config() | {"predict": "new"}).shards == {}
+    with pytest.raises(ClotlineError, match=r"data\.labels is labels\.csv"):
+        Workflow(user_config())
+
+
+def test_new_files_have_a_digest_of_names_sizes_and_times(folder):
+    def digest():
+        return Workflow(user_config() | {"predict": "new"}).new_files(None)
+
+    path = folder / "new/nested/a"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1")
+    seen = {digest()}
+    assert digest() in seen
+    os.utime(path, (0, 0))
+    seen.add(digest())
+    path.rename(path.with_name("b"))
+    seen.add(digest())
+    (folder / "new/c").write_bytes(b"")
+    seen.add(digest())
+    assert len(seen) == 4
+    with pytest.raises(ClotlineError, match="--config predict=FOLDER"):
+        Workflow(user_config()).new_files(None)
+
+
+def test_the_bundle_to_apply_is_the_named_one_or_this_folders_own(folder):
+    with pytest.raises(ClotlineError, match=r"no trained models: .*/results/models/clotline\.zip"):
+        Workflow(user_config()).bundle_to_apply(None)
+    own = folder / "results/models/clotline.zip"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert Workflow(user_config()).bundle_to_apply(None) == str(own)
+    (folder / "theirs.zip").touch()
+    found = Workflow(user_config() | {"models": "theirs.zip"}).bundle_to_apply(None)
+    assert found == str(folder / "theirs.zip")

@@ -1,76 +1,20 @@
 import h5py
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from clotline.errors import ClotlineError
 from clotline.features import (
     CHUNK_ROWS,
     create_features,
-    extract_features,
     merge_features,
     open_features,
 )
-
-
-class Stub(nn.Module):
-    """Two features a slice: its first pixel times ``scale``, and whether it is in training."""
-
-    width = 2
-
-    def __init__(self, scale=1.0):
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale))
-
-    def features(self, slices):
-        value = slices[:, 0, 0, 0] * self.scale
-        return torch.stack([value, torch.full_like(value, float(self.training))], 1)
-
-    def forward(self, slices):
-        raise AssertionError("the head is not wanted")
-
-
-def loader(count, batch_size=4):
-    slices = torch.arange(float(count))[:, None, None, None].expand(-1, 1, 2, 2)
-    return DataLoader(TensorDataset(slices, torch.zeros(count)), batch_size)
 
 
 def part(path, first, rows, width=3, backbone="resnext50", checkpoint="abc"):
     with create_features(path, rows, width, backbone, checkpoint) as file:
         file["features"][:] = np.arange(first, first + rows)[:, None] + [0.0, 0.25, 0.5]
     return path
-
-
-def test_features_are_written_in_the_loaders_order_in_evaluation_mode(tmp_path, fabric):
-    path = tmp_path / "f.h5"
-    extract_features(Stub().train(), loader(11), path, "resnext50", "abc", fabric)
-    with open_features(path) as file:
-        values = file["features"][:]
-        about = dict(file.attrs)
-    assert values.dtype == np.float16
-    assert values.tolist() == [[i, 0] for i in range(11)]
-    assert (about["backbone"], about["checkpoint"]) == ("resnext50", "abc")
-
-
-@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e6], ids=["nan", "infinite", "too large"])
-def test_features_that_float16_cannot_hold_are_an_error_with_the_rows(tmp_path, fabric, value):
-    values = torch.zeros(11, 1, 2, 2)
-    values[9] = value
-    slices = DataLoader(TensorDataset(values, torch.zeros(11)), batch_size=4)
-    with pytest.raises(ClotlineError) as caught:
-        extract_features(Stub(), slices, tmp_path / "f.h5", "resnext50", "abc", fabric)
-    message = str(caught.value)
-    assert "resnext50 gives infinite or NaN features from row 8 on" in message
-    assert "Lower its lr" in message
-
-
-def test_the_largest_float16_is_taken(tmp_path, fabric):
-    path = tmp_path / "f.h5"
-    extract_features(Stub(65504.0), loader(2), path, "b", "abc", fabric)
-    with open_features(path) as file:
-        assert file["features"][1, 0] == 65504
 
 
 @pytest.mark.parametrize("sizes", [(5,), (1, 2, 3), (CHUNK_ROWS + 6, 3, 2 * CHUNK_ROWS, 1)])

@@ -72,7 +72,7 @@ def test_the_lock_file_pins_every_package_by_hash():
 
 
 def test_the_snakefile_is_short_and_rules_are_thin():
-    assert len((PROJECT / "Snakefile").read_text().splitlines()) <= 40
+    assert len((PROJECT / "Snakefile").read_text().splitlines()) <= 50
     assert len((PROJECT / "workflow/rules/common.smk").read_text().splitlines()) <= 150
     for path in (PROJECT / "workflow/rules").glob("*.smk"):
         text = path.read_text()

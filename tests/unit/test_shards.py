@@ -184,7 +184,7 @@ def test_a_shard_without_a_usable_slice_is_an_error_that_names_folder_and_reason
         write_shard(labels, tmp_path / "nowhere", tmp_path / "shard.h5", 1)
     message = str(caught.value)
     assert "none of the 2 slices could be stored. no such file (2)" in message
-    assert f"data.dicom ({tmp_path / 'nowhere'})" in message
+    assert f"Is {tmp_path / 'nowhere'} the right folder" in message
 
 
 def test_slices_are_ordered_by_location_where_one_has_no_position(tmp_path):

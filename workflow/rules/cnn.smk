@@ -6,6 +6,8 @@ rule weights:
         "resources/weights/{backbone}.pth",
     log:
         "logs/weights/{backbone}.log",
+    benchmark:
+        "benchmarks/weights/{backbone}.tsv"
     conda:
         "../../envs/models.yaml"
     resources:
@@ -32,6 +34,8 @@ rule train_cnn:
         history="results/cnn/{backbone}.csv",
     log:
         "logs/train_cnn/{backbone}.log",
+    benchmark:
+        "benchmarks/train_cnn/{backbone}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: 8
@@ -60,6 +64,8 @@ rule plot_history:
         ),
     log:
         "logs/plot_history/{stage}/{name}.log",
+    benchmark:
+        "benchmarks/plot_history/{stage}/{name}.tsv"
     conda:
         "../../envs/evaluation.yaml"
     params:

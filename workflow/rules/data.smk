@@ -8,6 +8,8 @@ if config["phantom"] is not None:
             dicom=directory(config["data"]["dicom"]),
         log:
             "logs/phantom.log",
+        benchmark:
+            "benchmarks/phantom.tsv"
         conda:
             "../../envs/data.yaml"
         threads: 8
@@ -31,6 +33,8 @@ rule plan:
         rows="results/data/rows.parquet",
     log:
         "logs/plan.log",
+    benchmark:
+        "benchmarks/plan.tsv"
     conda:
         "../../envs/data.yaml"
     resources:
@@ -57,6 +61,8 @@ rule shard:
         rejects="results/data/shards/shard-{shard}.rejects.csv",
     log:
         "logs/shard/{shard}.log",
+    benchmark:
+        "benchmarks/shard/{shard}.tsv"
     conda:
         "../../envs/data.yaml"
     threads: 8
@@ -81,6 +87,8 @@ rule slices:
         "results/data/slices.parquet",
     log:
         "logs/slices.log",
+    benchmark:
+        "benchmarks/slices.tsv"
     conda:
         "../../envs/data.yaml"
     resources:
@@ -103,6 +111,8 @@ rule positives:
         "results/data/positives.h5",
     log:
         "logs/positives.log",
+    benchmark:
+        "benchmarks/positives.tsv"
     conda:
         "../../envs/data.yaml"
     resources:

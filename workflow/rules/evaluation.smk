@@ -11,6 +11,8 @@ if EXTERNAL:
             "results/predictions/{external}.parquet",
         log:
             "logs/external/{external}.log",
+        benchmark:
+            "benchmarks/external/{external}.tsv"
         conda:
             "../../envs/evaluation.yaml"
         resources:
@@ -31,6 +33,8 @@ rule evaluate:
         "results/metrics/{model}.json",
     log:
         "logs/evaluate/{model}.log",
+    benchmark:
+        "benchmarks/evaluate/{model}.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -57,6 +61,8 @@ rule metrics_table:
         ),
     log:
         "logs/metrics_table.log",
+    benchmark:
+        "benchmarks/metrics_table.tsv"
     conda:
         "../../envs/evaluation.yaml"
     params:
@@ -78,6 +84,8 @@ rule compare:
         ),
     log:
         "logs/compare.log",
+    benchmark:
+        "benchmarks/compare.tsv"
     conda:
         "../../envs/evaluation.yaml"
     params:
@@ -97,6 +105,8 @@ rule competition:
         "results/competition/{pair}.json",
     log:
         "logs/competition/{pair}.log",
+    benchmark:
+        "benchmarks/competition/{pair}.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -120,6 +130,8 @@ rule submission:
         "results/submission.csv",
     log:
         "logs/submission.log",
+    benchmark:
+        "benchmarks/submission.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -146,6 +158,8 @@ rule plot_evaluation:
         model_plots("png"),
     log:
         "logs/plot_evaluation/{model}.log",
+    benchmark:
+        "benchmarks/plot_evaluation/{model}.tsv"
     conda:
         "../../envs/evaluation.yaml"
     params:
@@ -169,6 +183,8 @@ rule roc_all:
         png="results/roc/all.png",
     log:
         "logs/roc/all.log",
+    benchmark:
+        "benchmarks/roc/all.tsv"
     conda:
         "../../envs/evaluation.yaml"
     params:
@@ -199,6 +215,8 @@ rule report:
         "results/report.html",
     log:
         "logs/report.log",
+    benchmark:
+        "benchmarks/report.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:

@@ -9,6 +9,8 @@ rule extract_features:
         temp("results/features/{backbone}/shard-{shard}.h5"),
     log:
         "logs/extract_features/{backbone}/{shard}.log",
+    benchmark:
+        "benchmarks/extract_features/{backbone}/{shard}.tsv"
     conda:
         "../../envs/models.yaml"
     threads: 8
@@ -31,6 +33,8 @@ rule merge_features:
         "results/features/{backbone}.h5",
     log:
         "logs/merge_features/{backbone}.log",
+    benchmark:
+        "benchmarks/merge_features/{backbone}.tsv"
     conda:
         "../../envs/models.yaml"
     resources:

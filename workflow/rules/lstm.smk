@@ -12,6 +12,8 @@ rule train_lstm:
         history="results/lstm/{lstm}.csv",
     log:
         "logs/train_lstm/{lstm}.log",
+    benchmark:
+        "benchmarks/train_lstm/{lstm}.tsv"
     conda:
         "../../envs/models.yaml"
     resources:
@@ -27,7 +29,7 @@ rule train_lstm:
         "../scripts/train_lstm.py"
 
 
-rule predict:
+rule predict_lstm:
     input:
         checkpoint="results/lstm/{lstm}.pt",
         slices="results/data/slices.parquet",
@@ -36,15 +38,17 @@ rule predict:
     output:
         "results/predictions/{lstm}.parquet",
     log:
-        "logs/predict/{lstm}.log",
+        "logs/predict_lstm/{lstm}.log",
+    benchmark:
+        "benchmarks/predict_lstm/{lstm}.tsv"
     conda:
         "../../envs/models.yaml"
     resources:
         mem_mb=growing(8000),
         runtime=growing(120),
     params:
-        code=code_digest("predict.py"),
+        code=code_digest("predict_lstm.py"),
     message:
         "Predicting valid and test studies with {wildcards.lstm}"
     script:
-        "../scripts/predict.py"
+        "../scripts/predict_lstm.py"

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
-from clotline.plots import TITLES, save_figure
+from clotline.plots import save_figure
 from clotline.shards import open_shard
+from clotline.titles import TITLES
 
 
 def rule_graph(dot: str) -> nx.DiGraph:

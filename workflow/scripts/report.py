@@ -7,7 +7,7 @@ import pandas as pd
 from clotline.files import atomic, sha256
 from clotline.job import job
 from clotline.metrics_files import read_metrics
-from clotline.report import render_report
+from clotline.report import read_run_times, render_report
 
 
 def main(snakemake):
@@ -33,6 +33,8 @@ def main(snakemake):
         figures,
         snakemake.config,
         {path: sha256(path) for path in [*snakemake.input.models, *snakemake.input.metrics]},
+        # Not an input: how long something took makes nothing anew.
+        read_run_times("benchmarks"),
     )
     with atomic(snakemake.output[0]) as path:
         path.write_text(page)

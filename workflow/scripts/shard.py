@@ -1,11 +1,9 @@
 """Decodes the slices of one shard."""
 
-from clotline.files import atomic
-from clotline.job import job, log
+from clotline.job import job
 from clotline.labels_file import read_labels
 from clotline.plan import make_plan, planned_rows
-from clotline.progress import progress
-from clotline.shards import write_shard
+from clotline.shards import store_slices
 
 
 def main(snakemake):
@@ -13,22 +11,13 @@ def main(snakemake):
     data = snakemake.config["data"]
     labels = read_labels(snakemake.input.labels, data["split"]["column"])
     plan = make_plan(labels, data)
-    rows = planned_rows(labels, plan[plan["shard"] == int(snakemake.wildcards.shard)])
-
-    def step(decoded):
-        return progress(
-            decoded, len(rows), "decoding", "slices", step=lambda d: len(d.rows) + len(d.rejects)
-        )
-
-    with (
-        atomic(snakemake.output.shard) as shard_path,
-        atomic(snakemake.output.rejects) as rejects_path,
-    ):
-        rejects, notes = write_shard(rows, data["dicom"], shard_path, snakemake.threads, step)
-        rejects.to_csv(rejects_path, index=False)
-    for note in notes:
-        log.warning("%s", note)
-    log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")
+    store_slices(
+        planned_rows(labels, plan[plan["shard"] == int(snakemake.wildcards.shard)]),
+        data["dicom"],
+        snakemake.output.shard,
+        snakemake.output.rejects,
+        snakemake.threads,
+    )
 
 
 if __name__ == "__main__":

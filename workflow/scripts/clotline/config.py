@@ -231,6 +231,10 @@ def _check_between_keys(config: dict, user: dict):
             )
         if lstm["init"] != "random":
             yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
+    if config["predict"] is not None and not Path(config["predict"]).is_dir():
+        yield f"predict is {config['predict']}, and no such folder exists"
+    if config["models"] is not None and not Path(config["models"]).is_file():
+        yield f"models is {config['models']}, and no such file exists; it is a bundle of models"
     for name, path in config["evaluation"]["external"].items():
         if name in config["lstm"]:
             yield f"evaluation.external.{name} has the name of an LSTM; choose another name"

@@ -3,12 +3,17 @@
 Every job parses the Snakefile again, so nothing here imports more than it must.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
 from clotline.codedigest import code_digest
 from clotline.config import canonical, check_data_paths, load_config
+from clotline.errors import ClotlineError
 from clotline.files import STATE_FOLDER, atomic
+
+#: The trained models of this working directory.
+BUNDLE = "results/models/clotline.zip"
 
 
 class Workflow:
@@ -21,6 +26,11 @@ class Workflow:
 
     def __init__(self, user_config: dict):
         self.config = load_config(user_config)
+        # Models can be applied where there is nothing to train on.
+        made = self.config["phantom"] is not None
+        if self.config["predict"] and not made and not Path(self.config["data"]["labels"]).exists():
+            self.shards = {}
+            return
         check_data_paths(self.config)
         self.shards = {shard["name"]: shard for shard in self._describe_shards()}
 
@@ -30,6 +40,45 @@ class Workflow:
         for key in keys:
             value = value[key]
         return canonical(value)
+
+    def sections(self, *keys: str) -> str:
+        """Several of the configuration's sections as canonical JSON."""
+        return canonical({key: self.config[key] for key in keys})
+
+    def new_files(self, wildcards) -> str:
+        """Digest of the names, sizes and times of the files to predict.
+
+        Raises:
+            ClotlineError: no folder is set.
+        """
+        if self.config["predict"] is None:
+            raise ClotlineError(
+                "no studies to predict: name their folder, as in --config predict=FOLDER"
+            )
+        folder = Path(self.config["predict"])
+        digest = hashlib.sha256()
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                status = path.stat()
+                line = f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n"
+                digest.update(line.encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def bundle_to_apply(self, wildcards) -> str:
+        """Path of the bundle of models to apply.
+
+        It is absolute: no rule makes that, so that a prediction can never train anything.
+
+        Raises:
+            ClotlineError: there is no bundle.
+        """
+        path = Path(self.config["models"] or BUNDLE).absolute()
+        if not path.is_file():
+            raise ClotlineError(
+                f"no trained models: {path} does not exist. Train them first (snakemake {BUNDLE}), "
+                "or name a bundle, as in --config models=clotline.zip"
+            )
+        return str(path)
 
     def _describe_shards(self) -> list[dict]:
         """The shards, from a small cache where the labels file has not changed.

@@ -120,7 +120,7 @@ def _train_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
     return epochs * (data.slices["train"] + data.slices["valid"]) / LSTM_STEPS, 0
 
 
-def _predict(job: PlannedJob, data: Data) -> tuple[float, float]:
+def _predict_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
     return (data.slices["valid"] + data.slices["test"]) / LSTM_STEPS, 0
 
 
@@ -132,7 +132,7 @@ COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "extract_features": _extract_features,
     "merge_features": _merge_features,
     "train_lstm": _train_lstm,
-    "predict": _predict,
+    "predict_lstm": _predict_lstm,
 }
 
 

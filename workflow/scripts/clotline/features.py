@@ -1,4 +1,4 @@
-"""Stage 1 to stage 2: a trained CNN's features of every stored slice.
+"""Files of features: what a trained CNN gives for every stored slice.
 
 A features file holds ``features`` (n, width) float16, rows aligned with slices.parquet, and in its
 attributes the format, the backbone's name and the SHA-256 of the checkpoint that made them.
@@ -7,14 +7,8 @@ attributes the format, the backbone's name and the SHA-256 of the checkpoint tha
 from pathlib import Path
 
 import h5py
-import numpy as np
-import torch
-from lightning.fabric import Fabric
-from torch.utils.data import DataLoader
 
-from clotline.backbones import Classifier
 from clotline.errors import ClotlineError
-from clotline.progress import progress
 
 FORMAT, VERSION = "clotline-features", 1
 
@@ -48,49 +42,6 @@ def open_features(path: str | Path) -> h5py.File:
         file.close()
         raise ClotlineError(f"{path} is no {FORMAT} of version {VERSION}: {advice}")
     return file
-
-
-def extract_features(
-    model: Classifier,
-    loader: DataLoader,
-    path: str | Path,
-    backbone: str,
-    checkpoint: str,
-    fabric: Fabric,
-) -> None:
-    """Writes the features of all slices that ``loader`` gives, in its order.
-
-    Args:
-        model: trained network, in evaluation mode afterwards.
-        loader: batches of (inputs, labels).
-        path: features file to write.
-        backbone: the network's name in the configuration.
-        checkpoint: SHA-256 of its checkpoint.
-        fabric: device and precision.
-
-    Raises:
-        ClotlineError: a feature is infinite or NaN, or too large for float16.
-    """
-    # The channels of a pixel side by side: what convolutions on CPUs and GPUs are fastest with.
-    wrapped = fabric.setup_module(model.to(memory_format=torch.channels_last))
-    wrapped.mark_forward_method("features")
-    wrapped.eval()
-    rows = len(loader.dataset)
-    with create_features(path, rows, model.width, backbone, checkpoint) as file:
-        row = 0
-        batches = progress(loader, rows, "features", "slices", step=lambda b: len(b[0]))
-        for inputs, _ in batches:
-            with torch.inference_mode():
-                values = wrapped.features(fabric.to_device(inputs)).float().cpu().numpy()
-            with np.errstate(over="ignore"):
-                values = values.astype(np.float16)
-            if not np.isfinite(values).all():
-                raise ClotlineError(
-                    f"{backbone} gives infinite or NaN features from row {row} on: its training "
-                    "has diverged. Lower its lr"
-                )
-            file["features"][row : row + len(values)] = values
-            row += len(values)
 
 
 def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:

@@ -48,3 +48,6 @@ COLUMNS = (
 )
 
 SPLITS = ("train", "valid", "test")
+
+#: A label of what nobody has labelled.
+UNKNOWN = -1

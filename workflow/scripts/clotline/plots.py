@@ -13,6 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from clotline.files import atomic
 from clotline.intervals import describe_estimate
+from clotline.titles import TITLES
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart ("Color universal design", 2008),
 #: each with a line style of its own for print in grey.
@@ -28,21 +29,6 @@ STYLES = (
     {"color": "#882255", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
     {"color": "#44AA99", "linestyle": (0, (6, 1, 2, 1))},
 )
-
-TITLES = {
-    "pe_present": "PE present",
-    "pe_present_on_image": "PE present on the slice",
-    "pe_present_by_max": "PE present in the study, by its highest slice",
-    "negative_exam_for_pe": "Negative exam",
-    "rv_lv_ratio_gte_1": "RV/LV ratio ≥ 1",
-    "rv_lv_ratio_lt_1": "RV/LV ratio < 1",
-    "leftsided_pe": "Left-sided PE",
-    "chronic_pe": "Chronic PE",
-    "rightsided_pe": "Right-sided PE",
-    "acute_and_chronic_pe": "Acute and chronic PE",
-    "central_pe": "Central PE",
-    "indeterminate": "Indeterminate",
-}
 
 matplotlib.use("agg")
 matplotlib.rcParams.update(

@@ -9,10 +9,12 @@ import jinja2
 import pandas as pd
 import yaml
 
+from clotline import claim
 from clotline.intervals import describe_estimate
 from clotline.labels import SPLITS, STUDY_UID
 from clotline.metrics import PE_PRESENT
-from clotline.plots import TITLES
+from clotline.progress import clock
+from clotline.titles import TITLES
 
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "report"
 
@@ -33,6 +35,7 @@ def render_report(
     figures: dict[str, dict[str, str]],
     config: dict,
     digests: dict[str, str],
+    run_times: pd.DataFrame,
 ) -> str:
     """The page as HTML text; everything from outside is escaped.
 
@@ -46,6 +49,7 @@ def render_report(
         figures: heading to {caption: path of an SVG}.
         config: the complete configuration.
         digests: artifact's path to its SHA-256.
+        run_times: of `read_run_times`.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER),
@@ -53,7 +57,10 @@ def render_report(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["estimate"] = describe_estimate
+    environment.filters["clock"] = clock
     environment.filters["title"] = lambda name: TITLES.get(name, name)
+    stored, rows = len(slices), int(plan["slices"].sum())
+    overlap = studies_in_two_splits(slices)
     return environment.get_template("report.html.j2").render(
         best=best_study_model(metrics),
         metrics=metrics,
@@ -61,10 +68,13 @@ def render_report(
         comparisons=comparisons[comparisons["target"] == PE_PRESENT].to_dict("records"),
         competition={name: score for name, score in competition.items() if "before" in score},
         splits=account_for_splits(plan, slices),
-        overlap=studies_in_two_splits(slices),
+        overlap=overlap,
         rejects=rejects["reason"].value_counts().to_dict(),
-        rows=int(plan["slices"].sum()),
-        stored=len(slices),
+        rows=rows,
+        stored=stored,
+        claim=claim.ITEMS,
+        claimed=claim.fill_in(config, stored, rows - stored, overlap),
+        run_times=run_times.to_dict("records"),
         figures={
             heading: {caption: _data_uri(path) for caption, path in group.items()}
             for heading, group in figures.items()
@@ -109,6 +119,31 @@ def account_for_splits(plan: pd.DataFrame, slices: pd.DataFrame) -> list[dict]:
 def studies_in_two_splits(slices: pd.DataFrame) -> int:
     """Number of studies with slices in more than one split; anything but 0 is a leak."""
     return int((slices.groupby(STUDY_UID)["split"].nunique() > 1).sum())
+
+
+def read_run_times(folder: str | Path) -> pd.DataFrame:
+    """What the jobs of each rule took, the last time that they ran.
+
+    Args:
+        folder: of the files that Snakemake's ``benchmark`` wrote, one a job.
+
+    Returns:
+        One row a rule: ``rule``, ``jobs``, ``total_s`` and ``longest_s`` of wall time, and
+        ``memory_mb``, the largest resident set of one job.
+    """
+    jobs = []
+    for path in sorted(Path(folder).rglob("*.tsv")):
+        rule = path.relative_to(folder).with_suffix("").parts[0]
+        # Jobs too short to be looked at have no memory.
+        job = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
+        jobs.append((rule, float(job["s"]), float(job["max_rss"])))
+    table = pd.DataFrame(jobs, columns=["rule", "s", "memory_mb"])
+    return table.groupby("rule", as_index=False).agg(
+        jobs=("s", "size"),
+        total_s=("s", "sum"),
+        longest_s=("s", "max"),
+        memory_mb=("memory_mb", "max"),
+    )
 
 
 def _data_uri(path: str | Path) -> str:

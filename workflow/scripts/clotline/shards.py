@@ -9,7 +9,8 @@ dataset                              shape, dtype         content
                                                           Bitshuffle + LZ4
 ``StudyInstanceUID`` and two more    (n,) bytes           the slice's UIDs, as in the labels file
 ``position_mm``                      (n,) float64         along the scan axis, towards the head
-``pe_present_on_image``              (n,) int8            image label
+``pe_present_on_image``              (n,) int8            image label; as the study labels, -1
+                                                          where unknown
 ``studies/StudyInstanceUID``         (m,) bytes           one row a study
 ``studies/first_row``                (m,) int64           the study's first row above
 ``studies/count``                    (m,) int64           its number of rows
@@ -20,6 +21,7 @@ Rows are grouped by study and ordered along the scan axis within each series. Sp
 here but in slices.parquet: dividing the studies anew must not decode them anew.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +37,11 @@ import pandas as pd
 
 from clotline.dicom import SIZE, Slice, SliceError, read_slice
 from clotline.errors import ClotlineError
+from clotline.files import atomic
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.progress import progress
+
+log = logging.getLogger("clotline")
 
 FORMAT, VERSION = "clotline-shard", 1
 
@@ -163,21 +169,23 @@ def decode_study(rows: pd.DataFrame, folder: str | Path) -> DecodedStudy:
     """Reads all slices of one study and orders them along the scan axis.
 
     Args:
-        rows: the study's rows of the labels file: UIDs and image label.
-        folder: the folder with <study>/<series>/<SOP instance>.dcm.
+        rows: the study's rows of the labels file: UIDs, image label and, where files have other
+            names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder.
+        folder: the folder of the files.
     """
     # One thread a process: the pool already uses every core.
     cv2.setNumThreads(1)
     slices: list[Slice] = []
     stored: list[int] = []
     rejects: list[tuple] = []
-    for place, uids in enumerate(rows[list(UIDS)].itertuples(index=False, name=None)):
-        path = Path(uids[0], uids[1], f"{uids[2]}.dcm")
+    named = rows["path"] if "path" in rows else [None] * len(rows)
+    for place, (*uids, path) in enumerate(zip(*(rows[name] for name in UIDS), named, strict=True)):
+        path = path or f"{uids[0]}/{uids[1]}/{uids[2]}.dcm"
         try:
             slices.append(read_slice(Path(folder, path)))
             stored.append(place)
         except SliceError as error:
-            rejects.append((*uids, str(path), str(error)))
+            rejects.append((*uids, path, str(error)))
     positions, note = _positions(slices)
     table = rows.iloc[stored].assign(**{POSITION: positions})
     table["instance"] = [-1 if s.instance is None else s.instance for s in slices]
@@ -278,9 +286,40 @@ def write_shard(
         raise ClotlineError(
             f"none of the {len(rows):,} slices could be stored. "
             + "; ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
-            + f". Is data.dicom ({folder}) the folder of <study>/<series>/<SOP instance>.dcm?"
+            + f". Is {folder} the right folder of DICOM files?"
         )
     return listed, notes
+
+
+def store_slices(
+    rows: pd.DataFrame,
+    folder: str | Path,
+    shard: str | Path,
+    rejects: str | Path,
+    workers: int,
+) -> None:
+    """Writes a shard and its list of rejects, both or neither, and logs what was done.
+
+    Args:
+        rows: as for `write_shard`.
+        folder: the DICOM folder.
+        shard: HDF5 file to write.
+        rejects: CSV file to write.
+        workers: number of decoding processes.
+    """
+
+    def step(decoded):
+        return progress(
+            decoded, len(rows), "decoding", "slices", step=lambda d: len(d.rows) + len(d.rejects)
+        )
+
+    with atomic(shard) as shard_path, atomic(rejects) as rejects_path:
+        rejected, notes = write_shard(rows, folder, shard_path, workers, step)
+        rejected.to_csv(rejects_path, index=False)
+    for note in notes:
+        log.warning("%s", note)
+    stored = len(rows) - len(rejected)
+    log.info("%s slices stored, %s rejected", f"{stored:,}", f"{len(rejected):,}")
 
 
 def copy_positives(

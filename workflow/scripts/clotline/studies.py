@@ -1,5 +1,7 @@
 """Stage 2 input and output: studies as sequences of slice features."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -8,10 +10,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
 from clotline.features import open_features
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
-from clotline.lstm import SliceLSTM
+from clotline.lstm import SliceLSTM, load_lstm
+from clotline.training import make_fabric
 
 
 def locate_studies(slices: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
@@ -126,6 +130,42 @@ def predict_studies(
             .numpy()
             for features, _ in DataLoader(sequences, batch_size=None)
         ]
+
+
+def predict_level(
+    checkpoint_path: str | Path,
+    level: str,
+    slices: pd.DataFrame,
+    studies: pd.DataFrame,
+    features: list[str],
+    gpus: int,
+    threads: int,
+) -> pd.DataFrame:
+    """What one LSTM says of some studies, beside their labels.
+
+    Args:
+        checkpoint_path: checkpoint of the LSTM.
+        level: image or study.
+        slices: slices.parquet.
+        studies: of `locate_studies`, those to predict.
+        features: features files, in the order of the LSTM's feature set.
+        gpus: GPUs that the job was given.
+        threads: threads of the job.
+
+    Returns:
+        `image_level_table` or `study_level_table`.
+
+    Raises:
+        ClotlineError: a file cannot be read or does not fit.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    fabric = make_fabric(checkpoint["config"]["precision"], gpus, threads)
+    sequences = FeatureSequences(studies, features, level, slices[IMAGE_LABEL].to_numpy())
+    model = load_lstm(checkpoint, level, checkpoint_path)
+    probabilities = predict_studies(model, sequences, fabric)
+    if level == "image":
+        return image_level_table(slices, studies, probabilities)
+    return study_level_table(studies, probabilities)
 
 
 def study_level_table(studies: pd.DataFrame, probabilities: list[np.ndarray]) -> pd.DataFrame:

@@ -1,0 +1,219 @@
+"""New studies: their series found, the demo's models applied, on this machine and on another."""
+
+import json
+import os
+import re
+import shutil
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from workflow_run import PROJECT, Run
+
+from clotline import phantom
+from clotline.config import load_config
+from clotline.labels import SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.labels_file import read_labels
+
+STUDY_MODELS = ["resnext50-study", "efficientnet_b0-study", "combined-study"]
+
+
+def predict(run, folder, *config, target="predict"):
+    return run.snakemake(
+        *("--profile", str(run.project / "profiles/local"), target),
+        *("--config", f"predict={folder}", *config),
+        check=False,
+    )
+
+
+def elsewhere(folder):
+    """A working directory on a machine that never trained anything."""
+    (folder / "config").mkdir(parents=True)
+    (folder / "config/config.yaml").write_text("{}\n")
+    return Run(PROJECT, folder)
+
+
+@pytest.fixture(scope="module")
+def studies():
+    """Studies that the demo has never seen."""
+    return phantom.draw_cohort(load_config({"phantom": {"studies": 3, "seed": 99}})["phantom"])
+
+
+@pytest.fixture(scope="module")
+def folder(studies, tmp_path_factory):
+    """They lie in nested folders under names of no system, among other things."""
+    folder = tmp_path_factory.mktemp("new studies")
+    tidy = tmp_path_factory.mktemp("tidy")
+    for number, study in enumerate(studies):
+        phantom.write_study(study, tidy)
+        target = folder / f"export {number}" / "DICOM"
+        target.mkdir(parents=True)
+        for place, path in enumerate(sorted(tidy.rglob(f"{study.series_uid}/*.dcm"))):
+            shutil.move(path, target / f"IM{place:04}")
+    (folder / "README.txt").write_text("from the archive\n")
+    scout = pydicom.dcmread(folder / "export 0/DICOM/IM0000")
+    scout.SeriesInstanceUID = "1.2.3"
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    scout.save_as(folder / "export 0/scout")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(demo, folder, tmp_path_factory):
+    """The demo's bundle applied in a folder where there are no labels to train on."""
+    run = elsewhere(tmp_path_factory.mktemp("elsewhere") / "work")
+    shutil.copy(demo.folder / "results/models/clotline.zip", run.folder / "models.zip")
+    done = predict(run, folder, "models=models.zip")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_the_series_are_found_and_the_rest_is_listed(made, studies):
+    series = pd.read_csv(made.folder / "results/predict/series.csv", dtype={SERIES_UID: str})
+    assert len(series) == 4
+    assert series.groupby(STUDY_UID)["chosen"].sum().tolist() == [1, 1, 1]
+    scout = series.set_index(SERIES_UID).loc["1.2.3"]
+    assert not scout["chosen"]
+    assert scout["reason"] == "a localizer"
+    left_out = pd.read_csv(made.folder / "results/predict/left_out.csv").set_index("path")["reason"]
+    assert left_out.to_dict() == {
+        "README.txt": "not a DICOM file",
+        "export 0/scout": "a localizer",
+    }
+    slices = pd.read_csv(made.folder / "results/predict/slices.csv")
+    assert len(slices) == sum(study.grid.slices for study in studies)
+    for _, rows in slices.groupby(STUDY_UID):
+        assert rows["position_mm"].is_monotonic_increasing
+
+
+def test_every_model_says_a_probability_of_everything(made):
+    table = pd.read_csv(made.folder / "results/predict/predictions.csv")
+    assert table.groupby("model")[STUDY_UID].nunique().to_dict() == dict.fromkeys(STUDY_MODELS, 3)
+    assert table[["pe_present", *STUDY_LABELS]].stack().between(0, 1).all()
+    slices = pd.read_csv(made.folder / "results/predict/slices.csv")
+    images = [name.replace("study", "image") for name in STUDY_MODELS]
+    assert slices[images].stack().between(0, 1).all()
+
+
+def test_the_bundle_gives_what_the_evaluation_gave(demo, made, tmp_path):
+    """Test studies of the demo, given as new ones, get the probabilities that they had."""
+    known = pd.read_parquet(demo.folder / "results/predictions/combined-study.parquet")
+    uids = known.loc[known["split"] == "test", STUDY_UID].head(2)
+    labels = read_labels(demo.folder / "data/phantom/train.csv")
+    folder = tmp_path / "known"
+    header = {}
+    for uid in uids:
+        shutil.copytree(demo.folder / "data/phantom/train" / uid, folder / uid)
+        first = pydicom.dcmread(next(folder.rglob(f"{uid}/*/*.dcm")), stop_before_pixels=True)
+        header[uid] = first.StudyInstanceUID
+    run = elsewhere(tmp_path / "work")
+    bundle = made.folder / "models.zip"
+    done = predict(run, folder, f"models={bundle}", target="results/predict/predictions.csv")
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(run.folder / "results/predict/predictions.csv")
+    found = found[found["model"] == "combined-study"].set_index(STUDY_UID)
+    for uid in uids:
+        row = found.loc[header[uid]]
+        assert row["slices"] == (labels[STUDY_UID] == uid).sum()
+        expected = known.set_index(STUDY_UID).loc[uid, list(STUDY_LABELS)]
+        # Batches of other slices beside them change the features' last bit.
+        assert row[list(STUDY_LABELS)].to_numpy(float) == pytest.approx(
+            expected.to_numpy(float), abs=0.002
+        )
+
+
+def test_one_study_takes_less_than_a_minute(made, folder, tmp_path):
+    run = elsewhere(tmp_path / "work")
+    start = time.monotonic()
+    done = predict(run, folder / "export 1", f"models={made.folder / 'models.zip'}")
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    print(f"one study: {seconds:.0f} s")
+    assert seconds < 60
+
+
+def test_nothing_is_trained(copy, folder):
+    # The models' code has changed: whoever asks for predictions wants those of the models there.
+    lstm = copy.project / "workflow/scripts/clotline/lstm.py"
+    lstm.write_text(lstm.read_text().replace("batch_first=True", "batch_first=bool(1)"))
+    plan = predict(copy, folder, "--dry-run").stdout
+    for rule in ("find_series", "decode_series", "apply_models", "viewer_of_new_studies"):
+        assert re.search(rf"^{rule} +1$", plan, re.MULTILINE)
+    assert not re.search(r"^(train_\w+|bundle) ", plan, re.MULTILINE)
+
+
+def test_a_second_run_has_nothing_to_do(made, folder):
+    done = predict(made, folder, "models=models.zip")
+    assert "Nothing to be done" in done.stderr + done.stdout
+
+
+def test_a_further_study_is_noticed(made, folder):
+    extra = folder / "late"
+    shutil.copytree(folder / "export 2", extra)
+    try:
+        plan = predict(made, folder, "models=models.zip", "--dry-run")
+        assert re.search(r"^find_series +1$", plan.stdout, re.MULTILINE)
+    finally:
+        shutil.rmtree(extra)
+
+
+def test_missing_models_are_named_with_what_to_do(folder, tmp_path):
+    done = predict(elsewhere(tmp_path / "work"), folder)
+    assert done.returncode == 1
+    assert "no trained models" in done.stderr
+    assert "--config models=clotline.zip" in done.stderr
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    run = elsewhere(tmp_path / "work")
+    done = predict(run, tmp_path / "nowhere")
+    assert f"predict is {tmp_path / 'nowhere'}, and no such folder exists" in done.stderr
+
+
+def test_without_a_folder_the_target_says_how_to_name_one(copy):
+    done = copy.snakemake("predict", "--dry-run", check=False)
+    assert done.returncode == 1
+    assert "--config predict=FOLDER" in done.stdout
+
+
+def test_models_trained_on_other_slices_are_refused(made, folder, tmp_path):
+    run = elsewhere(tmp_path / "work")
+    other = tmp_path / "other.zip"
+    with (
+        zipfile.ZipFile(made.folder / "models.zip") as source,
+        zipfile.ZipFile(other, "w") as target,
+    ):
+        for member in source.namelist():
+            content = source.read(member)
+            if member == "manifest.json":
+                manifest = json.loads(content)
+                manifest["preprocessing"]["slice"] = [512, 512]
+                content = json.dumps(manifest).encode()
+            target.writestr(member, content)
+    done = predict(run, folder, f"models={other}")
+    assert done.returncode == 1
+    log = (run.folder / "logs/apply_models.log").read_text()
+    assert "slice is [512, 512], here [256, 256]" in log
+    assert not (run.folder / "results/predict/predictions.csv").exists()
+
+
+@pytest.mark.skipif(
+    not os.environ.get("CLOTLINE_REALCT"),
+    reason="CLOTLINE_REALCT is not set to a folder with data in the competition's layout",
+)
+def test_real_ct_is_predicted(made, tmp_path):
+    folder = Path(os.environ["CLOTLINE_REALCT"], "train")
+    run = elsewhere(tmp_path / "work")
+    done = predict(run, folder, f"models={made.folder / 'models.zip'}")
+    assert done.returncode == 0, done.stderr
+    series = pd.read_csv(run.folder / "results/predict/series.csv")
+    table = pd.read_csv(run.folder / "results/predict/predictions.csv")
+    assert set(table[STUDY_UID]) == set(series.loc[series["chosen"], STUDY_UID])
+    assert np.isfinite(table["pe_present"]).all()
+    slices = pd.read_csv(run.folder / "results/predict/slices.csv")
+    assert slices[SOP_UID].is_unique
+    assert (run.folder / "results/predict/viewer/index.html").is_file()

@@ -1,0 +1,161 @@
+"""New studies of any names and folders."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import write_dicom
+from pydicom.uid import ExplicitVRBigEndian
+
+from clotline.errors import ClotlineError
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.series import MIN_SLICES, find_series, list_files
+
+PIXELS = np.zeros((8, 8), np.int16)
+
+
+def write_series(folder, study, series, count=MIN_SLICES, **tags):
+    """Slices named by number, in an order that is not that of their positions."""
+    for number in range(count):
+        elements = {
+            "StudyInstanceUID": study,
+            "SeriesInstanceUID": series,
+            "SOPInstanceUID": f"{series}.{number}",
+            "InstanceNumber": number,
+            "ImagePositionPatient": [0, 0, 2.5 * (number * 7 % count)],
+        }
+        write_dicom(folder / f"{number}", PIXELS, **(elements | tags))
+
+
+def find(folder, **arguments):
+    return find_series(folder, list_files(folder), **arguments)
+
+
+def chosen(folder):
+    _, series, _ = find(folder)
+    return series.loc[series["chosen"], SERIES_UID].tolist()
+
+
+def test_series_are_found_by_their_headers_wherever_they_lie(tmp_path):
+    write_series(tmp_path / "b/deep/er", "1.1", "1.1.1")
+    write_series(tmp_path / "a", "2.1", "2.1.1")
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    rows, series, left_out = find(tmp_path, workers=2)
+    assert series[[STUDY_UID, SERIES_UID, "slices", "chosen"]].values.tolist() == [
+        ["1.1", "1.1.1", MIN_SLICES, True],
+        ["2.1", "2.1.1", MIN_SLICES, True],
+    ]
+    assert set(series["reason"]) == {"the only axial CT series"}
+    assert len(rows) == 2 * MIN_SLICES
+    assert rows.set_index(SOP_UID)["path"]["1.1.1.3"] == "b/deep/er/3"
+    assert (rows[[IMAGE_LABEL, *STUDY_LABELS]] == -1).all(axis=None)
+    assert left_out.values.tolist() == [["notes.txt", "not a DICOM file"]]
+
+
+def test_of_several_series_the_one_with_contrast_then_the_longest_is_taken(tmp_path):
+    write_series(tmp_path / "plain", "1", "1.1", count=30)
+    write_series(tmp_path / "thick", "1", "1.2", count=20, ContrastBolusAgent="Iopamidol")
+    write_series(tmp_path / "thin", "1", "1.3", count=24, ContrastBolusAgent="Iopamidol")
+    _, series, left_out = find(tmp_path)
+    reasons = series.set_index(SERIES_UID)["reason"].to_dict()
+    assert chosen(tmp_path) == ["1.3"]
+    assert reasons == {
+        "1.1": "series 1.3 was preferred",
+        "1.2": "series 1.3 was preferred",
+        "1.3": "the best axial CT series, with contrast agent",
+    }
+    assert left_out["reason"].value_counts().to_dict() == {"series 1.3 was preferred": 50}
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"Modality": "MR"}, "Modality is MR, not CT"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "not axial"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not axial"),
+        ({"ImageOrientationPatient": None}, "no ImageOrientationPatient"),
+        ({"NumberOfFrames": 12}, "several frames in one file"),
+        ({"count": MIN_SLICES - 1}, f"{MIN_SLICES - 1} slices; at least {MIN_SLICES} are needed"),
+    ],
+)
+def test_a_series_that_is_no_ctpa_is_left_out_with_the_reason(tmp_path, tags, reason):
+    write_series(tmp_path / "good", "1", "1.1")
+    write_series(tmp_path / "bad", "1", "1.2", **tags)
+    _, series, left_out = find(tmp_path)
+    assert chosen(tmp_path) == ["1.1"]
+    assert series.set_index(SERIES_UID)["reason"]["1.2"] == reason
+    assert set(left_out["reason"]) == {reason}
+
+
+def test_a_tilted_gantry_is_still_axial(tmp_path):
+    angle = np.radians(20)
+    tilted = [1, 0, 0, 0, float(np.cos(angle)), float(np.sin(angle))]
+    write_series(tmp_path, "1", "1.1", ImageOrientationPatient=tilted)
+    assert chosen(tmp_path) == ["1.1"]
+
+
+def test_a_localizer_within_a_series_is_left_out_alone(tmp_path):
+    write_series(tmp_path / "slices", "1", "1.1")
+    scout = {"SOPInstanceUID": "9", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    write_series(tmp_path / "scout", "1", "1.1", count=1, **scout)
+    rows, _, left_out = find(tmp_path)
+    assert len(rows) == MIN_SLICES
+    assert left_out.values.tolist() == [["scout/0", "a localizer"]]
+
+
+def test_a_copy_of_a_file_is_taken_once(tmp_path):
+    write_series(tmp_path / "a", "1", "1.1")
+    write_series(tmp_path / "b", "1", "1.1")
+    rows, _, left_out = find(tmp_path)
+    assert len(rows) == MIN_SLICES
+    assert set(rows["path"].str[:2]) == {"a/"}
+    assert left_out["reason"].value_counts().to_dict() == {"a copy of another file": MIN_SLICES}
+
+
+@pytest.mark.parametrize("uid", ["", "1.2.3"], ids=["none", "one for all"])
+def test_slices_without_a_uid_of_their_own_are_named_after_their_files(tmp_path, uid):
+    write_series(tmp_path, "1", "1.1", SOPInstanceUID=uid)
+    rows, _, left_out = find(tmp_path)
+    assert rows[SOP_UID].is_unique
+    assert rows[SOP_UID].str.fullmatch("file-[0-9a-f]{24}").all()
+    assert len(rows) == MIN_SLICES
+    assert left_out.empty
+    again, _, _ = find(tmp_path)
+    pd.testing.assert_frame_equal(rows, again)
+
+
+@pytest.mark.parametrize("uid", ["../../etc", "a/b", "", "=1+1"])
+def test_a_uid_that_could_leave_the_folder_is_refused(tmp_path, uid):
+    write_series(tmp_path / "good", "1", "1.1")
+    write_series(tmp_path / "bad", uid, "1.2", count=2)
+    _, series, left_out = find(tmp_path)
+    assert len(series) == 1
+    assert set(left_out["reason"]) == {"no usable StudyInstanceUID"}
+
+
+def test_other_encodings_are_read(tmp_path):
+    write_series(tmp_path, "1", "1.1", syntax=ExplicitVRBigEndian)
+    assert chosen(tmp_path) == ["1.1"]
+
+
+def test_a_damaged_file_is_left_out_with_the_reason(tmp_path):
+    write_series(tmp_path, "1", "1.1")
+    content = (tmp_path / "0").read_bytes()
+    (tmp_path / "broken").write_bytes(content[:140] + b"\xff" * 40)
+    _, _, left_out = find(tmp_path)
+    assert left_out["path"].tolist() == ["broken"]
+
+
+def test_no_ctpa_at_all_is_an_error_with_the_reasons(tmp_path):
+    write_series(tmp_path, "1", "1.1", Modality="MR")
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    with pytest.raises(ClotlineError) as caught:
+        find(tmp_path)
+    assert "none of 1 series is axial CT of 16 slices or more" in str(caught.value)
+    assert "Modality is MR, not CT (1); not a DICOM file (1)" in str(caught.value)
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(ClotlineError, match=r"\(predict\) holds no files"):
+        list_files(tmp_path)

@@ -1,0 +1,125 @@
+# The trained models in one file, and what they say of new studies. Nothing here is below the
+# training: a bundle is applied as it is.
+
+
+rule bundle:
+    input:
+        cnns=expand("results/cnn/{name}.pt", name=config["cnn"]),
+        lstms=expand("results/lstm/{name}.pt", name=config["lstm"]),
+        metrics=expand("results/metrics/{name}.json", name=config["lstm"]),
+    output:
+        "results/models/clotline.zip",
+    log:
+        "logs/bundle.log",
+    benchmark:
+        "benchmarks/bundle.tsv"
+    conda:
+        "../../envs/models.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        cfg=clotline.sections("seed", "phantom", "cnn", "features", "lstm"),
+        code=code_digest("bundle.py"),
+    message:
+        "Packing the models"
+    script:
+        "../scripts/bundle.py"
+
+
+rule find_series:
+    output:
+        rows="results/predict/rows.parquet",
+        series="results/predict/series.csv",
+        left_out="results/predict/left_out.csv",
+    log:
+        "logs/find_series.log",
+    benchmark:
+        "benchmarks/find_series.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        files=clotline.new_files,
+        code=code_digest("find_series.py"),
+    message:
+        "Looking for CTPA series in the new files"
+    script:
+        "../scripts/find_series.py"
+
+
+rule decode_series:
+    input:
+        "results/predict/rows.parquet",
+    output:
+        shard="results/predict/shard-new.h5",
+        rejects="results/predict/rejects.csv",
+    log:
+        "logs/decode_series.log",
+    benchmark:
+        "benchmarks/decode_series.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        code=code_digest("decode_series.py"),
+    message:
+        "Decoding the new studies"
+    script:
+        "../scripts/decode_series.py"
+
+
+rule apply_models:
+    input:
+        shard="results/predict/shard-new.h5",
+        bundle=clotline.bundle_to_apply,
+    output:
+        studies="results/predict/predictions.csv",
+        slices="results/predict/slices.csv",
+        activations=directory("results/predict/activation"),
+        selection="results/predict/viewer/selection.json",
+        selected_slices="results/predict/viewer/slices.parquet",
+    log:
+        "logs/apply_models.log",
+    benchmark:
+        "benchmarks/apply_models.tsv"
+    conda:
+        "../../envs/models.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=growing(16000),
+        runtime=growing(720),
+    params:
+        model=f"{REFERENCE}-study",
+        studies=clotline.section("viewer", "studies"),
+        code=code_digest("apply_models.py"),
+    message:
+        "Applying the models to the new studies"
+    script:
+        "../scripts/apply_models.py"
+
+
+use rule viewer as viewer_of_new_studies with:
+    input:
+        studies="results/predict/viewer/selection.json",
+        slices="results/predict/viewer/slices.parquet",
+        activations=["results/predict/activation"],
+        shards=["results/predict/shard-new.h5"],
+    output:
+        index="results/predict/viewer/index.html",
+        studies=directory("results/predict/viewer/studies"),
+    log:
+        "logs/viewer_of_new_studies.log",
+    benchmark:
+        "benchmarks/viewer_of_new_studies.tsv"
+    params:
+        subject="new studies",
+    message:
+        "Writing the viewer of the new studies"

@@ -1,0 +1,87 @@
+# A page to look at test studies, with what the networks see in them.
+
+VIEWER_PAGE = Path(workflow.basedir, "workflow", "report", "viewer")
+
+
+rule select_studies:
+    input:
+        slices="results/data/slices.parquet",
+        study_predictions=f"results/predictions/{REFERENCE}-study.parquet",
+        image_predictions=f"results/predictions/{REFERENCE}-image.parquet",
+        study_metrics=f"results/metrics/{REFERENCE}-study.json",
+        image_metrics=f"results/metrics/{REFERENCE}-image.json",
+    output:
+        studies="results/viewer/selection.json",
+        slices="results/viewer/slices.parquet",
+    log:
+        "logs/select_studies.log",
+    benchmark:
+        "benchmarks/select_studies.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        studies=clotline.section("viewer", "studies"),
+        code=code_digest("select_studies.py"),
+    message:
+        "Choosing the studies of the viewer"
+    script:
+        "../scripts/select_studies.py"
+
+
+# Of all test slices, so that another choice of studies makes no map anew.
+rule activation:
+    input:
+        checkpoint="results/cnn/{backbone}.pt",
+        slices="results/data/slices.parquet",
+        shards=all_shards,
+    output:
+        "results/activation/{backbone}.h5",
+    log:
+        "logs/activation/{backbone}.log",
+    benchmark:
+        "benchmarks/activation/{backbone}.tsv"
+    conda:
+        "../../envs/models.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        code=code_digest("activation.py"),
+    message:
+        "Making the activation maps of {wildcards.backbone}"
+    script:
+        "../scripts/activation.py"
+
+
+rule viewer:
+    input:
+        studies="results/viewer/selection.json",
+        slices="results/viewer/slices.parquet",
+        activations=expand("results/activation/{backbone}.h5", backbone=config["cnn"]),
+        shards=all_shards,
+    output:
+        index="results/viewer/index.html",
+        studies=directory("results/viewer/studies"),
+    log:
+        "logs/viewer.log",
+    benchmark:
+        "benchmarks/viewer.tsv"
+    conda:
+        "../../envs/models.yaml"
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
+    params:
+        model=f"{REFERENCE}-study",
+        subject="test studies",
+        template=[sha256(path) for path in sorted(VIEWER_PAGE.iterdir())],
+        code=code_digest("viewer.py"),
+    message:
+        "Writing the viewer"
+    script:
+        "../scripts/viewer.py"

@@ -1,0 +1,64 @@
+"""Applies all models of a bundle to new studies."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from clotline.activation import map_slices
+from clotline.activation_files import write_activation
+from clotline.bundle import unpack_bundle
+from clotline.files import atomic
+from clotline.inference import (
+    apply_models,
+    predictions_by_slice,
+    predictions_by_study,
+    stored_slices,
+)
+from clotline.job import job, log
+from clotline.labels import IMAGE_LABEL, SOP_UID
+from clotline.selection import select
+
+
+def main(snakemake):
+    """Writes predictions for people, and what the viewer needs."""
+    output, shard = snakemake.output, snakemake.input.shard
+    gpus, threads = snakemake.resources.get("gpu", 0), snakemake.threads
+    # Beside the output, where there must be room; features of many studies do not fit in memory.
+    with tempfile.TemporaryDirectory(dir=Path(output.studies).parent) as folder:
+        bundle = unpack_bundle(snakemake.input.bundle, folder)
+        predictions = apply_models(bundle, shard, folder, gpus, threads)
+        slices = stored_slices(shard)
+        study_model = snakemake.params.model
+        image_model = study_model.removesuffix("study") + "image"
+        selection, shown = select(
+            predictions[study_model],
+            slices,
+            predictions[image_model].set_index(SOP_UID)[IMAGE_LABEL],
+            bundle.metrics(study_model),
+            bundle.metrics(image_model),
+            int(snakemake.params.studies),
+        )
+        Path(output.activations).mkdir()
+        for name in bundle.backbones:
+            checkpoint = bundle.folder / f"cnn/{name}.pt"
+            activation = map_slices(checkpoint, shown.assign(file=shard), gpus, threads)
+            with atomic(Path(output.activations, f"{name}.h5")) as path:
+                write_activation(path, activation, name)
+    with atomic(output.selected_slices) as path:
+        shown.to_parquet(path, index=False)
+    with atomic(output.selection) as path:
+        path.write_text(json.dumps(selection, indent=1))
+    with atomic(output.slices) as path:
+        predictions_by_slice(predictions).to_csv(path, index=False, float_format="%.6g")
+    with atomic(output.studies) as path:
+        predictions_by_study(predictions, slices).to_csv(path, index=False, float_format="%.6g")
+    log.info(
+        "%s studies; the viewer shows the %s most suspicious (viewer.studies)",
+        f"{selection['of']:,}",
+        f"{len(selection['studies']):,}",
+    )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,0 +1,27 @@
+"""Packs all trained models into one file."""
+
+import json
+
+from clotline.bundle import write_bundle
+from clotline.feature_sets import feature_sets
+from clotline.files import atomic
+from clotline.job import job
+
+
+def main(snakemake):
+    """Writes the bundle."""
+    config = json.loads(snakemake.params.cfg)
+    with atomic(snakemake.output[0]) as path:
+        write_bundle(
+            path,
+            snakemake.input.cnns,
+            snakemake.input.lstms,
+            snakemake.input.metrics,
+            feature_sets(config),
+            config,
+        )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

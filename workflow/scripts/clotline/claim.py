@@ -1,0 +1,161 @@
+"""CLAIM, the Checklist for AI in Medical Imaging, as far as a pipeline can fill it in.
+
+Items are numbered as by Mongan, Moy and Kahn, Radiology: Artificial Intelligence 2020,
+doi 10.1148/ryai.2020200029.
+"""
+
+from clotline.dicom import AIR_HU, SIZE
+
+ITEMS = {
+    1: "Study of artificial intelligence, kind of technology",
+    2: "Structured summary",
+    3: "Background, intended use",
+    4: "Objectives, hypotheses",
+    5: "Prospective or retrospective",
+    6: "Goal of the study",
+    7: "Data sources",
+    8: "Eligibility criteria, where and when",
+    9: "Preprocessing",
+    10: "Selection of subsets of the data",
+    11: "Definitions of the data elements",
+    12: "De-identification",
+    13: "Missing data",
+    14: "Definition of the reference standard",
+    15: "Why this reference standard",
+    16: "Annotators and their qualification",
+    17: "Annotation tools",
+    18: "Variability of the annotations",
+    19: "Sample size and how it was determined",
+    20: "Assignment to partitions",
+    21: "Level at which partitions are disjoint",
+    22: "Model, inputs, outputs",
+    23: "Software",
+    24: "Initial parameters",
+    25: "Training: augmentation, hyperparameters, number of models",
+    26: "Selection of the final model",
+    27: "Ensembles",
+    28: "Measures of performance",
+    29: "Measures of uncertainty",
+    30: "Robustness, sensitivity analysis",
+    31: "Explanations of results",
+    32: "Test on external data",
+    33: "Flow of participants or cases",
+    34: "Demographic and clinical characteristics of each partition",
+    35: "Performance on all partitions",
+    36: "Diagnostic accuracy with its precision",
+    37: "Failure analysis",
+    38: "Limitations",
+    39: "Implications for practice, intended role",
+    40: "Registration",
+    41: "Protocol, code",
+    42: "Funding",
+}
+
+
+def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int, str]:
+    """What the pipeline knows of CLAIM's items; those missing here are the authors' to write.
+
+    Args:
+        config: the complete configuration.
+        stored: number of slices stored.
+        rejected: number of slices that could not be taken.
+        overlap: number of studies in more than one split.
+    """
+    split = config["data"]["split"]
+    if split["column"]:
+        division = f"By the column {split['column']} of the labels file."
+    else:
+        division = (
+            f"By a hash of the study UID: {split['train']:g} train, {split['valid']:g} valid, "
+            f"{split['test']:g} test, of studies."
+        )
+    answers = {
+        1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
+        9: (
+            "Hounsfield units by each file's rescale slope and intercept, padding and what lies "
+            f"outside the field of view set to {AIR_HU} HU, {SIZE} × {SIZE} pixels by area "
+            "averaging, slices in order along the scan axis. "
+            + " ".join(_view(name, cnn) for name, cnn in config["cnn"].items())
+        ),
+        10: (
+            "CNNs: balanced epochs of all positive slices and as many negative ones, rotating "
+            "through the negatives. LSTMs and all figures: every stored slice."
+        ),
+        11: (
+            "The labels of the RSNA-STR Pulmonary Embolism competition; PE present is 1 − "
+            "negative exam − indeterminate."
+        ),
+        12: (
+            "Artifacts hold pixels, positions and UIDs, and no other header element. How the "
+            "files themselves were de-identified is the authors' to say."
+        ),
+        13: (
+            f"{rejected:,} of {stored + rejected:,} slices could not be taken; they are listed "
+            "with their reasons. Nothing was imputed."
+        ),
+        20: division,
+        21: f"Studies; {overlap} are in more than one partition. Patients are not known.",
+        22: " ".join(
+            [
+                *(
+                    f"{name}: {cnn['architecture']} of {cnn['library']}, one logit a slice."
+                    for name, cnn in config["cnn"].items()
+                ),
+                *(
+                    f"{name}: LSTM of {lstm['hidden_size']} units, "
+                    + ("one logit a slice." if name.endswith("image") else "nine labels a study.")
+                    for name, lstm in config["lstm"].items()
+                ),
+            ]
+        ),
+        23: "See the software versions below.",
+        24: " ".join(
+            f"{name}: {entry['init']}." for name, entry in (config["cnn"] | config["lstm"]).items()
+        ),
+        25: (
+            "Stochastic gradient descent, binary cross-entropy. "
+            + " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items())
+            + " CNNs see random crops"
+            + (
+                ", half of them flipped upside down."
+                if all(cnn["vertical_flip"] for cnn in config["cnn"].values())
+                else "."
+            )
+        ),
+        26: "The epoch of lowest loss on the valid split.",
+        27: "None; combined models read the features of several networks together.",
+        28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
+        29: (
+            "95% intervals: DeLong for AUROC of studies, Wilson for rates of studies, "
+            f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
+            "paired DeLong between models."
+        ),
+        30: "Subgroups above. More is the authors' to do.",
+        31: "Class activation maps (Grad-CAM) in the viewer.",
+        33: "See Data.",
+        35: "Test: above. Train and valid: the training curves.",
+        36: "Above, with 95% intervals.",
+        37: "The viewer lists false negatives and false positives first.",
+        41: "The configuration is below; it and the code make these results again.",
+    }
+    if config["phantom"] is not None:
+        answers[7] = (
+            "An embedded phantom: drawings of the chest, no patients. Nothing here is true of "
+            "patients."
+        )
+    return answers
+
+
+def _view(name: str, cnn: dict) -> str:
+    return (
+        f"{name}: window level {cnn['window_level']:g} HU, width {cnn['window_width']:g} HU, crop "
+        f"{cnn['crop']}, input {cnn['input_size']} pixels."
+    )
+
+
+def _training(name: str, entry: dict) -> str:
+    return (
+        f"{name}: {entry['epochs']} epochs, batches of {entry['batch_size']}, learning rate "
+        f"{entry['lr']:g} ({entry['schedule']}), momentum {entry['momentum']:g}, weight decay "
+        f"{entry['weight_decay']:g}."
+    )

@@ -1,0 +1,99 @@
+"""Stage 1 to stage 2: a trained CNN turns slices into features."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch.utils.data import DataLoader
+
+from clotline.backbones import Classifier, load_classifier
+from clotline.checkpoint import load_checkpoint
+from clotline.errors import ClotlineError
+from clotline.features import create_features
+from clotline.files import sha256
+from clotline.progress import progress
+from clotline.shards import read_rows
+from clotline.slices import StoredSlices, View, slice_loader
+from clotline.training import make_fabric
+
+BATCH_SIZE = 64
+
+
+def extract_features(
+    model: Classifier,
+    loader: DataLoader,
+    path: str | Path,
+    backbone: str,
+    checkpoint: str,
+    fabric: Fabric,
+) -> None:
+    """Writes the features of all slices that ``loader`` gives, in its order.
+
+    Args:
+        model: trained network, in evaluation mode afterwards.
+        loader: batches of (inputs, labels).
+        path: features file to write.
+        backbone: the network's name in the configuration.
+        checkpoint: SHA-256 of its checkpoint.
+        fabric: device and precision.
+
+    Raises:
+        ClotlineError: a feature is infinite or NaN, or too large for float16.
+    """
+    # The channels of a pixel side by side: what convolutions on CPUs and GPUs are fastest with.
+    wrapped = fabric.setup_module(model.to(memory_format=torch.channels_last))
+    wrapped.mark_forward_method("features")
+    wrapped.eval()
+    rows = len(loader.dataset)
+    with create_features(path, rows, model.width, backbone, checkpoint) as file:
+        row = 0
+        batches = progress(loader, rows, "features", "slices", step=lambda b: len(b[0]))
+        for inputs, _ in batches:
+            with torch.inference_mode():
+                values = wrapped.features(fabric.to_device(inputs)).float().cpu().numpy()
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float16)
+            if not np.isfinite(values).all():
+                raise ClotlineError(
+                    f"{backbone} gives infinite or NaN features from row {row} on: its training "
+                    "has diverged. Lower its lr"
+                )
+            file["features"][row : row + len(values)] = values
+            row += len(values)
+
+
+def extract_shard_features(
+    checkpoint_path: str | Path,
+    shard: str | Path,
+    path: str | Path,
+    backbone: str,
+    gpus: int,
+    threads: int,
+) -> None:
+    """Writes the features of a shard's slices, in the shard's order.
+
+    Args:
+        checkpoint_path: checkpoint of the CNN.
+        shard: shard file.
+        path: features file to write.
+        backbone: the network's name.
+        gpus: GPUs that the job was given.
+        threads: threads of the job.
+
+    Raises:
+        ClotlineError: as `extract_features`, or a file cannot be read.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    section = checkpoint["config"]
+    fabric = make_fabric(section["precision"], gpus, threads)
+    rows = read_rows(shard)
+    slices = StoredSlices(rows.assign(file=shard, row=range(len(rows))), View.of(section), None)
+    extract_features(
+        load_classifier(checkpoint, checkpoint_path),
+        slice_loader(slices, BATCH_SIZE, threads, fabric),
+        path,
+        backbone,
+        sha256(checkpoint_path),
+        fabric,
+    )

@@ -1,0 +1,199 @@
+"""Finds the CTPA series among DICOM files of any names and folders, by their headers alone.
+
+Tags are those of DICOM PS3.3, C.7.3.1 (General Series), C.7.6.2 (Image Plane) and C.8.2.1 (CT
+Image). Of a study one series is taken: an axial one with enough slices; with contrast agent before
+one without, then the one with most slices.
+"""
+
+import re
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from clotline.errors import ClotlineError
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
+from clotline.labels_file import UID_PATTERN
+
+#: Fewest slices of a series that can show the pulmonary arteries.
+MIN_SLICES = 16
+
+#: Largest angle between the scan axis and the patient's long axis, in degrees.
+MAX_TILT = 30
+
+TAGS = [
+    *UIDS, "Modality", "ImageType", "NumberOfFrames", "ImageOrientationPatient",
+    "ImagePositionPatient", "InstanceNumber", "ContrastBolusAgent",
+]  # fmt: skip
+
+SERIES_COLUMNS = (STUDY_UID, SERIES_UID, "slices", "contrast", "chosen", "reason")
+LEFT_OUT_COLUMNS = ("path", "reason")
+
+
+def list_files(folder: str | Path) -> list[str]:
+    """Paths of all files under ``folder``, sorted, relative to it.
+
+    Raises:
+        ClotlineError: there is no file.
+    """
+    folder = Path(folder)
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    if not files:
+        raise ClotlineError(f"the folder {folder} (predict) holds no files")
+    return files
+
+
+def find_series(
+    folder: str | Path, files: list[str], workers: int = 1, step=iter
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The series to predict, and what is left out.
+
+    Args:
+        folder: folder of the files.
+        files: their paths relative to it.
+        workers: processes that read headers.
+        step: wraps the iterator over read headers, for progress.
+
+    Returns:
+        ``rows``, one a slice of the chosen series: UIDs, ``path``, and all labels -1 (unknown), as
+        `clotline.shards.write_shard` takes them; ``series``, one row each: UIDs, ``slices``,
+        ``contrast``, ``chosen`` and the ``reason``; and ``left_out``: files that are no slice of
+        a chosen series, with the reason.
+
+    Raises:
+        ClotlineError: no series is a CTPA.
+    """
+    headers, left_out = [], []
+    with ProcessPoolExecutor(workers) as pool:
+        found = pool.map(partial(_look_at, Path(folder)), files, chunksize=64)
+        for path, header in zip(files, step(found), strict=True):
+            if isinstance(header, str):
+                left_out.append((path, header))
+            else:
+                headers.append({"path": path} | header)
+    table = pd.DataFrame(headers, columns=["path", *UIDS, "place", "problem", "contrast"])
+    copies = (table["place"] != "") & table.duplicated([SERIES_UID, SOP_UID, "place"])
+    left_out += [(path, "a copy of another file") for path in table["path"][copies]]
+    table = _with_own_uids(table[~copies])
+    series = _choose(table)
+    if not series["chosen"].any():
+        raise ClotlineError(_nothing_found(folder, series, left_out))
+    table = table.merge(series[[STUDY_UID, SERIES_UID, "chosen", "reason"]])
+    fit = table["chosen"] & (table["problem"] == "")
+    why = table["problem"].where(table["problem"] != "", table["reason"])
+    left_out += zip(table["path"][~fit], why[~fit], strict=True)
+    rows = table.loc[fit, [*UIDS, "path"]].sort_values(list(UIDS), ignore_index=True)
+    unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
+    left_out = pd.DataFrame(sorted(left_out), columns=list(LEFT_OUT_COLUMNS))
+    return rows.assign(**unknown), series, left_out
+
+
+def _with_own_uids(table: pd.DataFrame) -> pd.DataFrame:
+    """Slices without a SOPInstanceUID of their own, as some anonymisers leave them, get a name.
+
+    It is a digest of the file's path, so that a path with a patient's name goes no further.
+    """
+    shared = (table[SOP_UID] == "") | table.duplicated([SERIES_UID, SOP_UID], keep=False)
+    names = "file-" + table["path"].map(lambda path: sha256(path.encode()).hexdigest()[:24])
+    return table.assign(**{SOP_UID: table[SOP_UID].mask(shared, names)})
+
+
+def _nothing_found(folder: str | Path, series: pd.DataFrame, left_out: list) -> str:
+    reasons = pd.Series([*series["reason"], *(reason for _, reason in left_out)])
+    return (
+        f"no CTPA series in {folder} (predict): none of {len(series):,} series is axial CT of "
+        f"{MIN_SLICES} slices or more. "
+        + "; ".join(f"{reason} ({n:,})" for reason, n in reasons.value_counts().head(4).items())
+    )
+
+
+def _look_at(folder: Path, path: str) -> dict | str:
+    """A file's header, or why it belongs to no series."""
+    try:
+        return _read_header(folder / path)
+    except _NoSliceError as error:
+        return str(error)
+
+
+class _NoSliceError(Exception):
+    """Why a file belongs to no series."""
+
+
+def _read_header(path: Path) -> dict:
+    """UIDs, place, why the file is no slice of a CTPA (or empty), and whether contrast was given.
+
+    Raises:
+        _NoSliceError: the file cannot belong to a series.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Of values that are not quite to the standard; a warning a file would bury the rest.
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            return _describe(header)
+    except _NoSliceError:
+        raise
+    except InvalidDicomError:
+        raise _NoSliceError("not a DICOM file") from None
+    except Exception as error:  # pydicom raises many kinds on damaged files
+        raise _NoSliceError(f"unreadable: {type(error).__name__}") from None
+
+
+def _describe(header: pydicom.Dataset) -> dict:
+    uids = {name: str(header.get(name) or "") for name in UIDS}
+    for name, uid in uids.items():
+        if not re.fullmatch(UID_PATTERN, uid) and (uid or name != SOP_UID):
+            raise _NoSliceError(f"no usable {name}")
+    place = header.get("ImagePositionPatient"), header.get("InstanceNumber")
+    return uids | {
+        "place": " ".join(str(value) for value in place if value is not None),
+        "problem": _problem(header),
+        "contrast": bool(str(header.get("ContrastBolusAgent") or "").strip()),
+    }
+
+
+def _problem(header: pydicom.Dataset) -> str:
+    if header.get("Modality") != "CT":
+        return f"Modality is {header.get('Modality')}, not CT"
+    if "LOCALIZER" in (header.get("ImageType") or []):
+        return "a localizer"
+    try:
+        if int(header.get("NumberOfFrames") or 1) != 1:
+            return "several frames in one file"
+        row, column = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        normal = np.cross(row, column)
+        cosine = abs(normal[2]) / np.linalg.norm(normal)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
+        return "no ImageOrientationPatient"
+    # Written so that NaN is refused too
+    if not cosine >= np.cos(np.radians(MAX_TILT)):
+        return "not axial"
+    return ""
+
+
+def _choose(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a series, with the choice and its reason."""
+    found = []
+    for (study, uid), part in table.groupby([STUDY_UID, SERIES_UID], sort=True):
+        fit = part[part["problem"] == ""]
+        # Single localizers within a series are no reason to refuse it.
+        problem = "" if len(fit) >= MIN_SLICES else part["problem"].mode()[0]
+        if not problem and len(fit) < MIN_SLICES:
+            problem = f"{len(fit)} slices; at least {MIN_SLICES} are needed"
+        found.append((study, uid, len(part), bool(part["contrast"].any()), False, problem))
+    series = pd.DataFrame(found, columns=list(SERIES_COLUMNS))
+    order = ["contrast", "slices", SERIES_UID]
+    for _, part in series[series["reason"] == ""].groupby(STUDY_UID):
+        ranked = part.sort_values(order, ascending=[False, False, True])
+        best = ranked.iloc[0]
+        others = "the only axial CT series" if len(part) == 1 else "the best axial CT series"
+        with_contrast = ", with contrast agent" if best["contrast"] else ""
+        series.loc[ranked.index[0], ["chosen", "reason"]] = (True, others + with_contrast)
+        series.loc[ranked.index[1:], "reason"] = f"series {best[SERIES_UID]} was preferred"
+    return series

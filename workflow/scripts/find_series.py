@@ -1,0 +1,33 @@
+"""Finds the CTPA series among new DICOM files."""
+
+from clotline.files import atomic
+from clotline.job import job, log
+from clotline.progress import progress
+from clotline.series import find_series, list_files
+
+
+def main(snakemake):
+    """Writes the slices to decode, what was chosen of each study, and what was left out."""
+    folder = snakemake.config["predict"]
+    files = list_files(folder)
+
+    def step(headers):
+        return progress(headers, len(files), "headers", "files")
+
+    rows, series, left_out = find_series(folder, files, snakemake.threads, step)
+    for table, target in ((series, "series"), (left_out, "left_out")):
+        with atomic(snakemake.output[target]) as path:
+            table.to_csv(path, index=False)
+    with atomic(snakemake.output.rows) as path:
+        rows.to_parquet(path, index=False)
+    log.info(
+        "%s of %s series chosen, %s files left out",
+        f"{series['chosen'].sum():,}",
+        f"{len(series):,}",
+        f"{len(left_out):,}",
+    )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

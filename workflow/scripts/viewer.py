@@ -1,0 +1,38 @@
+"""Writes the viewer: a page to look at studies."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from clotline.activation_files import read_activations
+from clotline.job import job
+from clotline.progress import progress
+from clotline.viewer import exams, write_viewer
+
+
+def main(snakemake):
+    """Writes the page and the studies' scripts."""
+    selection = json.loads(Path(snakemake.input.studies).read_text())
+    activations = read_activations(snakemake.input.activations)
+    shown = exams(
+        selection["studies"],
+        pd.read_parquet(snakemake.input.slices),
+        list(snakemake.input.shards),
+        activations,
+        snakemake.params.model,
+    )
+    write_viewer(
+        snakemake.output.index,
+        snakemake.output.studies,
+        progress(shown, len(selection["studies"]), "viewer", "studies"),
+        snakemake.params.model,
+        list(activations),
+        f"of {selection['of']:,} {snakemake.params.subject}",
+        selection["slice_threshold"],
+    )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)
