@@ -93,7 +93,7 @@ def report(job, ending) -> str:
     """Says how a job ended, on the screen and in its log."""
     from pathlib import Path
 
-    from gridengine.endings import last_words
+    from gridengine.endings import last_words, opened_log
 
     job.ending = ending.cause
     job.save()
@@ -101,7 +101,7 @@ def report(job, ending) -> str:
     print(line, file=sys.stderr)
     if ending.cause != "done":
         words = last_words(job)
-        if words and not (job.log and Path(job.log).exists()):
+        if words and not opened_log(job):
             # Snakemake shows the end of a rule's log, not of what came before it was opened.
             print("    " + words.replace("\n", "\n    "), file=sys.stderr)
     for name in {job.log, job.cluster_log} - {None}:

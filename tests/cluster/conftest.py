@@ -26,7 +26,7 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
 #: What the workflow's runs make, and the threads that keep torch's sums in one order everywhere.
 TARGET = "all"
-GPU_RULES = {"train_cnn", "extract_features"}
+GPU_RULES = {"train_cnn", "extract_features", "activation"}
 SET_THREADS = ["--set-threads", "train_cnn=1", "extract_features=1", "shard=1", "phantom=1"]
 CONFIG = """
 phantom: {studies: 14, seed: 1, slices_min: 8, slices_max: 10}
@@ -36,7 +36,10 @@ cnn:
     {init: random, input_size: 32, epochs: 1, lr: 0.01, schedule: one_cycle, precision: 32-true}
   efficientnet_b0: *backbone
 lstm:
-  resnext50-study: &lstm {epochs: 1}
+  resnext50-image: &lstm {epochs: 1}
+  resnext50-study: *lstm
+  efficientnet_b0-image: *lstm
+  efficientnet_b0-study: *lstm
   combined-image: *lstm
   combined-study: *lstm
 evaluation: {bootstraps: 100}
@@ -144,6 +147,19 @@ def calls(folder: Path, name: str) -> list[tuple[float, str]]:
     noted = folder / f"{name}.calls"
     lines = noted.read_text().splitlines() if noted.exists() else []
     return [(float(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
+
+
+def beginning_of(folder: Path, job: str):
+    """A condition: the process of a job of this name that begins from now on."""
+    noted = folder / ".clotline" / "running" / job
+    earlier = noted.read_text()
+
+    def process() -> int | None:
+        text = noted.read_text()
+        found = re.search(r"process (\d+) on \S", text)
+        return int(found[1]) if found and text != earlier else None
+
+    return process
 
 
 def write_config(folder: Path) -> None:

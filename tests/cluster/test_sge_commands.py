@@ -295,6 +295,21 @@ def test_a_memory_error_in_the_log_names_the_memory(cluster):
     assert "Raise mem_mb of rule train_cnn" in screen
 
 
+def test_an_earlier_jobs_log_is_not_taken_for_the_words_of_one_that_never_opened_it(cluster):
+    log = cluster.folder / "train.log"
+    log.write_text("MemoryError of an earlier run\n")
+    os.utime(log, (time.time() - 3600, time.time() - 3600))
+    number = cluster.submit(log=["train.log"])
+    (cluster.folder / "logs/cluster/train_cnn").mkdir(parents=True, exist_ok=True)
+    said = cluster.folder / f"logs/cluster/train_cnn/train_cnn.{number}.log"
+    said.write_text("module: command not found\n")
+    cluster.ended(number, failed="0", exit_status="1", ru_wallclock="1s")
+    _, screen = cluster.status(number)
+    assert "before Snakemake began" in screen
+    assert "module: command not found" in screen
+    assert "mem_mb" not in screen
+
+
 def test_a_job_without_any_trace_was_lost(cluster):
     cluster.site("[polling]\npatience = 0")
     number = cluster.submit()

@@ -14,6 +14,7 @@ from conftest import (
     TARGET,
     Run,
     assert_same_artifacts,
+    beginning_of,
     need,
     write_config,
 )
@@ -75,12 +76,10 @@ def test_gpu_rules_and_no_others_asked_for_a_gpu(cluster_run):
 def test_a_job_that_outlived_a_killed_snakemake_is_waited_for(cluster_run, local_run):
     artifact = "results/lstm/combined-study.pt"
     (cluster_run.data / artifact).unlink()
-    lock = cluster_run.data / ".clotline" / "running" / "train_lstm combined-study"
-    earlier = lock.read_text()
+    began = beginning_of(cluster_run.data, "train_lstm combined-study")
     command = [*SET_THREADS, "--set-resources", "train_lstm:mem_mb=2000", "--", artifact]
     first = cluster_run.start(*command)
-    cluster_run.wait_for(lambda: lock.read_text() not in ("", earlier))
-    number = int(re.search(r"process (\d+)", lock.read_text())[1])
+    number = cluster_run.wait_for(began)
     os.kill(number, signal.SIGSTOP)
     try:
         first.kill()

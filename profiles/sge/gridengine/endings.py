@@ -120,7 +120,7 @@ def explain(job: Job, record: dict[str, str] | None) -> Ending:
 
 def last_words(job: Job) -> str:
     """The end of the job's log, else of what it printed outside of it."""
-    for name in (job.log, job.cluster_log):
+    for name in (job.log if opened_log(job) else None, job.cluster_log):
         try:
             lines = Path(name).read_text(errors="replace").splitlines()
         except (OSError, TypeError):
@@ -128,6 +128,14 @@ def last_words(job: Job) -> str:
         if lines:
             return "\n".join(lines[-TAIL:])
     return ""
+
+
+def opened_log(job: Job) -> bool:
+    """Whether the job came so far as to open its log; an earlier job's may lie in its place."""
+    try:
+        return Path(job.log).stat().st_mtime >= job.submitted
+    except (OSError, TypeError):
+        return False
 
 
 def duration(seconds: float) -> str:
