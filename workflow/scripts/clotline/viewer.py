@@ -15,6 +15,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from clotline.activation_files import Activation
 from clotline.files import atomic
@@ -140,8 +141,9 @@ def render_page(
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("index.html.j2").render(
-        style=(TEMPLATE_FOLDER / "viewer.css").read_text(),
-        script=(TEMPLATE_FOLDER / "viewer.js").read_text(),
+        # Our own files: all that is not escaped.
+        style=Markup((TEMPLATE_FOLDER / "viewer.css").read_text()),
+        script=Markup((TEMPLATE_FOLDER / "viewer.js").read_text()),
         windows=WINDOWS,
         backbones=backbones,
         model=model,
