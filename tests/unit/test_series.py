@@ -69,7 +69,7 @@ def test_of_several_series_the_one_with_contrast_then_the_longest_is_taken(tmp_p
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
-        ({"Modality": "MR"}, "Modality is MR, not CT"),
+        ({"Modality": "MR"}, "Modality is not CT: MR"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "not axial"),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial"),
@@ -153,7 +153,7 @@ def test_no_ctpa_at_all_is_an_error_with_the_reasons(tmp_path):
     with pytest.raises(ClotlineError) as caught:
         find(tmp_path)
     assert "none of 1 series is axial CT of 16 slices or more" in str(caught.value)
-    assert "Modality is MR, not CT (1); not a DICOM file (1)" in str(caught.value)
+    assert "Modality is not CT: MR (1); not a DICOM file (1)" in str(caught.value)
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

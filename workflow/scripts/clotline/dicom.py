@@ -6,6 +6,7 @@ Terms and tags are those of DICOM PS3.3, C.7.6.2 (Image Plane), C.8.2.1 (CT Imag
 
 import stat
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from clotline.errors import ClotlineError
@@ -81,7 +82,7 @@ class Slice:
 
 
 def read_slice(path: str | Path) -> Slice:
-    """Reads, decodes and resamples one file; the only place where a DICOM file is opened.
+    """Reads, decodes and resamples one file.
 
     The UIDs in the header are not compared with those of the path, by which the labels file knows
     a slice: de-identification often gives new ones to one of the two, or the same to all slices.
@@ -107,6 +108,19 @@ def read_slice(path: str | Path) -> Slice:
         raise SliceError(f"unreadable: {one_line(error)}") from error
 
 
+def read_header(path: str | Path, keywords: Sequence[str]) -> Dataset:
+    """Some elements of a file's header, read with the same care as the pixels.
+
+    Args:
+        path: the file.
+        keywords: of the elements.
+
+    Raises:
+        SliceError: the file is missing, unreadable, too large, or no DICOM file.
+    """
+    return _read_dataset(_read_bytes(Path(path)), [Tag(keyword) for keyword in keywords])
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         status = path.stat()
@@ -122,8 +136,8 @@ def _read_bytes(path: Path) -> bytes:
         raise SliceError(f"unreadable: {error.strerror}") from error
 
 
-def _read_dataset(data: bytes) -> Dataset:
-    """What `TAGS` names; pydicom's dcmread does the same, but inflates without a limit."""
+def _read_dataset(data: bytes, tags: Sequence[BaseTag] = TAGS) -> Dataset:
+    """What ``tags`` names; pydicom's dcmread does the same, but inflates without a limit."""
     if not data:
         raise SliceError("an empty file")
     try:
@@ -134,7 +148,7 @@ def _read_dataset(data: bytes) -> Dataset:
         if syntax == DeflatedExplicitVRLittleEndian:
             file = BytesIO(_inflate(file.read()))
         dataset = read_dataset(
-            file, syntax.is_implicit_VR, syntax.is_little_endian, specific_tags=TAGS
+            file, syntax.is_implicit_VR, syntax.is_little_endian, specific_tags=tags
         )
         dataset.file_meta = meta
         return dataset

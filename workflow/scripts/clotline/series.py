@@ -6,7 +6,6 @@ one without, then the one with most slices.
 """
 
 import re
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from hashlib import sha256
@@ -14,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.dataset import Dataset
 
+from clotline.dicom import read_header
 from clotline.errors import ClotlineError
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.labels_file import UID_PATTERN
+from clotline.pixeldata import SliceError, one_line
 
 #: Fewest slices of a series that can show the pulmonary arteries.
 MIN_SLICES = 16
@@ -27,10 +27,10 @@ MIN_SLICES = 16
 #: Largest angle between the scan axis and the patient's long axis, in degrees.
 MAX_TILT = 30
 
-TAGS = [
+KEYWORDS = (
     *UIDS, "Modality", "ImageType", "NumberOfFrames", "ImageOrientationPatient",
     "ImagePositionPatient", "InstanceNumber", "ContrastBolusAgent",
-]  # fmt: skip
+)  # fmt: skip
 
 SERIES_COLUMNS = (STUDY_UID, SERIES_UID, "slices", "contrast", "chosen", "reason")
 LEFT_OUT_COLUMNS = ("path", "reason")
@@ -114,42 +114,26 @@ def _nothing_found(folder: str | Path, series: pd.DataFrame, left_out: list) -> 
 
 
 def _look_at(folder: Path, path: str) -> dict | str:
-    """A file's header, or why it belongs to no series."""
+    """What is needed of a file's header, or why it belongs to no series."""
     try:
-        return _read_header(folder / path)
-    except _NoSliceError as error:
+        return _describe(folder / path)
+    except SliceError as error:
         return str(error)
+    except Exception as error:  # pydicom converts values when they are asked for
+        return f"unreadable: {one_line(error)}"
 
 
-class _NoSliceError(Exception):
-    """Why a file belongs to no series."""
-
-
-def _read_header(path: Path) -> dict:
+def _describe(path: Path) -> dict:
     """UIDs, place, why the file is no slice of a CTPA (or empty), and whether contrast was given.
 
     Raises:
-        _NoSliceError: the file cannot belong to a series.
+        SliceError: the file cannot belong to a series.
     """
-    try:
-        with warnings.catch_warnings():
-            # Of values that are not quite to the standard; a warning a file would bury the rest.
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-            return _describe(header)
-    except _NoSliceError:
-        raise
-    except InvalidDicomError:
-        raise _NoSliceError("not a DICOM file") from None
-    except Exception as error:  # pydicom raises many kinds on damaged files
-        raise _NoSliceError(f"unreadable: {type(error).__name__}") from None
-
-
-def _describe(header: pydicom.Dataset) -> dict:
+    header = read_header(path, KEYWORDS)
     uids = {name: str(header.get(name) or "") for name in UIDS}
     for name, uid in uids.items():
         if not re.fullmatch(UID_PATTERN, uid) and (uid or name != SOP_UID):
-            raise _NoSliceError(f"no usable {name}")
+            raise SliceError(f"no usable {name}")
     place = header.get("ImagePositionPatient"), header.get("InstanceNumber")
     return uids | {
         "place": " ".join(str(value) for value in place if value is not None),
@@ -158,9 +142,9 @@ def _describe(header: pydicom.Dataset) -> dict:
     }
 
 
-def _problem(header: pydicom.Dataset) -> str:
+def _problem(header: Dataset) -> str:
     if header.get("Modality") != "CT":
-        return f"Modality is {header.get('Modality')}, not CT"
+        return f"Modality is not CT: {one_line(header.get('Modality'))}"
     if "LOCALIZER" in (header.get("ImageType") or []):
         return "a localizer"
     try:
@@ -168,11 +152,10 @@ def _problem(header: pydicom.Dataset) -> str:
             return "several frames in one file"
         row, column = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
         normal = np.cross(row, column)
-        cosine = abs(normal[2]) / np.linalg.norm(normal)
-    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
+        axial = abs(normal[2]) > np.cos(np.radians(MAX_TILT)) * np.linalg.norm(normal)
+    except (AttributeError, TypeError, ValueError):
         return "no ImageOrientationPatient"
-    # Written so that NaN is refused too
-    if not cosine >= np.cos(np.radians(MAX_TILT)):
+    if not axial:
         return "not axial"
     return ""
 
