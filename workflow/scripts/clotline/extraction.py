@@ -17,7 +17,8 @@ from clotline.shards import read_rows
 from clotline.slices import StoredSlices, View, slice_loader
 from clotline.training import make_fabric
 
-BATCH_SIZE = 64
+#: Larger batches leave a CPU's cache.
+BATCH_SIZE = 32
 
 
 def extract_features(
