@@ -310,6 +310,22 @@ def test_an_earlier_jobs_log_is_not_taken_for_the_words_of_one_that_never_opened
     assert "mem_mb" not in screen
 
 
+def test_jobs_are_deleted_though_snakemake_waits_two_seconds_and_the_master_is_slow(cluster):
+    cluster.script("qdel", "sleep 4; echo $* >deleted")
+    subprocess.run(
+        [SGE / "cancel.sh", "101", "102"],
+        cwd=cluster.folder,
+        env={**os.environ, "PATH": f"{cluster.bin}:{os.environ['PATH']}"},
+        timeout=2,
+        check=True,
+    )
+    give_up = time.monotonic() + 30
+    while not (cluster.folder / "deleted").exists():
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    assert (cluster.folder / "deleted").read_text() == "101 102\n"
+
+
 def test_a_job_without_any_trace_was_lost(cluster):
     cluster.site("[polling]\npatience = 0")
     number = cluster.submit()
