@@ -35,7 +35,7 @@ def draw_rule_graph(graph: nx.DiGraph) -> Figure:
         for rule in rules:
             graph.nodes[rule]["layer"] = layer
     place = nx.multipartite_layout(graph, subset_key="layer")
-    figure = Figure(figsize=(11, 2.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     axis = figure.subplots()
     axis.axis("off")
     nx.draw_networkx_edges(graph, place, ax=axis, edge_color="0.55", node_size=2200, arrowsize=9)
