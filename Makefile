@@ -26,7 +26,7 @@ TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 demo: .venv/installed
 	# Without a GPU two networks train side by side on a core each: faster than one after the other.
 	snakemake --profile profiles/local --directory demo --quiet rules host \
-		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 -- all
+		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 activation=1 -- all
 	@python workflow/scripts/show_results.py demo
 
 test: lint unit integration cluster

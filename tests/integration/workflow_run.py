@@ -115,14 +115,17 @@ plots: {dpi: 50}
 #: Two trainings side by side on a core each; sums depend on the number of threads.
 ON_TWO_CORES = (
     *("--resources", "gpu=2"),
-    *("--set-threads", "train_cnn=1", "extract_features=1", "--"),
+    *("--set-threads", "train_cnn=1", "extract_features=1", "activation=1", "--"),
 )
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below ``folder``, hidden ones too, by its relative path."""
+    """SHA-256 of every file below ``folder``, hidden ones too, by its relative path.
+
+    But of the report, which says how long the jobs took.
+    """
     return {
         str(path.relative_to(folder)): sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".snakemake_timestamp"
+        if path.is_file() and path.name not in (".snakemake_timestamp", "report.html")
     }
