@@ -1,6 +1,7 @@
 """Predictions made elsewhere, really evaluated: one more model in every table, plot and page."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,12 @@ def run(copy):
     config["evaluation"] = {"external": {"reader-study": "reader.csv"}}
     path.unlink()
     path.write_text(yaml.safe_dump(config))
+    # These are written in place, and would change the demo's own.
+    for name in (".snakemake", "logs", "benchmarks"):
+        shared = copy.folder / f"{name}.shared"
+        (copy.folder / name).rename(shared)
+        shutil.copytree(shared, copy.folder / name)
+        shutil.rmtree(shared)
     copy.build("all")
     return copy
 
@@ -46,5 +53,4 @@ def test_a_reader_is_one_more_model_everywhere(run):
     assert row["low"] <= row["value"] <= row["high"]
     for plot in ("roc", "precision_recall", "calibration", "confusion"):
         assert (results / f"{plot}/reader-study.svg").is_file()
-    for page in ("report.html", "roc/all.svg"):
-        assert "reader-study" in (results / page).read_text()
+    assert "reader-study" in (results / "report.html").read_text()
