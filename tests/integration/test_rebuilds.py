@@ -114,7 +114,7 @@ def test_one_lstms_setting_makes_that_lstm_anew(copy):
     assert copy.to_be_made() == lstms_and_what_follows(["combined-study"])
 
 
-@pytest.mark.parametrize(("key", "value"), [("lr", 0.01), ("window_level", 50), ("epochs", 9)])
+@pytest.mark.parametrize(("key", "value"), [("lr", 0.123), ("window_level", 50), ("epochs", 9)])
 def test_a_setting_of_resnext_leaves_efficientnet_alone(copy, key, value):
     change_config(copy, "cnn", "resnext50", key, value=value)
     made = copy.to_be_made()
