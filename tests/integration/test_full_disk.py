@@ -12,7 +12,7 @@ STAGES = {
     "report": "results/report.html",
     "plot_evaluation": "results/calibration/combined-study.svg",
     "evaluate": "results/metrics/combined-study.json",
-    "predict": "results/predictions/combined-study.parquet",
+    "predict_lstm": "results/predictions/combined-study.parquet",
     "train_lstm": "results/lstm/combined-study.pt",
     "merge_features": "results/features/resnext50.h5",
     "extract_features": "results/features/efficientnet_b0.h5",
