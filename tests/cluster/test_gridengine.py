@@ -58,8 +58,12 @@ def cluster_run(gridengine, tmp_path_factory):
 @pytest.fixture
 def faulty(gridengine, tmp_path):
     """A working directory for faults.smk."""
-    options = ["--profile", str(PROFILES / "sge"), *POLLING]
-    return Run(tmp_path, [*options, "--snakefile", str(HERE / "faults.smk")], gridengine)
+    options = ["--profile", str(PROFILES / "sge"), "--snakefile", str(HERE / "faults.smk")]
+    run = Run(tmp_path, [*options, *POLLING], gridengine)
+    yield run
+    # What a failed test leaves in the queue would hold up the next.
+    if numbers := submitted_jobs(tmp_path):
+        run.call("qdel", *numbers)
 
 
 def test_a_dry_run_submits_nothing(cluster_run):
@@ -136,19 +140,16 @@ def test_one_artifact_by_name(cluster_run):
     assert (cluster_run.data / artifact).read_bytes() == content
 
 
-def test_three_hundred_queued_jobs_cost_one_qstat_in_ten_seconds_and_ctrl_c_deletes_all(
-    gridengine, tmp_path
-):
-    counted = watched(tmp_path / "counted", *POLLED)
-    environment = {**gridengine, "PATH": f"{counted}:{os.environ['PATH']}"}
+def test_three_hundred_queued_jobs_cost_one_qstat_in_ten_seconds_and_ctrl_c_deletes_all(faulty):
+    counted = watched(faulty.folder / "counted", *POLLED)
+    faulty.environment["PATH"] = f"{counted}:{os.environ['PATH']}"
     # The site file and the profile as they stand.
-    del environment["CLOTLINE_SITE"]
-    options = ["--profile", str(PROFILES / "sge"), "--snakefile", str(HERE / "faults.smk")]
-    run = Run(tmp_path, options, environment)
+    del faulty.environment["CLOTLINE_SITE"]
+    faulty.options = faulty.options[: -len(POLLING)]
     targets = [f"sleeper-{seconds}.txt" for seconds in range(1001, 1301)]
-    process = run.start(*targets, "--quiet", "all")
+    process = faulty.start(*targets, "--quiet", "all")
     try:
-        run.wait_for(lambda: len(submitted_jobs(tmp_path)) == 300, timeout=240)
+        faulty.wait_for(lambda: len(submitted_jobs(faulty.folder)) == 300, timeout=240)
         time.sleep(21)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
@@ -158,8 +159,8 @@ def test_three_hundred_queued_jobs_cost_one_qstat_in_ten_seconds_and_ctrl_c_dele
     assert len(asked) > 2
     assert np.diff(asked).min() > 9.5
     assert calls(counted, "qacct") == []
-    names = submitted_jobs(tmp_path)
-    run.wait_for(lambda: not set(names) & set(run.call("qstat", "-u", "root").split()), 30)
+    names = set(submitted_jobs(faulty.folder))
+    faulty.wait_for(lambda: not names & set(faulty.call("qstat", "-u", "root").split()), 30)
 
 
 def test_failing_jobs_are_explained_and_tried_again_with_more(faulty):
