@@ -1,5 +1,5 @@
 # make demo   the whole pipeline on the embedded phantom
-# make test   lint, unit and integration tests, and those on clusters where these are started
+# make test   lint, unit and integration tests
 # make torture   hostile files and crashes ten times harder than make test, within an hour
 # make cluster-test   installs and starts a Grid Engine and a Slurm of this machine, and tests on them
 # make figures   the README's figures, from the demo
@@ -29,7 +29,7 @@ demo: .venv/installed
 		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 activation=1 -- all
 	@python workflow/scripts/show_results.py demo
 
-test: lint unit integration cluster
+test: lint unit integration
 
 lint: .venv/installed
 	ruff check $(SOURCES)
