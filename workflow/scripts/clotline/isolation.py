@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from clotline.dicom import Slice, read_slice
 from clotline.errors import ClotlineError
 from clotline.pixeldata import SliceError
+from clotline.processes import end_with_parent
 
 #: Processor time for one file, in seconds; the slowest good one takes less than a second.
 TIME_LIMIT_S = 60
@@ -56,6 +57,7 @@ def read_apart(path: str, read=read_in_time) -> Slice:
 
 
 def _send(read, path: str, sender: Connection) -> None:
+    end_with_parent()
     try:
         sender.send(read(path))
     except Exception as error:  # goes on where the slice is waited for

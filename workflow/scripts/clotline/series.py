@@ -20,6 +20,7 @@ from clotline.errors import ClotlineError
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.labels_file import UID_PATTERN
 from clotline.pixeldata import SliceError, one_line
+from clotline.processes import end_with_parent
 
 #: Fewest slices of a series that can show the pulmonary arteries.
 MIN_SLICES = 16
@@ -70,7 +71,7 @@ def find_series(
         ClotlineError: no series is a CTPA.
     """
     headers, left_out = [], []
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         found = pool.map(partial(_look_at, Path(folder)), files, chunksize=64)
         for path, header in zip(files, step(found), strict=True):
             if isinstance(header, str):
