@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clotline.errors import ClotlineError
+
 #: 1 in `make test`; `make torture` tries ten times as many cases.
 TORTURE = int(os.environ.get("CLOTLINE_TORTURE", "1"))
 
@@ -54,7 +56,44 @@ TALLY = Counter(dict.fromkeys(("cases tried", "stored", "rejected", "crashed", "
 TALLY["kills survived"] = 0
 
 
-def tally(refused: bool) -> None:
-    """Counts one case: refused with a message, or read as it was."""
+def tally(outcome: str) -> None:
+    """Counts one case."""
     TALLY["cases tried"] += 1
-    TALLY["rejected" if refused else "stored"] += 1
+    TALLY[outcome] += 1
+
+
+@contextmanager
+def failures_counted() -> Iterator[None]:
+    """Counts a failed check as lost and any other exception as crashed; both go on to the test."""
+    try:
+        yield
+    except AssertionError:
+        tally("lost")
+        raise
+    except Exception:
+        tally("crashed")
+        raise
+
+
+class Cases:
+    """Damaged files that are tried one by one.
+
+    Attributes:
+        refused: how many of them were refused.
+    """
+
+    def __init__(self):
+        self.refused = 0
+
+    @contextmanager
+    def one(self, words: object) -> Iterator[None]:
+        """A case: refused with a message that has ``words``, or read and checked."""
+        with failures_counted():
+            try:
+                yield
+            except ClotlineError as error:
+                assert str(words) in str(error)
+                self.refused += 1
+                tally("rejected")
+            else:
+                tally("stored")

@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 from builders import codestream_of, compress_dicom, dicom_path, labels_of, write_dicom
+from hostile import TORTURE, failures_counted, tally
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
@@ -728,9 +729,6 @@ def test_jpeg_extended_of_12_bits_is_decoded_as_gdcm_would_where_it_can(tmp_path
 
 # Files damaged at random
 
-#: How many times more files than in every day's tests are damaged.
-TORTURE = int(os.environ.get("CLOTLINE_TORTURE", "1"))
-
 MUTATED = [
     "explicit little endian, unsigned",
     "implicit little endian, signed",
@@ -815,13 +813,16 @@ def test_a_file_damaged_at_random_is_stored_with_the_right_units_or_listed(data)
     path = dicom_path(FOLDER, labels.iloc[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(damaged)
-    study = decode_study(labels, FOLDER, read_apart)
-    assert len(study.rows) + len(study.rejects) == 1
-    event("rejected" if len(study.rejects) else "stored")
-    if len(study.rejects):
-        assert_listed(study.rejects)
-    elif (hu := right_units(damaged, whole)) is not None:
-        assert np.abs(study.pixels[0] - hu).max() <= 1
+    with failures_counted():
+        study = decode_study(labels, FOLDER, read_apart)
+        assert len(study.rows) + len(study.rejects) == 1
+        if len(study.rejects):
+            assert_listed(study.rejects)
+        elif (hu := right_units(damaged, whole)) is not None:
+            assert np.abs(study.pixels[0] - hu).max() <= 1
+    outcome = "rejected" if len(study.rejects) else "stored"
+    event(outcome)
+    tally(outcome)
 
 
 @pytest.mark.parametrize("name", MUTATED)

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
-from hostile import TORTURE, flip_bit, tally
+from hostile import TORTURE, Cases, flip_bit
 
 from clotline.errors import ClotlineError
 from clotline.tables import read_table, write_table
@@ -43,21 +43,15 @@ def test_a_flipped_bit_is_found_when_the_table_is_read(tmp_path):
     """Anywhere in the file, and half of the time in its description, which has no checksum."""
     path, expected = tmp_path / "a.parquet", table()
     write_table(expected, path)
-    content, rng, refused = path.read_bytes(), random.Random(1), 0
+    content, rng, cases = path.read_bytes(), random.Random(1), Cases()
     footer = int.from_bytes(content[-8:-4], "little") + 8
     for number in range(400 * TORTURE):
         head, tail = content[:-footer], content[-footer:]
         changed = flip_bit(content, rng) if number % 2 else head + flip_bit(tail, rng)
         path.write_bytes(changed)
-        try:
+        with cases.one(f"{path} cannot be used"):
             pd.testing.assert_frame_equal(read_table(path), expected)
-        except ClotlineError as error:
-            assert f"{path} cannot be used" in str(error)
-            refused += 1
-            tally(refused=True)
-        else:
-            tally(refused=False)
-    assert refused > 200 * TORTURE
+    assert cases.refused > 200 * TORTURE
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.99])
