@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from localisation import on_slice, pointing_game
 
 from clotline import phantom
-from clotline.activation import on_slice
 from clotline.activation_files import read_activation
 from clotline.config import load_config
 from clotline.dicom import SIZE
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID
-from clotline.localisation import pointing_game
 from clotline.shards import open_shard
 
 

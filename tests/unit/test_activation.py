@@ -6,7 +6,7 @@ from builders import cnn_section
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from clotline.activation import activation_maps, last_feature_map, on_slice
+from clotline.activation import activation_maps, last_feature_map
 from clotline.activation_files import (
     Activation,
     read_activation,
@@ -124,19 +124,6 @@ def test_no_hook_stays_behind():
     model = classifier()
     last_feature_map(model, torch.zeros(1, 1, 12, 12))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
-
-@pytest.mark.parametrize("crop", [224, 256, 192])
-def test_a_map_lies_on_the_square_that_the_network_sees(crop):
-    activation = np.zeros((7, 7))
-    activation[2, 5] = 1
-    laid = on_slice(activation, crop)
-    margin = (256 - crop) // 2
-    highest = np.argwhere(laid == laid.max()).mean(0)
-    centre = np.array([2.5, 5.5]) * crop / 7 - 0.5
-    assert highest == pytest.approx(margin + centre, abs=1)
-    inside = laid[margin : margin + crop, margin : margin + crop]
-    assert np.count_nonzero(laid) == np.count_nonzero(inside)
 
 
 def test_maps_are_read_as_written_and_found_by_slice(tmp_path):

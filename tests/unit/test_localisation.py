@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-
-from clotline.localisation import pointing_game
+from localisation import on_slice, pointing_game
 
 CROP = 240  # of 256: places of a 3 x 3 map are 80 pixels wide, from pixel 8 on
 
@@ -56,3 +55,16 @@ def test_other_studies_peaks_tell_a_habit_from_a_look():
 
 def test_the_result_reads_as_a_sentence():
     assert "falls on a clot in 100.0% of slices" in str(play([(0, 0)] * 2, [(20, 20)] * 2))
+
+
+@pytest.mark.parametrize("crop", [224, 256, 192])
+def test_a_map_lies_on_the_square_that_the_network_sees(crop):
+    activation = np.zeros((7, 7))
+    activation[2, 5] = 1
+    laid = on_slice(activation, crop)
+    margin = (256 - crop) // 2
+    highest = np.argwhere(laid == laid.max()).mean(0)
+    centre = np.array([2.5, 5.5]) * crop / 7 - 0.5
+    assert highest == pytest.approx(margin + centre, abs=1)
+    inside = laid[margin : margin + crop, margin : margin + crop]
+    assert np.count_nonzero(laid) == np.count_nonzero(inside)

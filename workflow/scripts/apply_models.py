@@ -7,6 +7,7 @@ from pathlib import Path
 from clotline.activation import map_slices
 from clotline.activation_files import write_activation
 from clotline.bundle import unpack_bundle
+from clotline.feature_sets import image_level_of
 from clotline.files import atomic
 from clotline.inference import (
     apply_models,
@@ -27,10 +28,10 @@ def main(snakemake):
     # Beside the output, where there must be room; features of many studies do not fit in memory.
     with tempfile.TemporaryDirectory(dir=Path(output.studies).parent) as folder:
         bundle = unpack_bundle(snakemake.input.bundle, folder)
-        predictions = apply_models(bundle, shard, folder, gpus, threads)
         slices = stored_slices(shard)
+        predictions = apply_models(bundle, shard, slices, folder, gpus, threads)
         study_model = snakemake.params.model
-        image_model = study_model.removesuffix("study") + "image"
+        image_model = image_level_of(study_model)
         selection, shown = select(
             predictions[study_model],
             slices,

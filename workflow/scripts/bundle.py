@@ -1,6 +1,7 @@
 """Packs all trained models into one file."""
 
 import json
+from pathlib import Path
 
 from clotline.bundle import write_bundle
 from clotline.feature_sets import feature_sets
@@ -11,7 +12,8 @@ from clotline.job import job
 def main(snakemake):
     """Writes the bundle."""
     config = json.loads(snakemake.params.cfg)
-    with atomic(snakemake.output[0]) as path:
+    need = sum(Path(member).stat().st_size for member in snakemake.input)
+    with atomic(snakemake.output[0], need) as path:
         write_bundle(
             path,
             snakemake.input.cnns,

@@ -7,7 +7,6 @@ channels of a feature map, each weighted by its mean gradient, summed, and negat
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -19,7 +18,6 @@ from torch.utils.data import DataLoader
 from clotline.activation_files import Activation
 from clotline.backbones import Classifier, load_classifier
 from clotline.checkpoint import load_checkpoint
-from clotline.dicom import SIZE
 from clotline.errors import ClotlineError
 from clotline.labels import SOP_UID
 from clotline.progress import progress
@@ -151,21 +149,3 @@ def map_slices(
     model = load_classifier(checkpoint, checkpoint_path)
     maps, logits = activation_maps(model, loader, fabric)
     return Activation(maps, logits, list(slices[SOP_UID]), view.crop)
-
-
-def on_slice(activation: np.ndarray, crop: int) -> np.ndarray:
-    """A map laid on the slice that it belongs to.
-
-    Args:
-        activation: (rows, columns) float, of the slice's central square.
-        crop: side of that square, in pixels.
-
-    Returns:
-        (256, 256) float32; 0 outside the square, which the network does not see.
-    """
-    margin = (SIZE - crop) // 2
-    laid = np.zeros((SIZE, SIZE), np.float32)
-    laid[margin : margin + crop, margin : margin + crop] = cv2.resize(
-        activation.astype(np.float32), (crop, crop), interpolation=cv2.INTER_LINEAR
-    )
-    return laid

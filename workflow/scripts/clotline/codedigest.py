@@ -18,6 +18,7 @@ PLUMBING = frozenset(
     f"{PACKAGE}.{name}"
     for name in (
         *("codedigest", "disk", "errors", "failures", "files", "job", "processes", "progress"),
+        "scratch",
     )
 )
 

@@ -17,5 +17,10 @@ def split_lstm_name(name: str) -> tuple[str, str]:
 
 def level_pairs(models: list[str]) -> list[str]:
     """The names that have an image level and a study level among ``models``, without the level."""
-    names = (name.removesuffix("-study") for name in models if name.endswith("-study"))
-    return [name for name in names if f"{name}-image" in models]
+    studies = [name for name in models if split_lstm_name(name)[1] == "study"]
+    return [split_lstm_name(name)[0] for name in studies if image_level_of(name) in models]
+
+
+def image_level_of(study_model: str) -> str:
+    """``combined-study`` to its counterpart, ``combined-image``."""
+    return f"{split_lstm_name(study_model)[0]}-image"

@@ -24,13 +24,19 @@ def stored_slices(shard: str | Path) -> pd.DataFrame:
 
 
 def apply_models(
-    bundle: Bundle, shard: str | Path, folder: str | Path, gpus: int, threads: int
+    bundle: Bundle,
+    shard: str | Path,
+    slices: pd.DataFrame,
+    folder: str | Path,
+    gpus: int,
+    threads: int,
 ) -> dict[str, pd.DataFrame]:
     """What every LSTM of a bundle says of the studies in a shard.
 
     Args:
         bundle: of `clotline.bundle.unpack_bundle`.
         shard: the new studies.
+        slices: of `stored_slices`.
         folder: for the features, which are only needed in between.
         gpus: GPUs that the job was given.
         threads: threads of the job.
@@ -46,7 +52,7 @@ def apply_models(
         files[name] = str(Path(folder, f"{name}.h5"))
         checkpoint = bundle.folder / f"cnn/{name}.pt"
         extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
-    slices = stored_slices(shard).assign(split="new")
+    slices = slices.assign(split="new")
     plan = slices[[STUDY_UID, "split"]].drop_duplicates()
     studies = locate_studies(slices, plan.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN)))
     predictions = {}

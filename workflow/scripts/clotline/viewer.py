@@ -18,6 +18,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from clotline.activation_files import Activation
+from clotline.feature_sets import image_level_of
 from clotline.files import atomic
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UNKNOWN
 from clotline.shards import CHECKSUM, POSITION, StoredPixels
@@ -71,7 +72,7 @@ def exams(
     """
     files = {Path(path).stem.removeprefix("shard-"): path for path in shards}
     by_study = dict(list(slices.groupby(STUDY_UID)))
-    curve = f"{model.removesuffix('-study')}-image"
+    curve = image_level_of(model)
     for about in studies:
         rows = by_study[about["uid"]]
         stored = StoredPixels(files[rows["shard"].iloc[0]])

@@ -1,7 +1,8 @@
-"""How well activation maps point at what they should."""
+"""Where activation maps lie, and how well they point at what they should."""
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from clotline.dicom import SIZE
@@ -65,3 +66,21 @@ def pointing_game(
         chance=float(covered.mean()),
         others=float(np.mean(np.average(would_hit, axis=1, weights=other))),
     )
+
+
+def on_slice(activation: np.ndarray, crop: int) -> np.ndarray:
+    """A map laid on the slice that it belongs to.
+
+    Args:
+        activation: (rows, columns) float, of the slice's central square.
+        crop: side of that square, in pixels.
+
+    Returns:
+        (256, 256) float32; 0 outside the square, which the network does not see.
+    """
+    margin = (SIZE - crop) // 2
+    laid = np.zeros((SIZE, SIZE), np.float32)
+    laid[margin : margin + crop, margin : margin + crop] = cv2.resize(
+        activation.astype(np.float32), (crop, crop), interpolation=cv2.INTER_LINEAR
+    )
+    return laid
