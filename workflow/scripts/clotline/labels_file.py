@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from clotline.errors import ClotlineError
-from clotline.labels import COLUMNS, IMAGE_LABEL, SOP_UID, SPLITS, STUDY_UID, UIDS
+from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, SPLITS, STUDY_UID, UIDS
 
 #: UIDs become folder and file names, so nothing that could leave the data folder is allowed.
 UID_PATTERN = r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,62}[0-9A-Za-z])?"
@@ -30,7 +31,8 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
         split_column: further column that holds train, valid or test.
 
     Returns:
-        One row a slice in the file's order; UIDs as text, labels as int8.
+        One row a slice in the file's order; UIDs as text (those of studies and series as
+        categories of text), labels as int8.
 
     Raises:
         ClotlineError: no file, no rows, a missing column, a bad value, a doubled slice, rows of
@@ -47,7 +49,8 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
         raise ClotlineError(f"the labels file {path} cannot be read: {error}") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise ClotlineError(_explain_unreadable(path, columns, error)) from None
-    labels = labels.astype(dict.fromkeys(LABELS, "int8"))
+    for name in LABELS:
+        labels[name] = labels[name].astype("int8")
     return check_labels(labels, path, split_column)
 
 
@@ -55,14 +58,23 @@ def _read_csv(path: Path, columns: list[str], types: dict) -> pd.DataFrame:
     options = pyarrow.csv.ConvertOptions(
         include_columns=columns,
         # 12 hexadecimal digits can look like a number
-        column_types={name: pa.string() for name in columns} | types,
+        # (large_string is what pandas keeps, so that nothing is copied)
+        column_types={name: pa.large_string() for name in columns} | _REPEATED | types,
         # so that 01, " 1" and 0x1 are no labels
         true_values=["1"],
         false_values=["0"],
         null_values=[],
         strings_can_be_null=False,
     )
-    return pyarrow.csv.read_csv(path, convert_options=options).to_pandas()
+    # One thread, and column by column, each given up once it is converted: 1.8 million rows are
+    # large, and several threads read far ahead.
+    reading = pyarrow.csv.ReadOptions(use_threads=False)
+    table = pyarrow.csv.read_csv(path, read_options=reading, convert_options=options)
+    return table.to_pandas(split_blocks=True, self_destruct=True)
+
+
+#: Texts that many rows share, each kept once.
+_REPEATED = dict.fromkeys((STUDY_UID, SERIES_UID), pa.dictionary(pa.int32(), pa.large_string()))
 
 
 def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str:
@@ -177,7 +189,7 @@ def check_labels(
             raise ClotlineError(
                 _at_lines(path, bad, f"{name} {labels[name][bad].iloc[0]!r} is no usable UID")
             )
-    doubled = labels.duplicated(list(UIDS))
+    doubled = _doubled(labels)
     if doubled.any():
         raise ClotlineError(
             _at_lines(path, doubled, f"{SOP_UID} {labels[SOP_UID][doubled].iloc[0]} stands twice")
@@ -208,3 +220,38 @@ def check_labels(
                 _at_lines(path, bad, f"{split_column} is {value!r}; it must be {', '.join(SPLITS)}")
             )
     return labels
+
+
+def _doubled(labels: pd.DataFrame) -> pd.Series:
+    """Which rows have the three UIDs of an earlier row."""
+    # Texts are compared only where their hashes agree: all of them would take half a gigabyte.
+    hashes = row_hashes(labels, UIDS)
+    ordered = np.sort(hashes)
+    alike = np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
+    return labels[alike].duplicated(list(UIDS)).reindex(labels.index, fill_value=False)
+
+
+def row_hashes(labels: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """One hash a row of some columns, the same on every machine.
+
+    Args:
+        labels: table with these columns, UIDs as text and labels as int8.
+        columns: of `clotline.labels.COLUMNS`.
+
+    Returns:
+        (rows,) uint64.
+    """
+    flags = np.zeros(len(labels), np.uint64)
+    for number, name in enumerate(name for name in columns if name in LABELS):
+        flags |= labels[name].to_numpy().astype(np.uint64) << np.uint64(number)
+    uids = [name for name in columns if name in UIDS]
+    hashes = np.empty(len(labels), np.uint64)
+    for start in range(0, len(labels), _HASHED_ROWS):
+        rows = slice(start, start + _HASHED_ROWS)
+        part = labels[uids].iloc[rows].assign(flags=flags[rows])
+        hashes[rows] = pd.util.hash_pandas_object(part, index=False, categorize=False)
+    return hashes
+
+
+#: Rows hashed at a time: each of their texts becomes a Python object.
+_HASHED_ROWS = 50_000

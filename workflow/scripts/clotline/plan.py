@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from clotline.errors import ClotlineError
-from clotline.labels import COLUMNS, IMAGE_LABEL, SPLITS, STUDY_LABELS, STUDY_UID
+from clotline.labels import COLUMNS, IMAGE_LABEL, SPLITS, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.labels_file import row_hashes
 
 
 def split_of(study_uid: str, fractions: Sequence[float]) -> str:
@@ -59,7 +60,7 @@ def make_plan(labels: pd.DataFrame, data_config: dict) -> pd.DataFrame:
         splits = [split_of(uid, fractions) for uid in plan.index]
     plan.insert(0, "shard", shards)
     plan.insert(1, "split", splits)
-    return plan.reset_index()
+    return plan.reset_index().astype({STUDY_UID: "str"})
 
 
 def check_plan(plan: pd.DataFrame) -> None:
@@ -89,7 +90,7 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
         changes if, and only if, they do.
     """
     shard = labels[STUDY_UID].map(plan.set_index(STUDY_UID)["shard"]).to_numpy()
-    rows = pd.util.hash_pandas_object(labels[list(COLUMNS)], index=False).to_numpy()
+    rows = row_hashes(labels, COLUMNS)
     described = []
     for number, part in plan.groupby("shard"):
         # Sorted: the order of a study's rows in the labels file means nothing.
@@ -118,5 +119,6 @@ def planned_rows(labels: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
         plan: table of `make_plan`, or some of its rows: other studies are then left out.
     """
     order = plan[[STUDY_UID, "shard", "split"]].assign(place=range(len(plan)))
-    rows = labels[list(COLUMNS)].merge(order, on=STUDY_UID, validate="many_to_one")
+    rows = labels[list(COLUMNS)].astype(dict.fromkeys(UIDS, "str"))
+    rows = rows.merge(order, on=STUDY_UID, validate="many_to_one")
     return rows.sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
