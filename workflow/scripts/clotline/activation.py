@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import LayerGradCam
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
