@@ -4,6 +4,7 @@ import time
 import pytest
 from builders import labels_of
 
+from clotline import labels_file
 from clotline.errors import ClotlineError
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID
 from clotline.labels_file import read_labels
@@ -258,3 +259,11 @@ def test_the_time_to_read_grows_no_faster_than_the_rows(tmp_path):
         assert len(read_labels(path)) == 246 * studies
         seconds.append(time.process_time() - start)
     assert seconds[1] < 20 * max(seconds[0], 0.05)
+
+
+def test_a_gzip_bomb_is_refused_by_its_unpacked_size(tmp_path, monkeypatch):
+    path = tmp_path / "train.csv.gz"
+    path.write_bytes(gzip.compress(bytes(5_000_000)))
+    monkeypatch.setattr(labels_file, "MAX_BYTES", 4_000_000)
+    with pytest.raises(ClotlineError, match="more than 4,000,000 bytes when unpacked"):
+        read_labels(path)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,9 @@ from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, SPLITS, S
 
 #: UIDs become folder and file names, so nothing that could leave the data folder is allowed.
 UID_PATTERN = r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,62}[0-9A-Za-z])?"
+
+#: Largest labels file, in bytes.
+MAX_BYTES = 4 * 2**30
 
 NEGATIVE_EXAM = "negative_exam_for_pe"
 
@@ -35,11 +39,12 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
         categories of text), labels as int8.
 
     Raises:
-        ClotlineError: no file, no rows, a missing column, a bad value, a doubled slice, rows of
-            one study that contradict each other, or a positive slice in a negative exam; with the
-            line numbers.
+        ClotlineError: no file, one of more than 4 GiB (unpacked), no rows, a missing column, a bad
+            value, a doubled slice, rows of one study that contradict each other, or a positive
+            slice in a negative exam; with the line numbers.
     """
     path = Path(path)
+    _check_size(path)
     columns = [*COLUMNS, *([split_column] if split_column else [])]
     try:
         labels = _read_csv(path, columns, dict.fromkeys(LABELS, pa.bool_()))
@@ -52,6 +57,24 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
     for name in LABELS:
         labels[name] = labels[name].astype("int8")
     return check_labels(labels, path, split_column)
+
+
+def _check_size(path: Path) -> None:
+    """Refuses a file that would not fit into memory: a small gzipped one can be a bomb."""
+    packed = path.suffix == ".gz"
+    try:
+        size = 0 if packed else path.stat().st_size
+        if packed:
+            with gzip.open(path) as file:
+                while size <= MAX_BYTES and (block := file.read(2**20)):
+                    size += len(block)
+    except (OSError, EOFError, zlib.error):
+        return  # whoever reads it tells why
+    if size > MAX_BYTES:
+        raise ClotlineError(
+            f"the labels file {path} has more than {MAX_BYTES:,} bytes"
+            f"{' when unpacked' if packed else ''}: that is some 40 times the whole RSNA set"
+        )
 
 
 def _read_csv(path: Path, columns: list[str], types: dict) -> pd.DataFrame:
