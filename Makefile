@@ -2,20 +2,24 @@
 # make test   lint, unit and integration tests
 # make torture   hostile files and crashes ten times harder than make test, within an hour
 # make cluster-test   installs and starts a Grid Engine and a Slurm of this machine, and tests on them
+# make bench   speeds against the published way, memory and growth; writes bench/results.md
+# make bench-gpu   training and features on a CUDA machine; writes bench/results-gpu.md
 # make figures   the README's figures, from the demo
 # make lock   renews requirements.lock from requirements.in
 
 # The project's own environment; commands below find snakemake and the rest in it.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
-SOURCES = workflow tests profiles
+SOURCES = workflow tests profiles bench
+# Tests on two cores at once, those of a file one after the other.
+SIDE_BY_SIDE = --numprocesses 2 --dist loadfile
 # Files, if there are, of the names that tests of hostile input and crashes have.
 TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	unit/test_hostile_* unit/test_rejects unit/test_checkpoint unit/test_features unit/test_shards\
 	unit/test_tables integration/test_hostile_* integration/test_kills integration/test_damage\
 	integration/test_full_disk)))
 
-.PHONY: demo test lint unit integration torture cluster clusters cluster-test figures lock clean
+.PHONY: demo test lint unit integration torture cluster clusters cluster-test bench bench-gpu figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -38,10 +42,10 @@ lint: .venv/installed
 	snakemake --lint --directory demo
 
 unit: .venv/installed
-	python -m pytest tests/unit
+	python -m pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: demo
-	python -m pytest tests/integration
+	python -m pytest $(SIDE_BY_SIDE) tests/integration
 
 cluster: .venv/installed
 	python -m pytest tests/cluster
@@ -57,6 +61,13 @@ clusters:
 
 cluster-test: clusters
 	CLOTLINE_NO_SKIP=1 $(MAKE) cluster
+
+# What is as good is seen on the demo's networks.
+bench: demo
+	python -m bench
+
+bench-gpu: .venv/installed
+	python -m bench.gpu
 
 figures: demo
 	python workflow/scripts/make_figures.py demo docs/figures

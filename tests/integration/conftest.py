@@ -1,17 +1,35 @@
 """The demo, made once, and copies of it for dry runs."""
 
+import fcntl
 import os
 import shutil
+from contextlib import contextmanager
 
 import pytest
 from workflow_run import ON_TWO_CORES, PROJECT, TINY, Run, copy_project, link_folder, write_config
 
 
 @pytest.fixture(scope="session")
-def demo() -> Run:
+def common(tmp_path_factory, worker_id):
+    """A folder that all of the tests' processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@contextmanager
+def one_at_a_time(common):
+    """Makes the tests' other processes wait: two runs in one working directory cannot be."""
+    with (common / "lock").open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def demo(common) -> Run:
     """The demo, made if it is not there yet."""
     run = Run(PROJECT, PROJECT / "demo")
-    run.build("all")
+    with one_at_a_time(common):
+        run.build("all")
     return run
 
 
@@ -23,11 +41,13 @@ def copy(demo, tmp_path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Run:
+def tiny(common) -> Run:
     """An uninterrupted run of the whole workflow on a tiny cohort; not to be changed."""
-    run = Run(PROJECT, tmp_path_factory.mktemp("tiny"))
-    write_config(run, TINY)
-    run.build(*ON_TWO_CORES, "all")
+    run = Run(PROJECT, common / "tiny")
+    with one_at_a_time(common):
+        if not run.folder.exists():
+            write_config(run, TINY)
+        run.build(*ON_TWO_CORES, "all")
     return run
 
 

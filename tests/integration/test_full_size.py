@@ -3,32 +3,17 @@
 import subprocess
 import sys
 
-import numpy as np
-import pandas as pd
 import pytest
 from workflow_run import PROJECT
 
-from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID
-
-STUDIES, SLICES, POSITIVE = 7_279, 1_790_594, 96_540
+from bench.data import write_rsna_sized_labels
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working directory whose labels file has as many rows as RSNA's."""
     folder = tmp_path_factory.mktemp("full")
-    rng = np.random.default_rng(0)
-    sizes = 60 + rng.multinomial(SLICES - 60 * STUDIES, np.full(STUDIES, 1 / STUDIES))
-    study = np.repeat(np.arange(STUDIES), sizes)
-    candidates = np.flatnonzero(study % 3 == 0)
-    positive = np.isin(np.arange(SLICES), rng.choice(candidates, POSITIVE, replace=False))
-    names = np.array([f"{number:012x}" for number in range(STUDIES)])[study]
-    labels = pd.DataFrame({STUDY_UID: names, SERIES_UID: names})
-    labels[SOP_UID] = [f"{number:012x}" for number in range(SLICES)]
-    labels = labels.reindex(columns=list(COLUMNS), fill_value=0)
-    labels[IMAGE_LABEL] = positive.astype(int)
-    labels["negative_exam_for_pe"] = (study % 3 != 0).astype(int)
-    labels.to_csv(folder / "train.csv", index=False)
+    write_rsna_sized_labels(folder / "train.csv")
     (folder / "dicom").mkdir()
     (folder / "config").mkdir()
     (folder / "config/config.yaml").write_text("data: {labels: train.csv, dicom: dicom}\n")

@@ -157,6 +157,6 @@ def state(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def duration(run: Run) -> float:
-    """Seconds that a finished run took."""
-    (log,) = (run.folder / ".snakemake/log").glob("*.log")
+    """Seconds that the first run in a working directory took."""
+    log = min((run.folder / ".snakemake/log").glob("*.log"))
     return log.stat().st_mtime - (run.folder / "config/config.yaml").stat().st_mtime

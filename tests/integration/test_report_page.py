@@ -50,8 +50,8 @@ def test_it_prints_on_pages_no_wider_than_the_paper(page, tmp_path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_snakemakes_own_report_works_too(demo, tmp_path):
-    demo.snakemake("all", "--report", str(tmp_path / "report.html"))
+def test_snakemakes_own_report_works_too(copy, tmp_path):
+    copy.snakemake("all", "--report", str(tmp_path / "report.html"))
     text = (tmp_path / "report.html").read_text()
     assert "results/roc/combined-study.svg" in text
     for category in ("Evaluation", "Training"):

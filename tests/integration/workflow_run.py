@@ -79,7 +79,9 @@ def copy_project(target: Path) -> Path:
 
 def link_folder(source: Path, target: Path) -> Path:
     """A copy of a working directory that shares its files: replace them, never write into them."""
-    shutil.copytree(source, target, copy_function=os.link, symlinks=True)
+    # Another process of the tests may be looking whether anything is to be made there.
+    locks = shutil.ignore_patterns("locks")
+    shutil.copytree(source, target, ignore=locks, copy_function=os.link, symlinks=True)
     # Snakemake looks at the folder that the phantom rule made.
     for path in source.rglob(".snakemake_timestamp"):
         shutil.copystat(path.parent, target / path.parent.relative_to(source))
