@@ -1,0 +1,79 @@
+"""Runs the benchmarks and writes bench/results.md and bench/results.svg."""
+
+import argparse
+import datetime
+import functools
+import os
+import tempfile
+from pathlib import Path
+
+from bench import PROJECT, data, overhead, quality, scale, stages, tables
+
+#: Slices of the phantom in 512 × 512 files.
+SLICES = 960
+
+PARTS = ("stages", "quality", "overhead", "scale")
+
+
+def main() -> None:
+    """Measures what the command line names, or everything."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all without one")
+    parser.add_argument("--folder", help="for what is made, some 30 GB; without one the system's")
+    parser.add_argument(
+        "--small", action="store_true", help="a twentieth of RSNA's features instead of all of them"
+    )
+    arguments = parser.parse_args()
+    parts = arguments.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    found = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="clotline-bench-") as folder:
+        cohort = functools.cache(lambda: data.make_cohort(Path(folder, "cohort"), SLICES))
+        for part in parts:
+            found += _measure(part, cohort, Path(folder), full_size=not arguments.small)
+    if set(parts) == set(PARTS):
+        head = f"Measured by `make bench` on {datetime.date.today():%Y-%m-%d}: "
+        text = "# Benchmarks\n\n" + head + tables.describe_machine() + ".\n\n" + "\n".join(found)
+        (PROJECT / "bench/results.md").write_text(text)
+        print("\nwritten to bench/results.md and bench/results.svg")
+
+
+def _measure(part: str, cohort, folder: Path, full_size: bool) -> list[str]:
+    """Runs one part; prints and gives its tables."""
+    texts: list[str] = []
+
+    def show(text: str) -> None:
+        print("\n" + text, flush=True)
+        texts.append(text)
+
+    def place(name: str) -> Path:
+        path = folder / name
+        path.mkdir()
+        return path
+
+    if part == "stages":
+        rows = []
+        real = os.environ.get("CLOTLINE_REALCT")
+        real = real and data.real_cohort(Path(real), place("realct"))
+        for row in stages.all_stages(cohort(), real or None):
+            print(f"{row.stage}: {row.ratio:.1f} × the published way", flush=True)
+            rows.append(row)
+        show(tables.stages_table(rows))
+        tables.plot(rows, PROJECT / "bench/results.svg")
+        texts.append("![Speed against the published way](results.svg)\n")
+    elif part == "quality":
+        show(tables.quality_table(quality.all_checks(PROJECT / "demo")))
+    elif part == "overhead":
+        costs = overhead.dry_run(place("overhead"))
+        costs += [overhead.job_start(PROJECT / "demo"), *overhead.evaluation()]
+        show(tables.cost_table(costs))
+    else:
+        show(tables.memory_table(scale.memory(cohort(), place("memory"), full_size)))
+        show(tables.growth_table(scale.growth(cohort(), place("growth"))))
+        show(tables.parallel_table(scale.parallel(cohort(), place("parallel"))))
+    return texts
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What Snakemake and evaluation cost beside the work itself."""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench import PROJECT
+from bench.data import write_rsna_sized_labels
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
+from clotline.metrics import evaluate
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Something with a price that is to stay below a limit.
+
+    Attributes:
+        what: what was done.
+        value: what it cost.
+        reach: what it may cost.
+        unit: of both.
+    """
+
+    what: str
+    value: float
+    reach: float
+    unit: str
+
+
+def dry_run(folder: Path) -> list[Cost]:
+    """``snakemake -n all`` on labels of RSNA's size, with the plan to be made and known."""
+    (folder / "dicom").mkdir()
+    (folder / "config").mkdir()
+    (folder / "config/config.yaml").write_text("data: {labels: train.csv, dicom: dicom}\n")
+    write_rsna_sized_labels(folder / "train.csv")
+    costs = []
+    for which in ("first", "second"):
+        command = ["snakemake", "-n", "all", "--profile", "profiles/sge", "--directory", folder]
+        seconds, memory = _measured(command)
+        costs += [
+            Cost(f"{which} dry run of the whole RSNA set", seconds, 5, "s"),
+            Cost(f"{which} dry run, memory", memory, 400, "MB"),
+        ]
+    return costs
+
+
+#: Runs a command from a process so small that the memory it says is the command's.
+_MEASURE = """
+import resource, subprocess, sys
+nothing = subprocess.DEVNULL
+status = subprocess.run(sys.argv[1:], stdin=nothing, stdout=nothing).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+sys.exit(status)
+"""
+
+
+def _measured(command: list) -> tuple[float, float]:
+    """Seconds and peak memory in MB of a snakemake command."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, sys.executable, "-m", *map(str, command)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    return time.perf_counter() - start, float(done.stdout)
+
+
+def job_start(demo: Path) -> Cost:
+    """What a job costs that does next to nothing, as a cluster's node runs it."""
+    target = "results/cnn/resnext50.svg"
+    rule = "plot_history"
+    command = ["snakemake", "--directory", demo, "--mode", "remote", "--cores", 1, "--nolock"]
+    command += ["--target-jobs", f"{rule}:stage=cnn,name=resnext50", "--allowed-rules", rule]
+    command += ["--force", "--", target]
+    seconds = [_measured(command)[0] for _ in range(3)]
+    return Cost("a job that draws one plot, from its start to its end", min(seconds), 3, "s")
+
+
+def evaluation() -> list[Cost]:
+    """All figures of a model with 2,000 bootstraps."""
+    rng = np.random.default_rng(0)
+    studies = pd.DataFrame({STUDY_UID: [f"{n:04x}" for n in range(1250)]})
+    studies["split"] = np.where(np.arange(1250) < 1000, "test", "valid")
+    for name in STUDY_LABELS:
+        truth = rng.random(1250) < 0.3
+        studies[f"{name}_true"] = truth.astype(np.int8)
+        studies[name] = 1 / (1 + np.exp(-rng.normal(truth, 1)))
+    slices = studies.loc[studies.index.repeat(250), [STUDY_UID, "split"]].reset_index(drop=True)
+    truth = rng.random(len(slices)) < 0.05
+    slices[f"{IMAGE_LABEL}_true"] = truth.astype(np.int8)
+    slices[IMAGE_LABEL] = 1 / (1 + np.exp(-rng.normal(truth, 1)))
+    costs = []
+    for level, table, what, reach in (
+        ("study", studies, "1,000 studies", 2),
+        ("image", slices, "250,000 slices of 1,000 studies", 20),
+    ):
+        start = time.perf_counter()
+        evaluate(table, level, bootstraps=2000, seed=0)
+        seconds = time.perf_counter() - start
+        costs.append(Cost(f"evaluation of {what}, 2,000 bootstraps", seconds, reach, "s"))
+    return costs

@@ -1,0 +1,197 @@
+"""Whether what is faster is as good: losses over seeds, features, and what an LSTM makes of them.
+
+All of it on the demo's slices and its trained networks, at the demo's small size.
+"""
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.data import PROCESSES
+from clotline.backbones import build_classifier, load_classifier
+from clotline.checkpoint import load_checkpoint
+from clotline.extraction import BATCH_SIZE, extract_features
+from clotline.features import StoredFeatures
+from clotline.labels import IMAGE_LABEL
+from clotline.lstm import build_lstm
+from clotline.scores import auroc
+from clotline.slices import (
+    BalancedEpochs,
+    StoredSlices,
+    View,
+    balanced_validation,
+    locate_slices,
+    slice_loader,
+)
+from clotline.studies import FeatureSequences, locate_studies, predict_studies
+from clotline.tables import read_table
+from clotline.training import Recipe, fit, make_fabric
+
+SEEDS = range(5)
+#: Training slices of each class in one epoch of the comparison of losses.
+POSITIVES = 240
+PRECISIONS = {"ours": "auto", "published": "32-true"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure of quality beside what it must reach.
+
+    Attributes:
+        what: what was compared.
+        found: the result in words and numbers.
+        holds: whether it is as it should be.
+    """
+
+    what: str
+    found: str
+    holds: bool
+
+
+class Demo:
+    """The finished demo's slices and networks."""
+
+    def __init__(self, folder: Path):
+        self.results = folder / "results"
+        self.slices = read_table(self.results / "data/slices.parquet")
+        self.plan = read_table(self.results / "data/plan.parquet")
+        self.shards = self.results / "data/shards"
+
+    def checkpoint(self, name: str) -> dict:
+        """One of its trained networks."""
+        return load_checkpoint(self.results / f"cnn/{name}.pt")
+
+
+def losses(demo: Demo) -> list[Check]:
+    """Validation losses of both CNNs after two epochs, in both precisions, over the seeds."""
+    tables = locate_slices(demo.slices, demo.shards, demo.results / "data/positives.h5")
+    valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), 0)
+    train = [t[t["split"] == "train"] for t in tables]
+    checks = []
+    for name in ("resnext50", "efficientnet_b0"):
+        section = demo.checkpoint(name)["config"] | {"epochs": 2, "input_size": 64}
+        found = {
+            way: [_valid_loss(section, precision, train, valid, seed) for seed in SEEDS]
+            for way, precision in PRECISIONS.items()
+        }
+        ours, published = np.array(found["ours"]), np.array(found["published"])
+        difference = ours - published
+        error = difference.std(ddof=1) / np.sqrt(len(SEEDS))
+        checks.append(
+            Check(
+                f"validation loss of {name}, {len(SEEDS)} seeds",
+                f"ours {ours.mean():.4f} ± {ours.std(ddof=1):.4f}, float32 {published.mean():.4f} "
+                f"± {published.std(ddof=1):.4f}; difference {difference.mean():+.4f} ± {error:.4f}",
+                # Two-sided t-test of pairs at 5%, four degrees of freedom.
+                abs(difference.mean()) < 2.776 * error,
+            )
+        )
+    return checks
+
+
+def _valid_loss(section: dict, precision: str, train, valid, seed: int) -> float:
+    fabric = make_fabric(precision, gpus=0, threads=PROCESSES)
+    view = View.of(section)
+    order = np.random.default_rng(seed).permutation(len(train[0]))[:POSITIVES]
+    positives = train[0].iloc[order]
+    epochs = BalancedEpochs(len(positives), len(train[1]), seed)
+    torch.manual_seed(seed)
+    model = build_classifier(section)
+    if precision == "auto":
+        model = model.to(memory_format=torch.channels_last)
+
+    def batches(epoch: int):
+        table = epochs.table(epoch, positives, train[1])
+        slices = StoredSlices(table, view, (seed, epoch))
+        return slice_loader(slices, section["batch_size"], PROCESSES, fabric, train=True)
+
+    loader = slice_loader(StoredSlices(valid, view, None), section["batch_size"], PROCESSES, fabric)
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder, "state.pt")
+        fitted = fit(model, Recipe.of(section), batches, loader, auroc, fabric, state, seed)
+    return float(fitted.history["valid_loss"].iloc[-1])
+
+
+def features(demo: Demo, folder: Path) -> list[Check]:
+    """Features in our precision against those in float32, slice by slice, and LSTMs on both."""
+    checks = []
+    files = {name: demo.shards / f"shard-{name}.h5" for name in demo.slices["shard"].unique()}
+    rows = demo.slices.assign(file=demo.slices["shard"].map({k: str(v) for k, v in files.items()}))
+    for name in ("resnext50", "efficientnet_b0"):
+        found = {}
+        for way, precision in PRECISIONS.items():
+            path = folder / f"{name}-{way}.h5"
+            _extract(demo, name, precision, rows, path)
+            found[way] = path
+        mine, theirs = (StoredFeatures(path).read(slice(0, len(rows))) for path in found.values())
+        cosine = _cosine(mine.astype(np.float32), theirs.astype(np.float32))
+        checks.append(
+            Check(
+                f"features of {name} on {len(rows):,} slices",
+                f"lowest cosine similarity to float32 {cosine.min():.5f}",
+                bool(cosine.min() >= 0.999),
+            )
+        )
+        scores = {way: _lstm_auroc(demo, path) for way, path in found.items()}
+        change = scores["ours"] - scores["published"]
+        checks.append(
+            Check(
+                f"AUROC of {name}-image's test slices",
+                f"{scores['ours']:.4f}, on float32 features {scores['published']:.4f}: "
+                f"{change:+.4f}",
+                abs(change) <= 0.005,
+            )
+        )
+    return checks
+
+
+def _extract(demo: Demo, name: str, precision: str, rows, path: Path) -> None:
+    checkpoint = demo.checkpoint(name)
+    fabric = make_fabric(precision, gpus=0, threads=PROCESSES)
+    slices = StoredSlices(rows, View.of(checkpoint["config"]), None)
+    loader = slice_loader(slices, BATCH_SIZE, PROCESSES, fabric)
+    extract_features(load_classifier(checkpoint, name), loader, path, name, "0" * 64, fabric)
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) / lengths
+
+
+def _lstm_auroc(demo: Demo, path: Path) -> float:
+    """AUROC of the test slices of an image-level LSTM trained as the demo's are."""
+    section = load_checkpoint(demo.results / "lstm/combined-image.pt")["config"]
+    fabric = make_fabric("32-true", gpus=0, threads=1)
+    studies = locate_studies(demo.slices, demo.plan)
+    labels = demo.slices[IMAGE_LABEL].to_numpy()
+    train, valid, test = (
+        FeatureSequences(studies[studies["split"] == split], [str(path)], "image", labels)
+        for split in ("train", "valid", "test")
+    )
+    torch.manual_seed(0)
+    model = build_lstm(train.width, section, "image")
+
+    def batches(epoch: int):
+        order = np.random.default_rng((0, epoch)).permutation(len(train))
+        return train.batches(section["batch_size"], order)
+
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder, "state.pt")
+        recipe, size = Recipe.of(section), section["batch_size"]
+        fitted = fit(model, recipe, batches, valid.batches(size), auroc, fabric, state, 0)
+    model.load_state_dict(fitted.best)
+    probabilities = np.concatenate(predict_studies(model, test, fabric))
+    truth = np.concatenate([test[place][1].numpy() for place in range(len(test))])
+    return auroc(truth, probabilities)
+
+
+def all_checks(demo_folder: Path) -> list[Check]:
+    """Every comparison of quality."""
+    logging.getLogger("clotline").setLevel(logging.WARNING)
+    demo = Demo(demo_folder)
+    with tempfile.TemporaryDirectory() as folder:
+        return [*losses(demo), *features(demo, Path(folder))]

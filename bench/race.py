@@ -1,0 +1,120 @@
+"""Contestants measured side by side: in turns, so that a noisy machine treats them alike."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Each contestant's turns, of which the median counts.
+ROUNDS = 5
+
+Contestant = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        stage: what was measured.
+        unit: of the rates, such as slices/s.
+        ours: rate of this pipeline.
+        published: rate of the published way.
+        ratio: median of the rounds' ratios of the two.
+        reach: the ratio to be reached.
+        limit: what the machine could do at best, in words.
+        limit_rate: its rate.
+        of_limit: median of the rounds' ratios of ours to it.
+        note: what else a reader must know.
+    """
+
+    stage: str
+    unit: str
+    ours: float
+    published: float
+    ratio: float
+    reach: float
+    limit: str
+    limit_rate: float
+    of_limit: float
+    note: str = ""
+
+
+def seconds_of(contestant: Contestant) -> tuple[float, int]:
+    """Seconds that one turn takes, and the units that it did."""
+    start = time.perf_counter()
+    units = contestant()
+    return time.perf_counter() - start, units
+
+
+def forget(*paths: Path) -> None:
+    """Drops files from the system's cache, as happens to those of a set larger than the memory."""
+    os.sync()
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file is on the disk: the cache takes only so much of a large one."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def race(
+    contestants: dict[str, Contestant], rounds: int = ROUNDS, cold: Sequence[Path] = ()
+) -> dict[str, list[float]]:
+    """Rates of each contestant, one a round, after a turn of each that does not count.
+
+    Args:
+        contestants: name to what does some units of work and says how many.
+        rounds: turns of each.
+        cold: files that no turn finds in the system's cache.
+    """
+    for contestant in contestants.values():
+        contestant()
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            if cold:
+                forget(*cold)
+            seconds, units = seconds_of(contestant)
+            rates[name].append(units / seconds)
+    return rates
+
+
+def compare(
+    stage: str,
+    unit: str,
+    reach: float,
+    ours: Contestant,
+    published: Contestant,
+    limit: tuple[str, Contestant],
+    note: str = "",
+    cold: Sequence[Path] = (),
+) -> Row:
+    """Races this pipeline, the published way and the limit.
+
+    Args:
+        stage: what is measured.
+        unit: of the rates.
+        reach: the ratio of ours to the published way that is to be reached.
+        ours: this pipeline.
+        published: the published way.
+        limit: what the machine could do at best, in words, and as a contestant.
+        note: what else a reader must know.
+        cold: as of `race`.
+    """
+    rates = race({"ours": ours, "published": published, "limit": limit[1]}, cold=cold)
+
+    def ratio(of: str) -> float:
+        pairs = zip(rates["ours"], rates[of], strict=True)
+        return statistics.median(mine / other for mine, other in pairs)
+
+    middle = {name: statistics.median(found) for name, found in rates.items()}
+    return Row(
+        *(stage, unit, middle["ours"], middle["published"], ratio("published"), reach),
+        *(limit[0], middle["limit"], ratio("limit"), note),
+    )

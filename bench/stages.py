@@ -1,0 +1,344 @@
+"""Each stage against the published way and against its physical limit."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401 - to read the shards' compressed pixels
+import numpy as np
+import pydicom
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from bench import published
+from bench.data import (
+    PROCESSES,
+    RSNA_STUDY_SLICES,
+    WIDTH,
+    Cohort,
+    make_features,
+    make_studies,
+    publish_features,
+    repeat_shard,
+)
+from bench.race import Row, compare, flush
+from clotline.backbones import build_classifier
+from clotline.config import load_config
+from clotline.dicom import read_slice
+from clotline.extraction import BATCH_SIZE, extract_features
+from clotline.labels import IMAGE_LABEL, UIDS
+from clotline.lstm import build_lstm
+from clotline.shards import ShardWriter, copy_positives, open_shard, read_study_labels, write_shard
+from clotline.slices import StoredSlices, View, slice_loader
+from clotline.studies import FeatureSequences
+from clotline.training import Recipe, make_fabric, train_epoch
+
+#: Reach of the ratios to the published way.
+REACH = {
+    "ingest": 6,
+    "positives": 8,
+    "input": 5,
+    "resnext50": (2.4, 3.5),
+    "efficientnet_b0": (1.7, 3),
+    "lstm": 10,
+}
+#: Slices of one turn of a CNN.
+TRAINED, EXTRACTED = 48, 64
+
+
+def default_config() -> dict:
+    """The published recipe, with random weights."""
+    random = {"init": "random"}
+    return load_config(
+        {"phantom": {}, "cnn": {"resnext50": random, "efficientnet_b0": dict(random)}}
+    )
+
+
+def _decode(path: Path) -> int:
+    return pydicom.dcmread(path).pixel_array.size
+
+
+def ingest(cohort: Cohort, folder: Path, name: str) -> Iterator[Row]:
+    """DICOM files to a shard."""
+    rows, one = cohort.rows, folder / "published.h5"
+    paths = [cohort.dicom / a / b / f"{c}.dcm" for a, b, c in rows[list(UIDS)].to_numpy()]
+
+    def ours() -> int:
+        write_shard(rows, cohort.dicom, folder / "ours.h5", PROCESSES)
+        flush(folder / "ours.h5")
+        return len(rows)
+
+    def theirs() -> int:
+        published.ingest(rows, cohort.dicom, one)
+        flush(one)
+        return len(rows)
+
+    def limit() -> int:
+        with ProcessPoolExecutor(PROCESSES) as pool:
+            return len(list(pool.map(_decode, paths, chunksize=16)))
+
+    row = compare(
+        *(f"DICOM → shard, {name}", "slices/s", REACH["ingest"]),
+        *(ours, theirs, (f"pydicom's decoding alone, {PROCESSES} processes", limit)),
+        cold=paths,
+    )
+    _check_lossless(cohort, folder / "ours.h5")
+    ours_kb, published_kb = (
+        (folder / file).stat().st_size / len(rows) / 1e3 for file in ("ours.h5", "published.h5")
+    )
+    one.unlink()
+    yield Row(**vars(row) | {"note": _sizes(ours_kb, published_kb)})
+
+
+def _sizes(ours_kb: float, published_kb: float) -> str:
+    ratio = published_kb / ours_kb
+    return f"{ours_kb:.1f} KB a slice instead of {published_kb:.0f}, 1/{ratio:.1f} of the bytes"
+
+
+def _check_lossless(cohort: Cohort, shard: Path) -> None:
+    """Stops unless the shard holds the very Hounsfield units that were decoded."""
+    with open_shard(shard) as file:
+        uids = zip(*(file[name].asstr()[:] for name in UIDS), strict=True)
+        for row, (study, series, sop) in enumerate(uids):
+            decoded = read_slice(cohort.dicom / study / series / f"{sop}.dcm").pixels
+            assert np.array_equal(file["pixels"][row], decoded), f"row {row} is not what was read"
+
+
+def positives(cohort: Cohort, folder: Path) -> Iterator[Row]:
+    """Positive slices of a shard to positives.h5."""
+    shard, target = folder / "many.h5", folder / "positives.h5"
+    rows = repeat_shard(cohort, shard, 2000)
+    wanted = rows[rows[IMAGE_LABEL] == 1]
+
+    def ours() -> int:
+        return copy_positives({"000": shard}, rows, target)
+
+    def again() -> int:
+        labels = read_study_labels(shard)
+        with open_shard(shard) as file, ShardWriter(target) as writer:
+            for uid, study in wanted.groupby("StudyInstanceUID", sort=False):
+                pixels = np.stack([file["pixels"][row] for row in study["row"]])
+                writer.append(study, labels.loc[uid].to_dict(), pixels)
+        return len(wanted)
+
+    def limit() -> int:
+        shutil.copyfile(target, folder / "copy.h5")
+        return len(wanted)
+
+    yield compare(
+        *("positives.h5", "slices/s", REACH["positives"], ours, again),
+        ("copying the finished file", limit),
+        "published: decoding and encoding again",
+    )
+
+
+def training_input(cohort: Cohort, folder: Path) -> Iterator[Row]:
+    """Shards to the tensors of training batches, by one loading process."""
+    shard, one = folder / "input.h5", folder / "input-published.h5"
+    rows = repeat_shard(cohort, shard, 4000)
+    published.ingest(cohort.rows, cohort.dicom, one)
+    fabric = make_fabric("32-true", gpus=0, threads=1)
+    section = default_config()["cnn"]["resnext50"]
+    order = np.random.default_rng(0).permutation(len(rows))
+
+    def ours() -> int:
+        slices = StoredSlices(rows.iloc[order], View.of(section), (0, 0))
+        return sum(len(x) for x, _ in slice_loader(slices, section["batch_size"], 1, fabric))
+
+    def theirs() -> int:
+        return sum(len(x) for x, _ in published.slice_batches(published.Slices(one, cohort.rows)))
+
+    def limit() -> int:
+        with h5py.File(shard) as file:
+            for row in order:
+                file["pixels"][row]
+        return len(order)
+
+    yield compare(
+        *("training input", "slices/s", REACH["input"], ours, theirs),
+        ("decompressing the chunks", limit),
+        "one loading process; at least 2,000 slices/s are to be reached",
+        cold=(shard, one),
+    )
+
+
+def cnn(cohort: Cohort, folder: Path) -> Iterator[Row]:
+    """Training steps and features of both CNNs at the published size."""
+    one = folder / "cnn-published.h5"
+    rows = cohort.stored
+    published.ingest(cohort.rows, cohort.dicom, one)
+    for name, section in default_config()["cnn"].items():
+        fabric = make_fabric(section["precision"], gpus=0, threads=os.cpu_count())
+        yield _training(name, section, fabric, rows.iloc[:TRAINED], one, cohort)
+        yield _features(name, section, fabric, rows.iloc[:EXTRACTED], one, cohort, folder)
+
+
+def _training(name, section, fabric, rows, one, cohort) -> Row:
+    recipe = Recipe.of(section)
+
+    def trainer():
+        torch.manual_seed(0)
+        model = build_classifier(section).to(memory_format=torch.channels_last)
+        model, optimizer = fabric.setup(model, recipe.optimizer(model))
+        return model, optimizer, recipe.scheduler(optimizer, 10**6)
+
+    view = View.of(section)
+    mine, bare = trainer(), trainer()
+    loader = slice_loader(
+        StoredSlices(rows, view, (0, 0)), section["batch_size"], fabric._strategy.world_size, fabric
+    )
+    torch.manual_seed(0)
+    theirs = build_classifier(section)
+    their_optimizer = recipe.optimizer(theirs)
+    batches = published.slice_batches(published.Slices(one, cohort.rows.iloc[:TRAINED]))
+    tensors = list(loader)
+
+    def ours() -> int:
+        train_epoch(*mine, loader, recipe.clip_norm, fabric, 1)
+        return len(rows)
+
+    def limit() -> int:
+        model, optimizer, _ = bare
+        model.train()
+        for inputs, targets in tensors:
+            optimizer.zero_grad()
+            loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
+            fabric.backward(loss)
+            optimizer.step()
+        return len(rows)
+
+    return compare(
+        *(f"training {name}", "slices/s", REACH[name][0], ours),
+        lambda: published.train(theirs, their_optimizer, batches),
+        ("the bare step on tensors in memory", limit),
+        f"{section['input_size']} × {section['input_size']}, {_precision(fabric)}",
+    )
+
+
+def _precision(fabric) -> str:
+    fast = "bf16" in str(fabric._precision.precision)
+    return "bfloat16 (mixed)" if fast else "float32: this CPU has no bfloat16 units"
+
+
+def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
+    torch.manual_seed(0)
+    model = build_classifier(section)
+    theirs = build_classifier(section)
+    slices = StoredSlices(rows, View.of(section), None)
+    loader = slice_loader(slices, BATCH_SIZE, os.cpu_count(), fabric)
+    published_slices = published.Slices(one, cohort.rows.iloc[:EXTRACTED])
+    tensors = [x for x, _ in loader]
+
+    def ours() -> int:
+        extract_features(model, loader, folder / "features.h5", name, "0" * 64, fabric)
+        return len(rows)
+
+    bare = fabric.setup_module(build_classifier(section).to(memory_format=torch.channels_last))
+    bare.mark_forward_method("features")
+    bare.eval()
+
+    def limit() -> int:
+        with torch.inference_mode():
+            for inputs in tensors:
+                bare.features(inputs)
+        return len(rows)
+
+    return compare(
+        *(f"features of {name}", "slices/s", REACH[name][1], ours),
+        lambda: published.features(theirs, published_slices, folder / "features-published.h5"),
+        ("the bare forward pass on tensors in memory", limit),
+        _precision(fabric),
+    )
+
+
+def lstm(folder: Path) -> Iterator[Row]:
+    """Training of an LSTM on both CNNs' features, one thread each."""
+    count = 32
+    studies, image_labels = make_studies(count, count * RSNA_STUDY_SLICES)
+    files = [
+        make_features(folder / f"{width}.h5", len(image_labels), width) for width in (1280, 2048)
+    ]
+    section = default_config()["lstm"]["combined-image"]
+    recipe, fabric = Recipe.of(section), make_fabric(section["precision"], gpus=0, threads=1)
+    sequences = FeatureSequences(studies, files, "image", image_labels)
+
+    def trainer():
+        model = build_lstm(WIDTH, section, "image")
+        model, optimizer = fabric.setup(model, recipe.optimizer(model))
+        return model, optimizer, recipe.scheduler(optimizer, 10**6)
+
+    mine, bare = trainer(), trainer()
+    joined = folder / "joined.h5"
+    _join(files, joined)
+    names = publish_features(joined, studies, folder / "features-published.h5")
+    spans = zip(studies["first"], studies["count"], strict=True)
+    targets = [image_labels[first : first + n].astype(np.float32) for first, n in spans]
+    theirs = _PublishedLSTM(section["hidden_size"])
+    their_optimizer = recipe.optimizer(theirs)
+    their_studies = published.Studies(folder / "features-published.h5", names, targets)
+    batches = published.study_batches(their_studies)
+    tensors = list(sequences.batches(section["batch_size"]))
+
+    def ours() -> int:
+        order = np.random.default_rng(0).permutation(count)
+        loader = sequences.batches(section["batch_size"], order)
+        train_epoch(*mine, loader, recipe.clip_norm, fabric, 1)
+        return count
+
+    def limit() -> int:
+        model, optimizer, _ = bare
+        model.train()
+        for inputs, wanted in tensors:
+            optimizer.zero_grad()
+            fabric.backward(binary_cross_entropy_with_logits(model(inputs), wanted))
+            optimizer.step()
+        return count
+
+    yield compare(
+        *("training combined-image", "studies/s", REACH["lstm"], ours),
+        lambda: published.train(theirs, their_optimizer, batches),
+        ("the bare step on packed batches in memory", limit),
+        f"studies of {RSNA_STUDY_SLICES} slices in the mean",
+    )
+
+
+def _join(files: list[Path], path: Path) -> None:
+    with h5py.File(path, "w") as target:
+        parts = [h5py.File(file)["features"][:] for file in files]
+        target["features"] = np.concatenate(parts, axis=1)
+
+
+class _PublishedLSTM(torch.nn.Module):
+    """The same network on plain (1, slices, width) tensors."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.lstm = torch.nn.LSTM(WIDTH, hidden_size, batch_first=True)
+        self.linear = torch.nn.Linear(hidden_size, 1)
+
+    def forward(self, features):
+        return self.linear(self.lstm(features)[0])
+
+
+def all_stages(cohort: Cohort, real: Cohort | None) -> Iterator[Row]:
+    """Every stage's row, one after the other.
+
+    Args:
+        cohort: the phantom.
+        real: real CT, where it is at hand.
+    """
+    stages = (
+        lambda folder: ingest(cohort, folder, "phantom, uncompressed"),
+        *([lambda folder: ingest(real, folder, "real CT")] if real else []),
+        lambda folder: positives(cohort, folder),
+        lambda folder: training_input(cohort, folder),
+        lambda folder: cnn(cohort, folder),
+        lstm,
+    )
+    for stage in stages:
+        with tempfile.TemporaryDirectory(dir=cohort.folder) as folder:
+            yield from stage(Path(folder))

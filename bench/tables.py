@@ -1,0 +1,171 @@
+"""The benchmarks' results as Markdown and as a plot."""
+
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import psutil
+
+from bench.overhead import Cost
+from bench.quality import Check
+from bench.race import ROUNDS, Row
+from bench.scale import Growth, Memory, Parallel
+
+matplotlib.use("Agg")
+# Text stays text, and the file the same whenever it is drawn.
+matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "clotline"}
+from matplotlib import pyplot as plt  # noqa: E402
+
+#: The most that an exponent of cost over size may be, and the least that two processes must do.
+EXPONENT, SPEEDUP = 1.05, 1.7
+
+
+def describe_machine() -> str:
+    """This machine, as far as it matters for speeds."""
+    name = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    import torch
+
+    bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{psutil.cpu_count()} cores of {name} ({'with' if bf16 else 'without'} bfloat16 units), "
+        f"{memory:.0f} GiB, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def _table(head: list[str], lines: Iterable[Iterable[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def _mark(reached: bool) -> str:
+    return "yes" if reached else "**no**"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def stages_table(rows: list[Row]) -> str:
+    """Every stage against the published way and its limit."""
+    head = ["stage", "ours", "published way", "ratio", "to reach", "reached"]
+    head += ["limit", "share of the limit", "remarks"]
+    return (
+        f"## Against the published way\n\nMedians of {ROUNDS} rounds in which all take turns.\n\n"
+    ) + _table(
+        head,
+        (
+            [
+                row.stage,
+                f"{_rate(row.ours)} {row.unit}",
+                _rate(row.published),
+                f"{row.ratio:.1f}×",
+                f"{row.reach:g}×",
+                _mark(row.ratio >= row.reach),
+                f"{row.limit}: {_rate(row.limit_rate)}",
+                f"{row.of_limit:.0%}",
+                row.note,
+            ]
+            for row in rows
+        ),
+    )
+
+
+def quality_table(checks: list[Check]) -> str:
+    """What is faster is as good."""
+    return "## As good\n\n" + _table(
+        ["comparison", "result", "holds"],
+        ([check.what, check.found, _mark(check.holds)] for check in checks),
+    )
+
+
+def memory_table(found: list[Memory]) -> str:
+    """The jobs' peak memory."""
+    return "## Memory\n\nAll processes of a job together, shared pages counted once.\n\n" + _table(
+        ["job", "peak", "to stay below", "kept", "took"],
+        (
+            [
+                memory.job,
+                f"{memory.peak_mb:,.0f} MB",
+                f"{memory.reach_mb:,.0f} MB",
+                _mark(memory.peak_mb <= memory.reach_mb),
+                f"{memory.seconds:.0f} s",
+            ]
+            for memory in found
+        ),
+    )
+
+
+def growth_table(found: list[Growth]) -> str:
+    """Cost over size."""
+    return "## Cost against size\n\n" + _table(
+        ["stage", "sizes", "seconds", f"exponent (at most {EXPONENT})", "kept"],
+        (
+            [
+                growth.stage,
+                f"{', '.join(f'{count:,}' for count in growth.counts)} {growth.unit}",
+                ", ".join(f"{seconds:.2f}" for seconds in growth.seconds),
+                f"{growth.exponent:.3f}",
+                _mark(growth.exponent <= EXPONENT),
+            ]
+            for growth in found
+        ),
+    )
+
+
+def parallel_table(found: list[Parallel]) -> str:
+    """Two processes against one."""
+    return "## Two processes against one\n\n" + _table(
+        ["stage", f"speed-up (at least {SPEEDUP})", "reached"],
+        ([p.stage, f"{p.speedup:.2f}×", _mark(p.speedup >= SPEEDUP)] for p in found),
+    )
+
+
+def cost_table(found: list[Cost]) -> str:
+    """What the workflow itself and evaluation cost."""
+    return "## Beside the work\n\n" + _table(
+        ["what", "cost", "at most", "kept"],
+        (
+            [
+                cost.what,
+                f"{cost.value:.3g} {cost.unit}",
+                f"{cost.reach:g} {cost.unit}",
+                _mark(cost.value <= cost.reach),
+            ]
+            for cost in found
+        ),
+    )
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Each stage's ratio to the published way, its reach, and the limit's, on one logarithmic axis.
+
+    Args:
+        rows: of the stages.
+        path: SVG to write.
+    """
+    figure, axes = plt.subplots(figsize=(8, 0.55 * len(rows) + 1.2), layout="constrained")
+    places = np.arange(len(rows))[::-1]
+    limits = [row.ratio / row.of_limit for row in rows]
+    axes.barh(places, limits, 0.7, color="#d8dee6", label="limit of the machine")
+    axes.barh(places, [row.ratio for row in rows], 0.4, color="#2b6cb0", label="Clotline")
+    reach = [row.reach for row in rows]
+    axes.plot(reach, places, "|", color="#c05621", ms=16, mew=2, label="to be reached")
+    axes.axvline(1, color="black", lw=0.8)
+    axes.set_xscale("log")
+    axes.set_yticks(places, [row.stage for row in rows])
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.set_xlabel("speed, the published way = 1")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=3, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
