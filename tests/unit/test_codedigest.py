@@ -7,19 +7,25 @@ from clotline import codedigest
 PACKAGE = codedigest.PACKAGE
 
 
+def forget():
+    """What was read before: a run of Snakemake reads each module once, these tests change them."""
+    codedigest.code_digest.cache_clear()
+    codedigest._read.cache_clear()
+
+
 @pytest.fixture
 def scripts(tmp_path, monkeypatch):
     """A copy of the scripts; their digests are made anew at each call of ``digest``."""
     copy = tmp_path / "scripts"
     shutil.copytree(codedigest.SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(codedigest, "SCRIPTS", copy)
-    codedigest.code_digest.cache_clear()
+    forget()
     yield copy
-    codedigest.code_digest.cache_clear()
+    forget()
 
 
 def digest(script):
-    codedigest.code_digest.cache_clear()
+    forget()
     return codedigest.code_digest(script)
 
 
@@ -191,7 +197,7 @@ def test_an_edit_spares_the_scripts_that_do_not_use_it(scripts, module, spared):
 
 def test_a_module_whose_result_is_among_the_params_can_be_left_out(scripts):
     def digest_without_plan():
-        codedigest.code_digest.cache_clear()
+        forget()
         return codedigest.code_digest("shard.py", without=("labels_file", "plan"))
 
     before = digest_without_plan(), digest("shard.py")

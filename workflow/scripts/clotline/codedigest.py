@@ -41,14 +41,19 @@ def code_digest(script: str, without: tuple[str, ...] = ()) -> str:
 def _collect(path: Path, modules: dict[Path, str], without: frozenset[str]) -> None:
     if path in modules:
         return
-    tree = ast.parse(path.read_bytes(), filename=str(path))
-    modules[path] = ""  # marks it as visited: imports can form a circle
-    package = ".".join(path.parent.relative_to(SCRIPTS).parts)
-    for name in _imported(tree, package):
+    modules[path], imported = _read(path)
+    for name in imported:
         if name not in without and (found := _find(name)):
             _collect(found, modules, without)
+
+
+@cache
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """A module's syntax tree as text, and what it imports; most rules share most modules."""
+    tree = ast.parse(path.read_bytes(), filename=str(path))
+    imported = tuple(_imported(tree, ".".join(path.parent.relative_to(SCRIPTS).parts)))
     _strip_docstrings(tree)
-    modules[path] = ast.dump(tree)
+    return ast.dump(tree), imported
 
 
 def _imported(tree: ast.AST, package: str):
