@@ -52,7 +52,7 @@ cluster: .venv/installed
 
 # Needs root, to mount small disks.
 torture: .venv/installed
-	CLOTLINE_TORTURE=10 CLOTLINE_NO_SKIP=1 python -m pytest $(TORTURE_TESTS)
+	CLOTLINE_TORTURE=10 CLOTLINE_NO_SKIP=1 python -m pytest $(SIDE_BY_SIDE) $(TORTURE_TESTS)
 
 # Needs root: it installs and starts both queueing systems on this machine.
 clusters:
