@@ -1,7 +1,7 @@
 # make demo   the whole pipeline on the embedded phantom
-# make test   lint, unit and integration tests
+# make test   lint, unit, integration and, where `make clusters` has started them, cluster tests
 # make torture   hostile files and crashes ten times harder than make test, within an hour
-# make cluster-test   installs and starts a Grid Engine and a Slurm of this machine, and tests on them
+# make clusters   installs and starts a Grid Engine and a Slurm of this machine
 # make bench   speeds against the published way, memory and growth; writes bench/results.md
 # make bench-gpu   training and features on a CUDA machine; writes bench/results-gpu.md
 # make figures   the README's figures, from the demo
@@ -19,7 +19,7 @@ TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	unit/test_tables integration/test_hostile_* integration/test_kills integration/test_damage\
 	integration/test_full_disk)))
 
-.PHONY: demo test lint unit integration torture cluster clusters cluster-test bench bench-gpu figures lock clean
+.PHONY: demo test lint unit integration torture cluster clusters bench bench-gpu figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -33,7 +33,9 @@ demo: .venv/installed
 		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 activation=1 -- all
 	@python workflow/scripts/show_results.py demo
 
-test: lint unit integration
+# The cluster tests mostly wait, so they go beside the others.
+test: lint unit demo
+	$(MAKE) --jobs 2 --output-sync integration cluster
 
 lint: .venv/installed
 	ruff check $(SOURCES)
@@ -58,9 +60,6 @@ torture: .venv/installed
 clusters:
 	tests/cluster/start-gridengine.sh
 	tests/cluster/start-slurm.sh
-
-cluster-test: clusters
-	CLOTLINE_NO_SKIP=1 $(MAKE) cluster
 
 # What is as good is seen on the demo's networks.
 bench: demo
