@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import PROJECT, data, overhead, quality, scale, stages, tables
 
 #: Slices of the phantom in 512 × 512 files.
-SLICES = 960
+SLICES = 1280
 
 PARTS = ("stages", "quality", "overhead", "scale")
 

@@ -4,9 +4,8 @@ import argparse
 import datetime
 import os
 import statistics
+import subprocess
 import tempfile
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,25 +52,16 @@ class Utilisation:
     """The GPU's mean utilisation, in percent, while a ``with`` block runs."""
 
     def __enter__(self) -> "Utilisation":
-        self._samples: list[int] = []
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
-        self._thread.start()
+        query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100"]
+        self._process = subprocess.Popen(
+            ["nvidia-smi", "--id=0", *query], stdout=subprocess.PIPE, text=True
+        )
         return self
 
-    def _sample(self) -> None:
-        while not self._end.is_set():
-            self._samples.append(torch.cuda.utilization())
-            time.sleep(0.1)
-
     def __exit__(self, *_) -> None:
-        self._end.set()
-        self._thread.join()
-
-    @property
-    def mean(self) -> float:
-        """In percent."""
-        return statistics.fmean(self._samples)
+        self._process.terminate()
+        output, _ = self._process.communicate()
+        self.mean = statistics.fmean(map(int, output.split()))
 
 
 def measure(name: str, section: dict, rows, folder: Path, threads: int) -> list[Measured]:

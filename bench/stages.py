@@ -188,9 +188,7 @@ def _training(name, section, fabric, rows, one, cohort) -> Row:
 
     view = View.of(section)
     mine, bare = trainer(), trainer()
-    loader = slice_loader(
-        StoredSlices(rows, view, (0, 0)), section["batch_size"], fabric._strategy.world_size, fabric
-    )
+    loader = slice_loader(StoredSlices(rows, view, (0, 0)), section["batch_size"], 1, fabric)
     torch.manual_seed(0)
     theirs = build_classifier(section)
     their_optimizer = recipe.optimizer(theirs)
@@ -220,8 +218,9 @@ def _training(name, section, fabric, rows, one, cohort) -> Row:
 
 
 def _precision(fabric) -> str:
-    fast = "bf16" in str(fabric._precision.precision)
-    return "bfloat16 (mixed)" if fast else "float32: this CPU has no bfloat16 units"
+    with fabric.autocast():
+        mixed = torch.is_autocast_enabled("cpu")
+    return "bfloat16 (mixed)" if mixed else "float32: this CPU has no bfloat16 units"
 
 
 def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
