@@ -1,7 +1,8 @@
 # make demo   the whole pipeline on the embedded phantom
-# make test   lint, unit, integration and, where `make clusters` has started them, cluster tests
+# make test   lint, unit and integration tests
 # make torture   hostile files and crashes ten times harder than make test, within an hour
 # make clusters   installs and starts a Grid Engine and a Slurm of this machine
+# make cluster   tests on these two
 # make bench   speeds against the published way, memory and growth; writes bench/results.md
 # make bench-gpu   training and features on a CUDA machine; writes bench/results-gpu.md
 # make figures   the README's figures, from the demo
@@ -33,9 +34,7 @@ demo: .venv/installed
 		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 activation=1 -- all
 	@python workflow/scripts/show_results.py demo
 
-# The cluster tests mostly wait, so they go beside the others.
-test: lint unit demo
-	$(MAKE) --jobs 2 --output-sync integration cluster
+test: lint unit integration
 
 lint: .venv/installed
 	ruff check $(SOURCES)
