@@ -25,10 +25,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from clotline.errors import ClotlineError
 from clotline.scores import auroc
-from clotline.training import Recipe, fit, make_fabric, process_batches, save_fitted, train_together
+from clotline.training import (
+    Recipe,
+    fit,
+    make_training_fabric,
+    process_batches,
+    save_fitted,
+    train_together,
+)
 
 processes, folder, weight = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-fabric = make_fabric("32-true", gpus=0, threads=1, processes=processes)
+fabric = make_training_fabric("32-true", gpus=0, threads=1, processes=processes)
 recipe = Recipe(3, 0.1, 0.9, 1e-4, "one_cycle", [], 1.0, "32-true")
 rng = np.random.default_rng(0)
 x = rng.normal(size=(38, 8)).astype(np.float32)

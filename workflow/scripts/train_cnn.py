@@ -22,7 +22,7 @@ from clotline.tables import read_table
 from clotline.training import (
     Recipe,
     fit,
-    make_fabric,
+    make_training_fabric,
     save_fitted,
     train_together,
     training_state,
@@ -39,7 +39,8 @@ def train_on(snakemake, shard_folder, positives):
     """Trains on the slices in a folder of shards and in a file of positive slices."""
     section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
     name = snakemake.wildcards.backbone
-    fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
+    gpus = snakemake.resources.get("gpu", 0)
+    fabric = make_training_fabric(section["precision"], gpus, snakemake.threads)
     tables = locate_slices(read_table(snakemake.input.slices), shard_folder, positives)
     train = [table[table["split"] == "train"] for table in tables]
     valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), seed)

@@ -16,7 +16,7 @@ from clotline.tables import read_table
 from clotline.training import (
     Recipe,
     fit,
-    make_fabric,
+    make_training_fabric,
     save_fitted,
     train_together,
     training_state,
@@ -28,7 +28,8 @@ def main(snakemake):
     section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
     name = snakemake.wildcards.lstm
     _, level = split_lstm_name(name)
-    fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
+    gpus = snakemake.resources.get("gpu", 0)
+    fabric = make_training_fabric(section["precision"], gpus, snakemake.threads)
     slices = read_table(snakemake.input.slices)
     studies = locate_studies(slices, read_table(snakemake.input.plan))
     files, image_labels = list(snakemake.input.features), slices[IMAGE_LABEL].to_numpy()

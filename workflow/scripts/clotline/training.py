@@ -67,16 +67,25 @@ class Recipe:
         return ConstantLR(optimizer, factor=1)
 
 
-def make_fabric(precision: str, gpus: int, threads: int, processes: int = 1) -> Fabric:
-    """Lightning's device and precision for a job.
-
-    Several devices train together, each in a process of its own: see `train_together`.
+def make_fabric(precision: str, gpus: int, threads: int) -> Fabric:
+    """Lightning's device and precision for a job on one device.
 
     Args:
         precision: Lightning's name, or auto for bf16-mixed where the GPU or CPU has bfloat16
             units and 32-true elsewhere.
         gpus: GPUs that the job was given; 0 is the CPU.
         threads: threads of the job; sums on a CPU depend on their number in the last bits.
+    """
+    return make_training_fabric(precision, min(gpus, 1), threads)
+
+
+def make_training_fabric(precision: str, gpus: int, threads: int, processes: int = 1) -> Fabric:
+    """Lightning's devices and precision for a training: see `train_together`.
+
+    Args:
+        precision: as for `make_fabric`.
+        gpus: GPUs that the job was given, each for a process of its own; 0 is the CPU.
+        threads: threads of the job, divided among the processes.
         processes: without a GPU, processes that train together.
     """
     cuda = gpus > 0 and torch.cuda.is_available()
