@@ -177,12 +177,12 @@ def _lstm_auroc(demo: Demo, path: Path) -> float:
 
     def batches(epoch: int):
         order = np.random.default_rng((0, epoch)).permutation(len(train))
-        return train.batches(section["batch_size"], order)
+        return train.batches(section["batch_size"], fabric, order)
 
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state.pt")
         recipe, size = Recipe.of(section), section["batch_size"]
-        fitted = fit(model, recipe, batches, valid.batches(size), auroc, fabric, state, 0)
+        fitted = fit(model, recipe, batches, valid.batches(size, fabric), auroc, fabric, state, 0)
     model.load_state_dict(fitted.best)
     probabilities = np.concatenate(predict_studies(model, test, fabric))
     truth = np.concatenate([test[place][1].numpy() for place in range(len(test))])

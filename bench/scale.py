@@ -130,7 +130,7 @@ class LSTMEpoch:
     def __call__(self) -> int:
         """Trains; gives the number of studies."""
         order = np.random.default_rng(0).permutation(len(self._sequences))
-        batches = self._sequences.batches(self._batch_size, order)
+        batches = self._sequences.batches(self._batch_size, self._fabric, order)
         clip = self._recipe.clip_norm
         train_epoch(
             self._model, self._optimizer, self._scheduler, batches, clip, self._fabric, epoch=1

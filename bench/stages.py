@@ -280,11 +280,11 @@ def lstm(folder: Path) -> Iterator[Row]:
     their_optimizer = recipe.optimizer(theirs)
     their_studies = published.Studies(folder / "features-published.h5", names, targets)
     batches = published.study_batches(their_studies)
-    tensors = list(sequences.batches(section["batch_size"]))
+    tensors = list(sequences.batches(section["batch_size"], fabric))
 
     def ours() -> int:
         order = np.random.default_rng(0).permutation(count)
-        loader = sequences.batches(section["batch_size"], order)
+        loader = sequences.batches(section["batch_size"], fabric, order)
         train_epoch(*mine, loader, recipe.clip_norm, fabric, 1)
         return count
 

@@ -122,29 +122,31 @@ def test_open_files_are_left_behind_when_a_data_set_is_sent_to_another_process(
     assert torch.equal(pickle.loads(pickle.dumps(whole))[1][0], expected)
 
 
-def test_image_level_targets_stand_in_the_order_of_the_packed_slices(slices, studies, files):
+def test_image_level_targets_stand_in_the_order_of_the_packed_slices(
+    slices, studies, files, fabric
+):
     """The first feature is the slice's row: it says which slice a packed row is."""
     whole = sequences(slices, studies, files, "image")
     labels = slices[IMAGE_LABEL].to_numpy()
-    ((packed, targets),) = whole.batches(4)
+    ((packed, targets),) = whole.batches(4, fabric)
     rows = packed.data[:, 0].int().numpy()
     assert sorted(rows) == list(range(ROWS))
     assert rows.tolist() != sorted(rows)
     assert targets.tolist() == labels[rows].tolist()
 
 
-def test_study_level_targets_stand_in_the_order_of_the_studies(slices, studies, files):
+def test_study_level_targets_stand_in_the_order_of_the_studies(slices, studies, files, fabric):
     whole = sequences(slices, studies, files, "study")
-    ((packed, targets),) = whole.batches(4)
+    ((packed, targets),) = whole.batches(4, fabric)
     padded, lengths = pad_packed_sequence(packed, batch_first=True)
     assert lengths.tolist() == [4, 6, 1, 3]
     assert padded[:, 0, 0].tolist() == [0, 4, 10, 11]
     assert targets.tolist() == studies[list(STUDY_LABELS)].to_numpy().tolist()
 
 
-def test_batches_follow_the_order_asked_for(slices, studies, files):
+def test_batches_follow_the_order_asked_for(slices, studies, files, fabric):
     whole = sequences(slices, studies, files, "study")
-    batches = list(whole.batches(3, order=np.array([2, 0, 3, 1])))
+    batches = list(whole.batches(3, fabric, order=np.array([2, 0, 3, 1])))
     firsts = [pad_packed_sequence(p, batch_first=True)[0][:, 0, 0].tolist() for p, _ in batches]
     assert firsts == [[10, 0, 11], [4]]
 

@@ -19,7 +19,14 @@ from clotline.slices import (
     slice_loader,
 )
 from clotline.tables import read_table
-from clotline.training import Recipe, fit, make_fabric, save_fitted, training_state
+from clotline.training import (
+    Recipe,
+    fit,
+    make_training_fabric,
+    save_fitted,
+    train_together,
+    training_state,
+)
 
 
 def main(snakemake):
@@ -32,7 +39,8 @@ def train_on(snakemake, shard_folder, positives):
     """Trains on the slices in a folder of shards and in a file of positive slices."""
     section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
     name = snakemake.wildcards.backbone
-    fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
+    gpus = snakemake.resources.get("gpu", 0)
+    fabric = make_training_fabric(section["precision"], gpus, snakemake.threads)
     tables = locate_slices(read_table(snakemake.input.slices), shard_folder, positives)
     train = [table[table["split"] == "train"] for table in tables]
     valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), seed)
@@ -48,25 +56,30 @@ def train_on(snakemake, shard_folder, positives):
         slices = StoredSlices(table, view, augment_seed=(seed, epoch))
         return slice_loader(slices, section["batch_size"], workers, fabric, train=True)
 
-    torch.manual_seed(seed)
-    model = build_classifier(section, snakemake.input.imagenet or None)
     state = training_state(
         STATE_FOLDER,
         name,
         [snakemake.params.cfg, str(seed), snakemake.params.code],
         [snakemake.input.slices, snakemake.input.positives],
     )
-    fitted = fit(
-        model.to(memory_format=torch.channels_last),
-        Recipe.of(section),
-        train_batches,
-        slice_loader(StoredSlices(valid, view, None), section["batch_size"], workers, fabric),
-        auroc,
-        fabric,
-        state,
-        seed,
-    )
-    about = {"kind": "cnn", "name": name, "config": section, "seed": seed, "width": model.width}
+
+    def run():
+        torch.manual_seed(seed)
+        model = build_classifier(section, snakemake.input.imagenet or None)
+        return fit(
+            model.to(memory_format=torch.channels_last),
+            Recipe.of(section),
+            train_batches,
+            slice_loader(StoredSlices(valid, view, None), section["batch_size"], workers, fabric),
+            auroc,
+            fabric,
+            state,
+            seed,
+        )
+
+    fitted = train_together(fabric, run, state)
+    width = fitted.best["head.weight"].shape[1]
+    about = {"kind": "cnn", "name": name, "config": section, "seed": seed, "width": width}
     output = snakemake.output
     save_fitted(fitted, about, output.history, output.best, output.last)
     state.unlink(missing_ok=True)

@@ -13,7 +13,14 @@ from clotline.lstm import build_lstm
 from clotline.scores import auroc, pe_present_auroc
 from clotline.studies import FeatureSequences, locate_studies
 from clotline.tables import read_table
-from clotline.training import Recipe, fit, make_fabric, save_fitted, training_state
+from clotline.training import (
+    Recipe,
+    fit,
+    make_training_fabric,
+    save_fitted,
+    train_together,
+    training_state,
+)
 
 
 def main(snakemake):
@@ -21,7 +28,8 @@ def main(snakemake):
     section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
     name = snakemake.wildcards.lstm
     _, level = split_lstm_name(name)
-    fabric = make_fabric(section["precision"], snakemake.resources.get("gpu", 0), snakemake.threads)
+    gpus = snakemake.resources.get("gpu", 0)
+    fabric = make_training_fabric(section["precision"], gpus, snakemake.threads)
     slices = read_table(snakemake.input.slices)
     studies = locate_studies(slices, read_table(snakemake.input.plan))
     files, image_labels = list(snakemake.input.features), slices[IMAGE_LABEL].to_numpy()
@@ -30,29 +38,31 @@ def main(snakemake):
         for split in ("train", "valid")
     )
     log.info("%s studies to train on, %s to validate", f"{len(train):,}", f"{len(valid):,}")
-
-    def train_batches(epoch):
-        order = np.random.default_rng((seed, epoch)).permutation(len(train))
-        return train.batches(section["batch_size"], order)
-
-    torch.manual_seed(seed)
-    model = build_lstm(train.width, section, level)
     state = training_state(
         STATE_FOLDER,
         name,
         [snakemake.params.cfg, str(seed), snakemake.params.code],
         [snakemake.input.slices, snakemake.input.plan, *files],
     )
-    fitted = fit(
-        model,
-        Recipe.of(section),
-        train_batches,
-        valid.batches(section["batch_size"]),
-        auroc if level == "image" else pe_present_auroc,
-        fabric,
-        state,
-        seed,
-    )
+
+    def train_batches(epoch):
+        order = np.random.default_rng((seed, epoch)).permutation(len(train))
+        return train.batches(section["batch_size"], fabric, order)
+
+    def run():
+        torch.manual_seed(seed)
+        return fit(
+            build_lstm(train.width, section, level),
+            Recipe.of(section),
+            train_batches,
+            valid.batches(section["batch_size"], fabric),
+            auroc if level == "image" else pe_present_auroc,
+            fabric,
+            state,
+            seed,
+        )
+
+    fitted = train_together(fabric, run, state)
     about = {"kind": "lstm", "name": name, "config": section, "seed": seed, "width": train.width}
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
     state.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from clotline.dicom import SIZE
 from clotline.labels import IMAGE_LABEL
 from clotline.shards import CHECKSUM, StoredPixels, positive_slices
+from clotline.training import process_batches
 
 #: Mean and standard deviation of ImageNet images, averaged over the channels (torchvision's
 #: values), for pixels in 0 to 1.
@@ -204,14 +205,12 @@ def slice_loader(
         threads: threads of the job. On a GPU all of them load; on a CPU one does, for the
             network needs the others.
         fabric: device.
-        train: whether a last batch of one slice, which batch normalisation cannot take, is left
-            out.
+        train: whether each batch must have the two slices that batch normalisation needs.
     """
     cuda = fabric.device.type == "cuda"
     return DataLoader(
         slices,
-        batch_size,
-        num_workers=threads if cuda else 1,
+        batch_sampler=process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1),
+        num_workers=max(1, threads // fabric.world_size) if cuda else 1,
         pin_memory=cuda,
-        drop_last=train and len(slices) % batch_size == 1,
     )

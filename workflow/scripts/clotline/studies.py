@@ -16,7 +16,7 @@ from clotline.features import StoredFeatures, open_features
 from clotline.files import unusable
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.lstm import SliceLSTM, load_lstm
-from clotline.training import make_fabric
+from clotline.training import make_fabric, process_batches
 
 
 def locate_studies(slices: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
@@ -95,10 +95,14 @@ class FeatureSequences(Dataset):
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_features": None}
 
-    def batches(self, batch_size: int, order: np.ndarray | None = None) -> DataLoader:
+    def batches(
+        self, batch_size: int, fabric: Fabric, order: np.ndarray | None = None
+    ) -> DataLoader:
         """Batches of (packed features, targets in the network's output order)."""
         pack = pack_image_level if self._level == "image" else pack_study_level
-        return DataLoader(self, batch_size, sampler=order, collate_fn=pack)
+        order = range(len(self)) if order is None else order.tolist()
+        parts = process_batches(order, batch_size, fabric)
+        return DataLoader(self, batch_sampler=parts, collate_fn=pack)
 
 
 def pack_image_level(batch: list[tuple[Tensor, Tensor]]) -> tuple[PackedSequence, Tensor]:

@@ -4,15 +4,20 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
@@ -21,6 +26,7 @@ from clotline.checkpoint import load_checkpoint, save_checkpoint
 from clotline.disk import warn_if_short
 from clotline.errors import ClotlineError
 from clotline.files import atomic
+from clotline.processes import end_with_parent
 from clotline.progress import clock, progress
 
 log = logging.getLogger("clotline")
@@ -62,7 +68,7 @@ class Recipe:
 
 
 def make_fabric(precision: str, gpus: int, threads: int) -> Fabric:
-    """Lightning's device and precision for a job.
+    """Lightning's device and precision for a job on one device.
 
     Args:
         precision: Lightning's name, or auto for bf16-mixed where the GPU or CPU has bfloat16
@@ -70,20 +76,43 @@ def make_fabric(precision: str, gpus: int, threads: int) -> Fabric:
         gpus: GPUs that the job was given; 0 is the CPU.
         threads: threads of the job; sums on a CPU depend on their number in the last bits.
     """
-    torch.set_num_threads(threads)
+    return make_training_fabric(precision, min(gpus, 1), threads)
+
+
+def make_training_fabric(precision: str, gpus: int, threads: int, processes: int = 1) -> Fabric:
+    """Lightning's devices and precision for a training: see `train_together`.
+
+    Args:
+        precision: as for `make_fabric`.
+        gpus: GPUs that the job was given, each for a process of its own; 0 is the CPU.
+        threads: threads of the job, divided among the processes.
+        processes: without a GPU, processes that train together.
+    """
     cuda = gpus > 0 and torch.cuda.is_available()
+    devices = gpus if cuda else processes
+    torch.set_num_threads(max(1, threads // devices))
     if precision == "auto":
-        fast = (
-            torch.cuda.is_bf16_supported()
-            if cuda
-            else torch.cpu.get_capabilities().get("avx512_bf16", False)
-        )
-        precision = "bf16-mixed" if fast else "32-true"
+        precision = "bf16-mixed" if _has_bfloat16(cuda) else "32-true"
     fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu", devices=gpus if cuda else 1, precision=precision
+        accelerator="cuda" if cuda else "cpu",
+        devices=devices,
+        # Forked, so that they have the job's log and read nothing twice; and by this job alone,
+        # though a queueing system's variables might promise more.
+        strategy="ddp_fork" if devices > 1 else "auto",
+        plugins=LightningEnvironment() if devices > 1 else None,
+        precision=precision,
     )
-    fabric.launch()
+    if devices == 1:
+        fabric.launch()
     return fabric
+
+
+def _has_bfloat16(cuda: bool) -> bool:
+    if not cuda:
+        return torch.cpu.get_capabilities().get("avx512_bf16", False)
+    # In another process: one that has used a GPU can start no others that use one.
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        return pool.submit(torch.cuda.is_bf16_supported).result()
 
 
 @dataclass(frozen=True)
@@ -103,6 +132,47 @@ class Fitted:
     last: dict[str, Tensor]
     best_epoch: int
     history: pd.DataFrame
+
+    @classmethod
+    def of(cls, state: dict) -> "Fitted":
+        """What the state of a training after its last epoch says."""
+        best, history = state["best"], pd.DataFrame(state["history"])
+        return cls(best["weights"], state["weights"], best["epoch"], history)
+
+
+def train_together(fabric: Fabric, run: Callable[[], Fitted], state_path: Path) -> Fitted:
+    """Runs a training, in a process for each of the fabric's devices.
+
+    Args:
+        fabric: devices and precision.
+        run: makes the batches and the network, and calls `fit`; of the batches each process sees
+            its part, by `process_batches`.
+        state_path: as given to `fit`.
+
+    Raises:
+        ClotlineError: as of ``run``, in any process.
+    """
+    if not isinstance(fabric.strategy, DDPStrategy):
+        return run()
+    errors = get_context("fork").SimpleQueue()
+    try:
+        fabric.launch(_run_in_process, run, errors)
+    except (ProcessRaisedException, ProcessExitedException):
+        if errors.empty():
+            raise
+        raise ClotlineError(errors.get()) from None
+    return Fitted.of(load_checkpoint(state_path))
+
+
+def _run_in_process(fabric: Fabric, run: Callable[[], Fitted], errors) -> None:
+    end_with_parent()
+    if not fabric.is_global_zero:
+        log.setLevel(logging.ERROR)
+    try:
+        run()
+    except ClotlineError as error:
+        errors.put(str(error))
+        raise
 
 
 def fit(
@@ -136,7 +206,10 @@ def fit(
         ClotlineError: the loss of training or of validation became infinite or NaN. The state then
             is that of the last good epoch.
     """
-    warn_if_short(state_path, _STATE_COPIES * _size(model))
+    if fabric.is_global_zero:
+        warn_if_short(state_path, _STATE_COPIES * _size(model))
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = recipe.optimizer(model)
     model, optimizer = fabric.setup(model, optimizer)
     scheduler = recipe.scheduler(optimizer, len(train_batches(0)))
@@ -168,23 +241,22 @@ def fit(
         )
         if valid_loss < best["loss"]:
             best = {"loss": valid_loss, "epoch": epoch + 1, "weights": _weights(model)}
-        save_checkpoint(
-            state_path,
-            {
-                "epoch": epoch + 1,
-                "weights": _weights(model),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "history": history,
-                "best": best,
-            },
-        )
+        state = {
+            "epoch": epoch + 1,
+            "weights": _weights(model),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict(),
+            "history": history,
+            "best": best,
+        }
+        if fabric.is_global_zero:
+            save_checkpoint(state_path, state)
         log.info(
             "epoch %d/%d: train loss %.4f, valid loss %.4f, valid AUROC %s, %s",
             epoch + 1, recipe.epochs, train_loss, valid_loss,
             "not computable" if auroc is None else f"{auroc:.4f}", clock(time.monotonic() - start),
         )  # fmt: skip
-    return Fitted(best["weights"], _weights(model), best["epoch"], pd.DataFrame(history))
+    return Fitted.of({"best": best, "weights": _weights(model), "history": history})
 
 
 def save_fitted(
@@ -230,10 +302,13 @@ def train_epoch(
     for number, batch in enumerate(loader, start=1):
         inputs, targets = fabric.to_device(batch)
         loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
-        value = loss.item()
+        value, size = _of_all_processes(loss, targets.numel(), fabric)
         if not math.isfinite(value):
             raise _diverged("the loss", value, epoch, number)
         optimizer.zero_grad()
+        if fabric.world_size > 1:
+            # The mean of the processes' gradients is then that of the whole batch.
+            loss = loss * (targets.numel() * fabric.world_size / size)
         fabric.backward(loss)
         if clip_norm is not None:
             # Scaled 16-bit gradients may overflow now and then, and their step is left out.
@@ -241,9 +316,40 @@ def train_epoch(
             fabric.clip_gradients(model, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
         optimizer.step()
         scheduler.step()
-        total += value * targets.numel()
-        count += targets.numel()
+        total += value * size
+        count += size
     return total / count
+
+
+def _of_all_processes(loss: Tensor, count: int, fabric: Fabric) -> tuple[float, int]:
+    """The mean loss and the number of targets of a whole batch, from each process's part of it."""
+    if fabric.world_size == 1:
+        return loss.item(), count
+    parts = torch.stack([loss.detach() * count, torch.full_like(loss.detach(), count)]).double()
+    total, count = fabric.all_reduce(parts, reduce_op="sum").tolist()
+    return total / count, round(count)
+
+
+def process_batches(
+    order: Sequence[int], batch_size: int, fabric: Fabric, least: int = 1
+) -> list[list[int]]:
+    """The part of each batch that this process takes: of several, each takes every so many-th.
+
+    Args:
+        order: places in a data set, in the order in which they are wanted.
+        batch_size: places in a batch, of all processes together.
+        fabric: the processes.
+        least: places that each process needs of a batch; a last batch with fewer joins the one
+            before it.
+
+    Returns:
+        As many batches in each process; together they hold each place once.
+    """
+    batches = [list(order[at : at + batch_size]) for at in range(0, len(order), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) < least * fabric.world_size:
+        last = batches.pop()
+        batches[-1] += last
+    return [batch[fabric.global_rank :: fabric.world_size] for batch in batches]
 
 
 @torch.inference_mode()
@@ -264,7 +370,16 @@ def predict(
         value = binary_cross_entropy_with_logits(logits[-1], targets[-1]).item()
         if not math.isfinite(value):
             raise _diverged("the validation loss", value, epoch, number)
-    return torch.cat(targets), torch.cat(logits)
+    return _gathered(targets, fabric), _gathered(logits, fabric)
+
+
+def _gathered(parts: list[Tensor], fabric: Fabric) -> Tensor:
+    """The parts of all processes joined on their first axis."""
+    if fabric.world_size > 1:
+        of_all: list = [None] * fabric.world_size
+        torch.distributed.all_gather_object(of_all, torch.cat(parts))
+        parts = of_all
+    return torch.cat(parts)
 
 
 def _diverged(what: str, value: float, epoch: int, batch: int) -> ClotlineError:
