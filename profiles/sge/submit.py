@@ -5,6 +5,7 @@ Snakemake calls it with the script as the only argument. A job of an earlier run
 the same outputs from the same inputs is taken over instead of being run a second time.
 """
 
+import os
 import shlex
 import sys
 import time
@@ -14,6 +15,8 @@ from gridengine.jobs import EXITS, STATE, Job
 from gridengine.polling import UnreachableError, call, queue
 from gridengine.sites import Site, SiteError
 
+#: The name of this run, from sidecar.py.
+RUN = os.environ.get("SNAKEMAKE_CLUSTER_SIDECAR_VARS")
 MASTER_AWAY = ("unable to contact qmaster", "unable to send message to qmaster", "commlib error")
 #: A master that restarts is away for a minute or so; a longer absence is worth a person's look.
 MASTER_PATIENCE = 600
@@ -40,6 +43,8 @@ def main(script: str) -> int:
             say(f"{earlier} was deleted by hand, so it is not tried again; start Snakemake anew")
             return 1
         if taken_over(job, earlier):
+            earlier.run = RUN
+            earlier.save()
             print(earlier.id)
             return 0
     try:
@@ -70,7 +75,7 @@ def main(script: str) -> int:
         say(f"{job} was refused. The site says:\n{quoted(words)}")
         name_the_line(site, arguments, words, str(wrapped))
         return 1
-    job.id = number
+    job.id, job.run = number, RUN
     job.submitted = time.time()
     job.cluster_log = str(folder / f"{job.name}.{number}.log")
     (EXITS / number).unlink(missing_ok=True)

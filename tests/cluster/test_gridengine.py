@@ -160,7 +160,7 @@ def test_three_hundred_queued_jobs_cost_one_qstat_in_ten_seconds_and_ctrl_c_dele
     assert np.diff(asked).min() > 9.5
     assert calls(counted, "qacct") == []
     names = set(submitted_jobs(faulty.folder))
-    faulty.wait_for(lambda: not names & set(faulty.call("qstat", "-u", "root").split()), 120)
+    faulty.wait_for(lambda: not names & set(faulty.call("qstat", "-u", "root").split()), 60)
 
 
 def test_failing_jobs_are_explained_and_tried_again_with_more(faulty):

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -324,6 +325,66 @@ def test_jobs_are_deleted_though_snakemake_waits_two_seconds_and_the_master_is_s
         assert time.monotonic() < give_up
         time.sleep(0.1)
     assert (cluster.folder / "deleted").read_text() == "101 102\n"
+
+
+def start_sidecar(cluster):
+    """A sidecar that Snakemake has just started, with a job of its run and one of another run."""
+    process = subprocess.Popen(
+        [SGE / "sidecar.py"],
+        cwd=cluster.folder,
+        env={**os.environ, "PATH": f"{cluster.bin}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    run = process.stdout.readline().strip()
+    for number, name in (("101", run), ("102", "another"), ("103", run), ("104", run)):
+        ending = "done" if number == "103" else None
+        record = {"id": number, "rule": "r", "wildcards": [], "run": name, "ending": ending}
+        path = cluster.folder / f".clotline/gridengine/jobs/{number}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+    return process
+
+
+def test_what_snakemake_leaves_in_the_queue_at_its_end_is_deleted(cluster):
+    cluster.script("qdel", "echo $* >deleted")
+    process = start_sidecar(cluster)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.5)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(timeout=30) == 0
+    deleted = (cluster.folder / "deleted").read_text().split()
+    assert sorted(deleted) == ["101", "104"]
+
+
+def test_jobs_are_deleted_though_the_master_is_away_at_first(cluster):
+    cluster.script(
+        "qdel", "mkdir tried && echo unable to contact qmaster && exit 1; echo $* >deleted"
+    )
+    process = start_sidecar(cluster)
+    process.terminate()
+    assert process.wait(timeout=30) == 0
+    assert (cluster.folder / "deleted").exists()
+
+
+def test_the_jobs_of_a_killed_snakemake_go_on(cluster):
+    cluster.script("qdel", "echo $* >deleted")
+    start = f"{SGE}/sidecar.py >name & echo $! >number"
+    script = f"{start}; until [ -s name ]; do sleep 0.1; done; kill -9 $$"
+    subprocess.run(
+        ["bash", "-c", script],
+        cwd=cluster.folder,
+        env={**os.environ, "PATH": f"{cluster.bin}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
+    number = int((cluster.folder / "number").read_text())
+    give_up = time.monotonic() + 30
+    while Path(f"/proc/{number}").exists():
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    assert not (cluster.folder / "deleted").exists()
 
 
 def test_a_job_without_any_trace_was_lost(cluster):

@@ -76,10 +76,13 @@ def test_gpu_rules_and_no_others_asked_for_a_gpu(cluster_run):
 
 
 def test_a_job_that_outlived_a_killed_snakemake_is_waited_for(cluster_run, local_run):
-    artifact = "results/lstm/combined-study.pt"
+    # The longest job: a short one would have ended before it can be stopped.
+    artifact = "results/cnn/resnext50.pt"
     (cluster_run.data / artifact).unlink()
-    began = beginning_of(cluster_run.data, "train_lstm combined-study")
-    command = [*SET_THREADS, "--set-resources", "train_lstm:mem_mb=2000", "--", artifact]
+    began = beginning_of(cluster_run.data, "train_cnn resnext50")
+    # So little memory that the second fits beside the first; and each its GPU.
+    resources = ["--set-resources", "train_cnn:mem_mb=2000", "train_cnn:gpu=0"]
+    command = [*SET_THREADS, *resources, "--", artifact]
     first = cluster_run.start(*command)
     number = cluster_run.wait_for(began)
     os.kill(number, signal.SIGSTOP)
@@ -88,7 +91,7 @@ def test_a_job_that_outlived_a_killed_snakemake_is_waited_for(cluster_run, local
         first.communicate()
         cluster_run.snakemake("--unlock")
         second = cluster_run.start(*command)
-        logs = cluster_run.data / ".snakemake" / "slurm_logs" / "rule_train_lstm"
+        logs = cluster_run.data / ".snakemake" / "slurm_logs" / "rule_train_cnn"
         words = f"waits for the end of an earlier run's job: process {number}"
         cluster_run.wait_for(
             lambda: any(words in log.read_text() for log in logs.rglob("*.log")), timeout=180

@@ -16,7 +16,7 @@ import pydicom
 import pytest
 import yaml
 from test_artifacts import features_of_one_slice
-from workflow_run import PROJECT, Run
+from workflow_run import ON_TWO_CORES, PROJECT, Run
 
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID
 
@@ -56,7 +56,7 @@ def run(tmp_path_factory):
     (folder / "config").mkdir()
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     run = Run(PROJECT, folder)
-    run.build("all")
+    run.build(*ON_TWO_CORES, "all")
     return run
 
 

@@ -31,10 +31,11 @@ class Job:
         submitted: when, in seconds since 1970.
         gone: when it was first missing from the queue, or None.
         ending: how it ended, as Snakemake was told, or None.
+        run: the run of Snakemake that waits for it, by the name that its sidecar gave.
     """
 
     def __init__(self, **values):
-        self.id = self.cluster_log = self.submitted = self.gone = self.ending = None
+        self.id = self.cluster_log = self.submitted = self.gone = self.ending = self.run = None
         self.__dict__.update(values)
 
     @classmethod
