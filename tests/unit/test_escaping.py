@@ -44,7 +44,10 @@ def test_every_template_escapes_what_it_is_given():
     found = 0
     for path in sorted((PROJECT / "workflow").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Environment"):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func).split(".")[-1] == "Environment"
+            ):
                 options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert options.get("autoescape") == "True", f"{path}: line {node.lineno}"
                 found += 1
