@@ -12,8 +12,9 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 SOURCES = workflow tests profiles bench
-# Tests on two cores at once, those of a file one after the other.
-SIDE_BY_SIDE = --numprocesses 2 --dist loadfile
+# Tests on two cores at once; in the longer ones those of a file share what they have made.
+SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
+FILE_BY_FILE = --numprocesses 2 --dist loadfile
 # Files, if there are, of the names that tests of hostile input and crashes have.
 TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	unit/test_hostile_* unit/test_rejects unit/test_checkpoint unit/test_features unit/test_shards\
@@ -46,14 +47,14 @@ unit: .venv/installed
 	python -m pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: demo
-	python -m pytest $(SIDE_BY_SIDE) tests/integration
+	python -m pytest $(FILE_BY_FILE) tests/integration
 
 cluster: .venv/installed
 	python -m pytest tests/cluster
 
 # Needs root, to mount small disks.
 torture: .venv/installed
-	CLOTLINE_TORTURE=10 CLOTLINE_NO_SKIP=1 python -m pytest $(SIDE_BY_SIDE) $(TORTURE_TESTS)
+	CLOTLINE_TORTURE=10 CLOTLINE_NO_SKIP=1 python -m pytest $(FILE_BY_FILE) $(TORTURE_TESTS)
 
 # Needs root: it installs and starts both queueing systems on this machine.
 clusters:
