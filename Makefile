@@ -12,9 +12,11 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 SOURCES = workflow tests profiles bench
-# Tests on two cores at once; in the longer ones those of a file share what they have made.
+# Tests on two cores at once. Those of a file share what they have made where that is a whole run;
+# of such runs two leave the cores idle at times, and the longest must not be the last.
 SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
-FILE_BY_FILE = --numprocesses 2 --dist loadfile
+FILE_BY_FILE = --numprocesses 3 --dist loadfile --no-loadscope-reorder
+LONGEST = $(addprefix tests/integration/test_,$(addsuffix .py,kills real_ct full_disk identity damage))
 # Files, if there are, of the names that tests of hostile input and crashes have.
 TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	unit/test_hostile_* unit/test_rejects unit/test_checkpoint unit/test_features unit/test_shards\
@@ -47,7 +49,7 @@ unit: .venv/installed
 	python -m pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: demo
-	python -m pytest $(FILE_BY_FILE) tests/integration
+	python -m pytest $(FILE_BY_FILE) $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/integration/test_*.py))
 
 cluster: .venv/installed
 	python -m pytest tests/cluster

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from bench.data import PROCESSES
+from bench.stages import default_config
 from clotline.backbones import build_classifier, load_classifier
 from clotline.checkpoint import load_checkpoint
 from clotline.extraction import BATCH_SIZE, extract_features
+from clotline.feature_sets import feature_sets
 from clotline.features import StoredFeatures
 from clotline.labels import IMAGE_LABEL
 from clotline.lstm import build_lstm
@@ -34,6 +36,8 @@ from clotline.training import Recipe, fit, make_fabric
 SEEDS = range(5)
 #: Training slices of each class in one epoch of the comparison of losses.
 POSITIVES = 240
+#: Critical value of the two-sided t-test of pairs at 5%, four degrees of freedom.
+T_TEST = 2.776
 PRECISIONS = {"ours": "auto", "published": "32-true"}
 
 
@@ -61,6 +65,8 @@ class Demo:
         self.plan = read_table(self.results / "data/plan.parquet")
         self.shards = self.results / "data/shards"
 
+        self.lstm_section = load_checkpoint(self.results / "lstm/combined-image.pt")["config"]
+
     def checkpoint(self, name: str) -> dict:
         """One of its trained networks."""
         return load_checkpoint(self.results / f"cnn/{name}.pt")
@@ -78,18 +84,8 @@ def losses(demo: Demo) -> list[Check]:
             way: [_valid_loss(section, precision, train, valid, seed) for seed in SEEDS]
             for way, precision in PRECISIONS.items()
         }
-        ours, published = np.array(found["ours"]), np.array(found["published"])
-        difference = ours - published
-        error = difference.std(ddof=1) / np.sqrt(len(SEEDS))
-        checks.append(
-            Check(
-                f"validation loss of {name}, {len(SEEDS)} seeds",
-                f"ours {ours.mean():.4f} ± {ours.std(ddof=1):.4f}, float32 {published.mean():.4f} "
-                f"± {published.std(ddof=1):.4f}; difference {difference.mean():+.4f} ± {error:.4f}",
-                # Two-sided t-test of pairs at 5%, four degrees of freedom.
-                abs(difference.mean()) < 2.776 * error,
-            )
-        )
+        text, difference, noise = _in_pairs(*found.values())
+        checks.append(Check(f"{name}, training in float32", text, abs(difference) < noise))
     return checks
 
 
@@ -131,8 +127,8 @@ def features(demo: Demo, folder: Path) -> list[Check]:
         cosine = _cosine(mine.astype(np.float32), theirs.astype(np.float32))
         checks.append(
             Check(
-                f"features of {name} on {len(rows):,} slices",
-                f"lowest cosine similarity to float32 {cosine.min():.5f}",
+                f"{name}, {len(rows):,} slices' features in float32",
+                f"lowest cosine similarity {cosine.min():.5f}",
                 bool(cosine.min() >= 0.999),
             )
         )
@@ -140,8 +136,8 @@ def features(demo: Demo, folder: Path) -> list[Check]:
         change = scores["ours"] - scores["published"]
         checks.append(
             Check(
-                f"AUROC of {name}-image's test slices",
-                f"{scores['ours']:.4f}, on float32 features {scores['published']:.4f}: "
+                f"{name}-image on features in float32",
+                f"AUROC of the test slices {scores['published']:.4f}, ours {scores['ours']:.4f}: "
                 f"{change:+.4f}",
                 abs(change) <= 0.005,
             )
@@ -162,31 +158,60 @@ def _cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one * other).sum(1) / lengths
 
 
+def lstm_losses(demo: Demo) -> list[Check]:
+    """Validation losses of combined-image trained as the demo's and in the published way."""
+    names = feature_sets(default_config())["combined"]
+    files = [demo.results / f"features/{name}.h5" for name in names]
+    published = default_config()["lstm"]["combined-image"] | {"batch_size": 1}
+    recipes = [demo.lstm_section, published]
+    found = [[_train_lstm(demo, files, recipe, s)[0] for s in SEEDS] for recipe in recipes]
+    text, difference, noise = _in_pairs(*found)
+    # A lower loss is no fault.
+    return [Check("combined-image, training a study at a time", text, difference < noise)]
+
+
+def _in_pairs(ours: list[float], others: list[float]) -> tuple[str, float, float]:
+    """Validation losses in words, their mean difference, and what chance can make of it."""
+    differences = np.subtract(ours, others)
+    error = differences.std(ddof=1) / np.sqrt(len(SEEDS))
+    text = (
+        f"validation loss over {len(SEEDS)} seeds {np.mean(others):.4f} ± "
+        f"{np.std(others, ddof=1):.4f}, ours {np.mean(ours):.4f} ± {np.std(ours, ddof=1):.4f}; "
+        f"difference {differences.mean():+.4f} ± {error:.4f}"
+    )
+    return text, differences.mean(), T_TEST * error
+
+
 def _lstm_auroc(demo: Demo, path: Path) -> float:
     """AUROC of the test slices of an image-level LSTM trained as the demo's are."""
-    section = load_checkpoint(demo.results / "lstm/combined-image.pt")["config"]
+    _, model, test, fabric = _train_lstm(demo, [path], demo.lstm_section, seed=0)
+    probabilities = np.concatenate(predict_studies(model, test, fabric))
+    truth = np.concatenate([test[place][1].numpy() for place in range(len(test))])
+    return auroc(truth, probabilities)
+
+
+def _train_lstm(demo: Demo, files: list[Path], section: dict, seed: int):
+    """The lowest validation loss; the network of that epoch, the test studies and the fabric."""
     fabric = make_fabric("32-true", gpus=0, threads=1)
     studies = locate_studies(demo.slices, demo.plan)
     labels = demo.slices[IMAGE_LABEL].to_numpy()
     train, valid, test = (
-        FeatureSequences(studies[studies["split"] == split], [str(path)], "image", labels)
+        FeatureSequences(studies[studies["split"] == split], files, "image", labels)
         for split in ("train", "valid", "test")
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = build_lstm(train.width, section, "image")
 
     def batches(epoch: int):
-        order = np.random.default_rng((0, epoch)).permutation(len(train))
+        order = np.random.default_rng((seed, epoch)).permutation(len(train))
         return train.batches(section["batch_size"], fabric, order)
 
+    recipe, loader = Recipe.of(section), valid.batches(section["batch_size"], fabric)
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state.pt")
-        recipe, size = Recipe.of(section), section["batch_size"]
-        fitted = fit(model, recipe, batches, valid.batches(size, fabric), auroc, fabric, state, 0)
+        fitted = fit(model, recipe, batches, loader, auroc, fabric, state, seed)
     model.load_state_dict(fitted.best)
-    probabilities = np.concatenate(predict_studies(model, test, fabric))
-    truth = np.concatenate([test[place][1].numpy() for place in range(len(test))])
-    return auroc(truth, probabilities)
+    return float(fitted.history["valid_loss"].min()), model, test, fabric
 
 
 def all_checks(demo_folder: Path) -> list[Check]:
@@ -194,4 +219,4 @@ def all_checks(demo_folder: Path) -> list[Check]:
     logging.getLogger("clotline").setLevel(logging.WARNING)
     demo = Demo(demo_folder)
     with tempfile.TemporaryDirectory() as folder:
-        return [*losses(demo), *features(demo, Path(folder))]
+        return [*losses(demo), *features(demo, Path(folder)), *lstm_losses(demo)]

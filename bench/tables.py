@@ -83,7 +83,7 @@ def stages_table(rows: list[Row]) -> str:
 def quality_table(checks: list[Check]) -> str:
     """What is faster is as good."""
     return "## As good\n\n" + _table(
-        ["comparison", "result", "holds"],
+        ["against", "result", "holds"],
         ([check.what, check.found, _mark(check.holds)] for check in checks),
     )
 

@@ -37,7 +37,7 @@ def test_a_full_disk_is_told_in_every_stage_and_freeing_it_lets_the_run_complete
             path.unlink()
             # The parts are as large as the whole.
             ballast = fill_disk(results, left=int(1.6 * size) if stage == "merge_features" else 0)
-            done = tiny_copy.build(*ON_TWO_CORES, target, check=False)
+            done = tiny_copy.build("--retries", "0", *ON_TWO_CORES, target, check=False)
             ballast.unlink()
             assert done.returncode != 0, stage
             assert f"[{stage} " in done.stderr or f"[{stage}]" in done.stderr, done.stderr

@@ -58,29 +58,31 @@ def wait_until_gone(processes: list[psutil.Process]) -> None:
         time.sleep(0.1)
 
 
-def attempt(run: Run, rng: random.Random, victim: str | None, within_s: float) -> tuple[bool, bool]:
-    """One run, unless ``victim`` is None killed within so many seconds.
+def attempt(run: Run, rng: random.Random, kills: int, within_s: float) -> tuple[bool, int]:
+    """One run, with a kill every so many seconds at most until it ends, or until so many kills.
 
-    Does what the messages on the screen say, as a user would.
+    A killed job is tried again by the same run. Does what the messages on the screen say, as a
+    user would.
 
     Returns:
-        Whether it completed, and whether something was killed.
+        Whether the run completed, and the number of kills.
     """
     process = run.start(*run.local(*ON_TWO_CORES, "all"))
-    killed, doomed = False, []
-    if victim is not None:
+    killed = 0
+    while killed < kills and process.poll() is None:
         end = time.monotonic() + rng.uniform(0, within_s)
         while time.monotonic() < end and process.poll() is None:
             time.sleep(0.02)
+        victim = rng.choice(VICTIMS)
         if process.poll() is None:
             doomed = kill(victim, process, rng)
-            killed = bool(doomed) or victim != "job"
+            wait_until_gone(doomed)
+            killed += bool(doomed) or victim != "job"
     _, errors = process.communicate()
-    wait_until_gone(doomed)
     if "Directory cannot be locked" in errors:
         assert "--unlock" in errors
         run.snakemake("--unlock")
-    elif victim is None:
+    elif not killed:
         assert process.returncode == 0, errors
     return process.returncode == 0, killed
 
@@ -95,8 +97,8 @@ def test_killed_at_any_moment_the_workflow_ends_with_the_same_bits(tiny, tmp_pat
         write_config(run, TINY)
         complete = False
         while not complete:
-            victim = rng.choice(VICTIMS) if survived < KILLS * TORTURE else None
-            complete, killed = attempt(run, rng, victim, within_s=whole_s / 5)
+            left = KILLS * TORTURE - survived
+            complete, killed = attempt(run, rng, left, within_s=whole_s / 5)
             survived += killed
         TALLY["kills survived"] = survived
         assert digests(run.folder / "results") == expected
