@@ -6,12 +6,12 @@ trap 'rm -rf "$work"' EXIT
 
 say() { echo "$name: $*"; }
 
-# wait_for SECONDS COMMAND...
+# wait_for SECONDS COMMAND...: gives up with the command's own last words.
 wait_for() {
-    local left=$1
+    local left=$1 words
     shift
-    until "$@" >/dev/null 2>&1 </dev/null; do
-        ((left-- > 0)) || { say "gave up waiting for: $*"; return 1; }
+    until words=$("$@" 2>&1 </dev/null); do
+        ((left-- > 0)) || { say "gave up waiting for: $*${words:+: $words}"; return 1; }
         sleep 1
     done
 }

@@ -8,7 +8,7 @@
 set -euo pipefail
 . "$(dirname "$0")/cluster.sh" slurm
 
-if ! type -P slurmctld slurmd sbatch munged pgrep >/dev/null; then
+if ! type -P slurmctld slurmd sbatch scontrol sinfo munged pgrep >/dev/null; then
     install slurm-wlm munge procps
 fi
 
