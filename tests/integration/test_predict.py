@@ -79,11 +79,11 @@ def test_the_series_are_found_and_the_rest_is_listed(made, studies):
     assert series.groupby(STUDY_UID)["chosen"].sum().tolist() == [1, 1, 1]
     scout = series.set_index(SERIES_UID).loc["1.2.3"]
     assert not scout["chosen"]
-    assert scout["reason"] == "a localizer"
+    assert scout["reason"] == "a localizer, not a slice"
     left_out = pd.read_csv(made.folder / "results/predict/left_out.csv").set_index("path")["reason"]
     assert left_out.to_dict() == {
         "README.txt": "not a DICOM file",
-        "export 0/scout": "a localizer",
+        "export 0/scout": "a localizer, not a slice",
     }
     slices = pd.read_csv(made.folder / "results/predict/slices.csv")
     assert len(slices) == sum(study.grid.slices for study in studies)

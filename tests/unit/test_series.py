@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import write_dicom
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.uid import ExplicitVRBigEndian, SecondaryCaptureImageStorage
 
 from clotline.errors import ClotlineError
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
@@ -70,12 +70,16 @@ def test_of_several_series_the_one_with_contrast_then_the_longest_is_taken(tmp_p
     ("tags", "reason"),
     [
         ({"Modality": "MR"}, "Modality is not CT: MR"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer, not a slice"),
+        (
+            {"SOPClassUID": SecondaryCaptureImageStorage},
+            "SOPClassUID is not CT Image Storage: Secondary Capture Image Storage",
+        ),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "not axial"),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial"),
         ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not axial"),
         ({"ImageOrientationPatient": None}, "no ImageOrientationPatient"),
-        ({"NumberOfFrames": 12}, "several frames in one file"),
+        ({"NumberOfFrames": 12}, "more than one frame: 12"),
         ({"count": MIN_SLICES - 1}, f"{MIN_SLICES - 1} slices; at least {MIN_SLICES} are needed"),
     ],
 )
@@ -101,7 +105,7 @@ def test_a_localizer_within_a_series_is_left_out_alone(tmp_path):
     write_series(tmp_path / "scout", "1", "1.1", count=1, **scout)
     rows, _, left_out = find(tmp_path)
     assert len(rows) == MIN_SLICES
-    assert left_out.values.tolist() == [["scout/0", "a localizer"]]
+    assert left_out.values.tolist() == [["scout/0", "a localizer, not a slice"]]
 
 
 def test_a_copy_of_a_file_is_taken_once(tmp_path):

@@ -176,6 +176,17 @@ def test_a_loss_that_is_not_finite_is_named_by_epoch_and_batch(fabric, tmp_path)
     assert same_weights(run(fabric, tmp_path / "s.pt").last, whole.last)
 
 
+def test_the_first_of_many_batches_with_an_infinite_loss_is_named(fabric, tmp_path):
+    def batches(epoch):
+        made = [*train_batches(epoch)] * 30
+        for place in (70, 71):
+            made[place] = (made[place][0] * torch.nan, made[place][1])
+        return made
+
+    with pytest.raises(ClotlineError, match="the loss became nan in epoch 1, batch 71:"):
+        run(fabric, tmp_path / "s.pt", batches=batches)
+
+
 def test_a_diverging_training_is_stopped(fabric, tmp_path):
     with pytest.raises(ClotlineError, match="the loss became"):
         run(fabric, tmp_path / "s.pt", recipe(lr=1e30, schedule="constant"))

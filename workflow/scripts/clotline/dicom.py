@@ -92,7 +92,7 @@ def read_slice(path: str | Path) -> Slice:
     """
     dataset = _read_dataset(_read_bytes(Path(path)))
     try:
-        _check_is_ct_slice(dataset)
+        _check_has_slice(dataset)
         stored = decode(dataset)
         return Slice(
             pixels=resample(hounsfield(stored, dataset)),
@@ -183,18 +183,31 @@ def _inflate(deflated: bytes) -> bytes:
     return inflated
 
 
-def _check_is_ct_slice(dataset: Dataset) -> None:
-    if not dataset.get("PixelData"):
-        raise SliceError("no PixelData")
-    if dataset.get("Modality") != "CT":
-        raise SliceError(f"Modality is not CT: {one_line(dataset.get('Modality'))}")
-    storage = dataset.get("SOPClassUID") or CTImageStorage
+#: What `check_is_ct_slice` looks at.
+KIND_KEYWORDS = ("Modality", "SOPClassUID", "ImageType", "NumberOfFrames")
+
+
+def check_is_ct_slice(header: Dataset) -> None:
+    """Checks what kind of image a file holds, by the elements KIND_KEYWORDS of its header.
+
+    Raises:
+        SliceError: it is no single slice of CT; the message says what it is.
+    """
+    if header.get("Modality") != "CT":
+        raise SliceError(f"Modality is not CT: {one_line(header.get('Modality'))}")
+    storage = header.get("SOPClassUID") or CTImageStorage
     if storage != CTImageStorage:
         raise SliceError(f"SOPClassUID is not CT Image Storage: {one_line(UID(storage).name)}")
-    if "LOCALIZER" in (dataset.get("ImageType") or []):
+    if "LOCALIZER" in (header.get("ImageType") or []):
         raise SliceError("a localizer, not a slice")
-    if int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise SliceError(f"more than one frame: {dataset.NumberOfFrames}")
+    if int(header.get("NumberOfFrames") or 1) != 1:
+        raise SliceError(f"more than one frame: {header.NumberOfFrames}")
+
+
+def _check_has_slice(dataset: Dataset) -> None:
+    if not dataset.get("PixelData"):
+        raise SliceError("no PixelData")
+    check_is_ct_slice(dataset)
     if dataset.get("PhotometricInterpretation") != "MONOCHROME2":
         raise SliceError(
             "PhotometricInterpretation is not MONOCHROME2: "

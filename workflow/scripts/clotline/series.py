@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydicom.dataset import Dataset
 
-from clotline.dicom import read_header
+from clotline.dicom import KIND_KEYWORDS, check_is_ct_slice, read_header
 from clotline.errors import ClotlineError
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.labels_file import UID_PATTERN
@@ -29,8 +29,8 @@ MIN_SLICES = 16
 MAX_TILT = 30
 
 KEYWORDS = (
-    *UIDS, "Modality", "ImageType", "NumberOfFrames", "ImageOrientationPatient",
-    "ImagePositionPatient", "InstanceNumber", "ContrastBolusAgent",
+    *UIDS, *KIND_KEYWORDS, "ImageOrientationPatient", "ImagePositionPatient", "InstanceNumber",
+    "ContrastBolusAgent",
 )  # fmt: skip
 
 SERIES_COLUMNS = (STUDY_UID, SERIES_UID, "slices", "contrast", "chosen", "reason")
@@ -144,13 +144,11 @@ def _describe(path: Path) -> dict:
 
 
 def _problem(header: Dataset) -> str:
-    if header.get("Modality") != "CT":
-        return f"Modality is not CT: {one_line(header.get('Modality'))}"
-    if "LOCALIZER" in (header.get("ImageType") or []):
-        return "a localizer"
     try:
-        if int(header.get("NumberOfFrames") or 1) != 1:
-            return "several frames in one file"
+        check_is_ct_slice(header)
+    except SliceError as error:
+        return str(error)
+    try:
         row, column = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
         normal = np.cross(row, column)
         axial = abs(normal[2]) > np.cos(np.radians(MAX_TILT)) * np.linalg.norm(normal)

@@ -96,10 +96,10 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
-        # Forked, so that they have the job's log and read nothing twice; and by this job alone,
-        # though a queueing system's variables might promise more.
+        # Forked, so that they have the job's log and read nothing twice.
         strategy="ddp_fork" if devices > 1 else "auto",
-        plugins=LightningEnvironment() if devices > 1 else None,
+        # By this job alone, whatever a queueing system's variables promise.
+        plugins=LightningEnvironment(),
         precision=precision,
     )
     if devices == 1:
@@ -282,6 +282,10 @@ def save_fitted(
         fitted.history.to_csv(path, index=False)
 
 
+#: Batches whose losses are read at a time: at every reading a GPU runs out of work.
+_READ_TOGETHER = 50
+
+
 def train_epoch(
     model: nn.Module,
     optimizer: Optimizer,
@@ -297,18 +301,16 @@ def train_epoch(
         ClotlineError: the loss of a batch is infinite or NaN.
     """
     model.train()
-    total = count = 0.0
+    total, unread = np.zeros(2), []
     loader = progress(batches, len(batches), f"epoch {epoch}", "batches")
     for number, batch in enumerate(loader, start=1):
         inputs, targets = fabric.to_device(batch)
         loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
-        value, size = _of_all_processes(loss, targets.numel(), fabric)
-        if not math.isfinite(value):
-            raise _diverged("the loss", value, epoch, number)
+        whole = _of_all_processes(loss.detach(), targets.numel(), fabric)
         optimizer.zero_grad()
         if fabric.world_size > 1:
             # The mean of the processes' gradients is then that of the whole batch.
-            loss = loss * (targets.numel() * fabric.world_size / size)
+            loss = loss * (targets.numel() * fabric.world_size / whole[1]).float()
         fabric.backward(loss)
         if clip_norm is not None:
             # Scaled 16-bit gradients may overflow now and then, and their step is left out.
@@ -316,18 +318,28 @@ def train_epoch(
             fabric.clip_gradients(model, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
         optimizer.step()
         scheduler.step()
-        total += value * size
-        count += size
-    return total / count
+        unread.append(whole)
+        if len(unread) == _READ_TOGETHER or number == len(batches):
+            total += _read_losses(unread, epoch, number)
+            unread.clear()
+    return float(total[0] / total[1])
 
 
-def _of_all_processes(loss: Tensor, count: int, fabric: Fabric) -> tuple[float, int]:
-    """The mean loss and the number of targets of a whole batch, from each process's part of it."""
-    if fabric.world_size == 1:
-        return loss.item(), count
-    parts = torch.stack([loss.detach() * count, torch.full_like(loss.detach(), count)]).double()
-    total, count = fabric.all_reduce(parts, reduce_op="sum").tolist()
-    return total / count, round(count)
+def _of_all_processes(loss: Tensor, count: int, fabric: Fabric) -> Tensor:
+    """Summed loss and number of targets of a whole batch, from each process's part of it."""
+    loss = loss.double()
+    sums = torch.stack([loss * count, torch.full_like(loss, count)])
+    return sums if fabric.world_size == 1 else fabric.all_reduce(sums, reduce_op="sum")
+
+
+def _read_losses(unread: list[Tensor], epoch: int, number: int) -> np.ndarray:
+    """Summed losses and number of targets of the batches up to ``number``."""
+    sums = torch.stack(unread).cpu().numpy()
+    bad = np.flatnonzero(~np.isfinite(sums[:, 0]))
+    if bad.size:
+        loss = sums[bad[0], 0] / sums[bad[0], 1]
+        raise _diverged("the loss", loss, epoch, number - len(unread) + 1 + bad[0])
+    return sums.sum(0)
 
 
 def process_batches(
@@ -363,11 +375,14 @@ def predict(
     """
     model.eval()
     targets, logits = [], []
-    for number, batch in enumerate(batches, start=1):
+    for batch in batches:
         inputs, target = fabric.to_device(batch)
-        logits.append(model(inputs).float().cpu())
-        targets.append(target.cpu())
-        value = binary_cross_entropy_with_logits(logits[-1], targets[-1]).item()
+        logits.append(model(inputs).float())
+        targets.append(target)
+    # Fetched in the end: until then a GPU never waits.
+    targets, logits = ([tensor.cpu() for tensor in tensors] for tensors in (targets, logits))
+    for number, pair in enumerate(zip(logits, targets, strict=True), start=1):
+        value = binary_cross_entropy_with_logits(*pair).item()
         if not math.isfinite(value):
             raise _diverged("the validation loss", value, epoch, number)
     return _gathered(targets, fabric), _gathered(logits, fabric)
