@@ -456,3 +456,18 @@ def test_the_state_of_an_unfinished_training_belongs_to_what_it_was_made_from(tm
     os.utime(data, ns=(1, 1))
     others.append(state())
     assert len({first, *others}) == 6
+
+
+def test_a_compiled_network_trains_alike_and_keeps_its_parameters_names(fabric, tmp_path):
+    def still():  # without dropout: compiled code draws other random numbers
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1), nn.Flatten(0))
+
+    plain = run(fabric, tmp_path / "plain.pt", model=still())
+    compiled = torch.compile(still())
+    with pytest.raises(KilledError):
+        run(fabric, tmp_path / "s.pt", batches=killed_at(2), model=compiled)
+    resumed = run(fabric, tmp_path / "s.pt", model=torch.compile(still()))
+    assert resumed.last.keys() == plain.last.keys()
+    for name, weights in plain.last.items():
+        assert torch.allclose(resumed.last[name], weights, atol=1e-4)

@@ -66,8 +66,9 @@ def train_on(snakemake, shard_folder, positives):
     def run():
         torch.manual_seed(seed)
         model = build_classifier(section, snakemake.input.imagenet or None)
+        model = model.to(memory_format=torch.channels_last)
         return fit(
-            model.to(memory_format=torch.channels_last),
+            torch.compile(model) if section["compile"] else model,
             Recipe.of(section),
             train_batches,
             slice_loader(StoredSlices(valid, view, None), section["batch_size"], workers, fabric),
