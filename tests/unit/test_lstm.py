@@ -135,6 +135,28 @@ def test_random_weights_follow_from_torchs_seed():
     assert not torch.equal(weights(1), weights(2))
 
 
+def test_the_forget_bias_is_added_to_the_forget_gates_alone_and_lengthens_the_memory():
+    def weights(bias):
+        torch.manual_seed(1)
+        return build_lstm(WIDTH, lstm_section(hidden_size=5, forget_bias=bias), "study")
+
+    plain, biased = weights(0), weights(3)
+    changes = {
+        name: (tensor - plain.state_dict()[name]) for name, tensor in biased.state_dict().items()
+    }
+    gates = changes.pop("lstm.bias_ih_l0").reshape(4, 5)
+    assert torch.allclose(gates, torch.tensor([0.0, 3, 0, 0])[:, None], atol=1e-6)
+    assert not any(change.any() for change in changes.values())
+
+    def memory(model):
+        """How far a study's first slice changes what is known after its thirtieth."""
+        first = torch.ones(30, WIDTH)
+        first[1:] = 0
+        return (model(pack_sequence([first])) - model(pack_sequence([first * 0]))).abs().max()
+
+    assert memory(biased) > 100 * memory(plain)
+
+
 def test_a_trained_network_is_rebuilt_from_its_checkpoint_alone():
     trained = network("study")
     config = lstm_section(hidden_size=5) | {"init": "gone.pt"}

@@ -45,12 +45,19 @@ class SliceLSTM(nn.Module):
 def build_lstm(width: int, section: dict, level: str) -> SliceLSTM:
     """The network of one ``lstm`` entry of the configuration, with its initial weights.
 
+    A bias of the forget gates: Jozefowicz et al., An Empirical Exploration of Recurrent Network
+    Architectures, ICML 2015.
+
     Raises:
         ClotlineError: the state dict in ``init`` does not fit.
     """
     model = SliceLSTM(width, section["hidden_size"], level)
     init = section["init"]
-    if init != "random":
+    if init == "random":
+        # torch's order of the gates: input, forget, cell, output.
+        _, forget, _, _ = model.lstm.bias_ih_l0.detach().chunk(4)
+        forget += section["forget_bias"]
+    else:
         content = load_tensors(Path(init))
         load_weights(model, content.get("weights", content), init)
     return model

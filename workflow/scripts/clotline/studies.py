@@ -60,7 +60,7 @@ class FeatureSequences(Dataset):
         """
         self._first = studies["first"].to_numpy()
         self._count = studies["count"].to_numpy()
-        self._labels = studies[list(STUDY_LABELS)].to_numpy(np.float32)
+        self._labels = torch.from_numpy(studies[list(STUDY_LABELS)].to_numpy(np.float32, copy=True))
         self._image_labels = image_labels
         self._level = level
         self._paths = files
@@ -87,10 +87,10 @@ class FeatureSequences(Dataset):
             [file.read(rows) for file in self._features], axis=1, dtype=np.float32
         )
         if self._level == "image":
-            targets = self._image_labels[rows].astype(np.float32)
+            targets = torch.from_numpy(self._image_labels[rows].astype(np.float32))
         else:
             targets = self._labels[place]
-        return torch.from_numpy(features), torch.from_numpy(targets)
+        return torch.from_numpy(features), targets
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_features": None}
