@@ -65,9 +65,9 @@ def _measure(part: str, cohort, folder: Path, full_size: bool) -> list[str]:
     elif part == "quality":
         show(tables.quality_table(quality.all_checks(PROJECT / "demo")))
     elif part == "overhead":
-        costs = overhead.dry_run(place("overhead"))
-        costs += [overhead.job_start(PROJECT / "demo"), *overhead.evaluation()]
-        show(tables.cost_table(costs))
+        whole_set = place("overhead")
+        costs = [*overhead.dry_run(whole_set), *overhead.job_starts(whole_set)]
+        show(tables.cost_table([*costs, *overhead.evaluation()]))
     else:
         show(tables.memory_table(scale.memory(cohort(), place("memory"), full_size)))
         show(tables.growth_table(scale.growth(cohort(), place("growth"))))

@@ -73,15 +73,28 @@ def _measured(command: list) -> tuple[float, float]:
     return time.perf_counter() - start, float(done.stdout)
 
 
-def job_start(demo: Path) -> Cost:
-    """What a job costs that does next to nothing, as a cluster's node runs it."""
-    target = "results/cnn/resnext50.svg"
-    rule = "plot_history"
-    command = ["snakemake", "--directory", demo, "--mode", "remote", "--cores", 1, "--nolock"]
-    command += ["--target-jobs", f"{rule}:stage=cnn,name=resnext50", "--allowed-rules", rule]
-    command += ["--force", "--", target]
-    seconds = [_measured(command)[0] for _ in range(3)]
-    return Cost("a job that draws one plot, from its start to its end", min(seconds), 3, "s")
+def job_starts(folder: Path) -> list[Cost]:
+    """What a job costs that does next to nothing, as a cluster's node runs it.
+
+    Args:
+        folder: of `dry_run`.
+    """
+    history = pd.DataFrame({"epoch": range(1, 41), "train_loss": 0.5, "valid_loss": 0.5})
+    (folder / "results/cnn").mkdir(parents=True)
+    history.assign(valid_auroc=0.5).to_csv(folder / "results/cnn/resnext50.csv", index=False)
+    command = ["snakemake", "--directory", folder, "--mode", "remote", "--cores", 1, "--nolock"]
+    command += ["--target-jobs", "plot_history:stage=cnn,name=resnext50"]
+    command += ["--allowed-rules", "plot_history", "--force", "--", "results/cnn/resnext50.svg"]
+    seconds = min(_measured(command)[0] for _ in range(3))
+    plot = Cost("a job that draws one plot, from its start to its end", seconds, 3, "s")
+    return [plot, _training_imports()]
+
+
+def _training_imports() -> Cost:
+    code = "import sys; sys.path.insert(0, 'workflow/scripts'); import train_cnn"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+    return Cost("what a CNN's training imports", time.perf_counter() - start, 3, "s")
 
 
 def evaluation() -> list[Cost]:

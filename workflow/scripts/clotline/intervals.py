@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
-from statsmodels.stats.proportion import proportion_confint
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
 
 from clotline.errors import ClotlineError
 
 LEVEL = 0.95
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-Z = norm.ppf(TAILS[1])
+Z = ndtri(TAILS[1])
 
 #: Probabilities are kept this far from 0 and 1 in logarithms.
 EPSILON = 1e-7
@@ -204,11 +204,20 @@ def ratios(numerators: np.ndarray, denominators: np.ndarray) -> Callable[[np.nda
     return figures
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a proportion (J Am Stat Assoc 22(158), 1927)."""
+def wilson(successes: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of Wilson's 95% intervals of proportions (J Am Stat Assoc 22(158), 1927).
+
+    Args:
+        successes: counts of any shape.
+        trials: counts of that shape, above 0.
+    """
+    # Here, for half a second that other jobs do not wait.
+    from statsmodels.stats.proportion import proportion_confint
+
+    observed = np.divide(successes, trials)
     low, high = proportion_confint(successes, trials, 1 - LEVEL, "wilson")
     # Where all or none succeed, rounding can leave the proportion itself just outside.
-    return min(low, successes / trials), max(high, successes / trials)
+    return np.minimum(low, observed), np.maximum(high, observed)
 
 
 def proportions(

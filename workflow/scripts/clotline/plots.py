@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
-from statsmodels.stats.proportion import proportion_confint
 
 from clotline.files import atomic
-from clotline.intervals import describe_estimate
+from clotline.intervals import describe_estimate, wilson
 from clotline.titles import TITLES
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart ("Color universal design", 2008),
@@ -183,8 +182,8 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
         label, errors = "groups of similar size", None
         # Slices of one study are not independent, which Wilson's interval asks for.
         if not metrics["n_slices"]:
-            low, high = proportion_confint(groups["n_positive"], groups["n"], method="wilson")
-            errors = np.abs(np.stack([low, high]) - groups["observed"].to_numpy())
+            ends = wilson(groups["n_positive"].to_numpy(), groups["n"].to_numpy())
+            errors = np.abs(np.stack(ends) - groups["observed"].to_numpy())
             label += ", Wilson intervals"
         curve.errorbar(
             groups["predicted"], groups["observed"], errors, marker="o", capsize=2, label=label,
