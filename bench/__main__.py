@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import functools
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -27,6 +28,7 @@ def main() -> None:
     parts = arguments.parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     found = []
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="clotline-bench-") as folder:
         cohort = functools.cache(lambda: data.make_cohort(Path(folder, "cohort"), SLICES))
