@@ -1,11 +1,13 @@
 """The one training loop, for both stages: SGD on binary cross-entropy, resumable by epoch."""
 
+import ctypes
 import hashlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -91,6 +93,7 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
     cuda = gpus > 0 and torch.cuda.is_available()
     devices = gpus if cuda else processes
     torch.set_num_threads(max(1, threads // devices))
+    _keep_freed_memory()
     if precision == "auto":
         precision = "bf16-mixed" if _has_bfloat16(cuda) else "32-true"
     fabric = Fabric(
@@ -105,6 +108,23 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
     if devices == 1:
         fabric.launch()
     return fabric
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep what large tensors leave, for those of the next batch.
+
+    It would give it back to the kernel, which clears every page before it is used again: on a CPU
+    that costs EfficientNet-B0 half of its speed when it makes features.
+    """
+    # Other C libraries have other ways.
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+#: Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def _has_bfloat16(cuda: bool) -> bool:
