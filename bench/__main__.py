@@ -5,6 +5,7 @@ import datetime
 import functools
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -22,23 +23,32 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all without one")
     parser.add_argument("--folder", help="for what is made, some 30 GB; without one the system's")
     parser.add_argument(
-        "--small", action="store_true", help="a twentieth of RSNA's features instead of all of them"
+        "--small", action="store_true", help="a twentieth of RSNA's features; writes nothing"
     )
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    found = []
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="clotline-bench-") as folder:
         cohort = functools.cache(lambda: data.make_cohort(Path(folder, "cohort"), SLICES))
         for part in parts:
-            found += _measure(part, cohort, Path(folder), full_size=not arguments.small)
-    if set(parts) == set(PARTS):
-        head = f"Measured by `make bench` on {datetime.date.today():%Y-%m-%d}: "
-        text = "# Benchmarks\n\n" + head + tables.describe_machine() + ".\n\n" + "\n".join(found)
-        (PROJECT / "bench/results.md").write_text(text)
-        print("\nwritten to bench/results.md and bench/results.svg")
+            texts = _measure(part, cohort, Path(folder), full_size=not arguments.small)
+            if not arguments.small:
+                _write(part, texts)
+
+
+def _write(part: str, texts: list[str]) -> None:
+    """Puts a part's tables into bench/results.md in place of its earlier ones."""
+    path, sections = PROJECT / "bench/results.md", dict.fromkeys(PARTS, "")
+    if path.exists():
+        _, *found = re.split(r"<!-- (\w+) -->\n", path.read_text())
+        sections |= zip(found[::2], found[1::2], strict=True)
+    head = f"Measured by `python -m bench {part}` on {datetime.date.today():%Y-%m-%d}: "
+    sections[part] = head + tables.describe_machine() + ".\n\n" + "\n".join(texts)
+    kept = (f"<!-- {name} -->\n{text.strip()}\n" for name, text in sections.items() if text)
+    path.write_text("# Benchmarks\n\n" + "\n".join(kept))
+    print(f"\nwritten to {path}", flush=True)
 
 
 def _measure(part: str, cohort, folder: Path, full_size: bool) -> list[str]:

@@ -27,6 +27,11 @@ SLICES = 16_000
 #: Slices of an epoch of the full recipe: training, and validation at the pace of features.
 EPOCH_TRAINED, EPOCH_VALIDATED = 140_000, 53_080
 REACH = 0.9
+RESULTS = PROJECT / "bench/results-gpu.md"
+HEAD = (
+    "| stage | from shards | bare step | share | to reach | GPU utilisation |\n"
+    "| --- | --- | --- | --- | --- | --- |\n"
+)
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that load slices")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
+        _say_not_measured()
         parser.exit(1, "not measured: torch finds no CUDA device on this machine\n")
     config, found = default_config(), []
     with tempfile.TemporaryDirectory(prefix="clotline-bench-") as place:
@@ -156,7 +162,6 @@ def main() -> None:
         rows = data.repeat_shard(cohort, folder / "slices.h5", arguments.slices)
         for name, section in config["cnn"].items():
             found += measure(name, section, rows, folder, arguments.threads)
-    head = "| stage | from shards | bare step | share | to reach | GPU utilisation |\n"
     lines = [
         f"| {m.what} | {m.rate:,.0f} slices/s | {m.bare:,.0f} slices/s | {m.share:.0%} | "
         f"{REACH:.0%} | {m.utilisation:.0f}% |\n"
@@ -166,12 +171,28 @@ def main() -> None:
     text = (
         f"# On a GPU\n\nMeasured by `make bench-gpu` on {datetime.date.today():%Y-%m-%d}: "
         f"{torch.cuda.get_device_name()}, {arguments.threads} loading processes; "
-        f"{describe_machine()}.\n\n{head}{'| --- ' * 6}|\n{''.join(lines)}\nThe full recipe, "
+        f"{describe_machine()}.\n\n{HEAD}{''.join(lines)}\nThe full recipe, "
         f"{epochs} epochs of both networks and the features of {RSNA_SLICES:,} slices, would take "
         f"{projected_hours(found, epochs):.1f} hours of one such GPU.\n"
     )
     print(text)
-    (PROJECT / "bench/results-gpu.md").write_text(text)
+    RESULTS.write_text(text)
+
+
+def _say_not_measured() -> None:
+    """Leaves a table without figures, unless there is one with them."""
+    if RESULTS.exists():
+        return
+    lines = [
+        f"| {what} {name} {'| not measured ' * 3}| {REACH:.0%} | not measured |\n"
+        for name in default_config()["cnn"]
+        for what in ("training", "features of")
+    ]
+    RESULTS.write_text(
+        "# On a GPU\n\nNot measured yet: `make bench-gpu` on a CUDA machine fills this in.\n\n"
+        + HEAD
+        + "".join(lines)
+    )
 
 
 if __name__ == "__main__":
