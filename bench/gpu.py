@@ -16,7 +16,7 @@ from bench import PROJECT, data
 from bench.data import RSNA_SLICES
 from bench.race import race
 from bench.stages import default_config
-from bench.tables import describe_machine
+from bench.tables import describe_machine, markdown
 from clotline.backbones import build_classifier
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.slices import StoredSlices, View, slice_loader
@@ -28,10 +28,7 @@ SLICES = 16_000
 EPOCH_TRAINED, EPOCH_VALIDATED = 140_000, 53_080
 REACH = 0.9
 RESULTS = PROJECT / "bench/results-gpu.md"
-HEAD = (
-    "| stage | from shards | bare step | share | to reach | GPU utilisation |\n"
-    "| --- | --- | --- | --- | --- | --- |\n"
-)
+HEAD = ["stage", "from shards", "bare step", "share", "to reach", "GPU utilisation"]
 
 
 @dataclass(frozen=True)
@@ -163,15 +160,17 @@ def main() -> None:
         for name, section in config["cnn"].items():
             found += measure(name, section, rows, folder, arguments.threads)
     lines = [
-        f"| {m.what} | {m.rate:,.0f} slices/s | {m.bare:,.0f} slices/s | {m.share:.0%} | "
-        f"{REACH:.0%} | {m.utilisation:.0f}% |\n"
+        (
+            *(m.what, f"{m.rate:,.0f} slices/s", f"{m.bare:,.0f} slices/s", f"{m.share:.0%}"),
+            *(f"{REACH:.0%}", f"{m.utilisation:.0f}%"),
+        )
         for m in found
     ]
     epochs = config["cnn"]["resnext50"]["epochs"]
     text = (
         f"# On a GPU\n\nMeasured by `make bench-gpu` on {datetime.date.today():%Y-%m-%d}: "
         f"{torch.cuda.get_device_name()}, {arguments.threads} loading processes; "
-        f"{describe_machine()}.\n\n{HEAD}{''.join(lines)}\nThe full recipe, "
+        f"{describe_machine()}.\n\n{markdown(HEAD, lines)}\nThe full recipe, "
         f"{epochs} epochs of both networks and the features of {RSNA_SLICES:,} slices, would take "
         f"{projected_hours(found, epochs):.1f} hours of one such GPU.\n"
     )
@@ -183,15 +182,15 @@ def _say_not_measured() -> None:
     """Leaves a table without figures, unless there is one with them."""
     if RESULTS.exists():
         return
+    none = "not measured"
     lines = [
-        f"| {what} {name} {'| not measured ' * 3}| {REACH:.0%} | not measured |\n"
+        [f"{what} {name}", none, none, none, f"{REACH:.0%}", none]
         for name in default_config()["cnn"]
         for what in ("training", "features of")
     ]
     RESULTS.write_text(
         "# On a GPU\n\nNot measured yet: `make bench-gpu` on a CUDA machine fills this in.\n\n"
-        + HEAD
-        + "".join(lines)
+        + markdown(HEAD, lines)
     )
 
 

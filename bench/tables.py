@@ -42,7 +42,8 @@ def describe_machine() -> str:
     )
 
 
-def _table(head: list[str], lines: Iterable[Iterable[str]]) -> str:
+def markdown(head: list[str], lines: Iterable[Iterable[str]]) -> str:
+    """A table of cells that are text already."""
     rows = [head, ["---"] * len(head), *lines]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
@@ -61,7 +62,7 @@ def stages_table(rows: list[Row]) -> str:
     head += ["limit", "share of the limit", "remarks"]
     return (
         f"## Against the published way\n\nMedians of {ROUNDS} rounds in which all take turns.\n\n"
-    ) + _table(
+    ) + markdown(
         head,
         (
             [
@@ -82,7 +83,7 @@ def stages_table(rows: list[Row]) -> str:
 
 def quality_table(checks: list[Check]) -> str:
     """What is faster is as good."""
-    return "## As good\n\n" + _table(
+    return "## As good\n\n" + markdown(
         ["against", "result", "holds"],
         ([check.what, check.found, _mark(check.holds)] for check in checks),
     )
@@ -90,7 +91,8 @@ def quality_table(checks: list[Check]) -> str:
 
 def memory_table(found: list[Memory]) -> str:
     """The jobs' peak memory."""
-    return "## Memory\n\nAll processes of a job together, shared pages counted once.\n\n" + _table(
+    head = "## Memory\n\nAll processes of a job together, shared pages counted once.\n\n"
+    return head + markdown(
         ["job", "peak", "to stay below", "kept", "took"],
         (
             [
@@ -107,7 +109,7 @@ def memory_table(found: list[Memory]) -> str:
 
 def growth_table(found: list[Growth]) -> str:
     """Cost over size."""
-    return "## Cost against size\n\n" + _table(
+    return "## Cost against size\n\n" + markdown(
         ["stage", "sizes", "seconds", f"exponent (at most {EXPONENT})", "kept"],
         (
             [
@@ -124,7 +126,7 @@ def growth_table(found: list[Growth]) -> str:
 
 def parallel_table(found: list[Parallel]) -> str:
     """Two processes against one."""
-    return "## Two processes against one\n\n" + _table(
+    return "## Two processes against one\n\n" + markdown(
         ["stage", f"speed-up (at least {SPEEDUP})", "reached"],
         ([p.stage, f"{p.speedup:.2f}×", _mark(p.speedup >= SPEEDUP)] for p in found),
     )
@@ -132,7 +134,7 @@ def parallel_table(found: list[Parallel]) -> str:
 
 def cost_table(found: list[Cost]) -> str:
     """What the workflow itself and evaluation cost."""
-    return "## Beside the work\n\n" + _table(
+    return "## Beside the work\n\n" + markdown(
         ["what", "cost", "at most", "kept"],
         (
             [

@@ -210,6 +210,9 @@ def wilson(successes: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndar
     Args:
         successes: counts of any shape.
         trials: counts of that shape, above 0.
+
+    Returns:
+        Lower and upper ends, each of that shape.
     """
     # Here, for half a second that other jobs do not wait.
     from statsmodels.stats.proportion import proportion_confint
