@@ -19,7 +19,7 @@ from bench.stages import default_config
 from bench.tables import describe_machine, markdown
 from clotline.backbones import build_classifier
 from clotline.extraction import BATCH_SIZE, extract_features
-from clotline.slices import StoredSlices, View, slice_loader
+from clotline.slices import SliceLoader, StoredSlices, View, loading_processes
 from clotline.training import Recipe, make_fabric, train_epoch
 
 #: Slices of one turn.
@@ -78,10 +78,10 @@ def measure(name: str, section: dict, rows, folder: Path, threads: int) -> list[
         return model, optimizer, recipe.scheduler(optimizer, 10**6)
 
     mine, bare = trainer(), trainer()
-    loader = slice_loader(
-        StoredSlices(rows, view, (0, 0)), section["batch_size"], threads, fabric, train=True
-    )
-    inputs, targets = (tensor.to(fabric.device) for tensor in next(iter(loader)))
+    processes = loading_processes(threads, fabric)
+    augmented = StoredSlices(rows, view, (0, 0))
+    loader = SliceLoader(augmented, section["batch_size"], fabric, processes, train=True)
+    inputs, targets = next(iter(loader))
 
     def train() -> int:
         train_epoch(*mine, loader, recipe.clip_norm, fabric, 1)
@@ -100,19 +100,18 @@ def measure(name: str, section: dict, rows, folder: Path, threads: int) -> list[
         return len(rows)
 
     model = build_classifier(section)
-    central = slice_loader(StoredSlices(rows, view, None), BATCH_SIZE, threads, fabric)
+    central = SliceLoader(StoredSlices(rows, view, None), BATCH_SIZE, fabric, processes)
 
     def features() -> int:
         extract_features(model, central, folder / "features.h5", name, "0" * 64, fabric)
         return len(rows)
 
-    forward = fabric.setup_module(build_classifier(section).to(memory_format=torch.channels_last))
-    forward.mark_forward_method("features")
-    forward.eval()
-    batch = next(iter(central))[0].to(fabric.device)
+    forward = build_classifier(section).to(memory_format=torch.channels_last)
+    forward = fabric.to_device(forward).eval()
+    batch = next(iter(central))[0]
 
     def bare_forward() -> int:
-        with torch.inference_mode():
+        with torch.no_grad(), fabric.autocast():
             for _ in range(len(central)):
                 forward.features(batch)
         torch.cuda.synchronize()

@@ -23,11 +23,11 @@ from clotline.lstm import build_lstm
 from clotline.scores import auroc
 from clotline.slices import (
     BalancedEpochs,
+    SliceLoader,
     StoredSlices,
     View,
     balanced_validation,
     locate_slices,
-    slice_loader,
 )
 from clotline.studies import FeatureSequences, locate_studies, predict_studies
 from clotline.tables import read_table
@@ -103,9 +103,9 @@ def _valid_loss(section: dict, precision: str, train, valid, seed: int) -> float
     def batches(epoch: int):
         table = epochs.table(epoch, positives, train[1])
         slices = StoredSlices(table, view, (seed, epoch))
-        return slice_loader(slices, section["batch_size"], PROCESSES, fabric, train=True)
+        return SliceLoader(slices, section["batch_size"], fabric, 0, train=True)
 
-    loader = slice_loader(StoredSlices(valid, view, None), section["batch_size"], PROCESSES, fabric)
+    loader = SliceLoader(StoredSlices(valid, view, None), section["batch_size"], fabric, 0)
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state.pt")
         fitted = fit(model, Recipe.of(section), batches, loader, auroc, fabric, state, seed)
@@ -149,7 +149,7 @@ def _extract(demo: Demo, name: str, precision: str, rows, path: Path) -> None:
     checkpoint = demo.checkpoint(name)
     fabric = make_fabric(precision, gpus=0, threads=PROCESSES)
     slices = StoredSlices(rows, View.of(checkpoint["config"]), None)
-    loader = slice_loader(slices, BATCH_SIZE, PROCESSES, fabric)
+    loader = SliceLoader(slices, BATCH_SIZE, fabric, 0)
     extract_features(load_classifier(checkpoint, name), loader, path, name, "0" * 64, fabric)
 
 

@@ -33,7 +33,7 @@ from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.features import merge_features
 from clotline.lstm import build_lstm
 from clotline.shards import copy_positives, write_shard
-from clotline.slices import StoredSlices, View, slice_loader
+from clotline.slices import SliceLoader, StoredSlices, View
 from clotline.studies import FeatureSequences
 from clotline.training import Recipe, make_fabric, train_epoch
 
@@ -194,7 +194,7 @@ def _features_job(rows, folder: Path, name: str = "features.h5") -> Callable[[],
     fabric = make_fabric(section["precision"], gpus=0, threads=1)
     torch.manual_seed(0)
     model = build_classifier(section)
-    loader = slice_loader(StoredSlices(rows, View.of(section), None), BATCH_SIZE, 1, fabric)
+    loader = SliceLoader(StoredSlices(rows, View.of(section), None), BATCH_SIZE, fabric, 0)
 
     def extract() -> int:
         extract_features(model, loader, folder / name, "efficientnet_b0", "0" * 64, fabric)

@@ -34,7 +34,7 @@ from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.labels import IMAGE_LABEL, UIDS
 from clotline.lstm import build_lstm
 from clotline.shards import ShardWriter, copy_positives, open_shard, read_study_labels, write_shard
-from clotline.slices import StoredSlices, View, slice_loader
+from clotline.slices import SliceLoader, StoredSlices, View
 from clotline.studies import FeatureSequences
 from clotline.training import Recipe, make_fabric, train_epoch
 
@@ -150,7 +150,7 @@ def training_input(cohort: Cohort, folder: Path) -> Iterator[Row]:
 
     def ours() -> int:
         slices = StoredSlices(rows.iloc[order], View.of(section), (0, 0))
-        return sum(len(x) for x, _ in slice_loader(slices, section["batch_size"], 1, fabric))
+        return sum(len(x) for x, _ in SliceLoader(slices, section["batch_size"], fabric, 1))
 
     def theirs() -> int:
         return sum(len(x) for x, _ in published.slice_batches(published.Slices(one, cohort.rows)))
@@ -191,7 +191,7 @@ def _training(name, section, fabric, rows, one, cohort) -> Row:
 
     view = View.of(section)
     mine, bare = trainer(), trainer()
-    loader = slice_loader(StoredSlices(rows, view, (0, 0)), section["batch_size"], 1, fabric)
+    loader = SliceLoader(StoredSlices(rows, view, (0, 0)), section["batch_size"], fabric, 0)
     torch.manual_seed(0)
     theirs = build_classifier(section)
     their_optimizer = recipe.optimizer(theirs)
@@ -231,7 +231,7 @@ def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
     model = build_classifier(section)
     theirs = build_classifier(section)
     slices = StoredSlices(rows, View.of(section), None)
-    loader = slice_loader(slices, BATCH_SIZE, os.cpu_count(), fabric)
+    loader = SliceLoader(slices, BATCH_SIZE, fabric, 0)
     published_slices = published.Slices(one, cohort.rows.iloc[:EXTRACTED])
     tensors = [x for x, _ in itertools.islice(loader, EXTRACTED // BATCH_SIZE)]
 
@@ -239,12 +239,10 @@ def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
         extract_features(model, loader, folder / "features.h5", name, "0" * 64, fabric)
         return len(rows)
 
-    bare = fabric.setup_module(build_classifier(section).to(memory_format=torch.channels_last))
-    bare.mark_forward_method("features")
-    bare.eval()
+    bare = build_classifier(section).to(memory_format=torch.channels_last).eval()
 
     def limit() -> int:
-        with torch.inference_mode():
+        with torch.no_grad(), fabric.autocast():
             for inputs in tensors:
                 bare.features(inputs)
         return EXTRACTED

@@ -123,9 +123,10 @@ def features_of_one_slice(results, row, name):
     model = load_classifier(checkpoint, path).eval()
     with h5py.File(results / f"data/shards/shard-{row['shard']}.h5") as file:
         pixels = file["pixels"][row["row"]]
-    view = View.of(checkpoint["config"]).central(pixels)
+    view = View.of(checkpoint["config"])
+    part = view.cut(pixels, *view.cuts(1, None)[0])
     with torch.inference_mode():
-        return model.features(torch.from_numpy(view)[None, None])[0].double().numpy()
+        return model.features(view.inputs(torch.from_numpy(part)[None, None]))[0].double().numpy()
 
 
 @pytest.mark.parametrize("name", LSTMS)

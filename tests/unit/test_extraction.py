@@ -8,6 +8,7 @@ from clotline.errors import ClotlineError
 from clotline.extraction import extract_features
 from clotline.features import open_features
 from clotline.hdf5 import read_attributes
+from clotline.training import make_fabric
 
 
 class Stub(nn.Module):
@@ -60,3 +61,24 @@ def test_the_largest_float16_is_taken(tmp_path, fabric):
     extract_features(Stub(65504.0), loader(2), path, "b", "abc", fabric)
     with open_features(path) as file:
         assert file["features"][1, 0] == 65504
+
+
+class Matrix(Stub):
+    """One feature a slice, by an operation that mixed precision does in 16 bits."""
+
+    width = 1
+
+    def features(self, slices):
+        found = slices.flatten(1) @ self.scale.expand(slices[0].numel(), 1)
+        self.kind = found.dtype
+        return found
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)]
+)
+def test_features_are_computed_in_the_fabrics_precision(tmp_path, precision, kind):
+    model = Matrix()
+    path = tmp_path / "f.h5"
+    extract_features(model, loader(2), path, "b", "abc", make_fabric(precision, 0, 1))
+    assert model.kind == kind

@@ -1,5 +1,6 @@
 import pickle
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +15,12 @@ from clotline.slices import (
     MEAN,
     STD,
     BalancedEpochs,
+    SliceLoader,
     StoredSlices,
     View,
     balanced_validation,
+    loading_processes,
     locate_slices,
-    slice_loader,
 )
 
 POSITIVES, NEGATIVES, SEED = (
@@ -35,6 +37,20 @@ def view(crop=256, input_size=None, vertical_flip=False, level=0.0, width=2000.0
 def in_window(inputs):
     """Network inputs back to the window's 0 to 1."""
     return inputs * STD + MEAN
+
+
+def inputs_of(chosen, pixels, cut):
+    """One slice's (s, s) input."""
+    part = np.ascontiguousarray(chosen.cut(pixels, *cut))
+    return chosen.inputs(torch.from_numpy(part)[None, None])[0, 0].numpy()
+
+
+def central(chosen, pixels):
+    return inputs_of(chosen, pixels, chosen.cuts(1, None)[0])
+
+
+def augmented(chosen, pixels, count, seed=(0,)):
+    return [inputs_of(chosen, pixels, cut) for cut in chosen.cuts(count, seed)]
 
 
 def ramp():
@@ -68,7 +84,7 @@ def test_the_view_takes_its_settings_from_a_backbones_entry():
 def test_the_window_maps_its_ends_to_0_and_1_and_holds_what_lies_beyond():
     pixels = np.zeros((256, 256), np.int16)
     pixels[0, :6] = (-251, -250, 100, 450, 451, 32767)
-    inputs = view(level=100, width=700).central(pixels)
+    inputs = central(view(level=100, width=700), pixels)
     assert inputs.dtype == np.float32
     assert in_window(inputs)[0, :6] == pytest.approx([0, 0, 0.5, 1, 1, 1], abs=1e-6)
     assert in_window(inputs)[1, 0] == pytest.approx(250 / 700, abs=1e-6)
@@ -76,28 +92,30 @@ def test_the_window_maps_its_ends_to_0_and_1_and_holds_what_lies_beyond():
 
 def test_the_stored_slice_is_never_changed():
     pixels = ramp()
-    view(crop=128, vertical_flip=True).augmented(pixels, np.random.default_rng(0))
-    view().central(pixels)
+    augmented(view(crop=128, vertical_flip=True), pixels, 4)
+    central(view(), pixels)
     assert (pixels == ramp()).all()
 
 
 def test_the_central_crop_leaves_the_same_margin_on_all_sides():
-    inputs = in_window(view(crop=224).central(ramp())) * 2000 - 1000
+    inputs = in_window(central(view(crop=224), ramp())) * 2000 - 1000
     assert inputs == pytest.approx(ramp()[16:240, 16:240], abs=1e-3)
 
 
-def test_a_smaller_input_is_averaged_by_area():
+@pytest.mark.parametrize(("crop", "size"), [(128, 64), (224, 96), (224, 80), (256, 32), (224, 223)])
+def test_a_smaller_input_is_averaged_by_area(crop, size):
     pixels = np.random.default_rng(0).integers(-900, 900, (256, 256)).astype(np.int16)
-    inputs = in_window(view(crop=128, input_size=64).central(pixels)) * 2000 - 1000
-    means = pixels[64:192, 64:192].reshape(64, 2, 64, 2).mean((1, 3))
-    assert inputs == pytest.approx(means, abs=1e-2)
+    inputs = in_window(central(view(crop=crop, input_size=size), pixels)) * 2000 - 1000
+    margin = (256 - crop) // 2
+    part = pixels[margin : margin + crop, margin : margin + crop].astype(np.float32)
+    expected = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
+    assert inputs == pytest.approx(expected, abs=2e-2)
 
 
 def test_the_augmented_view_is_a_crop_at_any_place_or_its_mirror_image_upside_down():
     chosen, flipped = view(crop=250, vertical_flip=True), 0
     corners = set()
-    for seed in range(200):
-        found = chosen.augmented(ramp(), np.random.default_rng(seed))
+    for found in augmented(chosen, ramp(), 200):
         found = np.rint(in_window(found) * 2000 - 1000).astype(int)
         flip = found[0, 0] > found[-1, 0]
         found = found[::-1] if flip else found
@@ -110,73 +128,73 @@ def test_the_augmented_view_is_a_crop_at_any_place_or_its_mirror_image_upside_do
 
 
 def test_rows_and_columns_of_the_crop_are_drawn_apart():
-    chosen = view(crop=254)
-    rows, columns = np.indices((256, 256))
-    corners = set()
-    for seed in range(60):
-        by_row = chosen.augmented(rows.astype(np.int16), np.random.default_rng(seed))
-        by_column = chosen.augmented(columns.astype(np.int16), np.random.default_rng(seed))
-        corner = [in_window(v)[0, 0] * 2000 - 1000 for v in (by_row, by_column)]
-        corners.add(tuple(np.rint(corner).astype(int).tolist()))
-    assert corners == {(i, j) for i in range(3) for j in range(3)}
+    cuts = view(crop=254).cuts(60, (0,))
+    assert set(map(tuple, cuts[:, :2])) == {(i, j) for i in range(3) for j in range(3)}
 
 
 def test_without_the_flip_no_slice_is_turned_over():
-    chosen = view(crop=250)
-    for seed in range(30):
-        found = chosen.augmented(ramp(), np.random.default_rng(seed))
+    for found in augmented(view(crop=250), ramp(), 30):
         assert found[0, 0] < found[-1, 0]
 
 
-def test_stored_slices_give_the_central_view_and_the_label_in_the_tables_order(shard):
+def test_stored_slices_give_the_central_part_and_the_label_in_the_order_asked_for(shard):
     path, pixels = shard
     slices = StoredSlices(table_of(path, [5, 2, 2, 9]), view(crop=200), None)
     assert len(slices) == 4
-    for place, row in enumerate([5, 2, 2, 9]):
-        inputs, label = slices[place]
-        assert inputs.shape == (1, 200, 200)
-        assert (inputs.dtype, label.dtype, label.shape) == (torch.float32, torch.float32, ())
-        assert (inputs[0].numpy() == view(crop=200).central(pixels[row])).all()
-        assert label == row % 2
+    parts, labels = slices[[0, 1, 2, 3]]
+    assert (parts.shape, parts.dtype) == ((4, 1, 200, 200), torch.int16)
+    assert labels.dtype == torch.float32
+    assert labels.tolist() == [1, 0, 0, 1]
+    for part, row in zip(parts, [5, 2, 2, 9], strict=True):
+        assert (part[0].numpy() == pixels[row, 28:228, 28:228]).all()
+    assert torch.equal(slices[[3, 0]][0], parts[[3, 0]])
 
 
 def test_augmentation_depends_on_seed_and_place_alone(shard):
     path, _ = shard
     chosen = view(crop=100, vertical_flip=True)
 
-    def inputs(places, seed):
+    def parts(batches, seed):
         slices = StoredSlices(table_of(path, [3] * 8), chosen, seed)
-        return torch.stack([slices[place][0] for place in places])
+        return torch.cat([slices[places][0] for places in batches])
 
-    forward, backward = inputs(range(8), (1, 0)), inputs(range(7, -1, -1), (1, 0))
+    forward = parts([[0, 1, 2, 3, 4, 5, 6, 7]], (1, 0))
+    backward = parts([[7, 6, 5], [4], [3, 2, 1, 0]], (1, 0))
     assert torch.equal(forward, backward.flip(0))
-    assert not torch.equal(forward, inputs(range(8), (1, 1)))
-    assert not torch.equal(forward, inputs(range(8), (2, 0)))
-    assert len({v.numpy().tobytes() for v in forward}) > 4
+    assert not torch.equal(forward, parts([range(8)], (1, 1)))
+    assert not torch.equal(forward, parts([range(8)], (2, 0)))
+    assert len({part.numpy().tobytes() for part in forward}) > 4
 
 
-def test_a_loader_in_another_process_gives_the_same_batches_in_order(shard, fabric):
+@pytest.mark.parametrize("processes", [0, 1, 2])
+def test_any_number_of_loading_processes_gives_the_same_batches_in_order(shard, fabric, processes):
     path, _ = shard
-    slices = StoredSlices(table_of(path, range(12)), view(crop=64), (0, 0))
-    alone = [slices[place] for place in range(12)]  # its file is open from here on
-    batches = list(slice_loader(slices, 5, threads=2, fabric=fabric))
+    chosen = view(crop=64, input_size=32, vertical_flip=True)
+    slices = StoredSlices(table_of(path, range(12)), chosen, (0, 0))
+    parts, labels = slices[range(12)]  # its file is open from here on
+    batches = list(SliceLoader(slices, 5, fabric, processes))
     assert [len(labels) for _, labels in batches] == [5, 5, 2]
-    assert torch.equal(torch.cat([x for x, _ in batches]), torch.stack([x for x, _ in alone]))
-    assert torch.cat([y for _, y in batches]).tolist() == [y.item() for _, y in alone]
+    assert torch.equal(torch.cat([x for x, _ in batches]), chosen.inputs(parts))
+    assert torch.equal(torch.cat([y for _, y in batches]), labels)
+
+
+def test_on_a_cpu_no_further_process_loads(fabric):
+    assert loading_processes(4, fabric) == 0
 
 
 def test_open_files_are_left_behind_when_a_data_set_is_sent_to_another_process(shard):
     path, _ = shard
     slices = StoredSlices(table_of(path, [1]), view(), None)
-    expected = slices[0][0]
-    assert torch.equal(pickle.loads(pickle.dumps(slices))[0][0], expected)
+    expected = slices[[0]][0]
+    assert torch.equal(pickle.loads(pickle.dumps(slices))[[0]][0], expected)
 
 
 @pytest.mark.parametrize(("n", "train", "batches"), [(11, True, 2), (11, False, 3), (12, True, 3)])
-def test_a_last_training_batch_of_one_slice_is_left_out(shard, fabric, n, train, batches):
+def test_a_last_training_batch_of_one_slice_joins_the_one_before(shard, fabric, n, train, batches):
     slices = StoredSlices(table_of(shard[0], range(n)), view(crop=64), None)
-    loader = slice_loader(slices, 5, threads=1, fabric=fabric, train=train)
+    loader = SliceLoader(slices, 5, fabric, 0, train=train)
     assert len(loader) == batches
+    assert sum(len(labels) for _, labels in loader) == n
 
 
 def test_positives_are_read_from_their_own_file_and_negatives_from_the_shards():

@@ -12,11 +12,12 @@ from clotline.scores import auroc
 from clotline.scratch import nearby
 from clotline.slices import (
     BalancedEpochs,
+    SliceLoader,
     StoredSlices,
     View,
     balanced_validation,
+    loading_processes,
     locate_slices,
-    slice_loader,
 )
 from clotline.tables import read_table
 from clotline.training import (
@@ -45,7 +46,8 @@ def train_on(snakemake, shard_folder, positives):
     train = [table[table["split"] == "train"] for table in tables]
     valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), seed)
     epochs = BalancedEpochs(*map(len, train), seed)
-    view, workers = View.of(section), snakemake.threads
+    view, batch_size = View.of(section), section["batch_size"]
+    processes = loading_processes(snakemake.threads, fabric)
     log.info(
         "%s positive slices and as many of %s negatives an epoch; validation on %s slices",
         *(f"{len(train[0]):,}", f"{len(train[1]):,}", f"{len(valid):,}"),
@@ -54,7 +56,7 @@ def train_on(snakemake, shard_folder, positives):
     def train_batches(epoch):
         table = epochs.table(epoch, *train)
         slices = StoredSlices(table, view, augment_seed=(seed, epoch))
-        return slice_loader(slices, section["batch_size"], workers, fabric, train=True)
+        return SliceLoader(slices, batch_size, fabric, processes, train=True)
 
     state = training_state(
         STATE_FOLDER,
@@ -71,7 +73,7 @@ def train_on(snakemake, shard_folder, positives):
             torch.compile(model) if section["compile"] else model,
             Recipe.of(section),
             train_batches,
-            slice_loader(StoredSlices(valid, view, None), section["batch_size"], workers, fabric),
+            SliceLoader(StoredSlices(valid, view, None), batch_size, fabric, processes),
             auroc,
             fabric,
             state,

@@ -13,7 +13,6 @@ import torch
 from captum.attr import LayerGradCam
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from clotline.activation_files import Activation
 from clotline.backbones import Classifier, load_classifier
@@ -21,7 +20,7 @@ from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
 from clotline.labels import SOP_UID
 from clotline.progress import progress
-from clotline.slices import StoredSlices, View, slice_loader
+from clotline.slices import SliceLoader, StoredSlices, View, loading_processes
 from clotline.training import make_fabric
 
 BATCH_SIZE = 32
@@ -90,7 +89,7 @@ def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> Featur
 
 
 def activation_maps(
-    model: Classifier, loader: DataLoader, fabric: Fabric, least: int = 2
+    model: Classifier, loader: SliceLoader, fabric: Fabric, least: int = 2
 ) -> tuple[np.ndarray, np.ndarray]:
     """The maps and logits of all slices that ``loader`` gives, in its order.
 
@@ -145,7 +144,8 @@ def map_slices(
     checkpoint = load_checkpoint(checkpoint_path)
     view = View.of(checkpoint["config"])
     fabric = make_fabric("32-true", gpus, threads)
-    loader = slice_loader(StoredSlices(slices, view, None), BATCH_SIZE, threads, fabric)
+    processes = loading_processes(threads, fabric)
+    loader = SliceLoader(StoredSlices(slices, view, None), BATCH_SIZE, fabric, processes)
     model = load_classifier(checkpoint, checkpoint_path)
     maps, logits = activation_maps(model, loader, fabric)
     return Activation(maps, logits, list(slices[SOP_UID]), view.crop)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
 
 from clotline.backbones import Classifier, load_classifier
 from clotline.checkpoint import load_checkpoint
@@ -14,7 +13,7 @@ from clotline.features import create_features, features_size, write_features
 from clotline.files import atomic, sha256
 from clotline.progress import progress
 from clotline.shards import read_rows
-from clotline.slices import StoredSlices, View, slice_loader
+from clotline.slices import SliceLoader, StoredSlices, View, loading_processes
 from clotline.training import make_fabric
 
 #: Larger batches leave a CPU's cache.
@@ -23,7 +22,7 @@ BATCH_SIZE = 32
 
 def extract_features(
     model: Classifier,
-    loader: DataLoader,
+    loader: SliceLoader,
     path: str | Path,
     backbone: str,
     checkpoint: str,
@@ -43,16 +42,18 @@ def extract_features(
         ClotlineError: a feature is infinite or NaN, or too large for float16.
     """
     # The channels of a pixel side by side: what convolutions on CPUs and GPUs are fastest with.
-    wrapped = fabric.setup_module(model.to(memory_format=torch.channels_last))
-    wrapped.mark_forward_method("features")
-    wrapped.eval()
+    model = fabric.to_device(model.to(memory_format=torch.channels_last)).eval()
     rows = len(loader.dataset)
-    with create_features(path, rows, model.width, backbone, checkpoint) as file:
+    # Fabric's own wrapper would leave the precision out: it sees to that of ``forward`` alone.
+    with (
+        create_features(path, rows, model.width, backbone, checkpoint) as file,
+        torch.no_grad(),
+        fabric.autocast(),
+    ):
         row = 0
         batches = progress(loader, rows, "features", "slices", step=lambda b: len(b[0]))
         for inputs, _ in batches:
-            with torch.inference_mode():
-                values = wrapped.features(fabric.to_device(inputs)).float().cpu().numpy()
+            values = model.features(fabric.to_device(inputs)).float().cpu().numpy()
             with np.errstate(over="ignore"):
                 values = values.astype(np.float16)
             if not np.isfinite(values).all():
@@ -89,7 +90,7 @@ def extract_shard_features(
     fabric = make_fabric(section["precision"], gpus, threads)
     rows = read_rows(shard)
     slices = StoredSlices(rows.assign(file=shard, row=range(len(rows))), View.of(section), None)
-    loader = slice_loader(slices, BATCH_SIZE, threads, fabric)
+    loader = SliceLoader(slices, BATCH_SIZE, fabric, loading_processes(threads, fabric))
     model = load_classifier(checkpoint, checkpoint_path)
     with atomic(path, need=features_size(len(rows), model.width)) as temporary:
         extract_features(model, loader, temporary, backbone, sha256(checkpoint_path), fabric)

@@ -1,9 +1,10 @@
 """Stage 1 input: slices from shards and positives.h5 to the tensors that the networks see."""
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -43,34 +44,63 @@ class View:
         """The view of one ``cnn`` entry of the configuration."""
         return cls(**{name: section[name] for name in cls.__dataclass_fields__})
 
-    def central(self, pixels: np.ndarray) -> np.ndarray:
-        """(256, 256) int16 HU to the (s, s) float32 input of validation and feature extraction."""
-        margin = (SIZE - self.crop) // 2
-        return self._normalise(pixels, margin, margin)
+    def cuts(self, count: int, seed: tuple[int, ...] | None) -> np.ndarray:
+        """Where each of ``count`` slices is cut.
 
-    def augmented(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(256, 256) int16 HU to a randomly cropped and flipped (s, s) float32 input."""
-        top, left = rng.integers(0, SIZE - self.crop, size=2, endpoint=True)
-        view = self._normalise(pixels, top, left)
-        return view[::-1] if self.vertical_flip and rng.random() < 0.5 else view
+        Args:
+            count: number of slices.
+            seed: of random places and flips; None means the centre.
 
-    def _normalise(self, pixels: np.ndarray, top: int, left: int) -> np.ndarray:
-        low = self.window_level - self.window_width / 2
-        view = pixels[top : top + self.crop, left : left + self.crop].astype(np.float32)
-        view -= low
-        view *= 1 / self.window_width
-        view.clip(0, 1, out=view)
+        Returns:
+            (count, 3) int: top row, left column, and whether the cut is turned upside down.
+        """
+        margin = SIZE - self.crop
+        if seed is None:
+            return np.tile((margin // 2, margin // 2, 0), (count, 1))
+        rng = np.random.default_rng(seed)
+        corners = rng.integers(0, margin, (count, 2), endpoint=True)
+        flips = rng.integers(0, 1, (count, 1), endpoint=True) * self.vertical_flip
+        return np.hstack([corners, flips])
+
+    def cut(self, pixels: np.ndarray, top: int, left: int, flip: bool) -> np.ndarray:
+        """The part of a (256, 256) slice that one row of `cuts` names, (c, c)."""
+        part = pixels[top : top + self.crop, left : left + self.crop]
+        return part[::-1] if flip else part
+
+    def inputs(self, parts: Tensor) -> Tensor:
+        """Cut slices to the network's inputs.
+
+        Args:
+            parts: (n, 1, c, c) int16 Hounsfield units, on any device.
+
+        Returns:
+            (n, 1, s, s) float32 on that device.
+        """
+        values = parts.float().sub_(self.window_level - self.window_width / 2)
+        values.mul_(1 / self.window_width).clamp_(0, 1)
         if self.input_size != self.crop:
-            view = cv2.resize(view, (self.input_size,) * 2, interpolation=cv2.INTER_AREA)
-        view -= MEAN
-        view *= 1 / STD
-        return view
+            weights = _area_weights(self.crop, self.input_size, parts.device)
+            values = weights @ values @ weights.T
+        return values.sub_(MEAN).mul_(1 / STD)
+
+
+@functools.cache
+def _area_weights(old: int, new: int, device: torch.device) -> Tensor:
+    """(new, old) float32: the share that each old pixel has in a new one, along one axis."""
+    ends = np.arange(new + 1)[:, None] * old / new
+    pixels = np.arange(old)
+    overlaps = np.minimum(ends[1:], pixels + 1) - np.maximum(ends[:-1], pixels)
+    shares = np.maximum(overlaps, 0) * new / old
+    return torch.from_numpy(shares.astype(np.float32)).to(device)
 
 
 class StoredSlices(Dataset):
-    """A table of stored slices as (input, label) pairs.
+    """A table of stored slices, read a batch at a time.
 
     Files are opened on first use, so that each loading process has handles of its own.
+
+    Attributes:
+        view: how slices become inputs.
     """
 
     def __init__(self, table: pd.DataFrame, view: View, augment_seed: tuple[int, ...] | None):
@@ -82,30 +112,33 @@ class StoredSlices(Dataset):
             augment_seed: seeds the augmentation, each slice by its place in the table; None means
                 the central view.
         """
+        self.view = view
         self._files = list(dict.fromkeys(table["file"]))
         self._file = table["file"].map({f: i for i, f in enumerate(self._files)}).to_numpy()
         self._row = table["row"].to_numpy()
         self._checksum = table[CHECKSUM].to_numpy()
-        self._label = torch.from_numpy(table[IMAGE_LABEL].to_numpy(np.float32))
-        self._view = view
-        self._augment_seed = augment_seed
+        self._label = table[IMAGE_LABEL].to_numpy(np.float32)
+        self._cuts = view.cuts(len(table), augment_seed)
         self._shards: dict = {}
 
     def __len__(self) -> int:
         return len(self._row)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        """The slice's (1, s, s) float32 input and its label, a float32 scalar."""
+    def __getitem__(self, places: list[int]) -> tuple[Tensor, Tensor]:
+        """The slices' (n, 1, c, c) int16 Hounsfield units, cut, and their (n,) float32 labels.
+
+        They become inputs where the network is: as integers they are half as large on the way.
+        """
+        parts = np.empty((len(places), 1, self.view.crop, self.view.crop), np.int16)
+        for part, place in zip(parts[:, 0], places, strict=True):
+            part[:] = self.view.cut(self._read(place), *self._cuts[place])
+        return torch.from_numpy(parts), torch.from_numpy(self._label[places])
+
+    def _read(self, place: int) -> np.ndarray:
         number = self._file[place]
         if number not in self._shards:
             self._shards[number] = StoredPixels(self._files[number])
-        pixels = self._shards[number].read(self._row[place], self._checksum[place])
-        if self._augment_seed is None:
-            view = self._view.central(pixels)
-        else:
-            rng = np.random.default_rng((*self._augment_seed, place))
-            view = np.ascontiguousarray(self._view.augmented(pixels, rng))
-        return torch.from_numpy(view[None]), self._label[place]
+        return self._shards[number].read(self._row[place], self._checksum[place])
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_shards": {}}
@@ -194,23 +227,58 @@ def balanced_validation(
     return pd.concat([positives, negatives.iloc[drawn]], ignore_index=True)
 
 
-def slice_loader(
-    slices: StoredSlices, batch_size: int, threads: int, fabric: Fabric, train: bool = False
-) -> DataLoader:
-    """Batches of ``slices`` in their order.
+class SliceLoader:
+    """Batches of (inputs, labels) on the device, in the order of a data set.
+
+    Attributes:
+        dataset: the slices.
+    """
+
+    def __init__(
+        self,
+        slices: StoredSlices,
+        batch_size: int,
+        fabric: Fabric,
+        processes: int,
+        train: bool = False,
+    ):
+        """Prepares to load; each iteration starts anew.
+
+        Args:
+            slices: the data set.
+            batch_size: slices in a batch.
+            fabric: device.
+            processes: that read, beside this one; 0 is this one alone.
+            train: whether each batch must have the two slices that batch normalisation needs.
+        """
+        self.dataset = slices
+        self._fabric = fabric
+        self._loader = DataLoader(
+            slices,
+            # Lists of places in place of places: the data set itself makes batches.
+            sampler=process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1),
+            batch_size=None,
+            num_workers=processes,
+            pin_memory=fabric.device.type == "cuda",
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._loader:
+            parts, labels = self._fabric.to_device(batch)
+            yield self.dataset.view.inputs(parts), labels
+
+
+def loading_processes(threads: int, fabric: Fabric) -> int:
+    """How many processes load for each that trains.
+
+    On a CPU none: reading is a hundredth of a network's work there, and what a process forks, and
+    both go on writing to, the kernel copies page by page.
 
     Args:
-        slices: the data set.
-        batch_size: slices in a batch.
-        threads: threads of the job. On a GPU all of them load; on a CPU one does, for the
-            network needs the others.
+        threads: of the job. On a GPU all of them load.
         fabric: device.
-        train: whether each batch must have the two slices that batch normalisation needs.
     """
-    cuda = fabric.device.type == "cuda"
-    return DataLoader(
-        slices,
-        batch_sampler=process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1),
-        num_workers=max(1, threads // fabric.world_size) if cuda else 1,
-        pin_memory=cuda,
-    )
+    return max(1, threads // fabric.world_size) if fabric.device.type == "cuda" else 0
