@@ -163,7 +163,7 @@ def lstm_losses(demo: Demo) -> list[Check]:
     names = feature_sets(default_config())["combined"]
     files = [demo.results / f"features/{name}.h5" for name in names]
     published = default_config()["lstm"]["combined-image"] | {"batch_size": 1}
-    recipes = [demo.lstm_section, published]
+    recipes = [demo.lstm_section | {"precision": "auto"}, published | {"precision": "32-true"}]
     found = [[_train_lstm(demo, files, recipe, s)[0] for s in SEEDS] for recipe in recipes]
     text, difference, noise = _in_pairs(*found)
     # A lower loss is no fault.
@@ -186,13 +186,13 @@ def _lstm_auroc(demo: Demo, path: Path) -> float:
     """AUROC of the test slices of an image-level LSTM trained as the demo's are."""
     _, model, test, fabric = _train_lstm(demo, [path], demo.lstm_section, seed=0)
     probabilities = np.concatenate(predict_studies(model, test, fabric))
-    truth = np.concatenate([test[place][1].numpy() for place in range(len(test))])
+    truth = test[range(len(test))][1].numpy()
     return auroc(truth, probabilities)
 
 
 def _train_lstm(demo: Demo, files: list[Path], section: dict, seed: int):
     """The lowest validation loss; the network of that epoch, the test studies and the fabric."""
-    fabric = make_fabric("32-true", gpus=0, threads=1)
+    fabric = make_fabric(section["precision"], gpus=0, threads=1)
     studies = locate_studies(demo.slices, demo.plan)
     labels = demo.slices[IMAGE_LABEL].to_numpy()
     train, valid, test = (

@@ -2,11 +2,10 @@ import pytest
 import torch
 from builders import lstm_section
 from torch import nn
-from torch.nn.utils.rnn import pack_sequence
 
 from clotline.checkpoint import save_checkpoint
 from clotline.errors import ClotlineError
-from clotline.lstm import SliceLSTM, build_lstm, load_lstm
+from clotline.lstm import SliceLSTM, StudyBatch, build_lstm, load_lstm
 
 WIDTH = 6
 LENGTHS = (4, 7, 1, 5)
@@ -37,9 +36,13 @@ def studies():
     return [torch.randn(length, WIDTH, generator=generator) for length in LENGTHS]
 
 
+def batch_of(studies):
+    return StudyBatch(torch.cat(studies), [len(features) for features in studies])
+
+
 @torch.inference_mode()
 def call(model, studies):
-    return model(pack_sequence(studies, enforce_sorted=False))
+    return model(batch_of(studies))
 
 
 def by_hand(model, features):
@@ -87,14 +90,33 @@ def test_the_study_level_reads_the_last_slice_and_no_padding(studies):
     assert not torch.allclose(call(model, [long])[0], before[0], atol=1e-4)
 
 
-def test_the_image_level_gives_one_logit_a_slice_in_the_packed_order(studies):
+def test_the_image_level_gives_one_logit_a_slice_in_their_order(studies):
     model = network("image")
     logits = call(model, studies)
     alone = [call(model, [features]) for features in studies]
     assert logits.shape == (sum(LENGTHS),)
-    expected = pack_sequence(alone, enforce_sorted=False).data
-    assert torch.allclose(logits, expected, atol=1e-6)
-    assert not torch.allclose(logits, torch.cat(alone), atol=1e-3)
+    assert torch.allclose(logits, torch.cat(alone), atol=1e-6)
+
+
+@pytest.mark.parametrize("level", ["image", "study"])
+def test_gradients_are_those_of_torchs_layer(studies, level):
+    model, own = network(level).train(), network(level).train()
+    model(batch_of(studies)).square().sum().backward()
+    for features in studies:
+        states, _ = own.lstm(features)
+        own.linear(states if level == "image" else states[-1]).square().sum().backward()
+    for mine, theirs in zip(model.parameters(), own.parameters(), strict=True):
+        assert mine.grad.abs().max() > 1e-3
+        assert torch.allclose(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_in_mixed_precision_only_the_features_products_are_rounded(studies):
+    model = network("image")
+    exact = call(model, studies)
+    with torch.autocast("cpu", torch.bfloat16):
+        states = model._hidden_states(batch_of(studies)).detach()
+    assert states.dtype == torch.float32
+    assert torch.allclose(model.linear(states).squeeze(-1), exact, atol=0.02)
 
 
 def test_the_order_of_slices_matters(studies):
@@ -152,7 +174,7 @@ def test_the_forget_bias_is_added_to_the_forget_gates_alone_and_lengthens_the_me
         """How far a study's first slice changes what is known after its thirtieth."""
         first = torch.ones(30, WIDTH)
         first[1:] = 0
-        return (model(pack_sequence([first])) - model(pack_sequence([first * 0]))).abs().max()
+        return (call(model, [first]) - call(model, [first * 0])).abs().max()
 
     assert memory(biased) > 100 * memory(plain)
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from builders import DATA, labels_of
-from torch.nn.utils.rnn import pad_packed_sequence
 
 from clotline.errors import ClotlineError
 from clotline.features import create_features, write_features
@@ -86,25 +85,28 @@ def test_a_study_is_its_slices_features_in_the_order_of_files_and_its_targets(
 ):
     joined = sequences(slices, studies, files, "image")
     assert joined.width == 5
-    features, targets = joined[3]
-    assert (features.dtype, targets.dtype) == (torch.float32, torch.float32)
+    (features, counts), targets = joined[[3]]
+    assert (features.dtype, targets.dtype) == (torch.float16, torch.float32)
+    assert counts == [3]
     rows = torch.arange(11.0, 14.0)[:, None]
     expected = torch.cat([rows + torch.arange(3) / 8, rows + torch.arange(2) / 8 + 100], 1)
-    assert torch.equal(features, expected)
+    assert torch.equal(features.float(), expected)
     assert targets.tolist() == STUDIES["dd"]
-    turned = sequences(slices, studies, files[::-1], "image")[3][0]
-    assert torch.equal(turned, expected[:, [3, 4, 0, 1, 2]])
-    _, targets = sequences(slices, studies, files, "study")[3]
-    assert targets.tolist() == studies.loc[3, list(STUDY_LABELS)].tolist()
+    (turned, _), _ = sequences(slices, studies, files[::-1], "image")[[3]]
+    assert torch.equal(turned.float(), expected[:, [3, 4, 0, 1, 2]])
+    _, targets = sequences(slices, studies, files, "study")[[3]]
+    assert targets.tolist() == [studies.loc[3, list(STUDY_LABELS)].tolist()]
 
 
 def test_a_part_of_the_studies_reads_the_same_rows(slices, studies, files):
     whole = sequences(slices, studies, files, "study")
     part = sequences(slices, studies[studies["split"] == "train"], files, "study")
     assert len(part) == 2
-    for place, number in enumerate((0, 3)):
-        assert torch.equal(part[place][0], whole[number][0])
-        assert torch.equal(part[place][1], whole[number][1])
+    (mine, counts), targets = part[[0, 1]]
+    (theirs, their_counts), their_targets = whole[[0, 3]]
+    assert torch.equal(mine, theirs)
+    assert counts == their_counts == [4, 3]
+    assert torch.equal(targets, their_targets)
 
 
 def test_a_features_file_of_another_number_of_rows_is_refused(slices, studies, files):
@@ -118,37 +120,38 @@ def test_open_files_are_left_behind_when_a_data_set_is_sent_to_another_process(
     slices, studies, files
 ):
     whole = sequences(slices, studies, files, "image")
-    expected = whole[1][0]
-    assert torch.equal(pickle.loads(pickle.dumps(whole))[1][0], expected)
+    (expected, _), _ = whole[[1]]
+    assert torch.equal(pickle.loads(pickle.dumps(whole))[[1]][0].features, expected)
 
 
-def test_image_level_targets_stand_in_the_order_of_the_packed_slices(
-    slices, studies, files, fabric
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
+def test_image_level_targets_stand_in_the_order_of_the_slices(
+    slices, studies, files, fabric, order
 ):
-    """The first feature is the slice's row: it says which slice a packed row is."""
+    """The first feature is the slice's row: it says which slice it is."""
     whole = sequences(slices, studies, files, "image")
     labels = slices[IMAGE_LABEL].to_numpy()
-    ((packed, targets),) = whole.batches(4, fabric)
-    rows = packed.data[:, 0].int().numpy()
+    ((batch, targets),) = whole.batches(4, fabric, np.array(order))
+    rows = batch.features[:, 0].int().numpy()
     assert sorted(rows) == list(range(ROWS))
-    assert rows.tolist() != sorted(rows)
+    assert batch.counts == [[4, 6, 1, 3][place] for place in order]
+    assert rows[0] == [0, 4, 10, 11][order[0]]
     assert targets.tolist() == labels[rows].tolist()
 
 
 def test_study_level_targets_stand_in_the_order_of_the_studies(slices, studies, files, fabric):
     whole = sequences(slices, studies, files, "study")
-    ((packed, targets),) = whole.batches(4, fabric)
-    padded, lengths = pad_packed_sequence(packed, batch_first=True)
-    assert lengths.tolist() == [4, 6, 1, 3]
-    assert padded[:, 0, 0].tolist() == [0, 4, 10, 11]
+    ((batch, targets),) = whole.batches(4, fabric)
+    assert batch.counts == [4, 6, 1, 3]
+    assert batch.features[:, 0].tolist() == list(range(ROWS))
     assert targets.tolist() == studies[list(STUDY_LABELS)].to_numpy().tolist()
 
 
 def test_batches_follow_the_order_asked_for(slices, studies, files, fabric):
     whole = sequences(slices, studies, files, "study")
     batches = list(whole.batches(3, fabric, order=np.array([2, 0, 3, 1])))
-    firsts = [pad_packed_sequence(p, batch_first=True)[0][:, 0, 0].tolist() for p, _ in batches]
-    assert firsts == [[10, 0, 11], [4]]
+    assert [batch.counts for batch, _ in batches] == [[1, 4, 3], [6]]
+    assert [batch.features[0, 0] for batch, _ in batches] == [10, 4]
 
 
 @pytest.mark.parametrize("level", ["image", "study"])

@@ -1,12 +1,27 @@
 """Stage 2 networks: an LSTM over the features of a study's slices."""
 
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.functional import linear
 
 from clotline.checkpoint import load_tensors, load_weights
 from clotline.labels import STUDY_LABELS
+
+
+class StudyBatch(NamedTuple):
+    """Studies, their slices one after the other.
+
+    Attributes:
+        features: (all slices, width) float.
+        counts: number of slices of each study.
+    """
+
+    features: Tensor
+    counts: list[int]
 
 
 class SliceLSTM(nn.Module):
@@ -29,17 +44,54 @@ class SliceLSTM(nn.Module):
         self.lstm = nn.LSTM(width, hidden_size, batch_first=True)
         self.linear = nn.Linear(hidden_size, 1 if level == "image" else len(STUDY_LABELS))
 
-    def forward(self, studies: PackedSequence) -> Tensor:
-        """Packed (slices, width) float32 features to logits.
+    def forward(self, studies: StudyBatch) -> Tensor:
+        """Features to logits.
 
         Returns:
-            Image level: (all slices,) in the packed order; study level: (studies, 9) in the
-            order of `clotline.labels.STUDY_LABELS`.
+            Image level: (all slices,) in the order of the slices; study level: (studies, 9), the
+            labels in the order of `clotline.labels.STUDY_LABELS`.
         """
-        outputs, (hidden, _) = self.lstm(studies)
+        states = self._hidden_states(studies)
         if self.level == "image":
-            return self.linear(outputs.data).squeeze(-1)
-        return self.linear(hidden[-1])
+            return self.linear(states).squeeze(-1)
+        last = [end - 1 for end in accumulate(studies.counts)]
+        return self.linear(states[last])
+
+    def _hidden_states(self, studies: StudyBatch) -> Tensor:
+        """(all slices, hidden units) float32.
+
+        torch's own call of the layer would take most of its time for what nothing needs: the
+        gradient of the features, or with packed sequences one of the whole batch at every slice.
+        So the features meet their weights here, in the network's precision and without padding,
+        and the layer runs on the products, which it multiplies by the identity.
+        """
+        layer, (features, counts) = self.lstm, studies
+        products = linear(features.float(), layer.weight_ih_l0, layer.bias_ih_l0).float()
+        width, longest, device = products.shape[1], max(counts), products.device
+        rows = [torch.arange(n) + longest * study for study, n in enumerate(counts)]
+        rows = torch.cat(rows).to(device)
+        padded = products.new_zeros(len(counts) * longest, width).index_copy(0, rows, products)
+        start = products.new_zeros(1, len(counts), layer.hidden_size)
+        # Rounded to 16 bits at every slice, the state would drift.
+        with torch.autocast(device.type, enabled=False):
+            weights = [
+                torch.eye(width, device=device),
+                layer.weight_hh_l0,
+                torch.zeros_like(layer.bias_ih_l0),
+                layer.bias_hh_l0,
+            ]
+            states, _, _ = torch.lstm(
+                padded.view(len(counts), longest, width),
+                (start, start),
+                weights,
+                has_biases=True,
+                num_layers=1,
+                dropout=0.0,
+                train=self.training,
+                bidirectional=False,
+                batch_first=True,
+            )
+        return states.flatten(0, 1)[rows]
 
 
 def build_lstm(width: int, section: dict, level: str) -> SliceLSTM:

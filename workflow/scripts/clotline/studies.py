@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from clotline.checkpoint import load_checkpoint
@@ -15,7 +14,7 @@ from clotline.errors import ClotlineError
 from clotline.features import StoredFeatures, open_features
 from clotline.files import unusable
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
-from clotline.lstm import SliceLSTM, load_lstm
+from clotline.lstm import SliceLSTM, StudyBatch, load_lstm
 from clotline.training import make_fabric, process_batches
 
 
@@ -45,7 +44,7 @@ def locate_studies(slices: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 class FeatureSequences(Dataset):
-    """Studies as (features, targets) pairs, read from the features files on demand."""
+    """Studies as sequences of features, read from the features files a batch at a time."""
 
     def __init__(
         self, studies: pd.DataFrame, files: list[str], level: str, image_labels: np.ndarray
@@ -60,7 +59,7 @@ class FeatureSequences(Dataset):
         """
         self._first = studies["first"].to_numpy()
         self._count = studies["count"].to_numpy()
-        self._labels = torch.from_numpy(studies[list(STUDY_LABELS)].to_numpy(np.float32, copy=True))
+        self._labels = studies[list(STUDY_LABELS)].to_numpy(np.float32)
         self._image_labels = image_labels
         self._level = level
         self._paths = files
@@ -78,19 +77,28 @@ class FeatureSequences(Dataset):
     def __len__(self) -> int:
         return len(self._first)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        """Features, (slices, width) float32; and targets, float32: (slices,) or (9,)."""
+    def __getitem__(self, places: list[int]) -> tuple[StudyBatch, Tensor]:
+        """The studies' features in float16, and targets in float32: (all slices,) or (studies, 9).
+
+        They become float32 where the network is: as stored they are half as large on the way.
+        """
         if self._features is None:
             self._features = [StoredFeatures(path) for path in self._paths]
-        rows = slice(self._first[place], self._first[place] + self._count[place])
-        features = np.concatenate(
-            [file.read(rows) for file in self._features], axis=1, dtype=np.float32
-        )
+        counts = self._count[places].tolist()
+        firsts = self._first[places].tolist()
+        spans = [slice(first, first + n) for first, n in zip(firsts, counts, strict=True)]
+        features = np.empty((sum(counts), self.width), np.float16)
+        row = 0
+        for span, count in zip(spans, counts, strict=True):
+            parts = [file.read(span) for file in self._features]
+            np.concatenate(parts, axis=1, out=features[row : row + count])
+            row += count
         if self._level == "image":
-            targets = torch.from_numpy(self._image_labels[rows].astype(np.float32))
+            targets = np.concatenate([self._image_labels[span] for span in spans])
         else:
-            targets = self._labels[place]
-        return torch.from_numpy(features), targets
+            targets = self._labels[places]
+        targets = torch.from_numpy(targets.astype(np.float32))
+        return StudyBatch(torch.from_numpy(features), counts), targets
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_features": None}
@@ -98,26 +106,11 @@ class FeatureSequences(Dataset):
     def batches(
         self, batch_size: int, fabric: Fabric, order: np.ndarray | None = None
     ) -> DataLoader:
-        """Batches of (packed features, targets in the network's output order)."""
-        pack = pack_image_level if self._level == "image" else pack_study_level
+        """Batches of (studies, targets in the network's output order)."""
         order = range(len(self)) if order is None else order.tolist()
+        # Lists of places in place of places: the data set itself makes batches.
         parts = process_batches(order, batch_size, fabric)
-        return DataLoader(self, batch_sampler=parts, collate_fn=pack)
-
-
-def pack_image_level(batch: list[tuple[Tensor, Tensor]]) -> tuple[PackedSequence, Tensor]:
-    """Packs features and slice targets alike, so that both stand in the same order."""
-    features, targets = zip(*batch, strict=True)
-    return (
-        pack_sequence(features, enforce_sorted=False),
-        pack_sequence(targets, enforce_sorted=False).data,
-    )
-
-
-def pack_study_level(batch: list[tuple[Tensor, Tensor]]) -> tuple[PackedSequence, Tensor]:
-    """Packs the features and stacks the studies' targets."""
-    features, targets = zip(*batch, strict=True)
-    return pack_sequence(features, enforce_sorted=False), torch.stack(targets)
+        return DataLoader(self, sampler=parts, batch_size=None)
 
 
 def predict_studies(
@@ -131,10 +124,8 @@ def predict_studies(
     model.eval()
     with torch.inference_mode():
         return [
-            torch.sigmoid(model(pack_sequence([fabric.to_device(features)])).float().cpu())
-            .flatten()
-            .numpy()
-            for features, _ in DataLoader(sequences, batch_size=None)
+            torch.sigmoid(model(fabric.to_device(studies)).float().cpu()).flatten().numpy()
+            for studies, _ in sequences.batches(1, fabric)
         ]
 
 
