@@ -15,6 +15,7 @@ import pydicom
 import torch
 import yaml
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench import PROJECT, published
 from bench.data import (
@@ -27,8 +28,8 @@ from bench.data import (
     publish_features,
     repeat_shard,
 )
-from bench.race import Row, compare, flush
-from clotline.backbones import build_classifier
+from bench.race import ROUNDS, Row, compare, flush, seconds_of
+from clotline.backbones import Classifier, build_classifier
 from clotline.config import load_config
 from clotline.dicom import read_slice
 from clotline.extraction import BATCH_SIZE, extract_features
@@ -246,12 +247,32 @@ def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
                 bare.features(inputs)
         return EXTRACTED
 
-    return compare(
+    row = compare(
         *(f"features of {name}", "slices/s", REACH[name][1], ours),
         lambda: published.features(theirs, published_slices, folder / "features-published.h5"),
         ("the bare forward pass on tensors in memory", limit),
         _precision(fabric),
     )
+    asked = row.reach * row.published * _operations(bare, tensors[0][:1])
+    needs = f"{row.reach}× would take {asked / 1e9:.0f} GFLOP/s"
+    most = f"a product of large matrices reaches {_matrix_rate(fabric) / 1e9:.0f} here"
+    return Row(**vars(row) | {"note": f"{row.note}; {needs}, and {most}"})
+
+
+def _operations(model: Classifier, inputs: torch.Tensor) -> int:
+    """Floating-point operations of a network's convolutions and products."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.features(inputs)
+    return counter.get_total_flops()
+
+
+def _matrix_rate(fabric) -> float:
+    """Floating-point operations a second in what processors are best at."""
+    side = 4096
+    one, other = torch.randn(2, side, side)
+    with fabric.autocast():
+        seconds = min(seconds_of(lambda: len(one @ other))[0] for _ in range(ROUNDS))
+    return 2 * side**3 / seconds
 
 
 def lstm(folder: Path) -> Iterator[Row]:
@@ -262,10 +283,8 @@ def lstm(folder: Path) -> Iterator[Row]:
         make_features(folder / f"{width}.h5", len(image_labels), width) for width in (1280, 2048)
     ]
     section = default_config()["lstm"]["combined-image"]
-    recipe, fabric = (
-        Recipe.of(section),
-        make_fabric(section["precision"], gpus=0, threads=os.cpu_count()),
-    )
+    recipe = Recipe.of(section)
+    fabric = make_fabric(section["precision"], gpus=0, threads=os.cpu_count())
     sequences = FeatureSequences(studies, files, "image", image_labels)
 
     def trainer():
