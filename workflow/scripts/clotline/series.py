@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydicom.dataset import Dataset
 
 from clotline.dicom import KIND_KEYWORDS, check_is_ct_slice, read_header
 from clotline.errors import ClotlineError
+from clotline.header import Header
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.labels_file import UID_PATTERN
 from clotline.pixeldata import SliceError, one_line
@@ -143,13 +143,13 @@ def _describe(path: Path) -> dict:
     }
 
 
-def _problem(header: Dataset) -> str:
+def _problem(header: Header) -> str:
     try:
         check_is_ct_slice(header)
     except SliceError as error:
         return str(error)
     try:
-        row, column = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        row, column = np.array(header.get("ImageOrientationPatient"), dtype=float).reshape(2, 3)
         normal = np.cross(row, column)
         axial = abs(normal[2]) > np.cos(np.radians(MAX_TILT)) * np.linalg.norm(normal)
     except (AttributeError, TypeError, ValueError):
