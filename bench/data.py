@@ -16,7 +16,14 @@ from clotline.phantom.cohort import draw_cohort, labels_table
 from clotline.phantom.files import write_study
 from clotline.plan import make_plan, planned_rows
 from clotline.processes import end_with_parent
-from clotline.shards import ShardWriter, open_shard, read_rows, read_study_labels, write_shard
+from clotline.shards import (
+    CHECKSUM,
+    ShardWriter,
+    StoredPixels,
+    read_rows,
+    read_study_labels,
+    write_shard,
+)
 
 SIDE = 512
 #: Slices of a study: about RSNA's mean of 246 where whole studies matter, fewer where slices do.
@@ -106,15 +113,14 @@ def repeat_shard(cohort: Cohort, path: Path, slices: int, positive: float = 0.5)
     """
     source, labels = read_rows(cohort.shard), read_study_labels(cohort.shard)
     written = 0
-    with open_shard(cohort.shard) as file, ShardWriter(path) as writer:
+    pixels = StoredPixels(cohort.shard)
+    with ShardWriter(path) as writer:
         while written < slices:
             for uid, part in source.groupby(STUDY_UID, sort=False):
-                mask_and_chunk = [
-                    file["pixels"].id.read_direct_chunk((row, 0, 0)) for row in part.index
-                ]
+                chunks = [pixels.chunk(row, part[CHECKSUM][row]) for row in part.index]
                 study = part.assign(**{STUDY_UID: f"{uid}.{written}"})
                 study[IMAGE_LABEL] = (np.arange(len(part)) < positive * len(part)).astype(np.int8)
-                writer.append_stored(study, labels.loc[uid].to_dict(), mask_and_chunk)
+                writer.append(study, labels.loc[uid].to_dict(), chunks)
                 written += len(part)
     rows = read_rows(path)
     return rows.assign(shard="000", row=range(len(rows)), split="train", file=str(path))

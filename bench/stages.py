@@ -30,6 +30,7 @@ from bench.data import (
 )
 from bench.race import ROUNDS, Row, compare, flush, seconds_of
 from clotline.backbones import Classifier, build_classifier
+from clotline.chunks import pack
 from clotline.config import load_config
 from clotline.dicom import read_slice
 from clotline.extraction import BATCH_SIZE, extract_features
@@ -124,8 +125,8 @@ def positives(cohort: Cohort, folder: Path) -> Iterator[Row]:
         labels = read_study_labels(shard)
         with open_shard(shard) as file, ShardWriter(target) as writer:
             for uid, study in wanted.groupby("StudyInstanceUID", sort=False):
-                pixels = np.stack([file["pixels"][row] for row in study["row"]])
-                writer.append(study, labels.loc[uid].to_dict(), pixels)
+                chunks = [pack(file["pixels"][row]) for row in study["row"]]
+                writer.append(study, labels.loc[uid].to_dict(), chunks)
         return len(wanted)
 
     def limit() -> int:

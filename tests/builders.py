@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import gdcm
+import h5py
 import numpy as np
 import pandas as pd
 import pydicom
@@ -11,8 +12,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from clotline.chunks import create_pixels
 from clotline.config import load_config
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID, UIDS
+from clotline.shards import DecodedStudy
 
 DATA = {
     "slices_per_shard": 10,
@@ -133,6 +136,15 @@ def write_cohort(labels: pd.DataFrame, folder: Path) -> pd.DataFrame:
             InstanceNumber=number,
         )
     return made
+
+
+def pixels_of(study: DecodedStudy) -> np.ndarray:
+    """The slices of a decoded study, (n, 256, 256) int16."""
+    with h5py.File("study", "w", driver="core", backing_store=False) as file:
+        pixels = create_pixels(file, len(study.chunks))
+        for row, chunk in enumerate(study.chunks):
+            pixels.id.write_direct_chunk((row, 0, 0), chunk.content, chunk.mask)
+        return pixels[:]
 
 
 def cnn_section(**keys) -> dict:

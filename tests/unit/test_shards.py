@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from builders import DATA, dicom_path, labels_of, write_cohort, write_dicom
+from builders import DATA, dicom_path, labels_of, pixels_of, write_cohort, write_dicom
 from hostile import TORTURE, Cases, flip_bit
 
 from clotline.errors import ClotlineError
@@ -89,7 +89,7 @@ def content_of(path):
 
 def order(study):
     """The number that `study_of` gave each stored slice."""
-    return study.pixels[:, 0, 0].tolist()
+    return pixels_of(study)[:, 0, 0].tolist()
 
 
 def test_a_shard_gives_back_what_was_decoded(cohort):

@@ -9,6 +9,7 @@ from builders import cnn_section
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clotline.chunks import pack
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS
 from clotline.shards import ShardWriter, read_rows
 from clotline.slices import (
@@ -68,7 +69,7 @@ def shard(tmp_path_factory):
     rows["SeriesInstanceUID"], rows["SOPInstanceUID"] = "s.1", [f"s.1.{i}" for i in range(12)]
     rows["position_mm"], rows[IMAGE_LABEL] = np.arange(12.0), [0, 1] * 6
     with ShardWriter(path) as writer:
-        writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), pixels)
+        writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
     return path, pixels
 
 

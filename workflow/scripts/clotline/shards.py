@@ -34,10 +34,10 @@ from pathlib import Path
 
 import cv2
 import h5py
-import hdf5plugin
 import numpy as np
 import pandas as pd
 
+from clotline.chunks import Chunk, create_pixels, pack
 from clotline.dicom import SIZE, Slice, read_slice
 from clotline.disk import SLICE_BYTES
 from clotline.errors import ClotlineError
@@ -77,14 +77,7 @@ class ShardWriter:
 
     def __init__(self, path: str | Path):
         self._file = NewHDF5(path, FORMAT, VERSION)
-        self.pixels = self._file.create_dataset(
-            "pixels",
-            shape=(0, SIZE, SIZE),
-            maxshape=(None, SIZE, SIZE),
-            chunks=(1, SIZE, SIZE),
-            dtype="i2",
-            **hdf5plugin.Bitshuffle(cname="lz4"),
-        )
+        self.pixels = create_pixels(self._file)
         self.pixels.attrs["unit"] = np.bytes_("HU")
         self._rows: list[pd.DataFrame] = []
         self._studies: list[dict] = []
@@ -99,53 +92,31 @@ class ShardWriter:
         self._file.close()
         self._file.check()
 
-    def append(self, rows: pd.DataFrame, study_labels: dict[str, int], pixels: np.ndarray) -> None:
+    def append(
+        self, rows: pd.DataFrame, study_labels: dict[str, int], chunks: Iterable[Chunk]
+    ) -> None:
         """Adds one study.
 
         Args:
             rows: the columns of ``ROW_COLUMNS``, one row a slice, all of one study.
             study_labels: the nine study labels.
-            pixels: (n, 256, 256) int16, Hounsfield units.
+            chunks: its slices, one a row.
         """
-        first = self._extend(rows, study_labels)
-        self.pixels[first:] = pixels
-        for row in range(first, len(self.pixels)):
-            _, chunk = self.pixels.id.read_direct_chunk((row, 0, 0))
-            self._checksums.append(byte_sum(chunk))
-        self._file.check()
-
-    def append_stored(
-        self,
-        rows: pd.DataFrame,
-        study_labels: dict[str, int],
-        chunks: Iterable[tuple[int, bytes]],
-    ) -> None:
-        """Adds one study whose slices are compressed already.
-
-        Args:
-            rows: as for `append`.
-            study_labels: the nine study labels.
-            chunks: of `StoredPixels.chunk`, one a row.
-        """
-        first = self._extend(rows, study_labels)
-        for row, (mask, chunk) in enumerate(chunks, start=first):
-            self.pixels.id.write_direct_chunk((row, 0, 0), chunk, mask)
-            self._checksums.append(byte_sum(chunk))
-        self._file.check()
-
-    def add_column(self, name: str, values: pd.Series, dtype: str) -> None:
-        """Writes a further column of all rows."""
-        write_column(self._file, name, _column(values, dtype))
-
-    def _extend(self, rows: pd.DataFrame, study_labels: dict[str, int]) -> int:
         first = len(self.pixels)
         self.pixels.resize(first + len(rows), axis=0)
+        for row, chunk in enumerate(chunks, start=first):
+            self.pixels.id.write_direct_chunk((row, 0, 0), chunk.content, chunk.mask)
+            self._checksums.append(chunk.checksum)
         self._rows.append(rows[list(ROW_COLUMNS)])
         self._studies.append(
             {STUDY_UID: rows[STUDY_UID].iloc[0], "first_row": first, "count": len(rows)}
             | {name: study_labels[name] for name in STUDY_LABELS}
         )
-        return first
+        self._file.check()
+
+    def add_column(self, name: str, values: pd.Series, dtype: str) -> None:
+        """Writes a further column of all rows."""
+        write_column(self._file, name, _column(values, dtype))
 
     def _write_columns(self) -> None:
         rows = pd.concat(self._rows) if self._rows else pd.DataFrame(columns=list(ROW_COLUMNS))
@@ -192,8 +163,8 @@ class StoredPixels:
         if shape != (SIZE, SIZE) or kind != np.int16 or self._pixels.chunks != (1, SIZE, SIZE):
             raise unusable(path, f"its pixels are {shape} {kind} in chunks {self._pixels.chunks}")
 
-    def chunk(self, row: int, checksum: int) -> tuple[int, bytes]:
-        """One slice as it is stored: HDF5's filter mask and the compressed bytes.
+    def chunk(self, row: int, checksum: int) -> Chunk:
+        """One slice as it is stored.
 
         Args:
             row: the slice's row.
@@ -203,10 +174,10 @@ class StoredPixels:
             ClotlineError: the file is damaged; says how to make it anew.
         """
         with reading(self._path):
-            mask, chunk = self._pixels.id.read_direct_chunk((row, 0, 0))
-        if byte_sum(chunk) != checksum:
+            mask, content = self._pixels.id.read_direct_chunk((row, 0, 0))
+        if byte_sum(content) != checksum:
             raise unusable(self._path, f"row {row} does not fit its checksum")
-        return mask, chunk
+        return Chunk(content, mask, checksum)
 
     def read(self, row: int, checksum: int) -> np.ndarray:
         """One slice, (256, 256) int16 in Hounsfield units; arguments and errors as of `chunk`."""
@@ -246,13 +217,13 @@ class DecodedStudy:
     """One study ready to be stored.
 
     Attributes:
-        pixels: (n, 256, 256) int16, Hounsfield units, in the order of ``rows``.
+        chunks: the compressed slices in the order of ``rows``.
         rows: (n) table with the columns of ``ROW_COLUMNS``.
         rejects: UIDs, path and reason of each slice that could not be taken.
         notes: what a user should know of the slices that were taken.
     """
 
-    pixels: np.ndarray
+    chunks: list[Chunk]
     rows: pd.DataFrame
     rejects: pd.DataFrame
     notes: list[str]
@@ -290,11 +261,8 @@ def decode_study(
     table["decoded"] = range(len(slices))
     # Instance number and UID only break ties, so that the order never depends on the input's.
     table = table.sort_values([SERIES_UID, POSITION, "instance", SOP_UID], kind="stable")
-    pixels = np.empty((len(slices), SIZE, SIZE), np.int16)
-    for row, decoded in enumerate(table["decoded"]):
-        pixels[row] = slices[decoded].pixels
     return DecodedStudy(
-        pixels=pixels,
+        chunks=[pack(slices[decoded].pixels) for decoded in table["decoded"]],
         rows=table[list(ROW_COLUMNS)].reset_index(drop=True),
         rejects=pd.DataFrame(rejects, columns=list(REJECT_COLUMNS)),
         notes=notes + _oddities(table, slices) + _unlisted(rows, folder),
@@ -436,7 +404,7 @@ def write_shard(
             if len(study.rows):
                 labels = planned.iloc[0]
                 study_labels = {name: labels[name] for name in STUDY_LABELS}
-                writer.append(study.rows, study_labels, study.pixels)
+                writer.append(study.rows, study_labels, study.chunks)
         stored = len(writer.pixels)
     listed = pd.concat(rejects, ignore_index=True)
     if stored + len(listed) != len(rows):
@@ -503,7 +471,7 @@ def copy_positives(
             for uid, study in part.groupby(STUDY_UID, sort=False):
                 places = zip(study["row"], study[CHECKSUM], strict=True)
                 chunks = (source.chunk(row, checksum) for row, checksum in places)
-                writer.append_stored(study, labels.loc[uid].to_dict(), chunks)
+                writer.append(study, labels.loc[uid].to_dict(), chunks)
         writer.add_column("split", wanted["split"], "S5")
     return len(wanted)
 
