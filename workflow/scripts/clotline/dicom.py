@@ -5,9 +5,11 @@ Terms and tags are those of DICOM PS3.3, C.7.6.2 (Image Plane), C.8.2.1 (CT Imag
 """
 
 import math
+import os
 import stat
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -125,6 +127,15 @@ def read_header(path: str | Path, keywords: Sequence[str]) -> Header:
         SliceError: the file is missing, unreadable, too large, or no DICOM file.
     """
     return _read_header(_read_bytes(Path(path)), [Tag(keyword) for keyword in keywords])
+
+
+def fetch(path: Path) -> None:
+    """Asks the system to fetch a file that is soon to be read, and does not wait for it."""
+    # What is wrong with a file is told when it is read.
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, MAX_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -25,11 +25,13 @@ here but in slices.parquet: dividing the studies anew must not decode them anew.
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -38,7 +40,7 @@ import numpy as np
 import pandas as pd
 
 from clotline.chunks import Chunk, create_pixels, pack
-from clotline.dicom import SIZE, Slice, read_slice
+from clotline.dicom import SIZE, Slice, fetch, read_slice
 from clotline.disk import SLICE_BYTES
 from clotline.errors import ClotlineError
 from clotline.files import atomic, unusable
@@ -72,6 +74,13 @@ STUDY_COLUMNS = {STUDY_UID: "S64", "first_row": "i8", "count": "i8"} | dict.from
 )
 
 
+#: Files of a study that the disk is asked for while one is decoded.
+FETCHED_AHEAD = 4
+
+#: Columns by their names, as in a table.
+Columns = Mapping[str, Sequence]
+
+
 class ShardWriter:
     """Appends whole studies to a new shard file."""
 
@@ -79,9 +88,8 @@ class ShardWriter:
         self._file = NewHDF5(path, FORMAT, VERSION)
         self.pixels = create_pixels(self._file)
         self.pixels.attrs["unit"] = np.bytes_("HU")
-        self._rows: list[pd.DataFrame] = []
-        self._studies: list[dict] = []
-        self._checksums: list[int] = []
+        self._rows: dict[str, list] = {name: [] for name in STORED_COLUMNS}
+        self._studies: dict[str, list] = {name: [] for name in STUDY_COLUMNS}
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -93,7 +101,7 @@ class ShardWriter:
         self._file.check()
 
     def append(
-        self, rows: pd.DataFrame, study_labels: dict[str, int], chunks: Iterable[Chunk]
+        self, rows: Columns, study_labels: Mapping[str, int], chunks: Iterable[Chunk]
     ) -> None:
         """Adds one study.
 
@@ -102,16 +110,17 @@ class ShardWriter:
             study_labels: the nine study labels.
             chunks: its slices, one a row.
         """
+        uids = list(rows[STUDY_UID])
         first = len(self.pixels)
-        self.pixels.resize(first + len(rows), axis=0)
+        self.pixels.resize(first + len(uids), axis=0)
         for row, chunk in enumerate(chunks, start=first):
             self.pixels.id.write_direct_chunk((row, 0, 0), chunk.content, chunk.mask)
-            self._checksums.append(chunk.checksum)
-        self._rows.append(rows[list(ROW_COLUMNS)])
-        self._studies.append(
-            {STUDY_UID: rows[STUDY_UID].iloc[0], "first_row": first, "count": len(rows)}
-            | {name: study_labels[name] for name in STUDY_LABELS}
-        )
+            self._rows[CHECKSUM].append(chunk.checksum)
+        for name in ROW_COLUMNS:
+            self._rows[name].extend(rows[name])
+        study = {STUDY_UID: uids[0], "first_row": first, "count": len(uids)}
+        for name in STUDY_COLUMNS:
+            self._studies[name].append(study[name] if name in study else study_labels[name])
         self._file.check()
 
     def add_column(self, name: str, values: pd.Series, dtype: str) -> None:
@@ -119,19 +128,16 @@ class ShardWriter:
         write_column(self._file, name, _column(values, dtype))
 
     def _write_columns(self) -> None:
-        rows = pd.concat(self._rows) if self._rows else pd.DataFrame(columns=list(ROW_COLUMNS))
-        rows = rows.assign(**{CHECKSUM: self._checksums})
-        studies = pd.DataFrame(self._studies, columns=list(STUDY_COLUMNS))
         for name, dtype in STORED_COLUMNS.items():
-            write_column(self._file, name, _column(rows[name], dtype))
+            write_column(self._file, name, _column(self._rows[name], dtype))
         # By name: a group that HDF5 makes in passing would carry the time of day.
         group = self._file.create_group("studies")
         for name, dtype in STUDY_COLUMNS.items():
-            write_column(group, name, _column(studies[name], dtype))
+            write_column(group, name, _column(self._studies[name], dtype))
 
 
-def _column(values: pd.Series, dtype: str) -> np.ndarray:
-    return values.to_numpy(dtype=object).astype(dtype)
+def _column(values: Sequence, dtype: str) -> np.ndarray:
+    return np.array(values, dtype=object).astype(dtype)
 
 
 def open_shard(path: str | Path) -> h5py.File:
@@ -214,19 +220,29 @@ def read_rows(path: str | Path) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class DecodedStudy:
-    """One study ready to be stored.
+    """One study ready to be stored, light enough to go from one process to another.
 
     Attributes:
-        chunks: the compressed slices in the order of ``rows``.
-        rows: (n) table with the columns of ``ROW_COLUMNS``.
-        rejects: UIDs, path and reason of each slice that could not be taken.
+        chunks: the compressed slices in the order of ``columns``.
+        columns: those of ``ROW_COLUMNS``.
+        rejected: UIDs, path and reason of each slice that could not be taken.
         notes: what a user should know of the slices that were taken.
     """
 
     chunks: list[Chunk]
-    rows: pd.DataFrame
-    rejects: pd.DataFrame
+    columns: dict[str, list]
+    rejected: list[tuple]
     notes: list[str]
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The columns as a table."""
+        return pd.DataFrame(self.columns)
+
+    @property
+    def rejects(self) -> pd.DataFrame:
+        """The rejected slices as a table."""
+        return pd.DataFrame(self.rejected, columns=list(REJECT_COLUMNS))
 
 
 def decode_study(
@@ -244,45 +260,67 @@ def decode_study(
     # One thread a process: the pool already uses every core.
     cv2.setNumThreads(1)
     folder = os.path.realpath(folder)
+    # As lists: the operations of a table take longer than decoding a slice.
+    listed = {name: rows[name].tolist() for name in (*UIDS, IMAGE_LABEL)}
+    names = list(zip(*(listed[name] for name in UIDS), strict=True))
+    named = rows["path"].tolist() if "path" in rows else [None] * len(rows)
+    paths = [path or "/".join(uids) + ".dcm" for uids, path in zip(names, named, strict=True)]
+    resolve = cache(os.path.realpath)
+    files = [_inside(folder, path, resolve) for path in paths]
     slices: list[Slice] = []
     stored: list[int] = []
-    rejects: list[tuple] = []
-    named = rows["path"] if "path" in rows else [None] * len(rows)
-    for place, (*uids, path) in enumerate(zip(*(rows[name] for name in UIDS), named, strict=True)):
-        path = path or f"{uids[0]}/{uids[1]}/{uids[2]}.dcm"
+    rejected: list[tuple] = []
+    for place, file in enumerate(_fetched_ahead(files)):
         try:
-            slices.append(read(_inside(folder, path)))
+            if file is None:
+                raise SliceError("leads out of the data folder")
+            slices.append(read(file))
             stored.append(place)
         except SliceError as error:
-            rejects.append((*uids, path, str(error)))
+            rejected.append((*names[place], paths[place], str(error)))
     positions, notes = _positions(slices)
-    table = rows.iloc[stored].assign(**{POSITION: positions})
-    table["instance"] = [-1 if s.instance is None else s.instance for s in slices]
-    table["decoded"] = range(len(slices))
+    taken = {name: [values[place] for place in stored] for name, values in listed.items()}
+    instances = [-1 if s.instance is None else s.instance for s in slices]
     # Instance number and UID only break ties, so that the order never depends on the input's.
-    table = table.sort_values([SERIES_UID, POSITION, "instance", SOP_UID], kind="stable")
+    keys = list(zip(taken[SERIES_UID], positions, instances, taken[SOP_UID], strict=True))
+    order = sorted(range(len(slices)), key=keys.__getitem__)
+    columns = {name: [values[k] for k in order] for name, values in taken.items()}
+    columns[POSITION] = [positions[k] for k in order]
+    slices = [slices[k] for k in order]
     return DecodedStudy(
-        chunks=[pack(slices[decoded].pixels) for decoded in table["decoded"]],
-        rows=table[list(ROW_COLUMNS)].reset_index(drop=True),
-        rejects=pd.DataFrame(rejects, columns=list(REJECT_COLUMNS)),
-        notes=notes + _oddities(table, slices) + _unlisted(rows, folder),
+        chunks=[pack(s.pixels) for s in slices],
+        columns=columns,
+        rejected=rejected,
+        notes=notes + _oddities(columns, slices) + _unlisted(names, folder, resolve),
     )
 
 
-def _inside(folder: str, path: str) -> str:
-    """The file at ``path`` in ``folder``, all links followed.
+def _inside(folder: str, path: str, resolve: Callable[[str], str]) -> str | None:
+    """The file at ``path`` in ``folder``, all links followed; None where they lead out of it.
 
     Args:
         folder: without links.
         path: relative to it.
-
-    Raises:
-        SliceError: it does not lie in ``folder``.
+        resolve: follows the links of the file's own folder.
     """
-    real = os.path.realpath(Path(folder, path))
-    if not Path(real).is_relative_to(folder):
-        raise SliceError("leads out of the data folder")
-    return real
+    parent, name = os.path.split(f"{folder}/{path}")
+    real = f"{resolve(parent)}/{name}"
+    # Path's is_symlink would raise in a folder that may not be entered.
+    if name in ("", ".", "..") or os.path.islink(real):  # noqa: PTH114
+        real = os.path.realpath(real)
+    return real if os.path.commonpath((folder, real)) == folder else None
+
+
+def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
+    """The files, while the system fetches the next few from the disk."""
+    waiting: deque[str | None] = deque()
+    for file in files:
+        if file is not None:
+            fetch(Path(file))
+        waiting.append(file)
+        if len(waiting) > FETCHED_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _positions(slices: list[Slice]) -> tuple[list[float], list[str]]:
@@ -298,40 +336,41 @@ def _positions(slices: list[Slice]) -> tuple[list[float], list[str]]:
     return [0.0] * len(slices), ["no position and no InstanceNumber: ordered by SOPInstanceUID"]
 
 
-def _oddities(table: pd.DataFrame, slices: list[Slice]) -> list[str]:
+def _oddities(columns: dict[str, list], headers: list[Slice]) -> list[str]:
     """Notes on a study whose slices may not be one scan.
 
     Args:
-        table: the stored rows in their order, ``decoded`` being the place in ``slices``.
-        slices: the decoded slices.
+        columns: the stored rows in their order.
+        headers: what was read of each.
     """
-    headers = [slices[decoded] for decoded in table["decoded"]]
-    series = set(table[SERIES_UID])
-    series_of_headers = {
-        (uid, header.series_uid) for uid, header in zip(table[SERIES_UID], headers, strict=True)
-    }
+    series = columns[SERIES_UID]
+    own_series = {(uid, header.series_uid) for uid, header in zip(series, headers, strict=True)}
     notes = []
-    if len(series) > 1:
+    if len(set(series)) > 1:
         notes.append("several series: one after the other")
-    if table.duplicated([SERIES_UID, POSITION]).any():
+    if len(set(zip(series, columns[POSITION], strict=True))) < len(series):
         notes.append("slices at the same position: ordered by InstanceNumber, then SOPInstanceUID")
-    if len(series_of_headers) > len(series):
+    if len(own_series) > len(set(series)):
         notes.append("headers of one series name several SeriesInstanceUIDs")
     if len({header.sop_uid for header in headers}) < len(headers):
         notes.append("headers of several slices name the same SOPInstanceUID")
     return notes
 
 
-def _unlisted(rows: pd.DataFrame, folder: str) -> list[str]:
+def _unlisted(
+    names: list[tuple[str, str, str]], folder: str, resolve: Callable[[str], str]
+) -> list[str]:
     """A note where a series' folder holds files of which the labels file knows nothing."""
-    for (study, series), part in rows.groupby([STUDY_UID, SERIES_UID]):
-        try:
-            with os.scandir(_inside(folder, f"{study}/{series}")) as entries:
-                files = {entry.name for entry in entries if entry.name.endswith(".dcm")}
-        except (OSError, SliceError):
-            continue  # its slices are among the rejects
-        if files - {f"{uid}.dcm" for uid in part[SOP_UID]}:
-            return ["files without a row in the labels file: left out"]
+    listed = defaultdict(set)
+    for study, series, sop in names:
+        listed[f"{study}/{series}"].add(f"{sop}.dcm")
+    for place, expected in listed.items():
+        series_folder = _inside(folder, place, resolve)
+        if series_folder is None:
+            continue  # its slices are among the rejects, as of one that is missing
+        with suppress(OSError), os.scandir(series_folder) as entries:
+            if any(e.name.endswith(".dcm") and e.name not in expected for e in entries):
+                return ["files without a row in the labels file: left out"]
     return []
 
 
@@ -395,18 +434,16 @@ def write_shard(
         The rejected slices (UIDs, path, reason), and the notes on studies (UID, note).
     """
     studies = [part for _, part in rows.groupby(STUDY_UID, sort=False)]
-    rejects, notes = [], []
+    rejected, notes = [], []
     with ShardWriter(path) as writer:
         decoded = step(decode_studies(studies, folder, workers))
         for planned, study in zip(studies, decoded, strict=True):
-            rejects.append(study.rejects)
+            rejected += study.rejected
             notes += [(planned[STUDY_UID].iloc[0], note) for note in study.notes]
-            if len(study.rows):
-                labels = planned.iloc[0]
-                study_labels = {name: labels[name] for name in STUDY_LABELS}
-                writer.append(study.rows, study_labels, study.chunks)
+            if study.chunks:
+                writer.append(study.columns, planned.iloc[0], study.chunks)
         stored = len(writer.pixels)
-    listed = pd.concat(rejects, ignore_index=True)
+    listed = pd.DataFrame(rejected, columns=list(REJECT_COLUMNS))
     if stored + len(listed) != len(rows):
         raise AssertionError(f"{stored} stored + {len(listed)} rejected ≠ {len(rows)} rows")
     if not stored:
@@ -431,7 +468,7 @@ def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -
 
     def step(decoded):
         return progress(
-            decoded, len(rows), "decoding", "slices", step=lambda d: len(d.rows) + len(d.rejects)
+            decoded, len(rows), "decoding", "slices", step=lambda d: len(d.chunks) + len(d.rejected)
         )
 
     with (
