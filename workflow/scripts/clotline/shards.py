@@ -504,11 +504,17 @@ def copy_positives(
     wanted = positive_slices(slices)
     with ShardWriter(path) as writer:
         for name, part in step(wanted.groupby("shard", sort=True)):
-            labels, source = read_study_labels(shards[name]), StoredPixels(shards[name])
-            for uid, study in part.groupby(STUDY_UID, sort=False):
-                places = zip(study["row"], study[CHECKSUM], strict=True)
-                chunks = (source.chunk(row, checksum) for row, checksum in places)
-                writer.append(study, labels.loc[uid].to_dict(), chunks)
+            labels = read_study_labels(shards[name]).to_dict("index")
+            source = StoredPixels(shards[name])
+            # As lists: taking a table apart takes longer than copying its slices.
+            columns = {name: part[name].tolist() for name in (*STORED_COLUMNS, "row")}
+            studies = defaultdict(list)
+            for place, uid in enumerate(columns[STUDY_UID]):
+                studies[uid].append(place)
+            for uid, places in studies.items():
+                study = {name: [values[k] for k in places] for name, values in columns.items()}
+                chunks = map(source.chunk, study["row"], study[CHECKSUM])
+                writer.append(study, labels[uid], chunks)
         writer.add_column("split", wanted["split"], "S5")
     return len(wanted)
 
