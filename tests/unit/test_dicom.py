@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from builders import compress_dicom, write_dicom
+from pydicom.dataelem import DataElement
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -84,6 +85,15 @@ def test_padding_of_unsigned_values_becomes_air(tmp_path):
     stored[0, 0] = 63_536
     result = pixels(tmp_path, stored, PixelPaddingValue=63_536, RescaleIntercept=-1024)
     assert result[0, :2].tolist() == [AIR_HU, -24]
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_padding_written_with_the_other_sign_becomes_air(tmp_path, syntax):
+    stored = FLAT.copy()
+    stored[0, 0] = -2000
+    padding = DataElement("PixelPaddingValue", "US", 63_536)
+    result = pixels(tmp_path, stored, syntax=syntax, PixelPaddingValue=padding)
+    assert result[0, :2].tolist() == [AIR_HU, 0]
 
 
 def test_a_slice_of_512_becomes_exactly_the_rounded_means_of_2_by_2(tmp_path):

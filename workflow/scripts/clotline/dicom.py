@@ -334,7 +334,7 @@ def _as_stored(padding: float | None, dtype: np.dtype) -> float | None:
     limits = np.iinfo(dtype)
     if limits.min <= padding <= limits.max:
         return padding
-    return float(np.array(int(padding) & 0xFFFF, np.uint16).view(dtype))
+    return float(np.array(int(padding) & 0xFFFF, np.uint16).view(dtype.newbyteorder("=")))
 
 
 def resample(values: np.ndarray) -> np.ndarray:
