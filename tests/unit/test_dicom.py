@@ -1,6 +1,9 @@
+import random
+
 import numpy as np
 import pytest
 from builders import compress_dicom, write_dicom
+from hostile import TORTURE
 from pydicom.dataelem import DataElement
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -10,6 +13,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from clotline import dicom
 from clotline.dicom import AIR_HU, SIZE, read_slice
 from clotline.pixeldata import SliceError
 
@@ -230,3 +234,46 @@ def test_lossless_compression_gives_the_same_hounsfield_units(tmp_path, syntax, 
     packed = compress_dicom(plain, tmp_path / "packed.dcm", syntax)
     assert packed.read_bytes().find(str(syntax).encode()) > 0
     assert (read_slice(packed).pixels == read_slice(plain).pixels).all()
+
+
+def outcome(path):
+    """All that is read of a file, or why it is rejected."""
+    try:
+        found = read_slice(path)
+    except SliceError as error:
+        return str(error)
+    return vars(found) | {"pixels": found.pixels.tobytes()}
+
+
+def damage(content, rng):
+    """Changes a few bytes of the header, or cuts, lengthens or shortens the file."""
+    content = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = rng.randrange(132, 900)
+        match rng.randrange(5):
+            case 0:
+                content[place] = rng.randrange(256)
+            case 1:
+                content[place : place + 2] = rng.choice((b"UN", b"US", b"SQ", b"OW", b"\xff\xff"))
+            case 2:
+                del content[place : place + rng.choice((1, 2, 8))]
+            case 3:
+                content[place:place] = rng.randbytes(rng.choice((1, 2, 8)))
+            case 4:
+                del content[rng.randrange(900, len(content)) :]
+    return content
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_is_read_as_pydicoms_reader_would_read_it(tmp_path, monkeypatch):
+    path = write_dicom(tmp_path / "slice.dcm", noise(20, 20), InstanceNumber=3, RescaleType="HU")
+    whole, rng = path.read_bytes(), random.Random(0)
+    kinds = set()
+    for content in (whole, *(damage(whole, rng) for _ in range(400 * TORTURE))):
+        path.write_bytes(content)
+        found = outcome(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(dicom, "_read_plain", lambda *_: None)
+            assert outcome(path) == found
+        kinds.add(type(found))
+    assert kinds == {str, dict}
