@@ -123,7 +123,7 @@ def test_a_setting_of_resnext_leaves_efficientnet_alone(copy, key, value):
 
 
 def test_the_lstms_code_makes_the_lstms_anew(copy):
-    change_code(copy, "lstm.py", "return self.linear(hidden[-1])", "return self.linear(hidden[0])")
+    change_code(copy, "lstm.py", "self.linear(states[last])", "self.linear(states[:1])")
     assert copy.to_be_made() == lstms_and_what_follows()
 
 
