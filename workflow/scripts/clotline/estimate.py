@@ -15,9 +15,9 @@ RESNEXT50_RATES = (285, 923)
 #: Slices a second of one core of an EPYC server: measured on 586 slices of real chest CT (JPEG
 #: Lossless, 512 × 512; uncompressed files go faster), and on the demo's phantom.
 DECODED = 120
-COPIED = 5000
+COPIED = 10000
 JOINED = 20000
-LSTM_STEPS = 7000
+LSTM_STEPS = 18000
 #: Seconds of a job that is not worth a rate: start-up, a plot, a bootstrap.
 SMALL_JOB = 20
 #: Bytes of one number in a features file, and numbers a slice where an architecture is not listed.
