@@ -143,7 +143,7 @@ def pixels_of(study: DecodedStudy) -> np.ndarray:
     with h5py.File("study", "w", driver="core", backing_store=False) as file:
         pixels = create_pixels(file, len(study.chunks))
         for row, chunk in enumerate(study.chunks):
-            pixels.id.write_direct_chunk((row, 0, 0), chunk.content, chunk.mask)
+            pixels.id.write_direct_chunk((row, 0, 0), chunk.content)
         return pixels[:]
 
 

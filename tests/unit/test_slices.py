@@ -172,7 +172,7 @@ def test_any_number_of_loading_processes_gives_the_same_batches_in_order(shard, 
     path, _ = shard
     chosen = view(crop=64, input_size=32, vertical_flip=True)
     slices = StoredSlices(table_of(path, range(12)), chosen, (0, 0))
-    parts, labels = slices[range(12)]  # its file is open from here on
+    parts, labels = slices[range(12)]
     batches = list(SliceLoader(slices, 5, fabric, processes))
     assert [len(labels) for _, labels in batches] == [5, 5, 2]
     assert torch.equal(torch.cat([x for x, _ in batches]), chosen.inputs(parts))
@@ -183,7 +183,7 @@ def test_on_a_cpu_no_further_process_loads(fabric):
     assert loading_processes(4, fabric) == 0
 
 
-def test_open_files_are_left_behind_when_a_data_set_is_sent_to_another_process(shard):
+def test_a_data_set_that_is_sent_to_another_process_opens_its_files_there(shard):
     path, _ = shard
     slices = StoredSlices(table_of(path, [1]), view(), None)
     expected = slices[[0]][0]

@@ -1,4 +1,8 @@
-"""Slices as shards store them: compressed chunks, made in the process that has the pixels."""
+"""Slices as shards store them: compressed chunks, packed and unpacked in memory.
+
+They are packed in the process that has decoded them. They are read past HDF5, by their places in
+the file: HDF5 takes twice as long for one, and does not say which it will need next.
+"""
 
 from functools import cache
 from typing import NamedTuple
@@ -16,12 +20,10 @@ class Chunk(NamedTuple):
 
     Attributes:
         content: the compressed pixels.
-        mask: HDF5's filter mask.
         checksum: `clotline.hdf5.byte_sum` of the content.
     """
 
     content: bytes
-    mask: int
     checksum: int
 
 
@@ -37,13 +39,80 @@ def create_pixels(file: h5py.File, count: int = 0) -> h5py.Dataset:
     )
 
 
+#: A chunk that is larger than its pixels' bytes by more than the compressor's few is none of ours.
+MAX_BYTES = 2 * SIZE * SIZE + 1024
+
+
+class ChunkTable(NamedTuple):
+    """Where a file has its chunks, one row a slice.
+
+    Attributes:
+        start: (n,) int64, bytes from the file's beginning.
+        size: (n,) int64, in bytes.
+    """
+
+    start: np.ndarray
+    size: np.ndarray
+
+
+def chunk_table(pixels: h5py.Dataset) -> ChunkTable:
+    """Where the chunks of a dataset of `create_pixels` are.
+
+    Raises:
+        ValueError: it is another kind of dataset, or not all of its chunks are there.
+    """
+    shape, kind = pixels.shape[1:], pixels.dtype
+    if shape != (SIZE, SIZE) or kind != np.int16 or pixels.chunks != (1, SIZE, SIZE):
+        raise ValueError(f"its pixels are {shape} {kind} in chunks {pixels.chunks}")
+    plan = pixels.id.get_create_plist()
+    filters = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
+    if filters != [hdf5plugin.BSHUF_ID]:
+        raise ValueError(f"its pixels have the HDF5 filters {filters}, not Bitshuffle alone")
+    found = []
+
+    def note(chunk) -> None:
+        found.append((chunk.chunk_offset[0], chunk.byte_offset, chunk.size, chunk.filter_mask))
+
+    # Asked one by one, HDF5 would look through all of them for each.
+    pixels.id.chunk_iter(note)
+    chunks = np.array(found, np.int64).reshape(-1, 4)
+    rows, start, size, mask = chunks[np.argsort(chunks[:, 0])].T
+    if not np.array_equal(rows, np.arange(len(pixels))):
+        raise ValueError(f"it has {len(rows):,} of {len(pixels):,} slices")
+    if (odd := np.flatnonzero((size > MAX_BYTES) | (mask != 0))).size:
+        raise ValueError(f"row {odd[0]} takes {size[odd[0]]:,} bytes, not compressed")
+    return ChunkTable(start.copy(), size.copy())
+
+
 def pack(pixels: np.ndarray) -> Chunk:
-    """Compresses one slice, (256, 256) int16."""
+    """Compresses one slice, (256, 256) int16.
+
+    Raises:
+        MemoryError: there is no room to compress in.
+    """
     dataset = _in_memory().id
     # h5py's indexing would take half as long again.
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(pixels, np.int16))
     mask, content = dataset.read_direct_chunk((0, 0, 0))
-    return Chunk(content, mask, byte_sum(content))
+    # HDF5 stores what a filter fails at as it is.
+    if mask:
+        raise MemoryError("a slice could not be compressed")
+    return Chunk(content, byte_sum(content))
+
+
+def unpack(chunk: Chunk) -> np.ndarray:
+    """The slice in a chunk, (256, 256) int16.
+
+    Of damaged bytes the decompressor can crash, or silently give others: see to the checksum first.
+
+    Raises:
+        OSError: the content cannot be decompressed.
+    """
+    dataset = _in_memory().id
+    dataset.write_direct_chunk((0, 0, 0), chunk.content)
+    pixels = np.empty((SIZE, SIZE), np.int16)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, pixels)
+    return pixels
 
 
 @cache

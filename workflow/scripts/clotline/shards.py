@@ -25,6 +25,7 @@ here but in slices.parquet: dividing the studies anew must not decode them anew.
 
 import logging
 import os
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -39,8 +40,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from clotline.chunks import Chunk, create_pixels, pack
-from clotline.dicom import SIZE, Slice, fetch, read_slice
+from clotline.chunks import Chunk, ChunkTable, chunk_table, create_pixels, pack, unpack
+from clotline.dicom import Slice, fetch, read_slice
 from clotline.disk import SLICE_BYTES
 from clotline.errors import ClotlineError
 from clotline.files import atomic, unusable
@@ -114,7 +115,7 @@ class ShardWriter:
         first = len(self.pixels)
         self.pixels.resize(first + len(uids), axis=0)
         for row, chunk in enumerate(chunks, start=first):
-            self.pixels.id.write_direct_chunk((row, 0, 0), chunk.content, chunk.mask)
+            self.pixels.id.write_direct_chunk((row, 0, 0), chunk.content)
             self._rows[CHECKSUM].append(chunk.checksum)
         for name in ROW_COLUMNS:
             self._rows[name].extend(rows[name])
@@ -154,6 +155,8 @@ class StoredPixels:
 
     Each chunk is compared with its checksum before it is decompressed: of damaged bytes the
     decompressor can crash, or silently give others.
+
+    One that is open can be used by processes that are forked.
     """
 
     def __init__(self, path: str | Path):
@@ -162,12 +165,21 @@ class StoredPixels:
         Raises:
             ClotlineError: as of `open_shard`.
         """
-        self._file = open_shard(path)
+        open_shard(path).close()
         self._path = path
-        self._pixels = self._file["pixels"]
-        shape, kind = self._pixels.shape[1:], self._pixels.dtype
-        if shape != (SIZE, SIZE) or kind != np.int16 or self._pixels.chunks != (1, SIZE, SIZE):
-            raise unusable(path, f"its pixels are {shape} {kind} in chunks {self._pixels.chunks}")
+        with reading(path):
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._file)
+            status = os.fstat(self._file)
+        self._table = _chunk_table(str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def __reduce__(self):
+        return StoredPixels, (self._path,)
+
+    def fetch(self, row: int) -> None:
+        """Asks the system to fetch a slice that is soon to be read, and does not wait for it."""
+        start, size = (int(column[row]) for column in self._table)
+        os.posix_fadvise(self._file, start, size, os.POSIX_FADV_WILLNEED)
 
     def chunk(self, row: int, checksum: int) -> Chunk:
         """One slice as it is stored.
@@ -179,17 +191,32 @@ class StoredPixels:
         Raises:
             ClotlineError: the file is damaged; says how to make it anew.
         """
+        start, size = (int(column[row]) for column in self._table)
         with reading(self._path):
-            mask, content = self._pixels.id.read_direct_chunk((row, 0, 0))
-        if byte_sum(content) != checksum:
+            content = os.pread(self._file, size, start)
+        if len(content) != size or byte_sum(content) != checksum:
             raise unusable(self._path, f"row {row} does not fit its checksum")
-        return Chunk(content, mask, checksum)
+        return Chunk(content, checksum)
 
     def read(self, row: int, checksum: int) -> np.ndarray:
         """One slice, (256, 256) int16 in Hounsfield units; arguments and errors as of `chunk`."""
-        self.chunk(row, checksum)
+        chunk = self.chunk(row, checksum)
         with reading(self._path):
-            return self._pixels[row]
+            return unpack(chunk)
+
+
+@cache
+def _chunk_table(path: str, inode: int, modified_ns: int, size: int) -> ChunkTable:
+    """A file's chunks: to look at all of a large file's takes a quarter of a second.
+
+    Args:
+        path: the shard.
+        inode: with the others, so that a file made anew is looked at anew.
+        modified_ns: time of the last change.
+        size: in bytes.
+    """
+    with open_shard(path) as file, reading(path):
+        return chunk_table(file["pixels"])
 
 
 def read_study_labels(path: str | Path) -> pd.DataFrame:

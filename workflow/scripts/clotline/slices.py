@@ -97,8 +97,6 @@ def _area_weights(old: int, new: int, device: torch.device) -> Tensor:
 class StoredSlices(Dataset):
     """A table of stored slices, read a batch at a time.
 
-    Files are opened on first use, so that each loading process has handles of its own.
-
     Attributes:
         view: how slices become inputs.
     """
@@ -113,13 +111,14 @@ class StoredSlices(Dataset):
                 the central view.
         """
         self.view = view
-        self._files = list(dict.fromkeys(table["file"]))
-        self._file = table["file"].map({f: i for i, f in enumerate(self._files)}).to_numpy()
+        files = list(dict.fromkeys(table["file"]))
+        # Here and not by the processes that load, each of which would look at every file anew.
+        self._shards = [StoredPixels(file) for file in files]
+        self._shard = table["file"].map({f: i for i, f in enumerate(files)}).to_numpy()
         self._row = table["row"].to_numpy()
         self._checksum = table[CHECKSUM].to_numpy()
         self._label = table[IMAGE_LABEL].to_numpy(np.float32)
         self._cuts = view.cuts(len(table), augment_seed)
-        self._shards: dict = {}
 
     def __len__(self) -> int:
         return len(self._row)
@@ -129,19 +128,14 @@ class StoredSlices(Dataset):
 
         They become inputs where the network is: as integers they are half as large on the way.
         """
+        stored = [(self._shards[self._shard[place]], self._row[place]) for place in places]
+        for shard, row in stored:
+            shard.fetch(row)
         parts = np.empty((len(places), 1, self.view.crop, self.view.crop), np.int16)
-        for part, place in zip(parts[:, 0], places, strict=True):
-            part[:] = self.view.cut(self._read(place), *self._cuts[place])
+        for part, place, (shard, row) in zip(parts[:, 0], places, stored, strict=True):
+            pixels = shard.read(row, self._checksum[place])
+            part[:] = self.view.cut(pixels, *self._cuts[place])
         return torch.from_numpy(parts), torch.from_numpy(self._label[places])
-
-    def _read(self, place: int) -> np.ndarray:
-        number = self._file[place]
-        if number not in self._shards:
-            self._shards[number] = StoredPixels(self._files[number])
-        return self._shards[number].read(self._row[place], self._checksum[place])
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_shards": {}}
 
 
 def locate_slices(
