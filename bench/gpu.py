@@ -17,7 +17,7 @@ from bench.data import RSNA_SLICES
 from bench.race import race
 from bench.stages import default_config
 from bench.tables import describe_machine, markdown
-from clotline.backbones import build_classifier
+from clotline.backbones import as_extractor, build_classifier
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.slices import SliceLoader, StoredSlices, View, loading_processes
 from clotline.training import Recipe, make_fabric, train_epoch
@@ -99,15 +99,15 @@ def measure(name: str, section: dict, rows, folder: Path, threads: int) -> list[
         torch.cuda.synchronize()
         return len(rows)
 
-    model = build_classifier(section)
+    model = as_extractor(build_classifier(section), section["input_size"])
     central = SliceLoader(StoredSlices(rows, view, None), BATCH_SIZE, fabric, processes)
 
     def features() -> int:
         extract_features(model, central, folder / "features.h5", name, "0" * 64, fabric)
         return len(rows)
 
-    forward = build_classifier(section).to(memory_format=torch.channels_last)
-    forward = fabric.to_device(forward).eval()
+    forward = as_extractor(build_classifier(section), section["input_size"])
+    forward = fabric.to_device(forward)
     batch = next(iter(central))[0]
 
     def bare_forward() -> int:

@@ -13,7 +13,7 @@ import torch
 
 from bench.data import PROCESSES
 from bench.stages import default_config
-from clotline.backbones import build_classifier, load_classifier
+from clotline.backbones import as_extractor, build_classifier, load_classifier
 from clotline.checkpoint import load_checkpoint
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.feature_sets import feature_sets
@@ -148,9 +148,12 @@ def features(demo: Demo, folder: Path) -> list[Check]:
 def _extract(demo: Demo, name: str, precision: str, rows, path: Path) -> None:
     checkpoint = demo.checkpoint(name)
     fabric = make_fabric(precision, gpus=0, threads=PROCESSES)
-    slices = StoredSlices(rows, View.of(checkpoint["config"]), None)
-    loader = SliceLoader(slices, BATCH_SIZE, fabric, 0)
-    extract_features(load_classifier(checkpoint, name), loader, path, name, "0" * 64, fabric)
+    view = View.of(checkpoint["config"])
+    loader = SliceLoader(StoredSlices(rows, view, None), BATCH_SIZE, fabric, 0)
+    model = load_classifier(checkpoint, name)
+    if precision == "auto":
+        model = as_extractor(model, view.input_size)
+    extract_features(model, loader, path, name, "0" * 64, fabric)
 
 
 def _cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from bench.data import (
 )
 from bench.race import ROUNDS, race, seconds_of
 from bench.stages import default_config
-from clotline.backbones import build_classifier
+from clotline.backbones import as_extractor, build_classifier
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.features import merge_features
 from clotline.lstm import build_lstm
@@ -193,7 +193,7 @@ def _features_job(rows, folder: Path, name: str = "features.h5") -> Callable[[],
     section = default_config()["cnn"]["efficientnet_b0"] | {"input_size": 64}
     fabric = make_fabric(section["precision"], gpus=0, threads=1)
     torch.manual_seed(0)
-    model = build_classifier(section)
+    model = as_extractor(build_classifier(section), section["input_size"])
     loader = SliceLoader(StoredSlices(rows, View.of(section), None), BATCH_SIZE, fabric, 0)
 
     def extract() -> int:

@@ -30,7 +30,11 @@ from bench.data import (
     repeat_shard,
 )
 from bench.race import ROUNDS, Row, compare, flush, race, seconds_of
-from clotline.backbones import Classifier, build_classifier
+from clotline.backbones import (
+    Classifier,
+    as_extractor,
+    build_classifier,
+)
 from clotline.chunks import create_pixels
 from clotline.config import load_config
 from clotline.dicom import read_slice
@@ -245,7 +249,7 @@ def _precision(fabric) -> str:
 
 def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
     torch.manual_seed(0)
-    model = build_classifier(section)
+    model = as_extractor(build_classifier(section), section["input_size"])
     theirs = build_classifier(section)
     slices = StoredSlices(rows, View.of(section), None)
     loader = SliceLoader(slices, BATCH_SIZE, fabric, 0)
@@ -256,12 +260,10 @@ def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
         extract_features(model, loader, folder / "features.h5", name, "0" * 64, fabric)
         return len(rows)
 
-    bare = build_classifier(section).to(memory_format=torch.channels_last).eval()
-
     def limit() -> int:
         with torch.no_grad(), fabric.autocast():
             for inputs in tensors:
-                bare.features(inputs)
+                model.features(inputs)
         return EXTRACTED
 
     row = compare(
@@ -270,7 +272,7 @@ def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
         ("the bare forward pass on tensors in memory", limit),
         _precision(fabric),
     )
-    asked = row.reach * row.published * _operations(bare, tensors[0][:1])
+    asked = row.reach * row.published * _operations(theirs, tensors[0][:1])
     needs = f"{row.reach}× would take {asked / 1e9:.0f} GFLOP/s"
     most = f"a product of large matrices reaches {_matrix_rate(fabric) / 1e9:.0f} here"
     return Row(**vars(row) | {"note": f"{row.note}; {needs}, and {most}"})

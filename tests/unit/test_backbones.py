@@ -12,6 +12,7 @@ from clotline import backbones
 from clotline.backbones import (
     build_classifier,
     fetch_imagenet_weights,
+    fold_batch_norms,
     imagenet_url,
     load_classifier,
 )
@@ -207,3 +208,59 @@ def test_a_network_without_a_linear_layer_is_refused():
     section = cnn_section(init="random", architecture="squeezenet1_0")
     with pytest.raises(ClotlineError, match="SqueezeNet has no Linear layer"):
         build_classifier(section)
+
+
+def settle(network):
+    """Statistics and weights of batch normalisations as a training leaves them: no two alike."""
+    torch.manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return network.eval()
+
+
+def batch_norms(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("library", "architecture", "left"),
+    [
+        ("torchvision", "resnext50_32x4d", 0),
+        ("efficientnet-pytorch", "efficientnet-b0", 0),
+        # Most of its batch normalisations read what was joined, which no convolution gives.
+        ("torchvision", "densenet121", 62),
+    ],
+)
+def test_folded_batch_normalisations_change_nothing_but_rounding(library, architecture, left):
+    network = settle(build_classifier(cnn_section(library=library, architecture=architecture)))
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = network.features(slices)
+        fold_batch_norms(network)
+        assert batch_norms(network) == left
+        torch.testing.assert_close(network.features(slices), expected, rtol=1e-4, atol=1e-4)
+
+
+class Forked(nn.Module):
+    """A convolution whose output others read too, and a batch normalisation used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(1, 1, 1) for _ in range(3))
+        self.norm, self.twice = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        one = self.one(x)
+        return one + self.norm(one) + self.twice(self.two(x)) + self.twice(self.three(x))
+
+
+def test_batch_normalisations_stay_where_others_read_the_convolution_or_share_them():
+    network, slices = settle(Forked()), torch.randn(2, 1, 4, 4)
+    expected = network(slices)
+    fold_batch_norms(network)
+    assert batch_norms(network) == 2
+    assert torch.equal(network(slices), expected)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from clotline.backbones import Classifier, load_classifier
+from clotline.backbones import Classifier, as_extractor, load_classifier
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
 from clotline.features import create_features, features_size, write_features
@@ -31,7 +31,7 @@ def extract_features(
     """Writes the features of all slices that ``loader`` gives, in its order.
 
     Args:
-        model: trained network, in evaluation mode afterwards.
+        model: trained network, as of `clotline.backbones.as_extractor`.
         loader: batches of (inputs, labels).
         path: features file to write.
         backbone: the network's name in the configuration.
@@ -41,8 +41,7 @@ def extract_features(
     Raises:
         ClotlineError: a feature is infinite or NaN, or too large for float16.
     """
-    # The channels of a pixel side by side: what convolutions on CPUs and GPUs are fastest with.
-    model = fabric.to_device(model.to(memory_format=torch.channels_last)).eval()
+    model = fabric.to_device(model).eval()
     rows = len(loader.dataset)
     # Fabric's own wrapper would leave the precision out: it sees to that of ``forward`` alone.
     with (
@@ -89,8 +88,9 @@ def extract_shard_features(
     section = checkpoint["config"]
     fabric = make_fabric(section["precision"], gpus, threads)
     rows = read_rows(shard)
-    slices = StoredSlices(rows.assign(file=shard, row=range(len(rows))), View.of(section), None)
+    view = View.of(section)
+    slices = StoredSlices(rows.assign(file=shard, row=range(len(rows))), view, None)
     loader = SliceLoader(slices, BATCH_SIZE, fabric, loading_processes(threads, fabric))
-    model = load_classifier(checkpoint, checkpoint_path)
+    model = as_extractor(load_classifier(checkpoint, checkpoint_path), view.input_size)
     with atomic(path, need=features_size(len(rows), model.width)) as temporary:
         extract_features(model, loader, temporary, backbone, sha256(checkpoint_path), fabric)
