@@ -210,6 +210,21 @@ def test_a_network_without_a_linear_layer_is_refused():
         build_classifier(section)
 
 
+@pytest.mark.parametrize("side", [224, 96, 91])
+def test_efficientnets_convolutions_are_the_librarys_without_its_padded_copies(side):
+    architecture = "efficientnet-b0"
+    section = cnn_section(library="efficientnet-pytorch", architecture=architecture)
+    ours = settle(build_classifier(section)).backbone
+    theirs = settle(efficientnet_pytorch.EfficientNet.from_name(architecture, in_channels=1))
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    slices = torch.randn(2, 1, side, side)
+    with torch.no_grad():
+        found, expected = ours.extract_features(slices), theirs.extract_features(slices)
+    assert found.shape == expected.shape
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def settle(network):
     """Statistics and weights of batch normalisations as a training leaves them: no two alike."""
     torch.manual_seed(1)
@@ -240,6 +255,7 @@ def test_folded_batch_normalisations_change_nothing_but_rounding(library, archit
     slices = torch.randn(2, 1, 64, 64)
     with torch.no_grad():
         expected = network.features(slices)
+        assert expected.std() > 0.01
         fold_batch_norms(network)
         assert batch_norms(network) == left
         torch.testing.assert_close(network.features(slices), expected, rtol=1e-4, atol=1e-4)

@@ -6,6 +6,7 @@ from pathlib import Path
 import efficientnet_pytorch
 import torch
 import torchvision
+from efficientnet_pytorch.utils import Conv2dStaticSamePadding
 from efficientnet_pytorch.utils import url_map as efficientnet_urls
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -194,7 +195,39 @@ def _build_efficientnet(architecture: str) -> nn.Module:
     network = efficientnet_pytorch.EfficientNet.from_name(architecture)
     # The default recomputes every activation in the backward pass: less memory, 1.8 times slower.
     network.set_swish(memory_efficient=False)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Conv2dStaticSamePadding):
+            _replace(network, name, _PaddedConvolution(module))
     return network
+
+
+class _PaddedConvolution(nn.Conv2d):
+    """A convolution of efficientnet-pytorch that makes no padded copy of its input.
+
+    Of the copy's zeros there is one more behind than before, where the stride is 2. So this one
+    pads two more before, and drops the first output.
+    """
+
+    def __init__(self, origin: Conv2dStaticSamePadding):
+        super().__init__(
+            *(origin.in_channels, origin.out_channels, origin.kernel_size, origin.stride),
+            groups=origin.groups,
+            bias=origin.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = origin.weight, origin.bias
+        before, after = getattr(origin.static_padding, "padding", (0, 0))[:2]
+        self._size = before + after - self.kernel_size[0]
+        self._dropped = int(after > before)
+        extra = self._dropped * self.stride[0]
+        self.padding = (before + extra, before + extra)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = super().forward(inputs)
+        if not self._dropped:
+            return outputs
+        last = (inputs.shape[-1] + self._size) // self.stride[0] + 1
+        return outputs[..., 1 : last + 1, 1 : last + 1]
 
 
 def imagenet_url(section: dict) -> str:

@@ -66,8 +66,11 @@ class SliceLSTM(nn.Module):
         and the layer runs on the products, which it multiplies by the identity.
         """
         layer, (features, counts) = self.lstm, studies
-        products = linear(features.float(), layer.weight_ih_l0, layer.bias_ih_l0).float()
-        width, longest, device = products.shape[1], max(counts), products.device
+        device = features.device
+        mixed = torch.is_autocast_enabled(device.type)
+        kind = torch.get_autocast_dtype(device.type) if mixed else torch.float32
+        products = linear(features.to(kind), layer.weight_ih_l0, layer.bias_ih_l0).float()
+        width, longest = products.shape[1], max(counts)
         rows = [torch.arange(n) + longest * study for study, n in enumerate(counts)]
         rows = torch.cat(rows).to(device)
         padded = products.new_zeros(len(counts) * longest, width).index_copy(0, rows, products)
