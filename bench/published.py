@@ -13,10 +13,12 @@ import h5py
 import numpy as np
 import pydicom
 import torch
+from efficientnet_pytorch import EfficientNet
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
+from clotline.backbones import Classifier, build_classifier
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID, UIDS
 
 CROP, RESIZED = 224, 256
@@ -57,9 +59,16 @@ class Slices(Dataset):
         return torch.from_numpy(np.ascontiguousarray(pixels)[None]), self.labels[place]
 
 
-def slice_batches(slices: Slices) -> DataLoader:
-    """Batches for training, loaded by one process."""
-    return DataLoader(slices, 16, shuffle=True, num_workers=1)
+def slice_batches(slices: Slices, processes: int = 1) -> DataLoader:
+    """Batches for training, loaded by so many processes beside this one."""
+    return DataLoader(slices, 16, shuffle=True, num_workers=processes)
+
+
+def network(section: dict) -> Classifier:
+    """The network of one ``cnn`` entry of the configuration as its library builds it."""
+    if section["library"] == "torchvision":
+        return build_classifier(section)
+    return Classifier(EfficientNet.from_name(section["architecture"], in_channels=1))
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, batches) -> int:
