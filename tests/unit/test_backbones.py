@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import urllib.error
 
@@ -10,11 +11,13 @@ from torch import nn
 
 from clotline import backbones
 from clotline.backbones import (
+    as_extractor,
     build_classifier,
     fetch_imagenet_weights,
     fold_batch_norms,
     imagenet_url,
     load_classifier,
+    pad_inside,
 )
 from clotline.checkpoint import load_checkpoint, save_checkpoint
 from clotline.errors import ClotlineError
@@ -210,21 +213,6 @@ def test_a_network_without_a_linear_layer_is_refused():
         build_classifier(section)
 
 
-@pytest.mark.parametrize("side", [224, 96, 91])
-def test_efficientnets_convolutions_are_the_librarys_without_its_padded_copies(side):
-    architecture = "efficientnet-b0"
-    section = cnn_section(library="efficientnet-pytorch", architecture=architecture)
-    ours = settle(build_classifier(section)).backbone
-    theirs = settle(efficientnet_pytorch.EfficientNet.from_name(architecture, in_channels=1))
-    theirs.load_state_dict(ours.state_dict(), strict=False)
-    slices = torch.randn(2, 1, side, side)
-    with torch.no_grad():
-        found, expected = ours.extract_features(slices), theirs.extract_features(slices)
-    assert found.shape == expected.shape
-    assert expected.std() > 0.01
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
 def settle(network):
     """Statistics and weights of batch normalisations as a training leaves them: no two alike."""
     torch.manual_seed(1)
@@ -259,6 +247,54 @@ def test_folded_batch_normalisations_change_nothing_but_rounding(library, archit
         fold_batch_norms(network)
         assert batch_norms(network) == left
         torch.testing.assert_close(network.features(slices), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [224, 96, 91])
+def test_convolutions_that_pad_inside_compute_the_same(side):
+    network = settle(build_classifier(EFFICIENTNET))
+    slices = torch.randn(2, 1, side, side)
+    with torch.no_grad():
+        expected = network.backbone.extract_features(slices)
+        pad_inside(network)
+        found = network.backbone.extract_features(slices)
+    assert not any(isinstance(module, nn.ZeroPad2d) for module in network.modules())
+    assert found.shape == expected.shape
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def convolutions(network, slices):
+    """The name and the kind of what each convolution gives."""
+    kinds = {}
+
+    def note(name):
+        return lambda module, inputs, output: kinds.update({name: output.dtype})
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note(name.removesuffix(".layer")))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network.features(slices)
+    return kinds
+
+
+def test_in_mixed_precision_the_first_layers_of_depthwise_networks_stay_in_float32():
+    network = as_extractor(build_classifier(EFFICIENTNET), 64)
+    kinds = convolutions(network, torch.randn(1, 1, 64, 64))
+    exact = {name for name, kind in kinds.items() if kind == torch.float32}
+    last = "backbone._blocks.3._expand_conv"  # the next one's output is an eighth of the input
+    assert exact == {*list(kinds)[: list(kinds).index(last) + 1]}
+    resnext = as_extractor(build_classifier(RESNEXT), 64)
+    assert set(convolutions(resnext, torch.randn(1, 1, 64, 64)).values()) == {torch.bfloat16}
+
+
+def test_an_extractor_gives_the_networks_features_in_evaluation_mode():
+    network = settle(build_classifier(EFFICIENTNET)).train()
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = copy.deepcopy(network).eval().features(slices)
+        found = as_extractor(network, 64).features(slices)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 class Forked(nn.Module):

@@ -94,10 +94,50 @@ def as_extractor(model: Classifier, side: int) -> Classifier:
         model: trained network, which is changed.
         side: of its inputs, in pixels.
     """
+    pad_inside(model)
     fold_batch_norms(model.eval())
     keep_first_layers_exact(model, side)
     # The channels of a pixel side by side: what convolutions on CPUs and GPUs are fastest with.
     return model.to(memory_format=torch.channels_last)
+
+
+def pad_inside(model: nn.Module) -> None:
+    """Has efficientnet-pytorch's convolutions pad by themselves, not in a copy of their inputs.
+
+    Args:
+        model: network, which is changed; what it computes stays the same.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv2dStaticSamePadding):
+            _replace(model, name, _PaddedConvolution(module))
+
+
+class _PaddedConvolution(nn.Conv2d):
+    """Where the origin has one zero more behind than before, pads by a stride more before.
+
+    And drops the first output, which the origin does not have.
+    """
+
+    def __init__(self, origin: Conv2dStaticSamePadding):
+        super().__init__(
+            *(origin.in_channels, origin.out_channels, origin.kernel_size, origin.stride),
+            groups=origin.groups,
+            bias=origin.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = origin.weight, origin.bias
+        before, after = getattr(origin.static_padding, "padding", (0, 0))[:2]
+        self._size = before + after - self.kernel_size[0]
+        self._dropped = int(after > before)
+        extra = self._dropped * self.stride[0]
+        self.padding = (before + extra, before + extra)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = super().forward(inputs)
+        if not self._dropped:
+            return outputs
+        last = (inputs.shape[-1] + self._size) // self.stride[0] + 1
+        return outputs[..., 1 : last + 1, 1 : last + 1]
 
 
 def fold_batch_norms(model: nn.Module) -> None:
@@ -166,7 +206,7 @@ class _InFloat32(nn.Module):
 
 
 class _ConvolutionTracer(fx.Tracer):
-    """Takes convolutions whole, efficientnet-pytorch's own too, which pad by themselves."""
+    """Takes convolutions whole, those of other classes than torch's own too."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
@@ -195,39 +235,7 @@ def _build_efficientnet(architecture: str) -> nn.Module:
     network = efficientnet_pytorch.EfficientNet.from_name(architecture)
     # The default recomputes every activation in the backward pass: less memory, 1.8 times slower.
     network.set_swish(memory_efficient=False)
-    for name, module in list(network.named_modules()):
-        if isinstance(module, Conv2dStaticSamePadding):
-            _replace(network, name, _PaddedConvolution(module))
     return network
-
-
-class _PaddedConvolution(nn.Conv2d):
-    """A convolution of efficientnet-pytorch that makes no padded copy of its input.
-
-    Of the copy's zeros there is one more behind than before, where the stride is 2. So this one
-    pads two more before, and drops the first output.
-    """
-
-    def __init__(self, origin: Conv2dStaticSamePadding):
-        super().__init__(
-            *(origin.in_channels, origin.out_channels, origin.kernel_size, origin.stride),
-            groups=origin.groups,
-            bias=origin.bias is not None,
-            device="meta",
-        )
-        self.weight, self.bias = origin.weight, origin.bias
-        before, after = getattr(origin.static_padding, "padding", (0, 0))[:2]
-        self._size = before + after - self.kernel_size[0]
-        self._dropped = int(after > before)
-        extra = self._dropped * self.stride[0]
-        self.padding = (before + extra, before + extra)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        outputs = super().forward(inputs)
-        if not self._dropped:
-            return outputs
-        last = (inputs.shape[-1] + self._size) // self.stride[0] + 1
-        return outputs[..., 1 : last + 1, 1 : last + 1]
 
 
 def imagenet_url(section: dict) -> str:
