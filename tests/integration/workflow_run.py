@@ -81,11 +81,19 @@ def link_folder(source: Path, target: Path) -> Path:
     """A copy of a working directory that shares its files: replace them, never write into them."""
     # Another process of the tests may be looking whether anything is to be made there.
     locks = shutil.ignore_patterns("locks")
-    shutil.copytree(source, target, ignore=locks, copy_function=os.link, symlinks=True)
+    shutil.copytree(source, target, ignore=locks, copy_function=_link, symlinks=True)
     # Snakemake looks at the folder that the phantom rule made.
     for path in source.rglob(".snakemake_timestamp"):
         shutil.copystat(path.parent, target / path.parent.relative_to(source))
     return target
+
+
+def _link(source: str, target: str) -> None:
+    # A run writes into the benchmarks and logs that are there, and so into those of other tests.
+    if {"benchmarks", "logs"} & {*Path(source).parts}:
+        shutil.copy2(source, target)
+    else:
+        os.link(source, target)
 
 
 #: A cohort and networks so small that the whole workflow takes about a minute.

@@ -62,6 +62,39 @@ def test_a_process_ends_soon_after_its_parent_was_killed(body, size):
     assert not alive
 
 
+#: A process that tells who it is, and is busy while that one is killed.
+STARTER = """
+import os, subprocess, sys
+os.environ["CLOTLINE_STARTER"] = str(os.getpid())
+subprocess.Popen([sys.executable, "-c", sys.argv[1]]).wait()
+"""
+BUSY = "import time; time.sleep(3)" + ALONE
+
+
+def test_a_process_that_is_still_busy_when_its_parent_is_killed_ends_afterwards():
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    parent = psutil.Popen([sys.executable, "-c", STARTER, BUSY], env=environment)
+    while not (children := parent.children()):
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 20
+    while (alive := lives(children[0])) and time.monotonic() < end:
+        time.sleep(0.1)
+    if alive:
+        children[0].kill()
+    assert not alive
+
+
+def test_a_process_goes_on_while_the_one_that_started_its_parent_lives():
+    code = ALONE.replace("600", "1") + "print('done')"
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS), "CLOTLINE_STARTER": str(os.getpid())}
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT, code], env=environment, capture_output=True, timeout=30
+    )
+    assert done.stdout == b"done\n"
+
+
 def test_a_process_goes_on_while_its_parent_lives():
     code = ALONE.replace("600", "1") + "print('done')"
     environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}

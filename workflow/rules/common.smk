@@ -14,6 +14,7 @@ from clotline.dag import Workflow
 from clotline.errors import ClotlineError
 from clotline.estimate import Data
 from clotline.files import sha256
+from clotline.processes import STARTER
 from clotline.resources import growing
 from clotline.screen import watch
 
@@ -21,6 +22,9 @@ from clotline.screen import watch
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # OpenCV's threads do not survive the fork of loading processes.
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+
+# Jobs end when this process does, even before they have got to know it.
+os.environ[STARTER] = str(os.getpid())
 
 try:
     clotline = Workflow(config)

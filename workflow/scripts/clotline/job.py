@@ -31,6 +31,8 @@ def job(snakemake) -> Iterator[None]:
     Args:
         snakemake: the object that Snakemake gives to scripts.
     """
+    # First: a job whose Snakemake is gone must neither wait for its turn nor touch a log.
+    end_with_parent()
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     screen = os.fdopen(os.dup(2), "w")
     lock = wait_for_turn(name, screen)
@@ -49,7 +51,6 @@ def job(snakemake) -> Iterator[None]:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter(layout, datefmt="%H:%M:%S"))
         log.addHandler(handler)
-    end_with_parent()
     try:
         try:
             yield

@@ -5,11 +5,16 @@ import os
 import threading
 import time
 
+import psutil
+
 log = logging.getLogger("clotline")
+
+#: Environment variable with the process of the Snakemake that starts jobs.
+STARTER = "CLOTLINE_STARTER"
 
 
 def end_with_parent(every_s: float = 0.5) -> None:
-    """Ends this process soon after its parent is gone.
+    """Ends this process soon after its parent is gone, or the Snakemake that started it.
 
     A killed Snakemake would otherwise leave jobs that write beside those of the next run, and a
     killed job its pool of processes, which wait for work for ever.
@@ -18,11 +23,19 @@ def end_with_parent(every_s: float = 0.5) -> None:
         every_s: seconds between two looks.
     """
     parent = os.getppid()
+    # It can be gone by now: what a script imports takes seconds.
+    starter = os.environ.get(STARTER)
+    if starter and int(starter) not in (process.pid for process in psutil.Process().parents()):
+        _stop()
     threading.Thread(target=_watch, args=(parent, every_s), daemon=True).start()
 
 
 def _watch(parent: int, every_s: float) -> None:
     while os.getppid() == parent:
         time.sleep(every_s)
+    _stop()
+
+
+def _stop() -> None:
     log.error("the process that started this one is gone: it stops too")
     os._exit(1)
