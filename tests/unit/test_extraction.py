@@ -82,3 +82,26 @@ def test_features_are_computed_in_the_fabrics_precision(tmp_path, precision, kin
     path = tmp_path / "f.h5"
     extract_features(model, loader(2), path, "b", "abc", make_fabric(precision, 0, 1))
     assert model.kind == kind
+
+
+class Identity(Stub):
+    """A slice's pixels as they come."""
+
+    width = 4
+
+    def features(self, slices):
+        return slices.flatten(1)
+
+
+def test_slices_are_loaded_in_float32_whatever_the_precision(tmp_path):
+    class Loader(DataLoader):
+        def __iter__(self):
+            # A product, as in a slice that is made smaller.
+            return ((x @ torch.eye(2), y) for x, y in super().__iter__())
+
+    slices = torch.full((1, 1, 2, 2), 1 + 2**-9)
+    path = tmp_path / "f.h5"
+    loaded = Loader(TensorDataset(slices, torch.zeros(1)), 1)
+    extract_features(Identity(), loaded, path, "b", "abc", make_fabric("bf16-mixed", 0, 1))
+    with open_features(path) as file:
+        assert (file["features"][:] == 1 + 2**-9).all()

@@ -143,8 +143,7 @@ class _PaddedConvolution(nn.Conv2d):
 def fold_batch_norms(model: nn.Module) -> None:
     """Puts each batch normalisation into the convolution before it, where only it reads that.
 
-    In evaluation mode both are linear. Together they are faster; and in 16 bits more exact, as
-    what lies between them, often far from zero, is no longer rounded.
+    In evaluation mode both are linear, and together they are faster.
 
     Args:
         model: network in evaluation mode, which is changed.

@@ -44,15 +44,14 @@ def extract_features(
     model = fabric.to_device(model).eval()
     rows = len(loader.dataset)
     # Fabric's own wrapper would leave the precision out: it sees to that of ``forward`` alone.
-    with (
-        create_features(path, rows, model.width, backbone, checkpoint) as file,
-        torch.no_grad(),
-        fabric.autocast(),
-    ):
+    with create_features(path, rows, model.width, backbone, checkpoint) as file, torch.no_grad():
         row = 0
         batches = progress(loader, rows, "features", "slices", step=lambda b: len(b[0]))
         for inputs, _ in batches:
-            values = model.features(fabric.to_device(inputs)).float().cpu().numpy()
+            # For this alone: in 16 bits inputs would lose more than all layers together.
+            with fabric.autocast():
+                values = model.features(fabric.to_device(inputs))
+            values = values.float().cpu().numpy()
             with np.errstate(over="ignore"):
                 values = values.astype(np.float16)
             if not np.isfinite(values).all():
