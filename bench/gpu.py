@@ -99,21 +99,19 @@ def measure(name: str, section: dict, rows, folder: Path, threads: int) -> list[
         torch.cuda.synchronize()
         return len(rows)
 
-    model = as_extractor(build_classifier(section), section["input_size"])
+    model = fabric.to_device(as_extractor(build_classifier(section), section["input_size"]))
     central = SliceLoader(StoredSlices(rows, view, None), BATCH_SIZE, fabric, processes)
 
     def features() -> int:
         extract_features(model, central, folder / "features.h5", name, "0" * 64, fabric)
         return len(rows)
 
-    forward = as_extractor(build_classifier(section), section["input_size"])
-    forward = fabric.to_device(forward)
     batch = next(iter(central))[0]
 
     def bare_forward() -> int:
         with torch.no_grad(), fabric.autocast():
             for _ in range(len(central)):
-                forward.features(batch)
+                model.features(batch)
         torch.cuda.synchronize()
         return len(rows)
 

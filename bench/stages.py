@@ -30,11 +30,7 @@ from bench.data import (
     repeat_shard,
 )
 from bench.race import ROUNDS, Row, compare, flush, race, seconds_of
-from clotline.backbones import (
-    Classifier,
-    as_extractor,
-    build_classifier,
-)
+from clotline.backbones import Classifier, as_extractor, build_classifier
 from clotline.chunks import create_pixels, unpack
 from clotline.config import load_config
 from clotline.dicom import read_slice

@@ -378,6 +378,16 @@ def test_a_flipped_bit_in_a_shard_is_found_when_it_is_read_or_copied(cohort, tmp
     assert cases.refused > 50 * TORTURE
 
 
+def test_a_shard_that_is_made_anew_is_read_anew(cohort, tmp_path):
+    path = tmp_path / "shard.h5"
+    for name in ("000", "001"):
+        path.write_bytes(cohort.shards[name].read_bytes())
+        slices = cohort.slices()
+        first = slices[slices["shard"] == name].iloc[0]
+        expected = cohort.made["hu"][first["SOPInstanceUID"]]
+        assert (StoredPixels(path).read(first["row"], first["checksum"]) == expected).all()
+
+
 @pytest.mark.parametrize(("form", "version"), [("other", 1), ("clotline-shard", 1), (None, None)])
 def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version):
     path = tmp_path / "shard.h5"

@@ -172,10 +172,9 @@ def keep_first_layers_exact(model: nn.Module, side: int) -> None:
         model: network, which is changed.
         side: of its inputs, in pixels. Down to an eighth of it layers count as the first.
     """
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    if not any(conv.groups == conv.in_channels > 1 for _, conv in found):
+    names = {m: name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    if not any(conv.groups == conv.in_channels > 1 for conv in names):
         return
-    names = {conv: name for name, conv in found}
     called: list[nn.Module] = []
     first = 0
 

@@ -1,7 +1,7 @@
 """Slices as shards store them: compressed chunks, packed and unpacked in memory.
 
 They are packed in the process that has decoded them. They are read past HDF5, by their places in
-the file: HDF5 takes twice as long for one, and does not say which it will need next.
+the file: HDF5 takes twice as long for one, and cannot be told which will be wanted next.
 """
 
 from functools import cache
@@ -75,8 +75,7 @@ def chunk_table(pixels: h5py.Dataset) -> ChunkTable:
 
     # Asked one by one, HDF5 would look through all of them for each.
     pixels.id.chunk_iter(note)
-    chunks = np.array(found, np.int64).reshape(-1, 4)
-    rows, start, size, mask = chunks[np.argsort(chunks[:, 0])].T
+    rows, start, size, mask = np.array(found, np.int64).reshape(-1, 4).T
     if not np.array_equal(rows, np.arange(len(pixels))):
         raise ValueError(f"it has {len(rows):,} of {len(pixels):,} slices")
     if (odd := np.flatnonzero((size > MAX_BYTES) | (mask != 0))).size:
