@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from clotline.ahead import ReadAhead
 from clotline.dicom import SIZE
 from clotline.labels import IMAGE_LABEL
 from clotline.shards import CHECKSUM, StoredPixels, positive_slices
@@ -247,7 +248,7 @@ class SliceLoader:
         """
         self.dataset = slices
         self._fabric = fabric
-        self._loader = DataLoader(
+        loader = DataLoader(
             slices,
             # Lists of places in place of places: the data set itself makes batches.
             sampler=process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1),
@@ -255,6 +256,7 @@ class SliceLoader:
             num_workers=processes,
             pin_memory=fabric.device.type == "cuda",
         )
+        self._loader = loader if processes else ReadAhead(loader)
 
     def __len__(self) -> int:
         return len(self._loader)

@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from clotline.ahead import ReadAhead
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
 from clotline.features import StoredFeatures, open_features
@@ -105,12 +106,12 @@ class FeatureSequences(Dataset):
 
     def batches(
         self, batch_size: int, fabric: Fabric, order: np.ndarray | None = None
-    ) -> DataLoader:
+    ) -> ReadAhead:
         """Batches of (studies, targets in the network's output order)."""
         order = range(len(self)) if order is None else order.tolist()
         # Lists of places in place of places: the data set itself makes batches.
         parts = process_batches(order, batch_size, fabric)
-        return DataLoader(self, sampler=parts, batch_size=None)
+        return ReadAhead(DataLoader(self, sampler=parts, batch_size=None))
 
 
 def predict_studies(

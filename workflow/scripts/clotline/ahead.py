@@ -1,0 +1,33 @@
+"""Batches read by a thread, each while the one before it is in use."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from torch.utils.data import DataLoader
+
+
+class ReadAhead:
+    """The batches of a loader that has no processes of its own, read one ahead.
+
+    The network then waits for a batch only where reading takes longer than computing. Files are
+    read, and slices decompressed, without Python's lock, so that a thread is enough.
+    """
+
+    def __init__(self, loader: DataLoader):
+        """Prepares to read; each iteration starts anew."""
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator:
+        # Here and not in the thread, for it draws from torch's random numbers.
+        batches = iter(self._loader)
+        with ThreadPoolExecutor(1, "read-ahead") as thread:
+            coming = thread.submit(next, batches, _END)
+            while (batch := coming.result()) is not _END:
+                coming = thread.submit(next, batches, _END)
+                yield batch
+
+
+_END = object()
