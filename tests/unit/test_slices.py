@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clotline.chunks import pack
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS
-from clotline.shards import ShardWriter, read_rows
+from clotline.shards import ShardWriter, StoredPixels, read_rows
 from clotline.slices import (
     MEAN,
     STD,
@@ -142,13 +142,13 @@ def test_stored_slices_give_the_central_part_and_the_label_in_the_order_asked_fo
     path, pixels = shard
     slices = StoredSlices(table_of(path, [5, 2, 2, 9]), view(crop=200), None)
     assert len(slices) == 4
-    parts, labels = slices[[0, 1, 2, 3]]
+    parts, labels = slices.read([0, 1, 2, 3])
     assert (parts.shape, parts.dtype) == ((4, 1, 200, 200), torch.int16)
     assert labels.dtype == torch.float32
     assert labels.tolist() == [1, 0, 0, 1]
     for part, row in zip(parts, [5, 2, 2, 9], strict=True):
         assert (part[0].numpy() == pixels[row, 28:228, 28:228]).all()
-    assert torch.equal(slices[[3, 0]][0], parts[[3, 0]])
+    assert torch.equal(slices.read([3, 0])[0], parts[[3, 0]])
 
 
 def test_augmentation_depends_on_seed_and_place_alone(shard):
@@ -157,7 +157,7 @@ def test_augmentation_depends_on_seed_and_place_alone(shard):
 
     def parts(batches, seed):
         slices = StoredSlices(table_of(path, [3] * 8), chosen, seed)
-        return torch.cat([slices[places][0] for places in batches])
+        return torch.cat([slices.read(places)[0] for places in batches])
 
     forward = parts([[0, 1, 2, 3, 4, 5, 6, 7]], (1, 0))
     backward = parts([[7, 6, 5], [4], [3, 2, 1, 0]], (1, 0))
@@ -172,11 +172,31 @@ def test_any_number_of_loading_processes_gives_the_same_batches_in_order(shard, 
     path, _ = shard
     chosen = view(crop=64, input_size=32, vertical_flip=True)
     slices = StoredSlices(table_of(path, range(12)), chosen, (0, 0))
-    parts, labels = slices[range(12)]
+    parts, labels = slices.read(range(12))
     batches = list(SliceLoader(slices, 5, fabric, processes))
     assert [len(labels) for _, labels in batches] == [5, 5, 2]
     assert torch.equal(torch.cat([x for x, _ in batches]), chosen.inputs(parts))
     assert torch.equal(torch.cat([y for _, y in batches]), labels)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
+def test_the_disk_is_asked_once_for_each_slice_two_batches_before_it_is_read(
+    shard, fabric, monkeypatch, count
+):
+    done = []
+    read = StoredPixels.read
+    monkeypatch.setattr(StoredPixels, "fetch", lambda _, row: done.append(("fetch", row)))
+    monkeypatch.setattr(
+        StoredPixels, "read", lambda p, row, *_: done.append(("read", row)) or read(p, row, *_)
+    )
+    slices = StoredSlices(table_of(shard[0], range(count)), view(crop=64), None)
+    assert len(list(SliceLoader(slices, 1, fabric, 0))) == count
+    assert sorted(done) == sorted((what, row) for what in ("fetch", "read") for row in range(count))
+    for row in range(count):
+        before = done[: done.index(("read", row))]
+        assert [("fetch", soon) in before for soon in range(count)] == [
+            soon <= row + 2 for soon in range(count)
+        ]
 
 
 def test_on_a_cpu_no_further_process_loads(fabric):
@@ -186,8 +206,8 @@ def test_on_a_cpu_no_further_process_loads(fabric):
 def test_a_data_set_that_is_sent_to_another_process_opens_its_files_there(shard):
     path, _ = shard
     slices = StoredSlices(table_of(path, [1]), view(), None)
-    expected = slices[[0]][0]
-    assert torch.equal(pickle.loads(pickle.dumps(slices))[[0]][0], expected)
+    expected = slices.read([0])[0]
+    assert torch.equal(pickle.loads(pickle.dumps(slices)).read([0])[0], expected)
 
 
 @pytest.mark.parametrize(("n", "train", "batches"), [(11, True, 2), (11, False, 3), (12, True, 3)])

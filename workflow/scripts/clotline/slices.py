@@ -1,6 +1,7 @@
 """Stage 1 input: slices from shards and positives.h5 to the tensors that the networks see."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,10 @@ def _area_weights(old: int, new: int, device: torch.device) -> Tensor:
     return torch.from_numpy(shares.astype(np.float32)).to(device)
 
 
+#: Batches that the disk is asked for while one is read.
+FETCHED_AHEAD = 2
+
+
 class StoredSlices(Dataset):
     """A table of stored slices, read a batch at a time.
 
@@ -124,17 +129,25 @@ class StoredSlices(Dataset):
     def __len__(self) -> int:
         return len(self._row)
 
-    def __getitem__(self, places: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, batch: tuple[list[int], list[int]]) -> tuple[Tensor, Tensor]:
+        """What `read` gives of some places, when the disk has been asked for the slices at others.
+
+        Args:
+            batch: places to read, and places that are soon to be read.
+        """
+        places, soon = batch
+        for place in soon:
+            self._shards[self._shard[place]].fetch(self._row[place])
+        return self.read(places)
+
+    def read(self, places: list[int]) -> tuple[Tensor, Tensor]:
         """The slices' (n, 1, c, c) int16 Hounsfield units, cut, and their (n,) float32 labels.
 
         They become inputs where the network is: as integers they are half as large on the way.
         """
-        stored = [(self._shards[self._shard[place]], self._row[place]) for place in places]
-        for shard, row in stored:
-            shard.fetch(row)
         parts = np.empty((len(places), 1, self.view.crop, self.view.crop), np.int16)
-        for part, place, (shard, row) in zip(parts[:, 0], places, stored, strict=True):
-            pixels = shard.read(row, self._checksum[place])
+        for part, place in zip(parts[:, 0], places, strict=True):
+            pixels = self._shards[self._shard[place]].read(self._row[place], self._checksum[place])
             part[:] = self.view.cut(pixels, *self._cuts[place])
         return torch.from_numpy(parts), torch.from_numpy(self._label[places])
 
@@ -222,6 +235,12 @@ def balanced_validation(
     return pd.concat([positives, negatives.iloc[drawn]], ignore_index=True)
 
 
+def _some_ahead(batches: list[list[int]], ahead: int) -> list[list[int]]:
+    """What to fetch before each batch is read, so that so many after it are on their way."""
+    together = list(itertools.chain(*batches[: 1 + ahead]))
+    return [together, *batches[1 + ahead :], *[[]] * ahead][: len(batches)]
+
+
 class SliceLoader:
     """Batches of (inputs, labels) on the device, in the order of a data set.
 
@@ -248,10 +267,13 @@ class SliceLoader:
         """
         self.dataset = slices
         self._fabric = fabric
+        batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
+        # Of several processes, each has a batch of its own on the way.
+        soon = _some_ahead(batches, 0 if processes else FETCHED_AHEAD)
         loader = DataLoader(
             slices,
             # Lists of places in place of places: the data set itself makes batches.
-            sampler=process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1),
+            sampler=list(zip(batches, soon, strict=True)),
             batch_size=None,
             num_workers=processes,
             pin_memory=fabric.device.type == "cuda",
