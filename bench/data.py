@@ -1,5 +1,6 @@
 """What is measured on: a phantom in files as a scanner writes them, made-up features and labels."""
 
+import itertools
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -103,7 +104,7 @@ def real_cohort(realct: Path, folder: Path) -> Cohort:
 
 
 def repeat_shard(cohort: Cohort, path: Path, slices: int, positive: float = 0.5) -> pd.DataFrame:
-    """A shard of so many slices, the cohort's again and again; gives its rows.
+    """A shard of so many slices, the cohort's studies again and again; gives its rows.
 
     Args:
         cohort: where the pixels come from.
@@ -114,14 +115,15 @@ def repeat_shard(cohort: Cohort, path: Path, slices: int, positive: float = 0.5)
     source, labels = read_rows(cohort.shard), read_study_labels(cohort.shard)
     written = 0
     pixels = StoredPixels(cohort.shard)
+    studies = itertools.cycle(source.groupby(STUDY_UID, sort=False))
     with ShardWriter(path) as writer:
         while written < slices:
-            for uid, part in source.groupby(STUDY_UID, sort=False):
-                chunks = [pixels.chunk(row, part[CHECKSUM][row]) for row in part.index]
-                study = part.assign(**{STUDY_UID: f"{uid}.{written}"})
-                study[IMAGE_LABEL] = (np.arange(len(part)) < positive * len(part)).astype(np.int8)
-                writer.append(study, labels.loc[uid].to_dict(), chunks)
-                written += len(part)
+            uid, part = next(studies)
+            chunks = [pixels.chunk(row, part[CHECKSUM][row]) for row in part.index]
+            study = part.assign(**{STUDY_UID: f"{uid}.{written}"})
+            study[IMAGE_LABEL] = (np.arange(len(part)) < positive * len(part)).astype(np.int8)
+            writer.append(study, labels.loc[uid].to_dict(), chunks)
+            written += len(part)
     rows = read_rows(path)
     return rows.assign(shard="000", row=range(len(rows)), split="train", file=str(path))
 

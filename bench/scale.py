@@ -222,6 +222,8 @@ def growth(cohort: Cohort, folder: Path) -> list[Growth]:
 
     def positives(n: int) -> Callable[[], int]:
         def run() -> int:
+            # A new file, as the workflow's: writing over one waits for the disk.
+            (folder / "p.h5").unlink(missing_ok=True)
             return copy_positives({"000": folder / f"{n}.h5"}, tables[n], folder / "p.h5")
 
         return run

@@ -127,7 +127,7 @@ def _check_lossless(cohort: Cohort, shard: Path) -> None:
 def positives(cohort: Cohort, folder: Path) -> Iterator[Row]:
     """Positive slices of a shard to positives.h5."""
     shard, target = folder / "many.h5", folder / "positives.h5"
-    rows = repeat_shard(cohort, shard, 2000)
+    rows = repeat_shard(cohort, shard, 5000)
     wanted = rows[rows[IMAGE_LABEL] == 1]
 
     # As the workflow's files: new ones. Writing over one waits for the disk.
