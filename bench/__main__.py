@@ -21,7 +21,7 @@ def main() -> None:
     """Measures what the command line names, or everything."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all without one")
-    parser.add_argument("--folder", help="for what is made, some 15 GB; without one the system's")
+    parser.add_argument("--folder", help="for what is made, some 18 GB; without one the system's")
     parser.add_argument(
         "--small", action="store_true", help="a twentieth of RSNA's features; writes nothing"
     )

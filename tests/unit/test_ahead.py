@@ -45,6 +45,7 @@ def test_the_next_batch_and_no_other_is_read_while_one_is_in_use():
     batches = iter(ReadAhead(source))
     next(batches)
     assert source.dataset.read[1].wait(10)
+    batches.close()  # waits for whatever was begun
     assert not source.dataset.read[2].is_set()
 
 

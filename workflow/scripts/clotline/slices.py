@@ -97,7 +97,7 @@ def _area_weights(old: int, new: int, device: torch.device) -> Tensor:
 
 
 #: Batches that the disk is asked for while one is read.
-FETCHED_AHEAD = 2
+BATCHES_AHEAD = 2
 
 
 class StoredSlices(Dataset):
@@ -269,7 +269,7 @@ class SliceLoader:
         self._fabric = fabric
         batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
         # Of several processes, each has a batch of its own on the way.
-        soon = _some_ahead(batches, 0 if processes else FETCHED_AHEAD)
+        soon = _some_ahead(batches, 0 if processes else BATCHES_AHEAD)
         loader = DataLoader(
             slices,
             # Lists of places in place of places: the data set itself makes batches.
