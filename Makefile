@@ -3,6 +3,7 @@
 # make torture   hostile files and crashes ten times harder than make test, within an hour
 # make clusters   installs and starts a Grid Engine and a Slurm of this machine
 # make cluster   tests on these two
+# make gpu   tests on a CUDA GPU
 # make bench   speeds against the published way, memory and growth; writes bench/results.md
 # make bench-gpu   training and features on a CUDA machine; writes bench/results-gpu.md
 # make figures   the README's figures, from the demo
@@ -23,7 +24,7 @@ TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	unit/test_tables integration/test_hostile_* integration/test_kills integration/test_damage\
 	integration/test_full_disk)))
 
-.PHONY: demo test lint unit integration torture cluster clusters bench bench-gpu figures lock clean
+.PHONY: demo test lint unit integration torture gpu cluster clusters bench bench-gpu figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -57,6 +58,9 @@ cluster: .venv/installed
 # Needs root, to mount small disks.
 torture: .venv/installed
 	CLOTLINE_TORTURE=10 CLOTLINE_NO_SKIP=1 python -m pytest $(FILE_BY_FILE) $(TORTURE_TESTS)
+
+gpu: .venv/installed
+	python -m pytest tests/gpu
 
 # Needs root: it installs and starts both queueing systems on this machine.
 clusters:

@@ -6,11 +6,12 @@ import os
 import statistics
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench import PROJECT, data
 from bench.data import RSNA_SLICES
@@ -19,12 +20,23 @@ from bench.stages import default_config
 from bench.tables import describe_machine, markdown
 from clotline.backbones import as_extractor, build_classifier
 from clotline.extraction import BATCH_SIZE, extract_features
-from clotline.slices import SliceLoader, StoredSlices, View, loading_processes
-from clotline.training import Recipe, make_fabric, train_epoch
+from clotline.recipe import Recipe
+from clotline.slices import (
+    SliceLoader,
+    StoredSlices,
+    View,
+    inference_batch_size,
+    loading_processes,
+)
+from clotline.steps import Steps
+from clotline.training import make_fabric, predict, train_epoch
 
-#: Slices of one turn.
-SLICES = 16_000
-#: Slices of an epoch of the full recipe: training, and validation at the pace of features.
+#: Slices of one turn of training, and how often they come in one of validation and of features: as
+#: many as an epoch and a shard have, for loading processes take a second to start.
+SLICES, VALIDATED, EXTRACTED = 16_000, 3, 6
+#: Steps of the bare contestant are all alike; some of a turn's are enough.
+BARE = 0.25
+#: Slices of an epoch of the full recipe.
 EPOCH_TRAINED, EPOCH_VALIDATED = 140_000, 53_080
 REACH = 0.9
 RESULTS = PROJECT / "bench/results-gpu.md"
@@ -33,10 +45,10 @@ HEAD = ["stage", "from shards", "bare step", "share", "to reach", "GPU utilisati
 
 @dataclass(frozen=True)
 class Measured:
-    """One network's part of the table.
+    """One line of the table.
 
     Attributes:
-        what: network and stage.
+        what: stage and network.
         rate: slices/s from the shard to the end.
         bare: slices/s of the bare step on tensors on the GPU.
         share: median of the rounds' ratios of the two.
@@ -51,99 +63,127 @@ class Measured:
 
 
 class Utilisation:
-    """The GPU's mean utilisation, in percent, while a ``with`` block runs."""
+    """The GPU's mean utilisation, in percent, while ``with`` blocks run."""
 
-    def __enter__(self) -> "Utilisation":
+    def __init__(self):
+        self._seen: list[int] = []
+
+    def __enter__(self) -> None:
         query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100"]
         self._process = subprocess.Popen(
             ["nvidia-smi", "--id=0", *query], stdout=subprocess.PIPE, text=True
         )
-        return self
 
     def __exit__(self, *_) -> None:
         self._process.terminate()
         output, _ = self._process.communicate()
-        self.mean = statistics.fmean(map(int, output.split()))
+        self._seen += map(int, output.split())
+
+    @property
+    def mean(self) -> float:
+        """Of all blocks."""
+        return statistics.fmean(self._seen)
 
 
-def measure(name: str, section: dict, rows, folder: Path, threads: int) -> list[Measured]:
-    """Training and features of one network."""
+def measure(
+    name: str, section: dict, rows: pd.DataFrame, folder: Path, threads: int
+) -> Iterator[Measured]:
+    """Training, validation and features of one network.
+
+    Args:
+        name: the network.
+        section: its entry of the configuration.
+        rows: slices of one turn of training.
+        folder: for the features.
+        threads: that load slices.
+    """
     fabric = make_fabric(section["precision"], gpus=1, threads=threads)
-    recipe, view = Recipe.of(section), View.of(section)
+    view, processes = View.of(section), loading_processes(threads, fabric)
 
-    def trainer():
+    def loaded(times: int, size: int, augment=None, train: bool = False) -> SliceLoader:
+        slices = StoredSlices(pd.concat([rows] * times), view, augment)
+        return SliceLoader(slices, size, fabric, processes, train)
+
+    def steps() -> Steps:
         torch.manual_seed(0)
         model = build_classifier(section).to(memory_format=torch.channels_last)
-        model, optimizer = fabric.setup(model, recipe.optimizer(model))
-        return model, optimizer, recipe.scheduler(optimizer, 10**6)
+        return Steps(model, Recipe.of(section), 10**6, fabric)
 
-    mine, bare = trainer(), trainer()
-    processes = loading_processes(threads, fabric)
-    augmented = StoredSlices(rows, view, (0, 0))
-    loader = SliceLoader(augmented, section["batch_size"], fabric, processes, train=True)
-    inputs, targets = next(iter(loader))
+    mine, bare = steps(), steps()
+    augmented = loaded(1, section["batch_size"], (0, 0), train=True)
+    inputs, targets = next(iter(augmented))
+    bare.model.train()
+    yield _against(
+        *(f"training {name}", lambda: train_epoch(mine, augmented, 1)),
+        *(lambda: bare(inputs, targets), augmented),
+    )
 
-    def train() -> int:
-        train_epoch(*mine, loader, recipe.clip_norm, fabric, 1)
-        torch.cuda.synchronize()
-        return len(rows)
+    valid = loaded(VALIDATED, inference_batch_size(section["batch_size"], fabric))
+    some, _ = next(iter(valid))
 
-    def bare_steps() -> int:
-        model, optimizer, _ = bare
-        model.train()
-        for _ in range(len(loader)):
-            optimizer.zero_grad()
-            loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
-            fabric.backward(loss)
-            optimizer.step()
-        torch.cuda.synchronize()
-        return len(rows)
+    def judge() -> None:
+        with torch.inference_mode():
+            mine.model.eval()(some)
+
+    yield _against(
+        f"validating {name}", lambda: predict(mine.model, valid, fabric, 1), judge, valid
+    )
 
     model = fabric.to_device(as_extractor(build_classifier(section), section["input_size"]))
-    central = SliceLoader(StoredSlices(rows, view, None), BATCH_SIZE, fabric, processes)
+    central = loaded(EXTRACTED, inference_batch_size(BATCH_SIZE, fabric))
 
-    def features() -> int:
-        extract_features(model, central, folder / "features.h5", name, "0" * 64, fabric)
-        return len(rows)
-
-    batch = next(iter(central))[0]
-
-    def bare_forward() -> int:
+    def forward() -> None:
         with torch.no_grad(), fabric.autocast():
-            for _ in range(len(central)):
-                model.features(batch)
+            model.features(some)
+
+    yield _against(
+        f"features of {name}",
+        lambda: extract_features(model, central, folder / "f.h5", name, "0" * 64, fabric),
+        *(forward, central),
+    )
+
+
+def _against(
+    what: str, whole: Callable[[], object], step: Callable[[], object], loader: SliceLoader
+) -> Measured:
+    """Races all that ``loader`` gives against as good as as many bare steps."""
+    used, (first, _) = Utilisation(), next(iter(loader))
+    count = max(1, round(BARE * len(loader)))
+
+    def ours() -> int:
+        with used:
+            whole()
+            torch.cuda.synchronize()
+        return len(loader.dataset)
+
+    def bare() -> int:
+        for _ in range(count):
+            step()
         torch.cuda.synchronize()
-        return len(rows)
+        return count * len(first)
 
-    return [
-        _against(f"training {name}", train, bare_steps),
-        _against(f"features of {name}", features, bare_forward),
-    ]
-
-
-def _against(what: str, whole, bare) -> Measured:
-    rates = race({"whole": whole, "bare": bare})
-    with Utilisation() as used:
-        whole()
+    rates = race({"whole": ours, "bare": bare})
     pairs = zip(rates["whole"], rates["bare"], strict=True)
     share = statistics.median(one / other for one, other in pairs)
     middle = {name: statistics.median(found) for name, found in rates.items()}
-    return Measured(what, middle["whole"], middle["bare"], share, used.mean)
+    found = Measured(what, middle["whole"], middle["bare"], share, used.mean)
+    print(f"{found.what}: {found.rate:,.0f} slices/s, {found.share:.0%}", flush=True)
+    return found
 
 
 def projected_hours(found: list[Measured], epochs: int) -> float:
     """Hours of one GPU for the full recipe of both networks on the whole RSNA set."""
-    hours = 0.0
-    for training, features in zip(found[::2], found[1::2], strict=True):
-        epoch = EPOCH_TRAINED / training.rate + EPOCH_VALIDATED / features.rate
-        hours += (epochs * epoch + RSNA_SLICES / features.rate) / 3600
-    return hours
+    seconds = 0.0
+    for training, validation, features in zip(found[::3], found[1::3], found[2::3], strict=True):
+        epoch = EPOCH_TRAINED / training.rate + EPOCH_VALIDATED / validation.rate
+        seconds += epochs * epoch + RSNA_SLICES / features.rate
+    return seconds / 3600
 
 
 def main() -> None:
     """Measures, prints and writes the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("--slices", type=int, default=SLICES, help="in one turn")
+    parser.add_argument("--slices", type=int, default=SLICES, help="in one turn of training")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that load slices")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -183,7 +223,7 @@ def _say_not_measured() -> None:
     lines = [
         [f"{what} {name}", none, none, none, f"{REACH:.0%}", none]
         for name in default_config()["cnn"]
-        for what in ("training", "features of")
+        for what in ("training", "validating", "features of")
     ]
     RESULTS.write_text(
         "# On a GPU\n\nNot measured yet: `make bench-gpu` on a CUDA machine fills this in.\n\n"

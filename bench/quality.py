@@ -20,6 +20,7 @@ from clotline.feature_sets import feature_sets
 from clotline.features import StoredFeatures
 from clotline.labels import IMAGE_LABEL
 from clotline.lstm import build_lstm
+from clotline.recipe import Recipe
 from clotline.scores import auroc
 from clotline.slices import (
     BalancedEpochs,
@@ -31,7 +32,7 @@ from clotline.slices import (
 )
 from clotline.studies import FeatureSequences, locate_studies, predict_studies
 from clotline.tables import read_table
-from clotline.training import Recipe, fit, make_fabric
+from clotline.training import fit, make_fabric
 
 SEEDS = range(5)
 #: Training slices of each class in one epoch of the comparison of losses.

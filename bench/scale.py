@@ -32,10 +32,12 @@ from clotline.backbones import as_extractor, build_classifier
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.features import merge_features
 from clotline.lstm import build_lstm
+from clotline.recipe import Recipe
 from clotline.shards import copy_positives, write_shard
 from clotline.slices import SliceLoader, StoredSlices, View
+from clotline.steps import Steps
 from clotline.studies import FeatureSequences
-from clotline.training import Recipe, make_fabric, train_epoch
+from clotline.training import make_fabric, train_epoch
 
 SIZES = (1, 4, 16)
 MB = 1_000_000
@@ -118,23 +120,18 @@ class LSTMEpoch:
 
     def __init__(self, studies, image_labels: np.ndarray, files: list[str], threads: int = 1):
         section = default_config()["lstm"]["combined-image"]
-        self._recipe = Recipe.of(section)
         self._fabric = make_fabric(section["precision"], gpus=0, threads=threads)
         self._sequences = FeatureSequences(studies, files, "image", image_labels)
         self._batch_size = section["batch_size"]
         torch.manual_seed(0)
         model = build_lstm(self._sequences.width, section, "image")
-        self._model, self._optimizer = self._fabric.setup(model, self._recipe.optimizer(model))
-        self._scheduler = self._recipe.scheduler(self._optimizer, 10**6)
+        self._steps = Steps(model, Recipe.of(section), 10**6, self._fabric)
 
     def __call__(self) -> int:
         """Trains; gives the number of studies."""
         order = np.random.default_rng(0).permutation(len(self._sequences))
         batches = self._sequences.batches(self._batch_size, self._fabric, order)
-        clip = self._recipe.clip_norm
-        train_epoch(
-            self._model, self._optimizer, self._scheduler, batches, clip, self._fabric, epoch=1
-        )
+        train_epoch(self._steps, batches, epoch=1)
         return len(self._sequences)
 
 

@@ -37,10 +37,12 @@ from clotline.dicom import read_slice
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.labels import IMAGE_LABEL, UIDS
 from clotline.lstm import build_lstm
+from clotline.recipe import Recipe
 from clotline.shards import CHECKSUM, StoredPixels, copy_positives, open_shard, write_shard
 from clotline.slices import SliceLoader, StoredSlices, View
+from clotline.steps import Steps
 from clotline.studies import FeatureSequences
-from clotline.training import Recipe, make_fabric, train_epoch
+from clotline.training import make_fabric, train_epoch
 
 #: Reach of the ratios to the published way.
 REACH = {
@@ -205,16 +207,14 @@ def cnn(cohort: Cohort, folder: Path) -> Iterator[Row]:
 
 
 def _training(name, section, fabric, rows, one, cohort) -> Row:
-    recipe = Recipe.of(section)
+    recipe, view = Recipe.of(section), View.of(section)
 
-    def trainer():
+    def steps() -> Steps:
         torch.manual_seed(0)
         model = build_classifier(section).to(memory_format=torch.channels_last)
-        model, optimizer = fabric.setup(model, recipe.optimizer(model))
-        return model, optimizer, recipe.scheduler(optimizer, 10**6)
+        return Steps(model, recipe, 10**6, fabric)
 
-    view = View.of(section)
-    mine, bare = trainer(), trainer()
+    mine, bare = steps(), steps()
     loader = SliceLoader(StoredSlices(rows, view, (0, 0)), section["batch_size"], fabric, 0)
     torch.manual_seed(0)
     theirs = published.network(section)
@@ -223,12 +223,11 @@ def _training(name, section, fabric, rows, one, cohort) -> Row:
     tensors = list(itertools.islice(loader, TRAINED // section["batch_size"]))
 
     def ours() -> int:
-        train_epoch(*mine, loader, recipe.clip_norm, fabric, 1)
+        train_epoch(mine, loader, 1)
         return len(rows)
 
     def limit() -> int:
-        model, optimizer, _ = bare
-        model.train()
+        model, optimizer = bare.model.train(), bare.optimizer
         for inputs, targets in tensors:
             optimizer.zero_grad()
             loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
@@ -309,12 +308,10 @@ def lstm(folder: Path) -> Iterator[Row]:
     fabric = make_fabric(section["precision"], gpus=0, threads=os.cpu_count())
     sequences = FeatureSequences(studies, files, "image", image_labels)
 
-    def trainer():
-        model = build_lstm(WIDTH, section, "image")
-        model, optimizer = fabric.setup(model, recipe.optimizer(model))
-        return model, optimizer, recipe.scheduler(optimizer, 10**6)
+    def steps() -> Steps:
+        return Steps(build_lstm(WIDTH, section, "image"), recipe, 10**6, fabric)
 
-    mine, bare = trainer(), trainer()
+    mine, bare = steps(), steps()
     joined = folder / "joined.h5"
     _join(files, joined)
     names = publish_features(joined, studies, folder / "features-published.h5")
@@ -329,12 +326,11 @@ def lstm(folder: Path) -> Iterator[Row]:
     def ours() -> int:
         order = np.random.default_rng(0).permutation(count)
         loader = sequences.batches(section["batch_size"], fabric, order)
-        train_epoch(*mine, loader, recipe.clip_norm, fabric, 1)
+        train_epoch(mine, loader, 1)
         return count
 
     def limit() -> int:
-        model, optimizer, _ = bare
-        model.train()
+        model, optimizer = bare.model.train(), bare.optimizer
         for inputs, wanted in tensors:
             optimizer.zero_grad()
             fabric.backward(binary_cross_entropy_with_logits(model(inputs).float(), wanted))

@@ -24,9 +24,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from clotline.errors import ClotlineError
+from clotline.recipe import Recipe
 from clotline.scores import auroc
 from clotline.training import (
-    Recipe,
     fit,
     make_training_fabric,
     process_batches,

@@ -8,8 +8,10 @@ from torch import nn
 
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
+from clotline.recipe import Recipe
 from clotline.scores import auroc
-from clotline.training import Recipe, fit, make_fabric, predict, train_epoch, training_state
+from clotline.steps import Steps
+from clotline.training import fit, make_fabric, predict, train_epoch, training_state
 
 RECIPE = Recipe(
     epochs=4,
@@ -351,9 +353,7 @@ def test_the_training_loss_counts_each_target_once(fabric):
     """A batch of 8 ones and one of 2 zeros, logit 2: the mean is over the ten targets."""
     batches = [(torch.zeros(8, 1), torch.ones(8)), (torch.zeros(2, 1), torch.zeros(2))]
     plain = recipe(lr=1e-30, momentum=0, weight_decay=0, schedule="constant")
-    model, optimizer = fabric.setup(m := Bias(2.0), plain.optimizer(m))
-    scheduler = plain.scheduler(optimizer, 2)
-    loss = train_epoch(model, optimizer, scheduler, batches, None, fabric, 1)
+    loss = train_epoch(Steps(Bias(2.0), plain, 2, fabric), batches, 1)
     expected = (8 * np.log1p(np.exp(-2)) + 2 * np.log1p(np.exp(2))) / 10
     assert loss == pytest.approx(expected, abs=1e-6)
 
@@ -361,10 +361,8 @@ def test_the_training_loss_counts_each_target_once(fabric):
 def test_the_gradient_is_scaled_down_to_clip_norm(fabric):
     moved = {}
     for clip_norm in (None, 0.01):
-        plain = recipe(lr=1.0, momentum=0, weight_decay=0, schedule="constant")
-        model, optimizer = fabric.setup(m := Bias(), plain.optimizer(m))
-        scheduler = plain.scheduler(optimizer, 1)
-        train_epoch(model, optimizer, scheduler, constant_targets(1, 1), clip_norm, fabric, 1)
+        plain = recipe(lr=1.0, momentum=0, weight_decay=0, schedule="constant", clip_norm=clip_norm)
+        train_epoch(Steps(m := Bias(), plain, 1, fabric), constant_targets(1, 1), 1)
         moved[clip_norm] = m.value.item()
     assert moved[None] == pytest.approx(0.5)
     assert moved[0.01] == pytest.approx(0.01, rel=1e-3)

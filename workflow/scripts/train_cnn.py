@@ -8,6 +8,7 @@ import torch
 from clotline.backbones import build_classifier
 from clotline.files import STATE_FOLDER
 from clotline.job import job, log
+from clotline.recipe import Recipe
 from clotline.scores import auroc
 from clotline.scratch import nearby
 from clotline.slices import (
@@ -16,12 +17,12 @@ from clotline.slices import (
     StoredSlices,
     View,
     balanced_validation,
+    inference_batch_size,
     loading_processes,
     locate_slices,
 )
 from clotline.tables import read_table
 from clotline.training import (
-    Recipe,
     fit,
     make_training_fabric,
     save_fitted,
@@ -48,6 +49,7 @@ def train_on(snakemake, shard_folder, positives):
     epochs = BalancedEpochs(*map(len, train), seed)
     view, batch_size = View.of(section), section["batch_size"]
     processes = loading_processes(snakemake.threads, fabric)
+    valid_size = inference_batch_size(batch_size, fabric)
     log.info(
         "%s positive slices and as many of %s negatives an epoch; validation on %s slices",
         *(f"{len(train[0]):,}", f"{len(train[1]):,}", f"{len(valid):,}"),
@@ -73,7 +75,7 @@ def train_on(snakemake, shard_folder, positives):
             torch.compile(model) if section["compile"] else model,
             Recipe.of(section),
             train_batches,
-            SliceLoader(StoredSlices(valid, view, None), batch_size, fabric, processes),
+            SliceLoader(StoredSlices(valid, view, None), valid_size, fabric, processes),
             auroc,
             fabric,
             state,

@@ -10,11 +10,11 @@ from clotline.files import STATE_FOLDER
 from clotline.job import job, log
 from clotline.labels import IMAGE_LABEL
 from clotline.lstm import build_lstm
+from clotline.recipe import Recipe
 from clotline.scores import auroc, pe_present_auroc
 from clotline.studies import FeatureSequences, locate_studies
 from clotline.tables import read_table
 from clotline.training import (
-    Recipe,
     fit,
     make_training_fabric,
     save_fitted,

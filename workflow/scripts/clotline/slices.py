@@ -300,3 +300,13 @@ def loading_processes(threads: int, fabric: Fabric) -> int:
         fabric: device.
     """
     return max(1, threads // fabric.world_size) if fabric.device.type == "cuda" else 0
+
+
+def inference_batch_size(on_cpu: int, fabric: Fabric) -> int:
+    """Slices in a batch that is not trained on; a GPU has enough to do with no fewer than 256.
+
+    Args:
+        on_cpu: what it is on a CPU.
+        fabric: device.
+    """
+    return 256 if fabric.device.type == "cuda" else on_cpu

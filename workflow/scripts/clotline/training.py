@@ -21,8 +21,6 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from clotline.checkpoint import load_checkpoint, save_checkpoint
 from clotline.disk import warn_if_short
@@ -30,43 +28,10 @@ from clotline.errors import ClotlineError
 from clotline.files import atomic
 from clotline.processes import end_with_parent
 from clotline.progress import clock, progress
+from clotline.recipe import Recipe
+from clotline.steps import Steps
 
 log = logging.getLogger("clotline")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; the keys of a ``cnn`` or ``lstm`` entry of the configuration."""
-
-    epochs: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    schedule: str
-    milestones: list[int]
-    clip_norm: float | None
-    precision: str
-
-    @classmethod
-    def of(cls, section: dict) -> "Recipe":
-        """The recipe in one entry of the configuration."""
-        return cls(**{name: section[name] for name in cls.__dataclass_fields__})
-
-    def optimizer(self, model: nn.Module) -> SGD:
-        """SGD on all of the model's parameters."""
-        return SGD(
-            model.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
-
-    def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-        """The learning rate's course, stepped after every batch."""
-        if self.schedule == "one_cycle":
-            total = self.epochs * steps_per_epoch
-            return OneCycleLR(optimizer, self.lr, total_steps=total, cycle_momentum=False)
-        if self.schedule == "step":
-            milestones = [epoch * steps_per_epoch for epoch in self.milestones]
-            return MultiStepLR(optimizer, milestones, gamma=0.1)
-        return ConstantLR(optimizer, factor=1)
 
 
 def make_fabric(precision: str, gpus: int, threads: int) -> Fabric:
@@ -130,6 +95,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def _has_bfloat16(cuda: bool) -> bool:
     if not cuda:
         return torch.cpu.get_capabilities().get("avx512_bf16", False)
+    if torch.cuda.is_initialized():
+        return torch.cuda.is_bf16_supported()
     # In another process: one that has used a GPU can start no others that use one.
     with ProcessPoolExecutor(1, get_context("fork")) as pool:
         return pool.submit(torch.cuda.is_bf16_supported).result()
@@ -228,11 +195,8 @@ def fit(
     """
     if fabric.is_global_zero:
         warn_if_short(state_path, _STATE_COPIES * _size(model))
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    optimizer = recipe.optimizer(model)
-    model, optimizer = fabric.setup(model, optimizer)
-    scheduler = recipe.scheduler(optimizer, len(train_batches(0)))
+    steps = Steps(model, recipe, len(train_batches(0)), fabric)
+    model, optimizer, scheduler = steps.model, steps.optimizer, steps.scheduler
     done, history, best = 0, [], {"loss": math.inf, "epoch": 0, "weights": {}}
     if state_path.exists():
         state = load_checkpoint(state_path)
@@ -244,9 +208,7 @@ def fit(
     for epoch in range(done, recipe.epochs):
         start = time.monotonic()
         torch.manual_seed(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
-        train_loss = train_epoch(
-            model, optimizer, scheduler, train_batches(epoch), recipe.clip_norm, fabric, epoch + 1
-        )
+        train_loss = train_epoch(steps, train_batches(epoch), epoch + 1)
         targets, logits = predict(model, valid_batches, fabric, epoch + 1)
         valid_loss = float(binary_cross_entropy_with_logits(logits, targets))
         auroc = score(targets.numpy(), logits.numpy())
@@ -306,50 +268,21 @@ def save_fitted(
 _READ_TOGETHER = 50
 
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    batches: Iterable,
-    clip_norm: float | None,
-    fabric: Fabric,
-    epoch: int,
-) -> float:
+def train_epoch(steps: Steps, batches: Iterable, epoch: int) -> float:
     """One pass over ``batches``; gives the mean loss, each target counted once.
 
     Raises:
         ClotlineError: the loss of a batch is infinite or NaN.
     """
-    model.train()
+    steps.model.train()
     total, unread = np.zeros(2), []
     loader = progress(batches, len(batches), f"epoch {epoch}", "batches")
-    for number, batch in enumerate(loader, start=1):
-        inputs, targets = fabric.to_device(batch)
-        loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
-        whole = _of_all_processes(loss.detach(), targets.numel(), fabric)
-        optimizer.zero_grad()
-        if fabric.world_size > 1:
-            # The mean of the processes' gradients is then that of the whole batch.
-            loss = loss * (targets.numel() * fabric.world_size / whole[1]).float()
-        fabric.backward(loss)
-        if clip_norm is not None:
-            # Scaled 16-bit gradients may overflow now and then, and their step is left out.
-            # Elsewhere the next loss tells.
-            fabric.clip_gradients(model, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
-        optimizer.step()
-        scheduler.step()
-        unread.append(whole)
+    for number, (inputs, targets) in enumerate(loader, start=1):
+        unread.append(steps(inputs, targets))
         if len(unread) == _READ_TOGETHER or number == len(batches):
             total += _read_losses(unread, epoch, number)
             unread.clear()
     return float(total[0] / total[1])
-
-
-def _of_all_processes(loss: Tensor, count: int, fabric: Fabric) -> Tensor:
-    """Summed loss and number of targets of a whole batch, from each process's part of it."""
-    loss = loss.double()
-    sums = torch.stack([loss * count, torch.full_like(loss, count)])
-    return sums if fabric.world_size == 1 else fabric.all_reduce(sums, reduce_op="sum")
 
 
 def _read_losses(unread: list[Tensor], epoch: int, number: int) -> np.ndarray:
