@@ -50,8 +50,9 @@ def gpu():
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    """Float32 with all its digits, so that both can be compared."""
+    """Float32 with all its digits, and sums in one order, so that runs can be compared."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
 @pytest.fixture
@@ -91,7 +92,8 @@ def table(tmp_path_factory):
 
 def section_of(architecture="resnet18", **keys):
     library = "efficientnet-pytorch" if architecture.startswith("efficientnet") else "torchvision"
-    keys = {"crop": 64, "input_size": 64, "lr": 0.01, "schedule": "constant"} | keys
+    # With a higher learning rate, what the first step rounds off decides what comes of a training.
+    keys = {"crop": 64, "input_size": 64, "lr": 0.001, "schedule": "constant"} | keys
     return cnn_section(library=library, architecture=architecture, batch_size=BATCH, **keys)
 
 
@@ -156,7 +158,7 @@ def test_a_training_goes_as_on_a_cpu_and_most_of_its_batches_are_replayed(
     # smaller last one.
     assert replays == [3 * 4 - 3]
     pd.testing.assert_frame_equal(*histories, rtol=0.02)
-    assert histories[0]["train_loss"].iloc[-1] < 0.8 * histories[0]["train_loss"].iloc[0]
+    assert histories[0]["train_loss"].iloc[-1] < 0.95 * histories[0]["train_loss"].iloc[0]
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "efficientnet-b0"])
@@ -184,9 +186,9 @@ def test_a_replayed_step_is_the_step(
         found[before] = losses, [each.detach().clone() for each in model.parameters()]
     assert len(replays) == 1
     (losses, weights), (others, replayed) = found.values()
-    assert others == pytest.approx(losses, rel=2e-3)
+    assert others == pytest.approx(losses, rel=1e-5)
     for one, other in zip(weights, replayed, strict=True):
-        assert (one - other).abs().max() < 0.02 * one.abs().max() + 1e-3
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_random_layers_draw_anew_at_each_replay_and_follow_from_the_seed(gpu, replays):
@@ -340,14 +342,16 @@ from clotline.training import fit, make_training_fabric, process_batches, train_
 
 state = Path(sys.argv[1])
 count = torch.cuda.device_count()
-make_training_fabric("auto", gpus=2, threads=2)
-fabric = Fabric(
-    accelerator="cuda",
-    strategy="ddp_fork",
-    devices=count,
-    plugins=LightningEnvironment(),
-    precision="bf16-mixed",
-)
+if count > 1:
+    fabric = make_training_fabric("bf16-mixed", gpus=count, threads=count)
+else:
+    fabric = Fabric(
+        accelerator="cuda",
+        strategy="ddp_fork",
+        devices=1,
+        plugins=LightningEnvironment(),
+        precision="bf16-mixed",
+    )
 recipe = Recipe(2, 0.1, 0.9, 1e-4, "one_cycle", [], 1.0, "bf16-mixed")
 
 
