@@ -33,7 +33,7 @@ from clotline.training import make_fabric, predict, train_epoch
 
 #: Slices of one turn of training, and how often they come in one of validation and of features:
 #: enough for the start of loading processes not to count.
-SLICES, REPEATED = 12_000, 4
+SLICES, REPEATED = 12_000, 8
 #: Share of a turn's steps that the bare contestant does: they are all alike.
 BARE = 0.2
 #: Slices of an epoch of the full recipe.
@@ -198,6 +198,12 @@ def main() -> None:
         rows = data.repeat_shard(cohort, folder / "slices.h5", arguments.slices)
         for name, section in config["cnn"].items():
             found += measure(name, section, rows, folder, arguments.threads)
+    text = _report(found, config["cnn"]["resnext50"]["epochs"], arguments)
+    print(text)
+    RESULTS.write_text(text)
+
+
+def _report(found: list[Measured], epochs: int, arguments: argparse.Namespace) -> str:
     lines = [
         (
             *(m.what, f"{m.rate:,.0f} slices/s", f"{m.bare:,.0f} slices/s", f"{m.share:.0%}"),
@@ -205,16 +211,16 @@ def main() -> None:
         )
         for m in found
     ]
-    epochs = config["cnn"]["resnext50"]["epochs"]
-    text = (
-        f"# On a GPU\n\nMeasured by `make bench-gpu` on {datetime.date.today():%Y-%m-%d}: "
-        f"{torch.cuda.get_device_name()}, {arguments.threads} loading processes; "
-        f"{describe_machine()}.\n\n{markdown(HEAD, lines)}\nThe full recipe, "
-        f"{epochs} epochs of both networks and the features of {RSNA_SLICES:,} slices, would take "
+    slices, threads = arguments.slices, arguments.threads
+    return (
+        f"# On a GPU\n\nMeasured by `python -m bench.gpu --slices {slices} --threads {threads}` on "
+        f"{datetime.date.today():%Y-%m-%d}: {torch.cuda.get_device_name()}, {threads} loading "
+        f"processes; {describe_machine()}. In each turn {slices:,} slices are trained on, and "
+        f"{REPEATED * slices:,} validated or made features of; the start of the loading processes "
+        f"counts.\n\n{markdown(HEAD, lines)}\nThe full recipe, {epochs} epochs of both networks "
+        f"and the features of {RSNA_SLICES:,} slices, would take "
         f"{projected_hours(found, epochs):.1f} hours of one such GPU.\n"
     )
-    print(text)
-    RESULTS.write_text(text)
 
 
 def _say_not_measured() -> None:

@@ -11,7 +11,14 @@ from clotline.errors import ClotlineError
 from clotline.recipe import Recipe
 from clotline.scores import auroc
 from clotline.steps import Steps
-from clotline.training import fit, make_fabric, predict, train_epoch, training_state
+from clotline.training import (
+    fit,
+    make_fabric,
+    make_training_fabric,
+    predict,
+    train_epoch,
+    training_state,
+)
 
 RECIPE = Recipe(
     epochs=4,
@@ -426,6 +433,13 @@ def test_the_automatic_precision_is_full_where_the_cpu_has_no_bfloat16_units(mon
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda u=units: {"avx512_bf16": u})
         fabric = make_fabric("auto", gpus=0, threads=1)
         assert fabric._precision.precision == precision
+
+
+def test_more_gpus_than_the_machine_shows_are_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ClotlineError, match="to use 2 GPUs.* shows it 1: lower the resource"):
+        make_training_fabric("32-true", gpus=2, threads=2)
 
 
 def test_a_job_uses_the_threads_that_it_was_given():

@@ -1,5 +1,6 @@
 """Stage 2 networks: an LSTM over the features of a study's slices."""
 
+import warnings
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,9 @@ from torch.nn.functional import linear
 
 from clotline.checkpoint import load_tensors, load_weights
 from clotline.labels import STUDY_LABELS
+
+# Of a GPU: a few weights of one small layer are put together for each batch.
+warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 
 class StudyBatch(NamedTuple):

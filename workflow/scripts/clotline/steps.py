@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -68,9 +69,7 @@ class Steps:
 
     def _gradients(self, inputs, targets: Tensor) -> Tensor:
         """What a step gives; leaves the gradients with the parameters."""
-        # Several processes also talk to each other, and studies differ in their length.
-        alone = self._fabric.device.type == "cuda" and self._fabric.world_size == 1
-        if not (alone and isinstance(inputs, Tensor)):
+        if not self._can_replay(inputs):
             return self._compute(inputs, targets)
         if self._graph is None and self._seen[inputs.shape] >= _BATCHES_BEFORE:
             self._graph = Graph(self._compute, inputs, targets)
@@ -82,6 +81,11 @@ class Steps:
         for parameter, gradient in self._of_graph:
             parameter.grad = gradient
         return self._graph(inputs, targets)
+
+    def _can_replay(self, inputs) -> bool:
+        """Not where several processes talk to each other, nor with studies: each has its length."""
+        alone = not isinstance(self._fabric.strategy, DDPStrategy)
+        return alone and self._fabric.device.type == "cuda" and isinstance(inputs, Tensor)
 
     def _compute(self, inputs, targets: Tensor) -> Tensor:
         loss = binary_cross_entropy_with_logits(self.model(inputs).float(), targets)

@@ -54,8 +54,16 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
         gpus: GPUs that the job was given, each for a process of its own; 0 is the CPU.
         threads: threads of the job, divided among the processes.
         processes: without a GPU, processes that train together.
+
+    Raises:
+        ClotlineError: there are some GPUs, but not as many.
     """
     cuda = gpus > 0 and torch.cuda.is_available()
+    if cuda and gpus > (there := torch.cuda.device_count()):
+        raise ClotlineError(
+            f"the job is to use {gpus} GPUs (its resource gpu), and its machine shows it "
+            f"{there}: lower the resource, or have the queueing system give it as many"
+        )
     devices = gpus if cuda else processes
     torch.set_num_threads(max(1, threads // devices))
     _keep_freed_memory()
