@@ -438,7 +438,7 @@ def test_the_automatic_precision_is_full_where_the_cpu_has_no_bfloat16_units(mon
 def test_more_gpus_than_the_machine_shows_are_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ClotlineError, match="to use 2 GPUs.* shows it 1: lower the resource"):
+    with pytest.raises(ClotlineError, match="its machine shows it 1: lower the resource"):
         make_training_fabric("32-true", gpus=2, threads=2)
 
 

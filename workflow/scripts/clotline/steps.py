@@ -13,6 +13,9 @@ from clotline.recipe import Recipe
 
 #: Batches of a size before their step becomes a graph: in the first, libraries choose kernels.
 _BATCHES_BEFORE = 3
+#: The largest batch of which a graph is made: larger ones keep a GPU busy anyway, and it would take
+#: as much memory again.
+_LARGEST_REPLAYED = 128
 
 
 class Steps:
@@ -83,9 +86,10 @@ class Steps:
         return self._graph(inputs, targets)
 
     def _can_replay(self, inputs) -> bool:
-        """Not where several processes talk to each other, nor with studies: each has its length."""
-        alone = not isinstance(self._fabric.strategy, DDPStrategy)
-        return alone and self._fabric.device.type == "cuda" and isinstance(inputs, Tensor)
+        # Several processes talk to each other meanwhile, and each study has its own length.
+        if isinstance(self._fabric.strategy, DDPStrategy) or not isinstance(inputs, Tensor):
+            return False
+        return self._fabric.device.type == "cuda" and len(inputs) <= _LARGEST_REPLAYED
 
     def _compute(self, inputs, targets: Tensor) -> Tensor:
         loss = binary_cross_entropy_with_logits(self.model(inputs).float(), targets)
