@@ -227,12 +227,7 @@ def _training(name, section, fabric, rows, one, cohort) -> Row:
         return len(rows)
 
     def limit() -> int:
-        model, optimizer = bare.model.train(), bare.optimizer
-        for inputs, targets in tensors:
-            optimizer.zero_grad()
-            loss = binary_cross_entropy_with_logits(model(inputs).float(), targets)
-            fabric.backward(loss)
-            optimizer.step()
+        _bare_steps(bare, tensors, fabric)
         return TRAINED
 
     return compare(
@@ -241,6 +236,15 @@ def _training(name, section, fabric, rows, one, cohort) -> Row:
         ("the bare step on tensors in memory", limit),
         f"{section['input_size']} × {section['input_size']}, {_precision(fabric)}",
     )
+
+
+def _bare_steps(steps: Steps, batches: list, fabric) -> None:
+    """What no training can do without, on batches in memory."""
+    model, optimizer = steps.model.train(), steps.optimizer
+    for inputs, targets in batches:
+        optimizer.zero_grad()
+        fabric.backward(binary_cross_entropy_with_logits(model(inputs).float(), targets))
+        optimizer.step()
 
 
 def _precision(fabric) -> str:
@@ -330,11 +334,7 @@ def lstm(folder: Path) -> Iterator[Row]:
         return count
 
     def limit() -> int:
-        model, optimizer = bare.model.train(), bare.optimizer
-        for inputs, wanted in tensors:
-            optimizer.zero_grad()
-            fabric.backward(binary_cross_entropy_with_logits(model(inputs).float(), wanted))
-            optimizer.step()
+        _bare_steps(bare, tensors, fabric)
         return count
 
     yield compare(

@@ -1,5 +1,6 @@
 """Small inputs that several tests build: labels tables, DICOM files, configuration sections."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gdcm
@@ -12,10 +13,18 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from clotline.chunks import create_pixels
+from clotline.chunks import create_pixels, pack
 from clotline.config import load_config
-from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID, UIDS
-from clotline.shards import DecodedStudy
+from clotline.labels import (
+    COLUMNS,
+    IMAGE_LABEL,
+    SERIES_UID,
+    SOP_UID,
+    STUDY_LABELS,
+    STUDY_UID,
+    UIDS,
+)
+from clotline.shards import DecodedStudy, ShardWriter
 
 DATA = {
     "slices_per_shard": 10,
@@ -145,6 +154,34 @@ def pixels_of(study: DecodedStudy) -> np.ndarray:
         for row, chunk in enumerate(study.chunks):
             pixels.id.write_direct_chunk((row, 0, 0), chunk.content)
         return pixels[:]
+
+
+def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) -> None:
+    """Writes a shard of one study: (n, 256, 256) int16 pixels and (n,) image labels."""
+    count = len(pixels)
+    rows = pd.DataFrame({STUDY_UID: ["s"] * count, SERIES_UID: "s.1"})
+    rows[SOP_UID] = [f"s.1.{number}" for number in range(count)]
+    rows["position_mm"], rows[IMAGE_LABEL] = np.arange(float(count)), image_labels
+    with ShardWriter(path) as writer:
+        writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
+
+
+class KilledError(Exception):
+    """What ends a training in place of a kill."""
+
+
+class DyingBatches:
+    """Batches of which the first one comes and then a `KilledError`."""
+
+    def __init__(self, batches):
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self):
+        yield next(iter(self._batches))
+        raise KilledError
 
 
 def cnn_section(**keys) -> dict:

@@ -11,20 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import cnn_section, lstm_section
+from builders import DyingBatches, KilledError, cnn_section, lstm_section, write_slices
 from torch import nn
 
 from clotline import steps as steps_module
 from clotline.activation import activation_maps
 from clotline.backbones import as_extractor, build_classifier
-from clotline.chunks import pack
 from clotline.extraction import extract_features
 from clotline.features import create_features, open_features, write_features
-from clotline.labels import IMAGE_LABEL, STUDY_LABELS
+from clotline.labels import STUDY_LABELS
 from clotline.lstm import build_lstm
 from clotline.recipe import Recipe
 from clotline.scores import auroc, pe_present_auroc
-from clotline.shards import ShardWriter, read_rows
+from clotline.shards import read_rows
 from clotline.slices import SliceLoader, StoredSlices, View
 from clotline.steps import Graph, Steps
 from clotline.studies import FeatureSequences, predict_studies
@@ -82,11 +81,7 @@ def table(tmp_path_factory):
     labels = np.arange(SLICES) % 2
     pixels = rng.integers(-300, 500, (SLICES, 256, 256)).astype(np.int16)
     pixels[labels == 1, :128] += 250
-    rows = pd.DataFrame({"StudyInstanceUID": ["s"] * SLICES})
-    rows["SeriesInstanceUID"], rows["SOPInstanceUID"] = "s.1", [f"s.1.{i}" for i in range(SLICES)]
-    rows["position_mm"], rows[IMAGE_LABEL] = np.arange(float(SLICES)), labels
-    with ShardWriter(path) as writer:
-        writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
+    write_slices(path, pixels, labels)
     return read_rows(path).assign(file=str(path), row=range(SLICES))
 
 
@@ -105,35 +100,19 @@ def batches(table, section, fabric, augment=None, train=False):
 
 
 def train(table, section, fabric, folder, epochs=3, model=None, kill=None):
-    """A training's history and last weights; ``kill`` is an epoch that ends early."""
+    """A training's history; ``kill`` is an epoch that ends early."""
 
     def of_epoch(epoch):
         found = batches(table, section, fabric, (1, epoch), train=True)
-        return Dying(found) if epoch == kill else found
+        return DyingBatches(found) if epoch == kill else found
 
     torch.manual_seed(0)
     model = build_classifier(section) if model is None else model
     model = model.to(memory_format=torch.channels_last)
     valid = batches(table, section, fabric)
     recipe = Recipe.of(section | {"epochs": epochs})
-    fitted = fit(model, recipe, of_epoch, valid, auroc, fabric, folder / "state.pt", seed=2)
-    return fitted.history, fitted.last
-
-
-class KilledError(Exception):
-    pass
-
-
-class Dying:
-    def __init__(self, loader):
-        self._loader = loader
-
-    def __len__(self):
-        return len(self._loader)
-
-    def __iter__(self):
-        yield next(iter(self._loader))
-        raise KilledError
+    state = folder / "state.pt"
+    return fit(model, recipe, of_epoch, valid, auroc, fabric, state, seed=2).history
 
 
 def test_the_automatic_precision_is_that_of_the_gpu_also_once_it_is_in_use():
@@ -153,7 +132,7 @@ def test_a_training_goes_as_on_a_cpu_and_most_of_its_batches_are_replayed(
     for fabric in (cpu, gpu):
         folder = tmp_path / fabric.device.type
         folder.mkdir()
-        histories.append(train(table, section_of(), fabric, folder)[0])
+        histories.append(train(table, section_of(), fabric, folder))
     # Three of the first epoch's four whole batches come before the graph, and each epoch has a
     # smaller last one.
     assert replays == [3 * 4 - 3]
@@ -163,9 +142,7 @@ def test_a_training_goes_as_on_a_cpu_and_most_of_its_batches_are_replayed(
 
 @pytest.mark.parametrize("architecture", ["resnet18", "efficientnet-b0"])
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
-def test_a_replayed_step_is_the_step(
-    table, gpu, replays, monkeypatch, tmp_path, architecture, clip_norm
-):
+def test_a_replayed_step_is_the_step(table, gpu, replays, monkeypatch, architecture, clip_norm):
     found = {}
     for before in (10**6, 1):
         monkeypatch.setattr(steps_module, "_BATCHES_BEFORE", before)
@@ -220,9 +197,9 @@ def test_random_layers_draw_anew_at_each_replay_and_follow_from_the_seed(gpu, re
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_mixed_precision_trains_alike(table, gpu, replays, tmp_path, precision, clip_norm):
     (tmp_path / "full").mkdir()
-    full, _ = train(table, section_of(clip_norm=clip_norm), gpu, tmp_path / "full")
+    full = train(table, section_of(clip_norm=clip_norm), gpu, tmp_path / "full")
     section = section_of(clip_norm=clip_norm, precision=precision)
-    mixed, _ = train(table, section, make_fabric(precision, gpus=1, threads=2), tmp_path)
+    mixed = train(table, section, make_fabric(precision, gpus=1, threads=2), tmp_path)
     assert len(replays) == 2
     assert mixed["train_loss"].to_numpy() == pytest.approx(full["train_loss"].to_numpy(), rel=0.1)
 
@@ -230,10 +207,10 @@ def test_mixed_precision_trains_alike(table, gpu, replays, tmp_path, precision, 
 def test_a_killed_training_goes_on_to_about_the_same(table, gpu, tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    whole, _ = train(table, section_of(), gpu, tmp_path / "whole")
+    whole = train(table, section_of(), gpu, tmp_path / "whole")
     with pytest.raises(KilledError):
         train(table, section_of(), gpu, tmp_path / "killed", kill=2)
-    resumed, _ = train(table, section_of(), gpu, tmp_path / "killed")
+    resumed = train(table, section_of(), gpu, tmp_path / "killed")
     pd.testing.assert_frame_equal(whole, resumed, rtol=0.02)
 
 
@@ -249,7 +226,7 @@ def test_a_compiled_network_trains_alike(table, gpu, replays, tmp_path):
     for model in (network(), torch.compile(network())):
         folder = tmp_path / str(len(histories))
         folder.mkdir()
-        histories.append(train(table, section_of(), gpu, folder, model=model)[0])
+        histories.append(train(table, section_of(), gpu, folder, model=model))
     assert replays == [9, 9]
     pd.testing.assert_frame_equal(*histories, rtol=0.02)
 

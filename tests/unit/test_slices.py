@@ -5,13 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import cnn_section
+from builders import cnn_section, write_slices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clotline.chunks import pack
-from clotline.labels import IMAGE_LABEL, STUDY_LABELS
-from clotline.shards import ShardWriter, StoredPixels, read_rows
+from clotline.labels import IMAGE_LABEL
+from clotline.shards import StoredPixels, read_rows
 from clotline.slices import (
     MEAN,
     STD,
@@ -65,11 +64,7 @@ def shard(tmp_path_factory):
     """A shard of 12 slices of noise; its pixels and where it lies."""
     path = tmp_path_factory.mktemp("slices") / "shard-000.h5"
     pixels = np.random.default_rng(0).integers(-1000, 1000, (12, 256, 256)).astype(np.int16)
-    rows = pd.DataFrame({"StudyInstanceUID": ["s"] * 12})
-    rows["SeriesInstanceUID"], rows["SOPInstanceUID"] = "s.1", [f"s.1.{i}" for i in range(12)]
-    rows["position_mm"], rows[IMAGE_LABEL] = np.arange(12.0), [0, 1] * 6
-    with ShardWriter(path) as writer:
-        writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
+    write_slices(path, pixels, [0, 1] * 6)
     return path, pixels
 
 

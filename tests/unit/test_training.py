@@ -3,6 +3,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from builders import DyingBatches, KilledError
 from hostile import fill_disk, small_disk
 from torch import nn
 
@@ -60,10 +61,6 @@ def train_batches(epoch):
 VALID = batches_of(X[:20], Y[:20], 8)
 
 
-class KilledError(Exception):
-    pass
-
-
 def killed_at(epoch, batches=train_batches):
     """Batches that end the process in the middle of an epoch (numbered from 0)."""
 
@@ -71,12 +68,6 @@ def killed_at(epoch, batches=train_batches):
         return DyingBatches(batches(number)) if number == epoch else batches(number)
 
     return one_epoch
-
-
-class DyingBatches(list):
-    def __iter__(self):
-        yield self[0]
-        raise KilledError
 
 
 def run(fabric, state, recipe=RECIPE, batches=train_batches, model=None, valid=VALID, **options):
