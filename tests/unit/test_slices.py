@@ -174,18 +174,26 @@ def test_any_number_of_loading_processes_gives_the_same_batches_in_order(shard, 
     assert torch.equal(torch.cat([y for _, y in batches]), labels)
 
 
+@pytest.mark.parametrize("processes", [0, 1])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
 def test_the_disk_is_asked_once_for_each_slice_two_batches_before_it_is_read(
-    shard, fabric, monkeypatch, count
+    shard, fabric, monkeypatch, tmp_path, count, processes
 ):
-    done = []
+    # A file, for a process that loads has the list of its own.
+    log = (tmp_path / "done").open("a", buffering=1)
     read = StoredPixels.read
-    monkeypatch.setattr(StoredPixels, "fetch", lambda _, row: done.append(("fetch", row)))
+
+    def note(what, row):
+        print(what, row, file=log)
+
+    monkeypatch.setattr(StoredPixels, "fetch", lambda _, row: note("fetch", row))
     monkeypatch.setattr(
-        StoredPixels, "read", lambda p, row, *_: done.append(("read", row)) or read(p, row, *_)
+        StoredPixels, "read", lambda p, row, *_: note("read", row) or read(p, row, *_)
     )
     slices = StoredSlices(table_of(shard[0], range(count)), view(crop=64), None)
-    assert len(list(SliceLoader(slices, 1, fabric, 0))) == count
+    assert len(list(SliceLoader(slices, 1, fabric, processes))) == count
+    lines = map(str.split, (tmp_path / "done").read_text().splitlines())
+    done = [(what, int(row)) for what, row in lines]
     assert sorted(done) == sorted((what, row) for what in ("fetch", "read") for row in range(count))
     for row in range(count):
         before = done[: done.index(("read", row))]

@@ -17,6 +17,7 @@ from clotline.ahead import ReadAhead
 from clotline.dicom import SIZE
 from clotline.labels import IMAGE_LABEL
 from clotline.shards import CHECKSUM, StoredPixels, positive_slices
+from clotline.shared import ReadByProcesses
 from clotline.training import process_batches
 
 #: Mean and standard deviation of ImageNet images, averaged over the channels (torchvision's
@@ -96,7 +97,7 @@ def _area_weights(old: int, new: int, device: torch.device) -> Tensor:
     return torch.from_numpy(shares.astype(np.float32)).to(device)
 
 
-#: Batches that the disk is asked for while one is read.
+#: Batches that the disk is asked for while one is read; where more processes read, one for each.
 BATCHES_AHEAD = 2
 
 
@@ -136,20 +137,37 @@ class StoredSlices(Dataset):
             batch: places to read, and places that are soon to be read.
         """
         places, soon = batch
-        for place in soon:
-            self._shards[self._shard[place]].fetch(self._row[place])
+        self.fetch(soon)
         return self.read(places)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one cut slice: (1, c, c)."""
+        return 1, self.view.crop, self.view.crop
+
+    def fetch(self, places: list[int]) -> None:
+        """Asks the disk for slices that are soon to be read."""
+        for place in places:
+            self._shards[self._shard[place]].fetch(self._row[place])
 
     def read(self, places: list[int]) -> tuple[Tensor, Tensor]:
         """The slices' (n, 1, c, c) int16 Hounsfield units, cut, and their (n,) float32 labels.
 
         They become inputs where the network is: as integers they are half as large on the way.
         """
-        parts = np.empty((len(places), 1, self.view.crop, self.view.crop), np.int16)
+        parts = np.empty((len(places), *self.shape), np.int16)
+        self.read_into(parts, places)
+        return torch.from_numpy(parts), torch.from_numpy(self.labels(places))
+
+    def read_into(self, parts: np.ndarray, places: list[int]) -> None:
+        """Writes the slices of `read` to memory that is there already."""
         for part, place in zip(parts[:, 0], places, strict=True):
             pixels = self._shards[self._shard[place]].read(self._row[place], self._checksum[place])
             part[:] = self.view.cut(pixels, *self._cuts[place])
-        return torch.from_numpy(parts), torch.from_numpy(self._label[places])
+
+    def labels(self, places: list[int]) -> np.ndarray:
+        """The slices' image labels, (n,) float32."""
+        return self._label[places]
 
 
 def locate_slices(
@@ -268,17 +286,15 @@ class SliceLoader:
         self.dataset = slices
         self._fabric = fabric
         batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
-        # Of several processes, each has a batch of its own on the way.
-        soon = _some_ahead(batches, 0 if processes else BATCHES_AHEAD)
-        loader = DataLoader(
-            slices,
-            # Lists of places in place of places: the data set itself makes batches.
-            sampler=list(zip(batches, soon, strict=True)),
-            batch_size=None,
-            num_workers=processes,
-            pin_memory=fabric.device.type == "cuda",
-        )
-        self._loader = loader if processes else ReadAhead(loader)
+        # Of several processes, each has the next of its own on the way.
+        soon = _some_ahead(batches, max(BATCHES_AHEAD, processes))
+        # Lists of places in place of places: the data set itself makes batches.
+        asked = list(zip(batches, soon, strict=True))
+        if processes:
+            pin = fabric.device.type == "cuda"
+            self._loader = ReadByProcesses(slices, asked, processes, pin)
+        else:
+            self._loader = ReadAhead(DataLoader(slices, sampler=asked, batch_size=None))
 
     def __len__(self) -> int:
         return len(self._loader)
