@@ -1,8 +1,10 @@
 import errno
+import mmap
 import os
 import re
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -24,9 +26,10 @@ def test_a_killed_process_of_a_pool_is_reported_as_lack_of_memory():
     assert explain(caught.value, job(mem_mb=8000)).startswith("out of memory (A process in")
 
 
-def test_a_memory_error_is_reported_as_that():
-    with pytest.raises(MemoryError) as caught:
-        bytearray(1 << 60)
+@pytest.mark.parametrize("take", [bytearray, partial(mmap.mmap, -1)])
+def test_memory_that_the_system_refuses_is_reported_as_that(take):
+    with pytest.raises((MemoryError, OSError)) as caught:
+        take(1 << 60)
     assert "out of memory" in explain(caught.value, job(mem_mb=8000))
 
 

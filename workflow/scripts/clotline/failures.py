@@ -1,5 +1,6 @@
 """What the machine did to a job, said so that a user can put it right."""
 
+import errno
 import re
 from concurrent.futures.process import BrokenProcessPool
 
@@ -22,14 +23,14 @@ def explain(error: Exception, snakemake) -> str:
         return text.rpartition(f"{ClotlineError.__name__}: ")[2].strip()
     if is_full(error):
         return str(full_disk(snakemake.output[0], need=0, written=0))
-    if "shared memory" in text:
-        return (
-            f"a data-loading process ran out of shared memory ({_first_line(text)}): enlarge "
-            f"/dev/shm, or give rule {snakemake.rule} fewer threads"
-        )
-    if isinstance(error, MemoryError | BrokenProcessPool) or _KILLED.search(text):
+    if _is_lack_of_memory(error):
         return f"out of memory ({_first_line(text) or 'MemoryError'}): {_more_memory(snakemake)}"
     return f"{type(error).__name__}: {error}"
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    refused = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    return refused or isinstance(error, BrokenProcessPool) or bool(_KILLED.search(str(error)))
 
 
 def _first_line(text: str) -> str:
