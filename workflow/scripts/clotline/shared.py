@@ -1,6 +1,7 @@
 """Batches that processes read into memory which they share with the process that uses them."""
 
 import itertools
+import math
 import mmap
 from collections.abc import Iterator, Sequence
 from weakref import WeakValueDictionary
@@ -17,9 +18,8 @@ PREFETCHED = 2
 class ReadByProcesses:
     """Batches of slices, read by processes of their own.
 
-    All batches lie in the same few places of memory, one after the other. DataLoader alone would
-    make new shared memory for each, and to clear and map its pages takes as long as to read and
-    decompress the slices.
+    They lie in a ring buffer. DataLoader alone would make new shared memory for each, and to clear
+    and map its pages takes as long as to read and decompress the slices.
     """
 
     def __init__(self, slices: Dataset, batches: Sequence, processes: int, pin: bool):
@@ -44,62 +44,62 @@ class ReadByProcesses:
 
         Where they are not pinned, the parts of a batch are lost when the next one is asked for.
         """
-        # DataLoader has so many batches on their way at most; one more is in use.
-        rooms = _Rooms(self._slices, self._batches, self._processes * PREFETCHED + 1)
+        # So many batches DataLoader has on their way at most; one more is in use.
+        ring = _Ring(self._slices, self._batches, self._processes * PREFETCHED + 1)
         return iter(
             DataLoader(
-                rooms,
-                sampler=list(zip(itertools.cycle(range(len(rooms))), self._batches)),
+                ring,
+                sampler=list(zip(itertools.cycle(range(len(ring))), self._batches)),
                 batch_size=None,
                 num_workers=self._processes,
                 prefetch_factor=PREFETCHED,
                 pin_memory=self._pin,
-                # What a process gets in another way is a copy.
+                # A process that is started in another way would get a copy of the ring.
                 multiprocessing_context="fork",
             )
         )
 
 
-class _Rooms(Dataset):
-    """Memory for a few batches, which each process that is forked from this one sees."""
+class _Ring(Dataset):
+    """Memory for a few batches, a slot for each, that this process shares with those it forks."""
 
-    def __init__(self, slices, batches: Sequence, count: int):
+    def __init__(self, slices, batches: Sequence, slots: int):
         self._slices = slices
         size = max((len(places) for places, _ in batches), default=0)
-        shape = (count, size, *slices.shape)
+        shape = (slots, size, *slices.shape)
         # Not a file in /dev/shm, of which containers often have a few megabytes only.
-        memory = mmap.mmap(-1, max(1, 2 * int(np.prod(shape))))
-        self._parts = np.frombuffer(memory, np.int16, np.prod(shape)).reshape(shape)
+        memory = mmap.mmap(-1, max(1, 2 * math.prod(shape)))
+        self._parts = np.frombuffer(memory, np.int16, math.prod(shape)).reshape(shape)
         self._number = next(_numbers)
-        _used[self._number] = self
+        _rings[self._number] = self
 
     def __len__(self) -> int:
         return len(self._parts)
 
-    def __getitem__(self, item: tuple[int, tuple[list[int], list[int]]]) -> "_Read":
-        room, (places, soon) = item
+    def __getitem__(self, item: tuple[int, tuple[list[int], list[int]]]) -> "_Filled":
+        slot, (places, soon) = item
         self._slices.fetch(soon)
-        self._slices.read_into(self._parts[room, : len(places)], places)
-        return _Read(self._number, room, self._slices.labels(places))
+        self._slices.read_into(self._parts[slot, : len(places)], places)
+        return _Filled(self._number, slot, self._slices.labels(places))
 
-    def batch(self, room: int, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self._parts[room, : len(labels)]), torch.from_numpy(labels)
+    def batch(self, slot: int, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(self._parts[slot, : len(labels)]), torch.from_numpy(labels)
 
 
 _numbers = itertools.count()
 #: Those in use, by their numbers, which are the same in the processes that read into them.
-_used: WeakValueDictionary[int, _Rooms] = WeakValueDictionary()
+_rings: WeakValueDictionary[int, _Ring] = WeakValueDictionary()
 
 
-class _Read:
-    """A batch in one of the rooms; where it arrives, in place of it come its tensors."""
+class _Filled:
+    """A slot with a batch; where it arrives, the batch's tensors come in its place."""
 
-    def __init__(self, rooms: int, room: int, labels: np.ndarray):
-        self._batch = rooms, room, labels
+    def __init__(self, ring: int, slot: int, labels: np.ndarray):
+        self._batch = ring, slot, labels
 
     def __reduce__(self):
         return _batch_in, self._batch
 
 
-def _batch_in(rooms: int, room: int, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    return _used[rooms].batch(room, labels)
+def _batch_in(ring: int, slot: int, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+    return _rings[ring].batch(slot, labels)
