@@ -166,6 +166,13 @@ def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) ->
         writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
 
 
+def write_noise(path: Path, slices: int = 12) -> np.ndarray:
+    """Writes a shard of noise, every other slice positive; gives its pixels."""
+    pixels = np.random.default_rng(0).integers(-1000, 1000, (slices, 256, 256)).astype(np.int16)
+    write_slices(path, pixels, np.arange(slices) % 2)
+    return pixels
+
+
 class KilledError(Exception):
     """What ends a training in place of a kill."""
 

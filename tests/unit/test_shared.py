@@ -1,28 +1,24 @@
 import os
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import write_slices
+from builders import write_noise
 
 from clotline.errors import ClotlineError
 from clotline.shards import CHECKSUM, read_rows
 from clotline.shared import PREFETCHED, ReadByProcesses
 from clotline.slices import StoredSlices, View
 
-SLICES, REPEATED = 12, 5
-
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """Rows of noise, each a few times."""
     path = tmp_path_factory.mktemp("slices") / "shard-000.h5"
-    pixels = np.random.default_rng(0).integers(-1000, 1000, (SLICES, 256, 256)).astype(np.int16)
-    write_slices(path, pixels, [0, 1] * (SLICES // 2))
-    rows = read_rows(path).assign(file=str(path), row=range(SLICES))
-    return pd.concat([rows] * REPEATED, ignore_index=True)
+    write_noise(path, slices=12)
+    rows = read_rows(path).assign(file=str(path), row=range(12))
+    return pd.concat([rows] * 5, ignore_index=True)
 
 
 def stored(table):

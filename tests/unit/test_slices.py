@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import cnn_section, write_slices
+from builders import cnn_section, write_noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,9 +63,7 @@ def ramp():
 def shard(tmp_path_factory):
     """A shard of 12 slices of noise; its pixels and where it lies."""
     path = tmp_path_factory.mktemp("slices") / "shard-000.h5"
-    pixels = np.random.default_rng(0).integers(-1000, 1000, (12, 256, 256)).astype(np.int16)
-    write_slices(path, pixels, [0, 1] * 6)
-    return path, pixels
+    return path, write_noise(path)
 
 
 def table_of(path, rows):
