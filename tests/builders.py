@@ -14,6 +14,7 @@ from pydicom.encaps import get_frame
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from clotline.chunks import create_pixels, pack
+from clotline.competition import loss_terms
 from clotline.config import load_config
 from clotline.labels import (
     COLUMNS,
@@ -164,6 +165,12 @@ def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) ->
     rows["position_mm"], rows[IMAGE_LABEL] = np.arange(float(count)), image_labels
     with ShardWriter(path) as writer:
         writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
+
+
+def weighted_log_loss(*exams: np.ndarray) -> float:
+    """The competition's score, of what `clotline.competition.loss_terms` takes."""
+    above, below = loss_terms(*exams)
+    return above.sum() / below.sum()
 
 
 def write_noise(path: Path, slices: int = 12) -> np.ndarray:

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from builders import weighted_log_loss
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,7 +14,6 @@ from clotline.competition import (
     WEIGHTS,
     loss_terms,
     make_consistent,
-    weighted_log_loss,
 )
 from clotline.consistency import consistent
 from clotline.labels import STUDY_LABELS

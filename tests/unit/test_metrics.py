@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from builders import weighted_log_loss
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -11,7 +12,6 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from clotline.competition import weighted_log_loss
 from clotline.consistency import consistent
 from clotline.errors import ClotlineError
 from clotline.intervals import Cases

@@ -41,7 +41,7 @@ def loss_terms(
     slices: np.ndarray = NO_SLICES[0],
     exam: np.ndarray = NO_SLICES[1],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each examination adds to the two sums whose ratio is the weighted log loss.
+    """What each examination adds to the two sums whose ratio is the competition's score.
 
     Args:
         truth: (exams, 9) 0 or 1, in the order of STUDY_LABELS.
@@ -61,12 +61,6 @@ def loss_terms(
     above = cross_entropy(truth, labels) @ _WEIGHTS
     above += share * np.bincount(exam, cross_entropy(slice_truth, slices), exams)
     return above, _WEIGHTS.sum() + share * count
-
-
-def weighted_log_loss(truth, labels, slice_truth, slices, exam) -> float:
-    """The competition's score, in nats; arguments as for `loss_terms`."""
-    above, below = loss_terms(truth, labels, slice_truth, slices, exam)
-    return float(above.sum() / below.sum())
 
 
 def make_consistent(
