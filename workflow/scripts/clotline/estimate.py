@@ -28,8 +28,9 @@ RESNEXT50_WIDTH = 2048
 _RESNEXT, _EFFICIENTNET = RESNEXT50_RATES, GPU_RATES["efficientnet-b0"]
 BASIS = f"""\
 GPU hours: one V100 in float32, by NVIDIA's published figures: {_RESNEXT[0]} (ResNeXt-50) and
-{_EFFICIENTNET[0]} (EfficientNet-B0) slices/s in training, {_RESNEXT[1]} and
-{_EFFICIENTNET[1]} in inference. CPU hours: all cores that jobs hold; one decodes
+{_EFFICIENTNET[0]} (EfficientNet-B0) slices/s in training, {_RESNEXT[1]} and {_EFFICIENTNET[1]} in \
+inference; an H100 takes
+a fifth of them (bench/results-gpu.md). CPU hours: all cores that jobs hold; one decodes
 {DECODED} slices/s. Disk: {SLICE_BYTES // 1000} KB a slice. Both were measured on real chest CT.
 All may be off by a factor of two: each job's log says how fast it really goes."""
 HEAD = """\
