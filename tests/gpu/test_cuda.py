@@ -125,6 +125,19 @@ def test_the_automatic_precision_is_that_of_the_gpu_also_once_it_is_in_use():
         assert kind == (torch.bfloat16 if bfloat16 else torch.float32)
 
 
+def test_batches_arrive_whole_however_far_behind_the_gpu_is(table, cpu, gpu):
+    many, section = pd.concat([table] * 10), section_of()
+    work = torch.rand(4096, 4096, device=gpu.device)
+    found = []
+    for inputs, labels in batches(many, section, gpu, (0, 0)):
+        found.append((inputs, labels))
+        for _ in range(10):
+            torch.mm(work, work)
+    for pair, expected in zip(found, batches(many, section, cpu, (0, 0)), strict=True):
+        for mine, other in zip(pair, expected, strict=True):
+            assert torch.allclose(mine.cpu(), other, rtol=1e-6, atol=1e-6)
+
+
 def test_a_training_goes_as_on_a_cpu_and_most_of_its_batches_are_replayed(
     table, cpu, gpu, replays, tmp_path
 ):
