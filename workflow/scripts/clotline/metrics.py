@@ -145,7 +145,9 @@ def evaluate_target(test: Cases, valid: Cases, bootstraps: int, seed: int) -> di
     ranking = None if one_class else Ranking(test)
 
     def figures(draws):
-        return means(draws) if one_class else np.r_[means(draws), ranking.figures(draws)]
+        if one_class:
+            return means(draws)
+        return np.concatenate([means(draws), ranking.figures(draws)])
 
     names = ("brier", "log_loss", "auroc_bootstrap", "average_precision")
     values = figures(np.ones(test.studies, dtype=int))

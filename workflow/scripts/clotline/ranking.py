@@ -62,13 +62,17 @@ class Ranking:
         all_true, all_false = float(true[-1, 1]), float(draws[self._study].sum() - true[-1, 1])
         if not all_true or not all_false:
             return np.full(2 + len(ROC_GRID), np.nan)
-        gain = np.diff(true, axis=1)[:, 0] / all_true
-        auroc = 1 - gain @ false.mean(1) / all_false
+        gain = (true[:, 1] - true[:, 0]) / all_true
+        auroc = 1 - gain @ (false[:, 0] + false[:, 1]) / 2 / all_false
         precision = gain @ (true[:, 1] / np.maximum(called[:, 1], 1))
         # Where a vertical step lies at a grid point np.interp takes its upper end.
-        fpr = np.r_[0, false.ravel(), all_false] / all_false
-        tpr = np.r_[0, true.ravel(), all_true] / all_true
-        return np.r_[auroc, precision, np.interp(ROC_GRID, fpr, tpr)]
+        fpr, tpr = _rates(false, all_false), _rates(true, all_true)
+        return np.concatenate([[auroc, precision], np.interp(ROC_GRID, fpr, tpr)])
+
+
+def _rates(counts: np.ndarray, total: float) -> np.ndarray:
+    # numpy's r_ would take a third of a resample's time.
+    return np.concatenate([[0], counts.ravel(), [total]]) / total
 
 
 def _running(weights: np.ndarray) -> np.ndarray:
