@@ -265,6 +265,7 @@ bad("values at the upper end of their words", LAYOUT, BitsStored=12, HighBit=15)
 bad("PixelRepresentation 2", LAYOUT, PixelRepresentation=2)
 bad("PixelRepresentation missing", "no usable PixelRepresentation", PixelRepresentation=None)
 bad("three samples a pixel", LAYOUT, SamplesPerPixel=3)
+bad("SamplesPerPixel missing", LAYOUT, SamplesPerPixel=None)
 
 
 # Geometry

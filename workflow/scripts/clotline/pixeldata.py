@@ -168,7 +168,7 @@ def _check_layout(header: Header) -> tuple[int, int]:
         )
     high = header.get("HighBit", stored - 1)
     if (
-        header.get("SamplesPerPixel", 1) != 1
+        header.get("SamplesPerPixel") != 1
         or allocated not in (8, 16, 32)
         or not 0 < stored <= allocated
         or high != stored - 1
