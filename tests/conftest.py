@@ -4,9 +4,14 @@ import os
 
 import pytest
 from hostile import TALLY, TORTURE
+from hypothesis import settings
 
 # As the Snakefile does for jobs: OpenCV's threads do not survive the fork of loading processes.
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+
+# No example is too slow: on a busy machine any can be.
+settings.register_profile("clotline", deadline=None)
+settings.load_profile("clotline")
 
 
 @pytest.fixture(scope="session")

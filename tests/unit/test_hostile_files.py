@@ -800,7 +800,6 @@ def right_units(data, whole):
     max_examples=2000 * TORTURE,
     derandomize=TORTURE == 1,
     database=None,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 @given(st.data())

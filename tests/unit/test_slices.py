@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from builders import cnn_section, write_noise
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clotline.labels import IMAGE_LABEL
@@ -241,7 +241,6 @@ def test_positives_are_read_from_their_own_file_and_negatives_from_the_shards():
     ]
 
 
-@settings(deadline=None)
 @given(POSITIVES, NEGATIVES, SEED)
 def test_every_negative_is_used_once_before_any_is_used_again(positives, negatives, seed):
     epochs = BalancedEpochs(positives, negatives, seed)
@@ -251,7 +250,6 @@ def test_every_negative_is_used_once_before_any_is_used_again(positives, negativ
         assert sorted(drawn[start : start + negatives]) == list(range(negatives))
 
 
-@settings(deadline=None)
 @given(POSITIVES, NEGATIVES, SEED, st.integers(0, 20))
 def test_no_negative_stands_twice_in_an_epoch_where_there_are_enough(
     positives, negatives, seed, epoch
@@ -263,7 +261,6 @@ def test_no_negative_stands_twice_in_an_epoch_where_there_are_enough(
     assert used.min() >= positives // negatives - 1
 
 
-@settings(deadline=None)
 @given(POSITIVES, NEGATIVES, SEED, st.integers(0, 20))
 def test_any_epoch_can_be_had_alone(positives, negatives, seed, epoch):
     epochs = BalancedEpochs(positives, negatives, seed)
