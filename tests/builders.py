@@ -1,4 +1,4 @@
-"""Small inputs that several tests build: labels tables, DICOM files, configuration sections."""
+"""What several tests share: labels tables, DICOM files, shards, configuration sections, a score."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -69,21 +69,18 @@ class _Ring(Dataset):
         shape = (slots, size, *slices.shape)
         # Not a file in /dev/shm, of which containers often have a few megabytes only.
         memory = mmap.mmap(-1, max(1, 2 * math.prod(shape)))
-        self._parts = np.frombuffer(memory, np.int16, math.prod(shape)).reshape(shape)
+        self.parts = np.frombuffer(memory, np.int16, math.prod(shape)).reshape(shape)
         self._number = next(_numbers)
         _rings[self._number] = self
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self.parts)
 
     def __getitem__(self, item: tuple[int, tuple[list[int], list[int]]]) -> "_Filled":
         slot, (places, soon) = item
         self._slices.fetch(soon)
-        self._slices.read_into(self._parts[slot, : len(places)], places)
+        self._slices.read_into(self.parts[slot, : len(places)], places)
         return _Filled(self._number, slot, self._slices.labels(places))
-
-    def batch(self, slot: int, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self._parts[slot, : len(labels)]), torch.from_numpy(labels)
 
 
 _numbers = itertools.count()
@@ -92,7 +89,10 @@ _rings: WeakValueDictionary[int, _Ring] = WeakValueDictionary()
 
 
 class _Filled:
-    """A slot with a batch; where it arrives, the batch's tensors come in its place."""
+    """A slot with a batch; where it arrives, the batch's tensors come in its place.
+
+    DataLoader's own thread can then pin them.
+    """
 
     def __init__(self, ring: int, slot: int, labels: np.ndarray):
         self._batch = ring, slot, labels
@@ -102,4 +102,5 @@ class _Filled:
 
 
 def _batch_in(ring: int, slot: int, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    return _rings[ring].batch(slot, labels)
+    parts = _rings[ring].parts[slot, : len(labels)]
+    return torch.from_numpy(parts), torch.from_numpy(labels)

@@ -290,11 +290,12 @@ class SliceLoader:
         soon = _some_ahead(batches, max(BATCHES_AHEAD, processes))
         # Lists of places in place of places: the data set itself makes batches.
         asked = list(zip(batches, soon, strict=True))
+        pin = fabric.device.type == "cuda"
         if processes:
-            pin = fabric.device.type == "cuda"
             self._loader = ReadByProcesses(slices, asked, processes, pin)
         else:
-            self._loader = ReadAhead(DataLoader(slices, sampler=asked, batch_size=None))
+            loader = DataLoader(slices, sampler=asked, batch_size=None, pin_memory=pin)
+            self._loader = ReadAhead(loader)
 
     def __len__(self) -> int:
         return len(self._loader)
