@@ -302,7 +302,8 @@ def _matrix_rate(fabric) -> float:
 
 def lstm(folder: Path) -> Iterator[Row]:
     """Training of an LSTM on both CNNs' features."""
-    count = 32
+    # Batches enough for the first, which nothing is computed beside, not to count.
+    count = 128
     studies, image_labels = make_studies(count, count * RSNA_STUDY_SLICES)
     files = [
         make_features(folder / f"{width}.h5", len(image_labels), width) for width in (1280, 2048)

@@ -8,7 +8,7 @@ from hostile import TORTURE, Cases, Touch, flip_bit
 
 from clotline.errors import ClotlineError
 from clotline.features import (
-    CHUNK_ROWS,
+    BLOCK_ROWS,
     FORMAT,
     VERSION,
     StoredFeatures,
@@ -27,7 +27,7 @@ def part(path, first, rows, width=3, backbone="resnext50", checkpoint="abc"):
     return path
 
 
-@pytest.mark.parametrize("sizes", [(5,), (1, 2, 3), (CHUNK_ROWS + 6, 3, 2 * CHUNK_ROWS, 1)])
+@pytest.mark.parametrize("sizes", [(5,), (1, 2, 3), (BLOCK_ROWS + 6, 3, 2 * BLOCK_ROWS, 1)])
 def test_merged_features_keep_the_order_of_parts_and_rows(tmp_path, sizes):
     firsts = np.cumsum([0, *sizes])
     parts = [
@@ -38,7 +38,8 @@ def test_merged_features_keep_the_order_of_parts_and_rows(tmp_path, sizes):
     with open_features(tmp_path / "all.h5") as file:
         values = file["features"][:]
         about = read_attributes(file)
-    assert (values == np.arange(sum(sizes))[:, None] + np.array([0, 0.25, 0.5])).all()
+    expected = np.arange(sum(sizes))[:, None] + np.array([0, 0.25, 0.5])
+    assert (values == expected.astype(np.float16)).all()
     assert (about["backbone"], about["checkpoint"]) == ("resnext50", "abc")
 
 

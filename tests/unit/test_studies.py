@@ -11,12 +11,15 @@ from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.lstm import SliceLSTM
 from clotline.plan import make_plan
 from clotline.studies import (
+    ROWS_TOGETHER,
     FeatureSequences,
+    converted,
     image_level_table,
     locate_studies,
     predict_studies,
     study_level_table,
 )
+from clotline.training import make_fabric
 
 STUDIES = {"aa": [0, 1, 1, 0], "bb": [0] * 6, "cc": [1], "dd": [0, 1, 0]}
 SPLITS = ("train", "valid", "test", "train")
@@ -152,6 +155,46 @@ def test_batches_follow_the_order_asked_for(slices, studies, files, fabric):
     batches = list(whole.batches(3, fabric, order=np.array([2, 0, 3, 1])))
     assert [batch.counts for batch, _ in batches] == [[1, 4, 3], [6]]
     assert [batch.features[0, 0] for batch, _ in batches] == [10, 4]
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float16)]
+)
+def test_batches_have_the_type_that_lightning_gives_the_network(
+    slices, studies, files, precision, kind
+):
+    fabric, seen = make_fabric(precision, gpus=0, threads=1), []
+    network = fabric.setup_module(Looks(seen))
+    for batch, _ in sequences(slices, studies, files, "study").batches(4, fabric):
+        seen.append(batch.features)
+        network(batch)
+    given, arrived = seen
+    assert given.dtype == arrived.dtype == kind
+    assert given.data_ptr() == arrived.data_ptr(), "Lightning converted it again"
+
+
+class Looks(torch.nn.Linear):
+    def __init__(self, seen):
+        super().__init__(1, 1)
+        self.seen = seen
+
+    def forward(self, batch):
+        self.seen.append(batch.features)
+        return batch.features
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_converted_features_have_the_bits_of_torchs_own_conversion(kind):
+    """All numbers of float16 in more rows than are taken at once; a NaN stays one."""
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    features = every[:-64].reshape(-1, 64)
+    assert len(features) > 3 * ROWS_TOGETHER
+    assert len(features) % ROWS_TOGETHER
+    mine, expected = converted(features, kind), features.to(kind)
+    assert mine.dtype == kind
+    assert torch.equal(mine.isnan(), expected.isnan())
+    numbers = ~expected.isnan()
+    assert torch.equal(mine[numbers].view(torch.uint8), expected[numbers].view(torch.uint8))
 
 
 @pytest.mark.parametrize("level", ["image", "study"])

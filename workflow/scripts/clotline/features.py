@@ -2,7 +2,8 @@
 
 A features file holds ``features`` (n, width) float16, rows aligned with slices.parquet, and
 ``checksum`` (n,) uint64, of `clotline.hdf5.byte_sums`; and in its attributes the format, the
-backbone's name and the SHA-256 of the checkpoint that made them.
+backbone's name and the SHA-256 of the checkpoint that made them. The features lie in the file one
+row after the other: of chunks, HDF5 would copy each before it takes a study's rows out of them.
 """
 
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ from clotline.hdf5 import NewHDF5, byte_sums, open_hdf5, read_attributes, readin
 
 FORMAT, VERSION = "clotline-features", 2
 
-#: Rows in one chunk of a features file; a study is read whole, so chunks are about as large.
-CHUNK_ROWS = 64
+#: Rows that are read at a time where all are.
+BLOCK_ROWS = 256
 
 
 def features_size(rows: int, width: int) -> int:
@@ -31,8 +32,7 @@ def create_features(
 ) -> NewHDF5:
     """A new features file; ``checkpoint`` is the SHA-256 of the checkpoint's file."""
     file = NewHDF5(path, FORMAT, VERSION, backbone=backbone, checkpoint=checkpoint)
-    chunks = (min(CHUNK_ROWS, rows), width)
-    file.create_dataset("features", shape=(rows, width), dtype="f2", chunks=chunks)
+    file.create_dataset("features", shape=(rows, width), dtype="f2")
     file.create_dataset("checksum", shape=(rows,), dtype="u8")
     return file
 
@@ -83,9 +83,9 @@ class StoredFeatures:
         return values
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All features, some rows after the other, as they are stored."""
-        for rows, _ in self._features.iter_chunks():
-            yield self.read(rows)
+        """All features, some rows at a time."""
+        for first in range(0, len(self._features), BLOCK_ROWS):
+            yield self.read(slice(first, first + BLOCK_ROWS))
 
 
 def merge_features(parts: list[str | Path], path: str | Path, step=iter) -> int:
