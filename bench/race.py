@@ -64,7 +64,10 @@ def flush(path: Path) -> None:
 
 
 def race(
-    contestants: dict[str, Contestant], rounds: int = ROUNDS, cold: Sequence[Path] = ()
+    contestants: dict[str, Contestant],
+    rounds: int = ROUNDS,
+    cold: Sequence[Path] = (),
+    made: Sequence[Path] = (),
 ) -> dict[str, list[float]]:
     """Rates of each contestant, one a round, after a turn of each that does not count.
 
@@ -72,12 +75,15 @@ def race(
         contestants: name to what does some units of work and says how many.
         rounds: turns of each.
         cold: files that no turn finds in the system's cache.
+        made: files that no turn finds at all: writing over one waits for the disk.
     """
     for contestant in contestants.values():
         contestant()
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, contestant in contestants.items():
+            for path in made:
+                path.unlink(missing_ok=True)
             if cold:
                 forget(*cold)
             seconds, units = seconds_of(contestant)
@@ -94,6 +100,7 @@ def compare(
     limit: tuple[str, Contestant],
     note: str = "",
     cold: Sequence[Path] = (),
+    made: Sequence[Path] = (),
 ) -> Row:
     """Races this pipeline, the published way and the limit.
 
@@ -106,8 +113,10 @@ def compare(
         limit: what the machine could do at best, in words, and as a contestant.
         note: what else a reader must know.
         cold: as of `race`.
+        made: as of `race`.
     """
-    rates = race({"ours": ours, "published": published, "limit": limit[1]}, cold=cold)
+    contestants = {"ours": ours, "published": published, "limit": limit[1]}
+    rates = race(contestants, cold=cold, made=made)
 
     def ratio(of: str) -> float:
         pairs = zip(rates["ours"], rates[of], strict=True)

@@ -6,12 +6,13 @@ import h5py
 import numpy as np
 import pytest
 from hostile import fill_disk, flip_bit, small_disk
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clotline.errors import ClotlineError
 from clotline.hdf5 import (
     NewHDF5,
+    _Disk,
     byte_sum,
     byte_sums,
     open_hdf5,
@@ -60,6 +61,49 @@ def test_a_file_without_its_main_dataset_is_refused(tmp_path):
         pass
     with pytest.raises(ClotlineError, match="cannot be used"):
         open_hdf5(tmp_path / "a.h5", "form", 1, main="pixels")
+
+
+PLACES = st.integers(0, 2**20 + 3000)
+STEPS = st.one_of(
+    st.tuples(st.just("seek"), PLACES),
+    st.tuples(st.just("write"), st.sampled_from((0, 1, 72_000, 2**20, 5 * 2**19))),
+    st.tuples(st.just("read"), st.sampled_from((1, 5000))),
+    st.tuples(st.just("truncate"), PLACES),
+    st.tuples(st.just("end"), st.just(0)),
+    st.tuples(st.just("flush"), st.just(0)),
+)
+
+
+@given(st.lists(STEPS, max_size=12))
+@example([("write", 72_000), ("seek", 10), ("read", 5000)])
+def test_what_a_thread_writes_is_what_was_written_in_its_order(tmp_path_factory, steps):
+    """A plain file knows what must come out, step by step."""
+    folder = tmp_path_factory.mktemp("disk")
+    disk = _Disk(folder / "ours")
+    with (folder / "plain").open("w+b", buffering=0) as plain:
+        for number, (step, value) in enumerate(steps):
+            results = []
+            for file in (plain, disk):
+                if step == "seek":
+                    file.seek(value)
+                elif step == "write":
+                    memory = bytearray([number + 1]) * value
+                    assert file.write(memory) == value
+                    memory[:] = bytes(value)  # as HDF5 does, which uses it again
+                elif step == "read":
+                    content = bytearray(value)
+                    results.append((file.readinto(content), content))
+                elif step == "truncate":
+                    results.append(file.truncate(value))
+                elif step == "end":
+                    results.append(file.seek(0, os.SEEK_END))
+                else:
+                    file.flush()
+                results.append(file.tell())
+            half = len(results) // 2
+            assert results[:half] == results[half:]
+    disk.close()
+    assert (folder / "ours").read_bytes() == (folder / "plain").read_bytes()
 
 
 @pytest.mark.parametrize("left", [0, 100_000, 500_000])

@@ -7,7 +7,9 @@ fifth of what that filter does.
 
 import io
 import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,33 +19,107 @@ import numpy as np
 from clotline.errors import ClotlineError
 from clotline.files import unusable
 
+#: Bytes that are written at a time: a system call for each slice would take twice as long.
+_BLOCK = 2**20
 
-class _Disk(io.FileIO):
-    """A file that keeps a failed write to itself, and drops what is written after it.
 
-    A write that fails while HDF5 closes a dataset or a file is lost, or crashes the process.
+class _Disk(io.RawIOBase):
+    """A file that a thread writes, while HDF5 makes what comes next.
+
+    It keeps a failed write to itself, and drops what is written after it: a write that fails while
+    HDF5 closes a dataset or a file is lost, or crashes the process.
     """
 
     failed: OSError | None = None
 
+    def __init__(self, path: str | Path):
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._place = 0
+        # What is gathered, with its length and its place in the file, and what is being written.
+        self._blocks = [memoryview(bytearray(_BLOCK)) for _ in range(2)]
+        self._used, self._start = 0, 0
+        self._thread = ThreadPoolExecutor(1, "write-behind")
+        self._writing: Future | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            self._settle()
+            offset += os.fstat(self._file).st_size
+        elif whence == os.SEEK_CUR:
+            offset += self._place
+        self._place = offset
+        return offset
+
     def write(self, content) -> int:
         rest = memoryview(content).cast("B")
         size = len(rest)
-        try:
-            while len(rest) and self.failed is None:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.failed = error
+        if self._place != self._start + self._used:
+            self._hand_over()
+            self._start = self._place
+        while len(rest):
+            if self._used == _BLOCK:
+                self._hand_over()
+            part, rest = rest[: _BLOCK - self._used], rest[_BLOCK - self._used :]
+            # Copied, for HDF5 uses its memory again.
+            self._blocks[0][self._used : self._used + len(part)] = part
+            self._used += len(part)
+        self._place += size
         return size
 
+    def _hand_over(self) -> None:
+        """Has the thread write what was gathered, once it has written what was before."""
+        self._wait()
+        if self._used:
+            block = self._blocks[0][: self._used]
+            self._writing = self._thread.submit(self._put, block, self._start)
+            self._start += self._used
+            self._used = 0
+            self._blocks.reverse()
+
+    def _put(self, block: memoryview, start: int) -> None:
+        try:
+            while len(block) and self.failed is None:
+                written = os.pwrite(self._file, block, start)
+                block, start = block[written:], start + written
+        except OSError as error:
+            self.failed = error
+
+    def _wait(self) -> None:
+        if self._writing:
+            self._writing.result()
+            self._writing = None
+
+    def _settle(self) -> None:
+        """Waits until all is written."""
+        self._hand_over()
+        self._wait()
+
     def readinto(self, buffer) -> int:
-        count = super().readinto(buffer)
-        if self.failed is None:
-            return count
-        # Of what was dropped.
+        self._settle()
         view = memoryview(buffer).cast("B")
-        view[count:] = bytes(len(view) - count)
-        return len(view)
+        count = os.preadv(self._file, [view], self._place)
+        if self.failed:
+            # Of what was dropped.
+            view[count:] = bytes(len(view) - count)
+            count = len(view)
+        self._place += count
+        return count
+
+    def truncate(self, size: int | None = None) -> int:
+        self._settle()
+        size = self._place if size is None else size
+        os.truncate(self._file, size)
+        return size
+
+    def flush(self) -> None:
+        if not self.closed:
+            self._settle()
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._thread.shutdown()
+            os.close(self._file)
 
 
 class NewHDF5(h5py.File):
@@ -51,7 +127,7 @@ class NewHDF5(h5py.File):
 
     def __init__(self, path: str | Path, form: str, version: int, **attributes):
         """Creates the file with its format, version and further attributes."""
-        self._disk = _Disk(path, "w+")
+        self._disk = _Disk(path)
         super().__init__(self._disk, "w", libver="v110")
         for name, value in ({"format": form, "version": version} | attributes).items():
             # Text of fixed length lies in the header, which has a checksum; other text does not.
