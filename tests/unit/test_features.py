@@ -1,3 +1,4 @@
+import os
 import pickle
 import random
 
@@ -80,6 +81,29 @@ def test_a_missing_damaged_or_foreign_features_file_is_named(tmp_path):
         file.attrs.update(format="clotline-features", version=99)
     with pytest.raises(ClotlineError, match=r"clotline-features version 99, not clotline-features"):
         open_features(path)
+
+
+def test_the_disk_is_asked_for_the_bytes_of_the_rows(tmp_path, monkeypatch):
+    path, asked = part(tmp_path / "0.h5", 0, 20), []
+
+    def note(file, start, size, advice):
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.append(os.pread(file, size, start))
+
+    features = StoredFeatures(path)
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    features.fetch(slice(4, 9))
+    assert asked == [features.read(slice(4, 9)).tobytes()]
+
+
+def test_features_in_chunks_are_refused(tmp_path):
+    path = part(tmp_path / "0.h5", 0, 4)
+    with h5py.File(path, "a") as file:
+        values = file["features"][:]
+        del file["features"]
+        file.create_dataset("features", data=values, chunks=(2, 3))
+    with pytest.raises(ClotlineError, match=f"{path} cannot be used.*do not lie row after row"):
+        StoredFeatures(path)
 
 
 def test_a_flipped_bit_is_found_when_features_are_read_or_merged(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from builders import DATA, labels_of
 
 from clotline.errors import ClotlineError
-from clotline.features import create_features, write_features
+from clotline.features import StoredFeatures, create_features, write_features
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.lstm import SliceLSTM
 from clotline.plan import make_plan
@@ -88,16 +88,16 @@ def test_a_study_is_its_slices_features_in_the_order_of_files_and_its_targets(
 ):
     joined = sequences(slices, studies, files, "image")
     assert joined.width == 5
-    (features, counts), targets = joined[[3]]
+    (features, counts), targets = joined.read([3])
     assert (features.dtype, targets.dtype) == (torch.float16, torch.float32)
     assert counts == [3]
     rows = torch.arange(11.0, 14.0)[:, None]
     expected = torch.cat([rows + torch.arange(3) / 8, rows + torch.arange(2) / 8 + 100], 1)
     assert torch.equal(features.float(), expected)
     assert targets.tolist() == STUDIES["dd"]
-    (turned, _), _ = sequences(slices, studies, files[::-1], "image")[[3]]
+    (turned, _), _ = sequences(slices, studies, files[::-1], "image").read([3])
     assert torch.equal(turned.float(), expected[:, [3, 4, 0, 1, 2]])
-    _, targets = sequences(slices, studies, files, "study")[[3]]
+    _, targets = sequences(slices, studies, files, "study").read([3])
     assert targets.tolist() == [studies.loc[3, list(STUDY_LABELS)].tolist()]
 
 
@@ -105,8 +105,8 @@ def test_a_part_of_the_studies_reads_the_same_rows(slices, studies, files):
     whole = sequences(slices, studies, files, "study")
     part = sequences(slices, studies[studies["split"] == "train"], files, "study")
     assert len(part) == 2
-    (mine, counts), targets = part[[0, 1]]
-    (theirs, their_counts), their_targets = whole[[0, 3]]
+    (mine, counts), targets = part.read([0, 1])
+    (theirs, their_counts), their_targets = whole.read([0, 3])
     assert torch.equal(mine, theirs)
     assert counts == their_counts == [4, 3]
     assert torch.equal(targets, their_targets)
@@ -123,8 +123,8 @@ def test_open_files_are_left_behind_when_a_data_set_is_sent_to_another_process(
     slices, studies, files
 ):
     whole = sequences(slices, studies, files, "image")
-    (expected, _), _ = whole[[1]]
-    assert torch.equal(pickle.loads(pickle.dumps(whole))[[1]][0].features, expected)
+    (expected, _), _ = whole.read([1])
+    assert torch.equal(pickle.loads(pickle.dumps(whole)).read([1])[0].features, expected)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
@@ -155,6 +155,30 @@ def test_batches_follow_the_order_asked_for(slices, studies, files, fabric):
     batches = list(whole.batches(3, fabric, order=np.array([2, 0, 3, 1])))
     assert [batch.counts for batch, _ in batches] == [[1, 4, 3], [6]]
     assert [batch.features[0, 0] for batch, _ in batches] == [10, 4]
+
+
+@pytest.mark.parametrize("order", [[], [2], [2, 0, 3, 1]])
+def test_the_disk_is_asked_once_for_each_study_a_batch_before_it_is_read(
+    slices, studies, files, fabric, monkeypatch, order
+):
+    done, read = [], StoredFeatures.read
+
+    def note(what, rows):
+        done.append((what, rows.start))
+
+    monkeypatch.setattr(StoredFeatures, "fetch", lambda _, rows: note("fetch", rows))
+    monkeypatch.setattr(
+        StoredFeatures, "read", lambda file, rows: note("read", rows) or read(file, rows)
+    )
+    whole = sequences(slices, studies, files[:1], "study")
+    assert len(list(whole.batches(1, fabric, order=np.array(order, int)))) == len(order)
+    firsts = studies["first"].to_numpy()[order].tolist()
+    assert sorted(done) == sorted((what, row) for what in ("fetch", "read") for row in firsts)
+    for place, row in enumerate(firsts):
+        before = done[: done.index(("read", row))]
+        assert [("fetch", soon) in before for soon in firsts] == [
+            other <= place + 1 for other in range(len(firsts))
+        ]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,16 @@
-"""Batches read by a thread, each while the one before it is in use."""
+"""What is read, or asked of the disk, before it is wanted."""
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from torch.utils.data import DataLoader
+
+
+def some_ahead(batches: list[list[int]], ahead: int) -> list[list[int]]:
+    """What to ask the disk for before each batch is read, so that so many after it are coming."""
+    together = list(itertools.chain(*batches[: 1 + ahead]))
+    return [together, *batches[1 + ahead :], *[[]] * ahead][: len(batches)]
 
 
 class ReadAhead:

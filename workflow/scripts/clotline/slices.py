@@ -1,7 +1,6 @@
 """Stage 1 input: slices from shards and positives.h5 to the tensors that the networks see."""
 
 import functools
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from clotline.ahead import ReadAhead
+from clotline.ahead import ReadAhead, some_ahead
 from clotline.dicom import SIZE
 from clotline.labels import IMAGE_LABEL
 from clotline.shards import CHECKSUM, StoredPixels, positive_slices
@@ -253,12 +252,6 @@ def balanced_validation(
     return pd.concat([positives, negatives.iloc[drawn]], ignore_index=True)
 
 
-def _some_ahead(batches: list[list[int]], ahead: int) -> list[list[int]]:
-    """What to fetch before each batch is read, so that so many after it are on their way."""
-    together = list(itertools.chain(*batches[: 1 + ahead]))
-    return [together, *batches[1 + ahead :], *[[]] * ahead][: len(batches)]
-
-
 class SliceLoader:
     """Batches of (inputs, labels) on the device, in the order of a data set.
 
@@ -287,7 +280,7 @@ class SliceLoader:
         self._fabric = fabric
         batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
         # Of several processes, each has the next of its own on the way.
-        soon = _some_ahead(batches, max(BATCHES_AHEAD, processes))
+        soon = some_ahead(batches, max(BATCHES_AHEAD, processes))
         # Lists of places in place of places: the data set itself makes batches.
         asked = list(zip(batches, soon, strict=True))
         pin = fabric.device.type == "cuda"

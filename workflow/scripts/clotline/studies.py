@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from clotline.ahead import ReadAhead
+from clotline.ahead import ReadAhead, some_ahead
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
 from clotline.features import StoredFeatures, open_features
@@ -79,20 +79,32 @@ class FeatureSequences(Dataset):
     def __len__(self) -> int:
         return len(self._first)
 
-    def __getitem__(self, places: list[int]) -> tuple[StudyBatch, Tensor]:
+    def __getitem__(self, batch: tuple[list[int], list[int]]) -> tuple[StudyBatch, Tensor]:
+        """What `read` gives of some places, when the disk has been asked for the studies at others.
+
+        Args:
+            batch: places to read, and places that are soon to be read.
+        """
+        places, soon = batch
+        self.fetch(soon)
+        return self.read(places)
+
+    def fetch(self, places: list[int]) -> None:
+        """Asks the disk for studies that are soon to be read."""
+        for span in self._spans(places):
+            for file in self._files():
+                file.fetch(span)
+
+    def read(self, places: list[int]) -> tuple[StudyBatch, Tensor]:
         """The studies' features in float16, and targets in float32: (all slices,) or (studies, 9).
 
         They become what the network wants where it is: as stored they are small on the way.
         """
-        if self._features is None:
-            self._features = [StoredFeatures(path) for path in self._paths]
-        counts = self._count[places].tolist()
-        firsts = self._first[places].tolist()
-        spans = [slice(first, first + n) for first, n in zip(firsts, counts, strict=True)]
+        counts, spans = self._count[places].tolist(), self._spans(places)
         features = np.empty((sum(counts), self.width), np.float16)
         row = 0
         for span, count in zip(spans, counts, strict=True):
-            parts = [file.read(span) for file in self._features]
+            parts = [file.read(span) for file in self._files()]
             np.concatenate(parts, axis=1, out=features[row : row + count])
             row += count
         if self._level == "image":
@@ -101,6 +113,17 @@ class FeatureSequences(Dataset):
             targets = self._labels[places]
         targets = torch.from_numpy(targets.astype(np.float32))
         return StudyBatch(torch.from_numpy(features), counts), targets
+
+    def _spans(self, places: list[int]) -> list[slice]:
+        """The studies' rows."""
+        ends = zip(self._first[places].tolist(), self._count[places].tolist(), strict=True)
+        return [slice(first, first + count) for first, count in ends]
+
+    def _files(self) -> list[StoredFeatures]:
+        """Opened by the process that reads them."""
+        if self._features is None:
+            self._features = [StoredFeatures(path) for path in self._paths]
+        return self._features
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_features": None}
@@ -111,6 +134,10 @@ class FeatureSequences(Dataset):
         """Batches of (studies, targets in the network's output order)."""
         order = range(len(self)) if order is None else order.tolist()
         return StudyLoader(self, process_batches(order, batch_size, fabric), fabric)
+
+
+#: Batches that the disk is asked for while one is read.
+BATCHES_AHEAD = 1
 
 
 class StudyLoader:
@@ -126,7 +153,10 @@ class StudyLoader:
         """
         self._fabric = fabric
         # Lists of places in place of places: the data set itself makes batches.
-        self._loader = ReadAhead(DataLoader(sequences, sampler=batches, batch_size=None))
+        asked = list(zip(batches, some_ahead(batches, BATCHES_AHEAD), strict=True))
+        loader = DataLoader(sequences, sampler=asked, batch_size=None)
+        # On a CPU a thread that reads takes the time of one that computes, and all wait for that.
+        self._loader = ReadAhead(loader) if fabric.device.type == "cuda" else loader
 
     def __len__(self) -> int:
         return len(self._loader)
