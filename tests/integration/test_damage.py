@@ -19,7 +19,7 @@ def flip_pixels(path):
 
 def flip_features(path):
     with h5py.File(path) as file:
-        return flip_at(path, file["features"].id.get_chunk_info(0).byte_offset + 1001)
+        return flip_at(path, file["features"].id.get_offset() + 1001)
 
 
 def flip_table(path):
