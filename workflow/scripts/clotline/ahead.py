@@ -4,13 +4,31 @@ import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 
-def some_ahead(batches: list[list[int]], ahead: int) -> list[list[int]]:
-    """What to ask the disk for before each batch is read, so that so many after it are coming."""
+def asked_ahead(batches: list[list[int]], ahead: int) -> list[tuple[list[int], list[int]]]:
+    """Batches for a `ReadInBatches`: the disk is then asked for each so many before it is read."""
     together = list(itertools.chain(*batches[: 1 + ahead]))
-    return [together, *batches[1 + ahead :], *[[]] * ahead][: len(batches)]
+    soon = [together, *batches[1 + ahead :], *[[]] * ahead][: len(batches)]
+    return list(zip(batches, soon, strict=True))
+
+
+class ReadInBatches(Dataset):
+    """A data set that reads many places at once, by its methods ``fetch`` and ``read``.
+
+    A DataLoader gives it lists of places in place of places.
+    """
+
+    def __getitem__(self, batch: tuple[list[int], list[int]]):
+        """What ``read`` gives of some places, when the disk has been asked for others.
+
+        Args:
+            batch: places to read, and places that are soon to be read.
+        """
+        places, soon = batch
+        self.fetch(soon)
+        return self.read(places)
 
 
 class ReadAhead:

@@ -193,7 +193,7 @@ class StoredPixels:
             ClotlineError: the file is damaged; says how to make it anew.
         """
         size = self._table.size.item(row)
-        # `reading` would take as long as a quarter of this.
+        # `reading` would take a quarter of this method's time.
         try:
             content = os.pread(self._file, size, self._table.start.item(row))
         except OSError as error:

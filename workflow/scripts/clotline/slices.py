@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from clotline.ahead import ReadAhead, some_ahead
+from clotline.ahead import ReadAhead, ReadInBatches, asked_ahead
 from clotline.dicom import SIZE
 from clotline.labels import IMAGE_LABEL
 from clotline.shards import CHECKSUM, StoredPixels, positive_slices
@@ -100,7 +100,7 @@ def _area_weights(old: int, new: int, device: torch.device) -> Tensor:
 BATCHES_AHEAD = 2
 
 
-class StoredSlices(Dataset):
+class StoredSlices(ReadInBatches):
     """A table of stored slices, read a batch at a time.
 
     Attributes:
@@ -128,16 +128,6 @@ class StoredSlices(Dataset):
 
     def __len__(self) -> int:
         return len(self._row)
-
-    def __getitem__(self, batch: tuple[list[int], list[int]]) -> tuple[Tensor, Tensor]:
-        """What `read` gives of some places, when the disk has been asked for the slices at others.
-
-        Args:
-            batch: places to read, and places that are soon to be read.
-        """
-        places, soon = batch
-        self.fetch(soon)
-        return self.read(places)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -280,9 +270,7 @@ class SliceLoader:
         self._fabric = fabric
         batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
         # Of several processes, each has the next of its own on the way.
-        soon = some_ahead(batches, max(BATCHES_AHEAD, processes))
-        # Lists of places in place of places: the data set itself makes batches.
-        asked = list(zip(batches, soon, strict=True))
+        asked = asked_ahead(batches, max(BATCHES_AHEAD, processes))
         pin = fabric.device.type == "cuda"
         if processes:
             self._loader = ReadByProcesses(slices, asked, processes, pin)

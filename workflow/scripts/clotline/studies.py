@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from clotline.ahead import ReadAhead, some_ahead
+from clotline.ahead import ReadAhead, ReadInBatches, asked_ahead
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
 from clotline.features import StoredFeatures, open_features
@@ -45,7 +45,7 @@ def locate_studies(slices: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     return studies.merge(plan[columns], on=STUDY_UID, how="left", validate="one_to_one")
 
 
-class FeatureSequences(Dataset):
+class FeatureSequences(ReadInBatches):
     """Studies as sequences of features, read from the features files a batch at a time."""
 
     def __init__(
@@ -78,16 +78,6 @@ class FeatureSequences(Dataset):
 
     def __len__(self) -> int:
         return len(self._first)
-
-    def __getitem__(self, batch: tuple[list[int], list[int]]) -> tuple[StudyBatch, Tensor]:
-        """What `read` gives of some places, when the disk has been asked for the studies at others.
-
-        Args:
-            batch: places to read, and places that are soon to be read.
-        """
-        places, soon = batch
-        self.fetch(soon)
-        return self.read(places)
 
     def fetch(self, places: list[int]) -> None:
         """Asks the disk for studies that are soon to be read."""
@@ -152,8 +142,7 @@ class StudyLoader:
             fabric: device and precision.
         """
         self._fabric = fabric
-        # Lists of places in place of places: the data set itself makes batches.
-        asked = list(zip(batches, some_ahead(batches, BATCHES_AHEAD), strict=True))
+        asked = asked_ahead(batches, BATCHES_AHEAD)
         loader = DataLoader(sequences, sampler=asked, batch_size=None)
         # On a CPU a thread that reads takes the time of one that computes, and all wait for that.
         self._loader = ReadAhead(loader) if fabric.device.type == "cuda" else loader
