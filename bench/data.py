@@ -11,20 +11,14 @@ import numpy as np
 import pandas as pd
 
 from clotline.features import create_features, write_features
+from clotline.ingest import write_shard
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
 from clotline.labels_file import read_labels
 from clotline.phantom.cohort import draw_cohort, labels_table
 from clotline.phantom.files import write_study
 from clotline.plan import make_plan, planned_rows
 from clotline.processes import end_with_parent
-from clotline.shards import (
-    CHECKSUM,
-    ShardWriter,
-    StoredPixels,
-    read_rows,
-    read_study_labels,
-    write_shard,
-)
+from clotline.shards import CHECKSUM, ShardWriter, StoredPixels, read_rows, read_study_labels
 
 SIDE = 512
 #: Slices of a study: about RSNA's mean of 246 where whole studies matter, fewer where slices do.

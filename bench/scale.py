@@ -31,9 +31,10 @@ from bench.stages import default_config
 from clotline.backbones import as_extractor, build_classifier
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.features import merge_features
+from clotline.ingest import write_shard
 from clotline.lstm import build_lstm
 from clotline.recipe import Recipe
-from clotline.shards import copy_positives, write_shard
+from clotline.shards import copy_positives
 from clotline.slices import SliceLoader, StoredSlices, View
 from clotline.steps import Steps
 from clotline.studies import FeatureSequences

@@ -35,10 +35,11 @@ from clotline.chunks import create_pixels, unpack
 from clotline.config import load_config
 from clotline.dicom import read_slice
 from clotline.extraction import BATCH_SIZE, extract_features
+from clotline.ingest import write_shard
 from clotline.labels import IMAGE_LABEL, UIDS
 from clotline.lstm import build_lstm
 from clotline.recipe import Recipe
-from clotline.shards import CHECKSUM, StoredPixels, copy_positives, open_shard, write_shard
+from clotline.shards import CHECKSUM, StoredPixels, copy_positives, open_shard
 from clotline.slices import SliceLoader, StoredSlices, View
 from clotline.steps import Steps
 from clotline.studies import FeatureSequences

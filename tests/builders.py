@@ -16,6 +16,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from clotline.chunks import create_pixels, pack
 from clotline.competition import loss_terms
 from clotline.config import load_config
+from clotline.ingest import DecodedStudy
 from clotline.labels import (
     COLUMNS,
     IMAGE_LABEL,
@@ -25,7 +26,7 @@ from clotline.labels import (
     STUDY_UID,
     UIDS,
 )
-from clotline.shards import DecodedStudy, ShardWriter
+from clotline.shards import ShardWriter
 
 DATA = {
     "slices_per_shard": 10,
@@ -129,6 +130,25 @@ def compress_dicom(source: Path, target: Path, syntax) -> Path:
 def dicom_path(folder: Path, row: pd.Series) -> Path:
     """Where the slice of a labels row lies in a DICOM folder."""
     return Path(folder, row[STUDY_UID], row[SERIES_UID], f"{row[SOP_UID]}.dcm")
+
+
+def write_study(
+    folder: Path, count: int = 3, labels: pd.DataFrame | None = None, **tags
+) -> pd.DataFrame:
+    """Writes the files of one study, each slice of one value, its number; gives their labels.
+
+    Args:
+        folder: the DICOM folder.
+        count: of its slices.
+        labels: other rows to write files for.
+        tags: an element's name and a function of the slice's number that gives its value.
+    """
+    labels = labels_of({"s": [0] * count}) if labels is None else labels
+    for number, (_, row) in enumerate(labels.iterrows()):
+        stored = np.full((256, 256), number, np.int16)
+        values = {name: value(number) for name, value in tags.items()}
+        write_dicom(dicom_path(folder, row), stored, **values)
+    return labels
 
 
 def write_cohort(labels: pd.DataFrame, folder: Path) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from clotline.dicom import SIZE
+from clotline.grid import SIZE
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from localisation import on_slice, pointing_game
 from clotline import phantom
 from clotline.activation_files import read_activation
 from clotline.config import load_config
-from clotline.dicom import SIZE
+from clotline.grid import SIZE
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID
 from clotline.shards import open_shard
 

@@ -182,6 +182,7 @@ def test_an_edit_reaches_the_scripts_that_compute_with_it(scripts, module, scrip
         ("plots.py", ["train_lstm.py", "train_cnn.py", "predict_lstm.py", "extract_features.py"]),
         ("lstm.py", ["train_cnn.py", "extract_features.py", "merge_features.py", "shard.py"]),
         ("backbones.py", ["shard.py", "slices.py", "positives.py"]),
+        ("dicom.py", ["slices.py", "positives.py", "train_cnn.py", "extract_features.py"]),
         (
             "config.py",
             ["train_cnn.py", "train_lstm.py", "predict_lstm.py", "evaluate.py", "shard.py"],

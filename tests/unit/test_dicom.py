@@ -14,7 +14,8 @@ from pydicom.uid import (
 )
 
 from clotline import dicom
-from clotline.dicom import AIR_HU, SIZE, read_slice
+from clotline.dicom import read_slice
+from clotline.grid import AIR_HU, SIZE
 from clotline.pixeldata import SliceError
 
 FLAT = np.zeros((SIZE, SIZE), np.int16)

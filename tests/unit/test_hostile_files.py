@@ -43,12 +43,14 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from clotline.dicom import AIR_HU, MAX_BYTES, SIZE, read_slice, resample
+from clotline.dicom import MAX_BYTES, read_slice, resample
+from clotline.grid import AIR_HU, SIZE
+from clotline.ingest import decode_study, write_shard
 from clotline.isolation import read_apart
 from clotline.labels import SOP_UID, STUDY_UID, UIDS
 from clotline.pixeldata import SliceError
 from clotline.rejects import REJECT_COLUMNS
-from clotline.shards import collect_slices, decode_study, open_shard, write_shard
+from clotline.shards import collect_slices, open_shard
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

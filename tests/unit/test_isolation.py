@@ -16,12 +16,14 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLosslessSV1
 
 from clotline import isolation
-from clotline.dicom import SIZE, read_slice
+from clotline.dicom import read_slice
 from clotline.errors import ClotlineError
+from clotline.grid import SIZE
+from clotline.ingest import decode_studies, write_shard
 from clotline.isolation import read_apart, read_in_time
 from clotline.labels import SOP_UID, STUDY_UID
 from clotline.pixeldata import SliceError
-from clotline.shards import decode_studies, open_shard, read_rows, write_shard
+from clotline.shards import open_shard, read_rows
 
 
 def segfault(path):

@@ -6,8 +6,9 @@ from builders import compress_dicom, write_dicom
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLosslessSV1
 
-from clotline.dicom import SIZE, read_slice
+from clotline.dicom import read_slice
 from clotline.errors import ClotlineError
+from clotline.grid import SIZE
 from clotline.pixeldata import DECODERS, one_line
 
 

@@ -6,11 +6,12 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from builders import DATA, dicom_path, labels_of, pixels_of, write_cohort, write_dicom
+from builders import DATA, dicom_path, labels_of, write_cohort, write_study
 from hostile import TORTURE, Cases, flip_bit
 
 from clotline.errors import ClotlineError
 from clotline.hdf5 import NewHDF5
+from clotline.ingest import write_shard
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.plan import make_plan, planned_rows
 from clotline.shards import (
@@ -18,11 +19,9 @@ from clotline.shards import (
     StoredPixels,
     collect_slices,
     copy_positives,
-    decode_study,
     open_shard,
     positive_slices,
     read_rows,
-    write_shard,
 )
 
 STUDIES = {"aa": [0, 1, 1, 0], "bb": [0] * 5, "cc": [1, 0, 1], "dd": [0, 1]}
@@ -61,16 +60,6 @@ def cohort(tmp_path_factory):
     return Cohort(tmp_path_factory.mktemp("cohort"))
 
 
-def study_of(folder, count=3, labels=None, **tags):
-    """Writes one study's files; ``tags`` map a name to a function of the slice's number."""
-    labels = labels_of({"s": [0] * count}) if labels is None else labels
-    for number, (_, row) in enumerate(labels.iterrows()):
-        stored = np.full((256, 256), number, np.int16)
-        values = {name: value(number) for name, value in tags.items()}
-        write_dicom(dicom_path(folder, row), stored, **values)
-    return labels
-
-
 def content_of(path):
     """Everything in a shard: attributes, columns as bytes and the slices' chunks as stored."""
     with open_shard(path) as file:
@@ -85,11 +74,6 @@ def content_of(path):
         chunks, count = file["pixels"].id, len(file["pixels"])
         found["pixels"] = [chunks.read_direct_chunk((row, 0, 0)) for row in range(count)]
     return found
-
-
-def order(study):
-    """The number that `study_of` gave each stored slice."""
-    return pixels_of(study)[:, 0, 0].tolist()
 
 
 def test_a_shard_gives_back_what_was_decoded(cohort):
@@ -133,7 +117,7 @@ def test_each_slice_is_one_chunk_in_bitshuffle_and_lz4(cohort):
 
 
 def test_the_same_slices_give_the_same_bytes_at_another_time(tmp_path):
-    labels = study_of(tmp_path)
+    labels = write_study(tmp_path)
     rows = planned_rows(labels, make_plan(labels, DATA))
     paths = [tmp_path / "first.h5", tmp_path / "second.h5"]
     for path in paths:
@@ -157,90 +141,6 @@ def test_the_order_of_a_studys_rows_changes_nothing_that_is_stored(cohort, tmp_p
     assert content_of(tmp_path / "again.h5") == content_of(cohort.shards["000"])
 
 
-def test_rejected_slices_are_listed_with_the_reason_and_the_others_stored(tmp_path):
-    labels = study_of(tmp_path, 5, ImagePositionPatient=lambda i: [0, 0, i])
-    paths = [dicom_path(tmp_path, row) for _, row in labels.iterrows()]
-    paths[1].unlink()
-    paths[3].write_text("no DICOM" * 99)
-    listed, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
-    assert listed[SOP_UID].tolist() == ["s.1.1", "s.1.3"]
-    assert listed["path"].tolist() == ["s/s.1/s.1.1.dcm", "s/s.1/s.1.3.dcm"]
-    assert listed["reason"].tolist() == ["no such file", "not a DICOM file"]
-    assert notes.empty
-    rows = read_rows(tmp_path / "shard.h5")
-    assert rows[SOP_UID].tolist() == ["s.1.0", "s.1.2", "s.1.4"]
-    assert len(rows) + len(listed) == len(labels)
-
-
-def test_a_study_without_a_usable_slice_leaves_no_trace_in_the_shard(tmp_path):
-    labels = labels_of({"good": [0, 1], "bad": [0, 0], "fine": [1]})
-    study_of(tmp_path, labels=labels[labels[STUDY_UID] != "bad"])
-    listed, _ = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
-    assert len(listed) == 2
-    with open_shard(tmp_path / "shard.h5") as file:
-        assert file[f"studies/{STUDY_UID}"].asstr()[:].tolist() == ["good", "fine"]
-        assert file["studies/first_row"][:].tolist() == [0, 2]
-
-
-def test_a_shard_without_a_usable_slice_is_an_error_that_names_folder_and_reason(tmp_path):
-    labels = labels_of({"s": [0, 0]})
-    with pytest.raises(ClotlineError) as caught:
-        write_shard(labels, tmp_path / "nowhere", tmp_path / "shard.h5", 1)
-    message = str(caught.value)
-    assert "none of the 2 slices could be stored. no such file (2)" in message
-    assert f"Is {tmp_path / 'nowhere'} the right folder" in message
-
-
-def test_slices_are_ordered_by_location_where_one_has_no_position(tmp_path):
-    labels = study_of(
-        tmp_path,
-        ImagePositionPatient=lambda i: None if i == 1 else [0, 0, i],
-        SliceLocation=lambda i: 10 - i,
-    )
-    study = decode_study(labels, tmp_path)
-    assert order(study) == [2, 1, 0]
-    assert study.rows[POSITION].tolist() == [8, 9, 10]
-    assert "ordered by SliceLocation" in study.notes[0]
-
-
-def test_slices_are_ordered_by_instance_number_where_there_is_no_position_at_all(tmp_path):
-    labels = study_of(
-        tmp_path, ImagePositionPatient=lambda i: None, InstanceNumber=lambda i: (2, 3, 1)[i]
-    )
-    study = decode_study(labels, tmp_path)
-    assert order(study) == [2, 0, 1]
-    assert study.rows[POSITION].tolist() == [1, 2, 3]
-    assert "ordered by InstanceNumber" in study.notes[0]
-
-
-def test_slices_are_ordered_by_uid_as_a_last_resort_and_the_shard_says_so(tmp_path):
-    labels = study_of(tmp_path, ImagePositionPatient=lambda i: None).iloc[[2, 0, 1]]
-    assert order(decode_study(labels, tmp_path)) == [0, 1, 2]
-    _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
-    assert [
-        "s",
-        "no position and no InstanceNumber: ordered by SOPInstanceUID",
-    ] in notes.values.tolist()
-
-
-def test_equal_positions_are_ordered_by_instance_number_and_then_by_uid(tmp_path):
-    labels = study_of(
-        tmp_path,
-        4,
-        ImagePositionPatient=lambda i: [0, 0, 5 if i else 9],
-        InstanceNumber=lambda i: (1, 4, 3, 3)[i],
-    )
-    for rows in (labels, labels.iloc[::-1]):
-        assert order(decode_study(rows, tmp_path)) == [2, 3, 1, 0]
-
-
-def test_series_of_one_study_are_not_mixed(tmp_path):
-    labels = labels_of({"s": [0] * 4})
-    labels[SERIES_UID] = ["s.2", "s.1", "s.2", "s.1"]
-    study_of(tmp_path, labels=labels, ImagePositionPatient=lambda i: [0, 0, -i])
-    assert order(decode_study(labels, tmp_path)) == [3, 1, 2, 0]
-
-
 def test_every_stored_slice_is_collected_with_its_place_and_split(cohort):
     slices, rejected = collect_slices(cohort.shards, cohort.rejects, cohort.planned)
     assert len(slices) == len(cohort.planned) == 14
@@ -253,7 +153,7 @@ def test_every_stored_slice_is_collected_with_its_place_and_split(cohort):
 
 
 def test_a_rejected_slice_is_accounted_for(tmp_path):
-    labels = study_of(tmp_path, 3).assign(shard=0, split="train")
+    labels = write_study(tmp_path, 3).assign(shard=0, split="train")
     dicom_path(tmp_path, labels.iloc[1]).unlink()
     listed, _ = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
     listed.to_csv(tmp_path / "rejects.csv", index=False)
@@ -397,102 +297,6 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
     with pytest.raises(ClotlineError) as caught:
         open_shard(path)
     assert f"has format {form} version {version}, not clotline-shard 2" in str(caught.value)
-
-
-def notes_of(folder, labels):
-    return decode_study(labels, folder).notes
-
-
-def along(step):
-    return lambda number: [0, 0, step * number]
-
-
-def test_a_study_in_order_has_no_note(tmp_path):
-    labels = study_of(tmp_path, ImagePositionPatient=along(1), InstanceNumber=lambda i: 9 - i)
-    assert notes_of(tmp_path, labels) == []
-
-
-def test_several_series_in_a_study_are_noted(tmp_path):
-    labels = labels_of({"s": [0] * 4})
-    labels[SERIES_UID] = ["s.2", "s.1", "s.2", "s.1"]
-    study_of(tmp_path, labels=labels, ImagePositionPatient=along(1))
-    assert notes_of(tmp_path, labels) == ["several series: one after the other"]
-
-
-def test_equal_positions_are_noted(tmp_path):
-    labels = study_of(tmp_path, ImagePositionPatient=lambda i: [0, 0, i // 2])
-    assert notes_of(tmp_path, labels) == [
-        "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"
-    ]
-
-
-def test_one_sop_instance_uid_for_all_slices_is_noted_and_all_are_stored(tmp_path):
-    labels = study_of(tmp_path, ImagePositionPatient=along(1), SOPInstanceUID=lambda i: "1.2")
-    study = decode_study(labels, tmp_path)
-    assert study.notes == ["headers of several slices name the same SOPInstanceUID"]
-    assert study.rows[SOP_UID].tolist() == labels[SOP_UID].tolist()
-
-
-def test_headers_of_several_series_in_one_are_noted_and_all_are_stored(tmp_path):
-    labels = study_of(
-        tmp_path, ImagePositionPatient=along(1), SeriesInstanceUID=lambda i: f"1.{i // 2}"
-    )
-    study = decode_study(labels, tmp_path)
-    assert study.notes == ["headers of one series name several SeriesInstanceUIDs"]
-    assert len(study.rows) == 3
-
-
-@pytest.mark.parametrize("uid", ["../../outside", "/etc/passwd", "..", "../../.."])
-@pytest.mark.parametrize("column", UIDS)
-def test_no_path_leaves_the_data_folder(tmp_path, column, uid):
-    """Whatever a UID is, though the labels file's check lets none of these pass."""
-    folder = tmp_path / "data" / "dicom"
-    labels = study_of(folder, 1)
-    for place in (tmp_path, tmp_path / "data"):
-        write_dicom(place / "outside.dcm", np.zeros((256, 256), np.int16))
-    study = decode_study(labels.assign(**{column: uid}), folder)
-    assert study.rows.empty
-    assert study.rejects["reason"].item() in ("leads out of the data folder", "no such file")
-
-
-def test_links_within_the_data_folder_are_followed_and_others_are_not(tmp_path):
-    labels = labels_of({"inner": [0], "outer": [0], "file": [0]})
-    folder = tmp_path / "dicom"
-    study_of(folder, labels=labels.iloc[:1])
-    study_of(tmp_path / "elsewhere", labels=labels.iloc[1:])
-    (folder / "moved").symlink_to(folder / "inner")
-    (folder / "outer").symlink_to(tmp_path / "elsewhere" / "outer")
-    link = dicom_path(folder, labels.iloc[2])
-    link.parent.mkdir(parents=True)
-    link.symlink_to(dicom_path(tmp_path / "elsewhere", labels.iloc[2]))
-    moved = labels.iloc[[0]].assign(**{STUDY_UID: "moved"})
-    rows = pd.concat([labels, moved])
-    study = decode_study(rows, folder)
-    assert study.rows[STUDY_UID].tolist() == ["inner", "moved"]
-    assert study.rejects["reason"].tolist() == ["leads out of the data folder"] * 2
-
-
-def test_the_data_folder_itself_may_be_a_link(tmp_path):
-    labels = study_of(tmp_path / "disk")
-    (tmp_path / "dicom").symlink_to(tmp_path / "disk")
-    assert len(decode_study(labels, tmp_path / "dicom").rows) == 3
-
-
-def test_notes_of_a_shard_name_their_study(tmp_path):
-    labels = labels_of({"one": [0, 0], "two": [0, 0]})
-    study_of(tmp_path, labels=labels, ImagePositionPatient=lambda i: None if i == 2 else [0, 0, i])
-    _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
-    assert notes.values.tolist() == [
-        ["two", "no position and no InstanceNumber: ordered by SOPInstanceUID"],
-        ["two", "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"],
-    ]
-
-
-def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):
-    labels = study_of(tmp_path, ImagePositionPatient=along(1))
-    note = "files without a row in the labels file: left out"
-    assert decode_study(labels.iloc[:2], tmp_path).notes == [note]
-    assert decode_study(labels, tmp_path).notes == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Decodes the slices of new studies."""
 
+from clotline.ingest import store_slices
 from clotline.job import job
-from clotline.shards import store_slices
 from clotline.tables import read_table
 
 

@@ -22,10 +22,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clotline.dicom import AIR_HU, SIZE
 from clotline.errors import ClotlineError
 from clotline.feature_sets import split_lstm_name
 from clotline.files import sha256
+from clotline.grid import AIR_HU, SIZE
 from clotline.intervals import describe_estimate
 from clotline.metrics_files import read_metrics
 from clotline.slices import MEAN, STD

@@ -11,7 +11,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from clotline.dicom import SIZE
+from clotline.grid import SIZE
 from clotline.hdf5 import byte_sum
 
 

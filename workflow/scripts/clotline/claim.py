@@ -4,7 +4,7 @@ Items are numbered as by Mongan, Moy and Kahn, Radiology: Artificial Intelligenc
 doi 10.1148/ryai.2020200029.
 """
 
-from clotline.dicom import AIR_HU, SIZE
+from clotline.grid import AIR_HU, SIZE
 
 ITEMS = {
     1: "Study of artificial intelligence, kind of technology",

@@ -33,6 +33,7 @@ from pydicom.uid import (
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from clotline.errors import ClotlineError
+from clotline.grid import AIR_HU, SIZE
 from clotline.header import Header
 from clotline.pixeldata import DECODERS, SliceError, decode, one_line
 
@@ -42,13 +43,6 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 # After one large block was freed, glibc keeps what a slice frees for the next slice, instead of
 # giving it back to the kernel and asking for new pages every time.
 np.empty(2**24, np.uint8)
-
-#: Side of a stored slice, in pixels.
-SIZE = 256
-
-#: What lies outside the scanned field of view, in Hounsfield units.
-AIR_HU = -1000
-
 
 #: Largest file, and largest inflated data set, in bytes: a slice of 4096 × 4096 pixels of 16 bits
 #: takes 32 MiB, and its header little.

@@ -1,4 +1,4 @@
-"""Slices in HDF5: the shard format, its writer and reader, and how studies are decoded into it.
+"""Slices in HDF5: the shard format, its writer and reader, and what is made of several.
 
 Format, version 2 (attributes ``format`` and ``version`` of the file):
 
@@ -23,28 +23,21 @@ Rows are grouped by study and ordered along the scan axis within each series. Sp
 here but in slices.parquet: dividing the studies anew must not decode them anew.
 """
 
-import logging
 import os
 import weakref
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 import pandas as pd
 
-from clotline.chunks import Chunk, ChunkTable, chunk_table, create_pixels, pack, unpack
-from clotline.dicom import SIZE, Slice, fetch, read_slice
-from clotline.disk import SLICE_BYTES
+from clotline.chunks import Chunk, ChunkTable, chunk_table, create_pixels, unpack
 from clotline.errors import ClotlineError
-from clotline.files import atomic, unusable
+from clotline.files import unusable
+from clotline.grid import SIZE
 from clotline.hdf5 import (
     NewHDF5,
     byte_sum,
@@ -52,14 +45,7 @@ from clotline.hdf5 import (
     reading,
     write_column,
 )
-from clotline.isolation import read_apart, read_in_time
-from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
-from clotline.pixeldata import SliceError
-from clotline.processes import end_with_parent
-from clotline.progress import progress
-from clotline.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_reasons
-
-log = logging.getLogger("clotline")
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 
 FORMAT, VERSION = "clotline-shard", 2
 
@@ -73,10 +59,6 @@ STORED_COLUMNS = ROW_COLUMNS | {CHECKSUM: "u8"}
 STUDY_COLUMNS = {STUDY_UID: "S64", "first_row": "i8", "count": "i8"} | dict.fromkeys(
     STUDY_LABELS, "i1"
 )
-
-
-#: Files of a study that the disk is asked for while one is decoded.
-FETCHED_AHEAD = 4
 
 #: Columns by their names, as in a table.
 Columns = Mapping[str, Sequence]
@@ -247,272 +229,6 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(
         {k: v.astype(str) if v.dtype.kind == "S" else v for k, v in columns.items()}
     )
-
-
-@dataclass(frozen=True)
-class DecodedStudy:
-    """One study ready to be stored, light enough to go from one process to another.
-
-    Attributes:
-        chunks: the compressed slices in the order of ``columns``.
-        columns: those of ``ROW_COLUMNS``.
-        rejected: UIDs, path and reason of each slice that could not be taken.
-        notes: what a user should know of the slices that were taken.
-    """
-
-    chunks: list[Chunk]
-    columns: dict[str, list]
-    rejected: list[tuple]
-    notes: list[str]
-
-    @property
-    def rows(self) -> pd.DataFrame:
-        """The columns as a table."""
-        return pd.DataFrame(self.columns)
-
-    @property
-    def rejects(self) -> pd.DataFrame:
-        """The rejected slices as a table."""
-        return pd.DataFrame(self.rejected, columns=list(REJECT_COLUMNS))
-
-
-def decode_study(
-    rows: pd.DataFrame, folder: str | Path, read: Callable[[str], Slice] = read_slice
-) -> DecodedStudy:
-    """Reads all slices of one study and orders them along the scan axis.
-
-    Args:
-        rows: the study's rows of the labels file: UIDs, image label and, where files have other
-            names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder.
-        folder: the folder of the files. It may be a link itself; links in it must not lead out of
-            it.
-        read: reads one file.
-    """
-    # One thread a process: the pool already uses every core.
-    cv2.setNumThreads(1)
-    folder = os.path.realpath(folder)
-    # As lists: the operations of a table take longer than decoding a slice.
-    listed = {name: rows[name].tolist() for name in (*UIDS, IMAGE_LABEL)}
-    names = list(zip(*(listed[name] for name in UIDS), strict=True))
-    named = rows["path"].tolist() if "path" in rows else [None] * len(rows)
-    paths = [path or "/".join(uids) + ".dcm" for uids, path in zip(names, named, strict=True)]
-    resolve = cache(os.path.realpath)
-    files = [_inside(folder, path, resolve) for path in paths]
-    slices: list[Slice] = []
-    stored: list[int] = []
-    rejected: list[tuple] = []
-    for place, file in enumerate(_fetched_ahead(files)):
-        try:
-            if file is None:
-                raise SliceError("leads out of the data folder")
-            slices.append(read(file))
-            stored.append(place)
-        except SliceError as error:
-            rejected.append((*names[place], paths[place], str(error)))
-    positions, notes = _positions(slices)
-    taken = {name: [values[place] for place in stored] for name, values in listed.items()}
-    instances = [-1 if s.instance is None else s.instance for s in slices]
-    # Instance number and UID only break ties, so that the order never depends on the input's.
-    keys = list(zip(taken[SERIES_UID], positions, instances, taken[SOP_UID], strict=True))
-    order = sorted(range(len(slices)), key=keys.__getitem__)
-    columns = {name: [values[k] for k in order] for name, values in taken.items()}
-    columns[POSITION] = [positions[k] for k in order]
-    slices = [slices[k] for k in order]
-    return DecodedStudy(
-        chunks=[pack(s.pixels) for s in slices],
-        columns=columns,
-        rejected=rejected,
-        notes=notes + _oddities(columns, slices) + _unlisted(names, folder, resolve),
-    )
-
-
-def _inside(folder: str, path: str, resolve: Callable[[str], str]) -> str | None:
-    """The file at ``path`` in ``folder``, all links followed; None where they lead out of it.
-
-    Args:
-        folder: without links.
-        path: relative to it.
-        resolve: follows the links of the file's own folder.
-    """
-    parent, name = os.path.split(f"{folder}/{path}")
-    real = f"{resolve(parent)}/{name}"
-    # Path's is_symlink would raise in a folder that may not be entered.
-    if name in ("", ".", "..") or os.path.islink(real):  # noqa: PTH114
-        real = os.path.realpath(real)
-    return real if os.path.commonpath((folder, real)) == folder else None
-
-
-def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
-    """The files, while the system fetches the next few from the disk."""
-    waiting: deque[str | None] = deque()
-    for file in files:
-        if file is not None:
-            fetch(Path(file))
-        waiting.append(file)
-        if len(waiting) > FETCHED_AHEAD:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def _positions(slices: list[Slice]) -> tuple[list[float], list[str]]:
-    """One position a slice from the best source that every slice of the study has, and a note."""
-    for source, notes in (
-        ("position", []),
-        ("location", ["no ImagePositionPatient: ordered by SliceLocation"]),
-        ("instance", ["no position at all: ordered by InstanceNumber, position_mm is that number"]),
-    ):
-        values = [getattr(s, source) for s in slices]
-        if None not in values:
-            return [float(v) for v in values], notes
-    return [0.0] * len(slices), ["no position and no InstanceNumber: ordered by SOPInstanceUID"]
-
-
-def _oddities(columns: dict[str, list], headers: list[Slice]) -> list[str]:
-    """Notes on a study whose slices may not be one scan.
-
-    Args:
-        columns: the stored rows in their order.
-        headers: what was read of each.
-    """
-    series = columns[SERIES_UID]
-    own_series = {(uid, header.series_uid) for uid, header in zip(series, headers, strict=True)}
-    notes = []
-    if len(set(series)) > 1:
-        notes.append("several series: one after the other")
-    if len(set(zip(series, columns[POSITION], strict=True))) < len(series):
-        notes.append("slices at the same position: ordered by InstanceNumber, then SOPInstanceUID")
-    if len(own_series) > len(set(series)):
-        notes.append("headers of one series name several SeriesInstanceUIDs")
-    if len({header.sop_uid for header in headers}) < len(headers):
-        notes.append("headers of several slices name the same SOPInstanceUID")
-    return notes
-
-
-def _unlisted(
-    names: list[tuple[str, str, str]], folder: str, resolve: Callable[[str], str]
-) -> list[str]:
-    """A note where a series' folder holds files of which the labels file knows nothing."""
-    listed = defaultdict(set)
-    for study, series, sop in names:
-        listed[f"{study}/{series}"].add(f"{sop}.dcm")
-    for place, expected in listed.items():
-        series_folder = _inside(folder, place, resolve)
-        if series_folder is None:
-            continue  # its slices are among the rejects, as of one that is missing
-        with suppress(OSError), os.scandir(series_folder) as entries:
-            if any(e.name.endswith(".dcm") and e.name not in expected for e in entries):
-                return ["files without a row in the labels file: left out"]
-    return []
-
-
-def decode_studies(
-    studies: Iterable[pd.DataFrame], folder: str | Path, workers: int
-) -> Iterator[DecodedStudy]:
-    """Decodes studies in parallel and yields them in order, few at a time in memory.
-
-    A file can make native decoders crash or run for ever. So even a single worker is a process of
-    its own; when one dies, the studies under way are decoded again with a process for each slice,
-    and the slice that kills its process is rejected.
-
-    Args:
-        studies: each study's rows, as for `decode_study`.
-        folder: the DICOM folder.
-        workers: number of processes.
-
-    Raises:
-        ClotlineError: a worker process was killed from outside, as by a lack of memory.
-    """
-    pool = ProcessPoolExecutor(workers, initializer=end_with_parent)
-    waiting: deque = deque()
-    try:
-        for rows in studies:
-            try:
-                future = pool.submit(decode_study, rows, folder, read_in_time)
-            except BrokenProcessPool:
-                pool = ProcessPoolExecutor(workers, initializer=end_with_parent)
-                future = pool.submit(decode_study, rows, folder, read_in_time)
-            waiting.append((rows, future))
-            if len(waiting) > workers + 1:
-                yield _decoded(*waiting.popleft(), folder)
-        while waiting:
-            yield _decoded(*waiting.popleft(), folder)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _decoded(rows: pd.DataFrame, future: Future, folder: str | Path) -> DecodedStudy:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        study = rows[STUDY_UID].iloc[0]
-        log.warning("a decoding process died: study %s is read again, slice by slice", study)
-        return decode_study(rows, folder, read_apart)
-
-
-def write_shard(
-    rows: pd.DataFrame, folder: str | Path, path: str | Path, workers: int, step=iter
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decodes the planned rows of one shard and stores them.
-
-    Args:
-        rows: the shard's rows as of `clotline.plan.planned_rows`, grouped by study.
-        folder: the DICOM folder.
-        path: HDF5 file to write.
-        workers: number of decoding processes.
-        step: wraps the iterator over decoded studies, for progress.
-
-    Returns:
-        The rejected slices (UIDs, path, reason), and the notes on studies (UID, note).
-    """
-    studies = [part for _, part in rows.groupby(STUDY_UID, sort=False)]
-    rejected, notes = [], []
-    with ShardWriter(path) as writer:
-        decoded = step(decode_studies(studies, folder, workers))
-        for planned, study in zip(studies, decoded, strict=True):
-            rejected += study.rejected
-            notes += [(planned[STUDY_UID].iloc[0], note) for note in study.notes]
-            if study.chunks:
-                writer.append(study.columns, planned.iloc[0], study.chunks)
-        stored = len(writer.pixels)
-    listed = pd.DataFrame(rejected, columns=list(REJECT_COLUMNS))
-    if stored + len(listed) != len(rows):
-        raise AssertionError(f"{stored} stored + {len(listed)} rejected ≠ {len(rows)} rows")
-    if not stored:
-        reasons = count_reasons(listed).head(3)
-        raise ClotlineError(
-            f"none of the {len(rows):,} slices could be stored. "
-            + "; ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
-            + f". Is {folder} the right folder of DICOM files?"
-        )
-    return listed, pd.DataFrame(notes, columns=list(NOTE_COLUMNS))
-
-
-def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -> None:
-    """Writes a shard with its lists, all or none, and logs what was done.
-
-    Args:
-        rows: as for `write_shard`.
-        folder: the DICOM folder.
-        output: paths to write: ``shard`` (HDF5), ``rejects`` and ``notes`` (CSV).
-        workers: number of decoding processes.
-    """
-
-    def step(decoded):
-        return progress(
-            decoded, len(rows), "decoding", "slices", step=lambda d: len(d.chunks) + len(d.rejected)
-        )
-
-    with (
-        atomic(output.shard, need=len(rows) * SLICE_BYTES) as shard_path,
-        atomic(output.rejects) as rejects_path,
-        atomic(output.notes) as notes_path,
-    ):
-        rejects, notes = write_shard(rows, folder, shard_path, workers, step)
-        rejects.to_csv(rejects_path, index=False)
-        notes.to_csv(notes_path, index=False)
-    for note, count in notes["note"].value_counts().items():
-        log.warning("%s (studies: %s, listed in %s)", note, f"{count:,}", output.notes)
-    log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")
 
 
 def copy_positives(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clotline.ahead import ReadAhead, ReadInBatches, asked_ahead
-from clotline.dicom import SIZE
+from clotline.grid import SIZE
 from clotline.labels import IMAGE_LABEL
 from clotline.shards import CHECKSUM, StoredPixels, positive_slices
 from clotline.shared import ReadByProcesses

@@ -7,7 +7,7 @@ for the whole study at once: a fine vessel then costs one small box, not one per
 import cv2
 import numpy as np
 
-from ..dicom import AIR_HU
+from ..grid import AIR_HU
 from .cohort import Study
 from .emboli import clot_coverage
 from .geometry import (

@@ -1,0 +1,196 @@
+import numpy as np
+import pandas as pd
+import pytest
+from builders import dicom_path, labels_of, pixels_of, write_dicom, write_study
+
+from clotline.errors import ClotlineError
+from clotline.ingest import decode_study, write_shard
+from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
+from clotline.shards import POSITION, open_shard, read_rows
+
+
+def order(study):
+    """The number that `write_study` gave each stored slice."""
+    return pixels_of(study)[:, 0, 0].tolist()
+
+
+def notes_of(folder, labels):
+    return decode_study(labels, folder).notes
+
+
+def along(step):
+    return lambda number: [0, 0, step * number]
+
+
+def test_rejected_slices_are_listed_with_the_reason_and_the_others_stored(tmp_path):
+    labels = write_study(tmp_path, 5, ImagePositionPatient=lambda i: [0, 0, i])
+    paths = [dicom_path(tmp_path, row) for _, row in labels.iterrows()]
+    paths[1].unlink()
+    paths[3].write_text("no DICOM" * 99)
+    listed, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
+    assert listed[SOP_UID].tolist() == ["s.1.1", "s.1.3"]
+    assert listed["path"].tolist() == ["s/s.1/s.1.1.dcm", "s/s.1/s.1.3.dcm"]
+    assert listed["reason"].tolist() == ["no such file", "not a DICOM file"]
+    assert notes.empty
+    rows = read_rows(tmp_path / "shard.h5")
+    assert rows[SOP_UID].tolist() == ["s.1.0", "s.1.2", "s.1.4"]
+    assert len(rows) + len(listed) == len(labels)
+
+
+def test_a_study_without_a_usable_slice_leaves_no_trace_in_the_shard(tmp_path):
+    labels = labels_of({"good": [0, 1], "bad": [0, 0], "fine": [1]})
+    write_study(tmp_path, labels=labels[labels[STUDY_UID] != "bad"])
+    listed, _ = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
+    assert len(listed) == 2
+    with open_shard(tmp_path / "shard.h5") as file:
+        assert file[f"studies/{STUDY_UID}"].asstr()[:].tolist() == ["good", "fine"]
+        assert file["studies/first_row"][:].tolist() == [0, 2]
+
+
+def test_a_shard_without_a_usable_slice_is_an_error_that_names_folder_and_reason(tmp_path):
+    labels = labels_of({"s": [0, 0]})
+    with pytest.raises(ClotlineError) as caught:
+        write_shard(labels, tmp_path / "nowhere", tmp_path / "shard.h5", 1)
+    message = str(caught.value)
+    assert "none of the 2 slices could be stored. no such file (2)" in message
+    assert f"Is {tmp_path / 'nowhere'} the right folder" in message
+
+
+def test_slices_are_ordered_by_location_where_one_has_no_position(tmp_path):
+    labels = write_study(
+        tmp_path,
+        ImagePositionPatient=lambda i: None if i == 1 else [0, 0, i],
+        SliceLocation=lambda i: 10 - i,
+    )
+    study = decode_study(labels, tmp_path)
+    assert order(study) == [2, 1, 0]
+    assert study.rows[POSITION].tolist() == [8, 9, 10]
+    assert "ordered by SliceLocation" in study.notes[0]
+
+
+def test_slices_are_ordered_by_instance_number_where_there_is_no_position_at_all(tmp_path):
+    labels = write_study(
+        tmp_path, ImagePositionPatient=lambda i: None, InstanceNumber=lambda i: (2, 3, 1)[i]
+    )
+    study = decode_study(labels, tmp_path)
+    assert order(study) == [2, 0, 1]
+    assert study.rows[POSITION].tolist() == [1, 2, 3]
+    assert "ordered by InstanceNumber" in study.notes[0]
+
+
+def test_slices_are_ordered_by_uid_as_a_last_resort_and_the_shard_says_so(tmp_path):
+    labels = write_study(tmp_path, ImagePositionPatient=lambda i: None).iloc[[2, 0, 1]]
+    assert order(decode_study(labels, tmp_path)) == [0, 1, 2]
+    _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
+    assert [
+        "s",
+        "no position and no InstanceNumber: ordered by SOPInstanceUID",
+    ] in notes.values.tolist()
+
+
+def test_equal_positions_are_ordered_by_instance_number_and_then_by_uid(tmp_path):
+    labels = write_study(
+        tmp_path,
+        4,
+        ImagePositionPatient=lambda i: [0, 0, 5 if i else 9],
+        InstanceNumber=lambda i: (1, 4, 3, 3)[i],
+    )
+    for rows in (labels, labels.iloc[::-1]):
+        assert order(decode_study(rows, tmp_path)) == [2, 3, 1, 0]
+
+
+def test_series_of_one_study_are_not_mixed(tmp_path):
+    labels = labels_of({"s": [0] * 4})
+    labels[SERIES_UID] = ["s.2", "s.1", "s.2", "s.1"]
+    write_study(tmp_path, labels=labels, ImagePositionPatient=lambda i: [0, 0, -i])
+    assert order(decode_study(labels, tmp_path)) == [3, 1, 2, 0]
+
+
+def test_a_study_in_order_has_no_note(tmp_path):
+    labels = write_study(tmp_path, ImagePositionPatient=along(1), InstanceNumber=lambda i: 9 - i)
+    assert notes_of(tmp_path, labels) == []
+
+
+def test_several_series_in_a_study_are_noted(tmp_path):
+    labels = labels_of({"s": [0] * 4})
+    labels[SERIES_UID] = ["s.2", "s.1", "s.2", "s.1"]
+    write_study(tmp_path, labels=labels, ImagePositionPatient=along(1))
+    assert notes_of(tmp_path, labels) == ["several series: one after the other"]
+
+
+def test_equal_positions_are_noted(tmp_path):
+    labels = write_study(tmp_path, ImagePositionPatient=lambda i: [0, 0, i // 2])
+    assert notes_of(tmp_path, labels) == [
+        "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"
+    ]
+
+
+def test_one_sop_instance_uid_for_all_slices_is_noted_and_all_are_stored(tmp_path):
+    labels = write_study(tmp_path, ImagePositionPatient=along(1), SOPInstanceUID=lambda i: "1.2")
+    study = decode_study(labels, tmp_path)
+    assert study.notes == ["headers of several slices name the same SOPInstanceUID"]
+    assert study.rows[SOP_UID].tolist() == labels[SOP_UID].tolist()
+
+
+def test_headers_of_several_series_in_one_are_noted_and_all_are_stored(tmp_path):
+    labels = write_study(
+        tmp_path, ImagePositionPatient=along(1), SeriesInstanceUID=lambda i: f"1.{i // 2}"
+    )
+    study = decode_study(labels, tmp_path)
+    assert study.notes == ["headers of one series name several SeriesInstanceUIDs"]
+    assert len(study.rows) == 3
+
+
+@pytest.mark.parametrize("uid", ["../../outside", "/etc/passwd", "..", "../../.."])
+@pytest.mark.parametrize("column", UIDS)
+def test_no_path_leaves_the_data_folder(tmp_path, column, uid):
+    """Whatever a UID is, though the labels file's check lets none of these pass."""
+    folder = tmp_path / "data" / "dicom"
+    labels = write_study(folder, 1)
+    for place in (tmp_path, tmp_path / "data"):
+        write_dicom(place / "outside.dcm", np.zeros((256, 256), np.int16))
+    study = decode_study(labels.assign(**{column: uid}), folder)
+    assert study.rows.empty
+    assert study.rejects["reason"].item() in ("leads out of the data folder", "no such file")
+
+
+def test_links_within_the_data_folder_are_followed_and_others_are_not(tmp_path):
+    labels = labels_of({"inner": [0], "outer": [0], "file": [0]})
+    folder = tmp_path / "dicom"
+    write_study(folder, labels=labels.iloc[:1])
+    write_study(tmp_path / "elsewhere", labels=labels.iloc[1:])
+    (folder / "moved").symlink_to(folder / "inner")
+    (folder / "outer").symlink_to(tmp_path / "elsewhere" / "outer")
+    link = dicom_path(folder, labels.iloc[2])
+    link.parent.mkdir(parents=True)
+    link.symlink_to(dicom_path(tmp_path / "elsewhere", labels.iloc[2]))
+    moved = labels.iloc[[0]].assign(**{STUDY_UID: "moved"})
+    rows = pd.concat([labels, moved])
+    study = decode_study(rows, folder)
+    assert study.rows[STUDY_UID].tolist() == ["inner", "moved"]
+    assert study.rejects["reason"].tolist() == ["leads out of the data folder"] * 2
+
+
+def test_the_data_folder_itself_may_be_a_link(tmp_path):
+    labels = write_study(tmp_path / "disk")
+    (tmp_path / "dicom").symlink_to(tmp_path / "disk")
+    assert len(decode_study(labels, tmp_path / "dicom").rows) == 3
+
+
+def test_notes_of_a_shard_name_their_study(tmp_path):
+    labels = labels_of({"one": [0, 0], "two": [0, 0]})
+    write_study(
+        tmp_path, labels=labels, ImagePositionPatient=lambda i: None if i == 2 else [0, 0, i]
+    )
+    _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
+    assert notes.values.tolist() == [
+        ["two", "no position and no InstanceNumber: ordered by SOPInstanceUID"],
+        ["two", "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"],
+    ]
+
+
+def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):
+    labels = write_study(tmp_path, ImagePositionPatient=along(1))
+    note = "files without a row in the labels file: left out"
+    assert decode_study(labels.iloc[:2], tmp_path).notes == [note]
+    assert decode_study(labels, tmp_path).notes == []
