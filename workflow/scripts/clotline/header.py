@@ -1,7 +1,9 @@
 """The elements of a DICOM header, each converted when it is asked for: damage shows only then."""
 
+from contextlib import suppress
 from functools import lru_cache
 
+import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
@@ -45,6 +47,19 @@ class Header:
             return self[keyword]
         except AttributeError:  # an element that decides how to read this one is missing
             return default
+
+    def numbers(self, keyword: str) -> np.ndarray:
+        """The values of an element of decimal strings (DS), float64.
+
+        Raises:
+            TypeError, ValueError: it is missing, or they are no numbers.
+        """
+        element = self._elements.get(tag_for_keyword(keyword))
+        # pydicom makes an object of each, which takes ten times as long.
+        if isinstance(element, RawDataElement) and element.VR == "DS" and element.value:
+            with suppress(ValueError):
+                return np.array([float(number) for number in element.value.split(b"\\")])
+        return np.array(self.get(keyword), dtype=float)
 
     def vr(self, keyword: str) -> str:
         """The value representation of an element."""
