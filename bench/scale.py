@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -267,11 +268,17 @@ class Parallel:
 
 
 def parallel(cohort: Cohort, folder: Path) -> list[Parallel]:
-    """Two processes against one on each stage that a CPU does."""
+    """Two processes against one on each stage that a CPU does, each with a core of its own.
+
+    A job has as many cores as it has threads. With a core too many, the process that writes a
+    shard would work beside a single one that decodes.
+    """
+    shard = folder / "ingest.h5"
 
     def ingest(workers: int) -> Callable[[], int]:
         def run() -> int:
-            write_shard(cohort.rows, cohort.dicom, folder / "ingest.h5", workers)
+            with _cores(range(workers)):
+                write_shard(cohort.rows, cohort.dicom, shard, workers)
             return len(cohort.rows)
 
         return run
@@ -290,7 +297,7 @@ def parallel(cohort: Cohort, folder: Path) -> list[Parallel]:
             return run
 
         return [
-            Parallel(stage, _speedup(race({"two": two, "one": one}, ROUNDS)))
+            Parallel(stage, _speedup(race({"two": two, "one": one}, ROUNDS, made=[shard])))
             for stage, one, two in (
                 ("DICOM → shard", ingest(1), ingest(2)),
                 ("features of two shards", jobs("features", 1), jobs("features", 2)),
@@ -304,11 +311,23 @@ def _speedup(rates: dict[str, list[float]]) -> float:
     return float(np.median([two / one for two, one in pairs]))
 
 
+@contextmanager
+def _cores(numbers: Iterable[int]) -> Iterator[None]:
+    """Keeps what is done within, and the processes started there, to some of this one's cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [sorted(before)[number] for number in numbers])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def _part(part: str, folder: str, number: int) -> int:
     import pandas as pd
 
-    if part == "features":
-        rows = pd.read_parquet(Path(folder, "slices.parquet"))
-        return _features_job(rows, Path(folder), f"features-{number}.h5")()
-    studies, labels = make_studies(64, 64 * RSNA_STUDY_SLICES)
-    return LSTMEpoch(studies, labels, [Path(folder, "f.h5")])()
+    with _cores([number]):
+        if part == "features":
+            rows = pd.read_parquet(Path(folder, "slices.parquet"))
+            return _features_job(rows, Path(folder), f"features-{number}.h5")()
+        studies, labels = make_studies(64, 64 * RSNA_STUDY_SLICES)
+        return LSTMEpoch(studies, labels, [Path(folder, "f.h5")])()

@@ -72,12 +72,13 @@ def _decode(path: Path) -> int:
 
 def ingest(cohort: Cohort, folder: Path, name: str) -> Iterator[Row]:
     """DICOM files to a shard."""
-    rows, one = cohort.rows, folder / "published.h5"
+    rows = cohort.rows
+    made = target, one = [folder / f"{name}.h5" for name in ("ours", "published")]
     paths = [cohort.dicom / a / b / f"{c}.dcm" for a, b, c in rows[list(UIDS)].to_numpy()]
 
     def ours() -> int:
-        write_shard(rows, cohort.dicom, folder / "ours.h5", PROCESSES)
-        flush(folder / "ours.h5")
+        write_shard(rows, cohort.dicom, target, PROCESSES)
+        flush(target)
         return len(rows)
 
     def theirs() -> int:
@@ -89,17 +90,17 @@ def ingest(cohort: Cohort, folder: Path, name: str) -> Iterator[Row]:
         with ProcessPoolExecutor(PROCESSES) as pool:
             return len(list(pool.map(_decode, paths, chunksize=16)))
 
+    ours()
+    theirs()
+    _check_lossless(cohort, target)
+    sizes = _sizes(*(path.stat().st_size / len(rows) / 1e3 for path in made))
     row = compare(
         *(f"DICOM → shard, {name}", "slices/s", REACH["ingest"]),
         *(ours, theirs, (f"pydicom's decoding alone, {PROCESSES} processes", limit)),
         cold=paths,
+        made=made,
     )
-    _check_lossless(cohort, folder / "ours.h5")
-    ours_kb, published_kb = (
-        (folder / file).stat().st_size / len(rows) / 1e3 for file in ("ours.h5", "published.h5")
-    )
-    one.unlink()
-    note = f"{_sizes(ours_kb, published_kb)}; reading the files alone: {_disk_rate(paths):,.0f}"
+    note = f"{sizes}; reading the files alone: {_disk_rate(paths):,.0f}"
     yield Row(**vars(row) | {"note": note})
 
 

@@ -126,7 +126,8 @@ def growth_table(found: list[Growth]) -> str:
 
 def parallel_table(found: list[Parallel]) -> str:
     """Two processes against one."""
-    return "## Two processes against one\n\n" + markdown(
+    title = "## Two processes against one\n\nEach with a core of its own.\n\n"
+    return title + markdown(
         ["stage", f"speed-up (at least {SPEEDUP})", "reached"],
         ([p.stage, f"{p.speedup:.2f}×", _mark(p.speedup >= SPEEDUP)] for p in found),
     )
