@@ -1,10 +1,14 @@
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
-from builders import dicom_path, labels_of, pixels_of, write_dicom, write_study
+from builders import dicom_path, labels_of, pixels_of, write_cohort, write_dicom, write_study
 
+from clotline import ingest
+from clotline.chunks import Chunk
 from clotline.errors import ClotlineError
-from clotline.ingest import decode_study, write_shard
+from clotline.ingest import decode_studies, decode_study, write_shard
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
 from clotline.shards import POSITION, open_shard, read_rows
 
@@ -194,3 +198,23 @@ def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):
     note = "files without a row in the labels file: left out"
     assert decode_study(labels.iloc[:2], tmp_path).notes == [note]
     assert decode_study(labels, tmp_path).notes == []
+
+
+# Of no chunk, of a few and of all: one takes about a thousand bytes.
+@pytest.mark.parametrize("shared_bytes", [1, 3000, 2**20])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_decoded_study_stays_until_the_next_one_is_asked_for(
+    tmp_path, monkeypatch, workers, shared_bytes
+):
+    monkeypatch.setattr(ingest, "SHARED_BYTES", shared_bytes)
+    labels = labels_of({f"s{number}": [0] * 5 for number in range(3 * workers + 6)})
+    write_cohort(labels, tmp_path)
+    studies = [rows for _, rows in labels.groupby(STUDY_UID, sort=False)]
+    for rows, found in zip(studies, decode_studies(studies, tmp_path, workers), strict=True):
+        time.sleep(0.05)  # the processes go on meanwhile
+        expected = decode_study(rows, tmp_path)
+        assert [Chunk(bytes(c.content), c.checksum) for c in found.chunks] == expected.chunks
+        assert found.columns == expected.columns
+        shared = [isinstance(chunk.content, memoryview) for chunk in found.chunks]
+        sizes = [len(chunk.content) for chunk in found.chunks]
+        assert shared == (np.cumsum(sizes) <= shared_bytes).tolist()

@@ -23,7 +23,7 @@ class Chunk(NamedTuple):
         checksum: `clotline.hdf5.byte_sum` of the content.
     """
 
-    content: bytes
+    content: bytes | memoryview
     checksum: int
 
 
