@@ -127,6 +127,28 @@ def test_a_full_disk_is_raised_however_hdf5_takes_it(tmp_path, left, checked):
         gc.collect()
 
 
+def test_nothing_is_written_after_a_failed_write_and_the_first_failure_is_kept(
+    tmp_path, monkeypatch
+):
+    really_write, calls = os.pwrite, []
+
+    def fail_at_the_second(file, block, start):
+        calls.append(start)
+        if len(calls) > 1:
+            raise OSError(len(calls), "no more")
+        return really_write(file, block, start)
+
+    monkeypatch.setattr(os, "pwrite", fail_at_the_second)
+    disk = _Disk(tmp_path / "a")
+    for _ in range(5):
+        disk.write(bytes(2**20))
+    disk.flush()
+    assert calls == [0, 2**20]
+    assert disk.failed.errno == 2
+    disk.close()
+    assert (tmp_path / "a").stat().st_size == 2**20
+
+
 def test_a_new_file_has_the_same_bytes_every_time(tmp_path):
     for name in ("a.h5", "b.h5"):
         with NewHDF5(tmp_path / name, "form", 1, backbone="x") as file:
