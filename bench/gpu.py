@@ -18,7 +18,7 @@ from bench.data import RSNA_SLICES
 from bench.race import race
 from bench.stages import default_config
 from bench.tables import describe_machine, markdown
-from clotline.backbones import as_extractor, build_classifier
+from clotline.backbones import as_extractor, build_classifier, for_training
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.recipe import Recipe
 from clotline.slices import (
@@ -108,7 +108,7 @@ def measure(
 
     def steps() -> Steps:
         torch.manual_seed(0)
-        model = build_classifier(section).to(memory_format=torch.channels_last)
+        model = for_training(section)
         return Steps(model, Recipe.of(section), 10**6, fabric)
 
     mine, bare = steps(), steps()

@@ -13,7 +13,7 @@ import torch
 
 from bench.data import PROCESSES
 from bench.stages import default_config
-from clotline.backbones import as_extractor, build_classifier, load_classifier
+from clotline.backbones import as_extractor, build_classifier, for_training, load_classifier
 from clotline.checkpoint import load_checkpoint
 from clotline.extraction import BATCH_SIZE, extract_features
 from clotline.feature_sets import feature_sets
@@ -97,9 +97,7 @@ def _valid_loss(section: dict, precision: str, train, valid, seed: int) -> float
     positives = train[0].iloc[order]
     epochs = BalancedEpochs(len(positives), len(train[1]), seed)
     torch.manual_seed(seed)
-    model = build_classifier(section)
-    if precision == "auto":
-        model = model.to(memory_format=torch.channels_last)
+    model = for_training(section) if precision == "auto" else build_classifier(section)
 
     def batches(epoch: int):
         table = epochs.table(epoch, positives, train[1])

@@ -30,7 +30,7 @@ from bench.data import (
     repeat_shard,
 )
 from bench.race import ROUNDS, Row, compare, flush, race, seconds_of
-from clotline.backbones import Classifier, as_extractor, build_classifier
+from clotline.backbones import Classifier, as_extractor, build_classifier, for_training
 from clotline.chunks import create_pixels, unpack
 from clotline.config import load_config
 from clotline.dicom import read_slice
@@ -212,7 +212,7 @@ def _training(name, section, fabric, rows, one, cohort) -> Row:
 
     def steps() -> Steps:
         torch.manual_seed(0)
-        model = build_classifier(section).to(memory_format=torch.channels_last)
+        model = for_training(section)
         return Steps(model, recipe, 10**6, fabric)
 
     mine, bare = steps(), steps()

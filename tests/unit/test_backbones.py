@@ -15,6 +15,7 @@ from clotline.backbones import (
     build_classifier,
     fetch_imagenet_weights,
     fold_batch_norms,
+    for_training,
     imagenet_url,
     load_classifier,
     pad_inside,
@@ -106,6 +107,20 @@ def test_the_momentum_of_batch_normalisation_is_the_librarys_own_unless_set(sect
 
     assert momenta(None) == {own}
     assert momenta(0.25) == {0.25}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_network_for_training_is_compiled_where_the_entry_says_so(compiled):
+    torch.manual_seed(0)
+    model = for_training(RESNET | {"compile": compiled})
+    assert isinstance(model, torch._dynamo.OptimizedModule) == compiled
+    torch.manual_seed(0)
+    expected = build_classifier(RESNET).state_dict()
+    prefix = "_orig_mod." if compiled else ""
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name.removeprefix(prefix)])
+        if value.dim() == 4:
+            assert value.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

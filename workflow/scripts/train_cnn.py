@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from clotline.backbones import build_classifier
+from clotline.backbones import for_training
 from clotline.files import STATE_FOLDER
 from clotline.job import job, log
 from clotline.recipe import Recipe
@@ -69,10 +69,8 @@ def train_on(snakemake, shard_folder, positives):
 
     def run():
         torch.manual_seed(seed)
-        model = build_classifier(section, snakemake.input.imagenet or None)
-        model = model.to(memory_format=torch.channels_last)
         return fit(
-            torch.compile(model) if section["compile"] else model,
+            for_training(section, snakemake.input.imagenet or None),
             Recipe.of(section),
             train_batches,
             SliceLoader(StoredSlices(valid, view, None), valid_size, fabric, processes),

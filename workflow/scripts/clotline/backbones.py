@@ -70,6 +70,15 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     return classifier
 
 
+def for_training(section: dict, imagenet: str | Path | None = None) -> nn.Module:
+    """The network of `build_classifier`, same arguments, laid out for speed.
+
+    It is compiled where the entry's ``compile`` says so.
+    """
+    model = build_classifier(section, imagenet).to(memory_format=torch.channels_last)
+    return torch.compile(model) if section["compile"] else model
+
+
 def load_classifier(checkpoint: dict, path: str | Path) -> Classifier:
     """The trained network in a checkpoint.
 
