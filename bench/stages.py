@@ -73,7 +73,7 @@ def _decode(path: Path) -> int:
 def ingest(cohort: Cohort, folder: Path, name: str) -> Iterator[Row]:
     """DICOM files to a shard."""
     rows = cohort.rows
-    made = target, one = [folder / f"{name}.h5" for name in ("ours", "published")]
+    made = target, one = folder / "ours.h5", folder / "published.h5"
     paths = [cohort.dicom / a / b / f"{c}.dcm" for a, b, c in rows[list(UIDS)].to_numpy()]
 
     def ours() -> int:

@@ -26,7 +26,7 @@ from clotline.files import atomic
 from clotline.isolation import read_apart, read_in_time
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID, UIDS
 from clotline.pixeldata import SliceError
-from clotline.processes import end_with_parent
+from clotline.processes import end_with_parent, shared_memory
 from clotline.progress import progress
 from clotline.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_reasons
 from clotline.shards import POSITION, ShardWriter
@@ -248,8 +248,7 @@ class _Decoders:
 
     def __init__(self, workers: int):
         self.ahead = workers + 1
-        # Not in /dev/shm, of which containers often have a few megabytes only.
-        memories = [mmap(-1, SHARED_BYTES) for _ in range(self.ahead + 1)]
+        memories = [shared_memory(SHARED_BYTES) for _ in range(self.ahead + 1)]
         # Forked, so that the memory is theirs too.
         self._pool = ProcessPoolExecutor(
             workers, get_context("fork"), initializer=_start_decoder, initargs=(memories,)

@@ -1,9 +1,10 @@
-"""Processes of a job end with the process that started them, however that ended."""
+"""Processes of a job: they end with the one that started them, and share memory with it."""
 
 import logging
 import os
 import threading
 import time
+from mmap import mmap
 
 import psutil
 
@@ -28,6 +29,14 @@ def end_with_parent(every_s: float = 0.5) -> None:
     if starter and int(starter) not in (process.pid for process in psutil.Process().parents()):
         _stop()
     threading.Thread(target=_watch, args=(parent, every_s), daemon=True).start()
+
+
+def shared_memory(size: int) -> mmap:
+    """Memory, in bytes, that this process shares with those that it forks from now on.
+
+    Not a file in /dev/shm, of which containers often have a few megabytes only.
+    """
+    return mmap(-1, max(1, size))
 
 
 def _watch(parent: int, every_s: float) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import mmap
 from collections.abc import Iterator, Sequence
 from weakref import WeakValueDictionary
 
@@ -10,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from clotline.processes import shared_memory
 
 #: Batches that each process reads ahead.
 PREFETCHED = 2
@@ -67,8 +68,7 @@ class _Ring(Dataset):
         self._slices = slices
         size = max((len(places) for places, _ in batches), default=0)
         shape = (slots, size, *slices.shape)
-        # Not a file in /dev/shm, of which containers often have a few megabytes only.
-        memory = mmap.mmap(-1, max(1, 2 * math.prod(shape)))
+        memory = shared_memory(2 * math.prod(shape))
         self.parts = np.frombuffer(memory, np.int16, math.prod(shape)).reshape(shape)
         self._number = next(_numbers)
         _rings[self._number] = self
