@@ -1,25 +1,40 @@
 import h5py
 import numpy as np
 import pytest
+from numcodecs import blosc
 
-from clotline.chunks import Chunk, chunk_table, create_pixels, pack, unpack
+from clotline.chunks import MAX_BYTES, Chunk, chunk_table, create_pixels, pack, unpack
 from clotline.hdf5 import byte_sum
 
 
-def test_a_packed_slice_is_what_hdf5_stores_of_it(tmp_path):
+def test_what_is_packed_here_hdf5_reads_and_the_other_way_round(tmp_path):
     slices = np.random.default_rng(0).integers(-1000, 1000, (3, 256, 256)).astype(np.int16)
     slices[1] = 7
+    slices[2] = np.frombuffer(np.random.default_rng(1).bytes(2**17), np.int16).reshape(256, 256)
     packed = [pack(pixels) for pixels in slices]
     with h5py.File(tmp_path / "a.h5", "w", libver="v110") as file:
-        create_pixels(file, 3)[:] = slices
-    with h5py.File(tmp_path / "a.h5") as file:
+        written, direct = create_pixels(file.create_group("written"), 2), create_pixels(file, 3)
+        written[:] = slices[:2]
         for row, chunk in enumerate(packed):
-            stored = file["pixels"].id.read_direct_chunk((row, 0, 0))
-            assert (0, chunk.content) == stored
-            assert chunk.checksum == byte_sum(chunk.content)
+            direct.id.write_direct_chunk((row, 0, 0), chunk.content)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert np.array_equal(file["pixels"], slices)
+        for row, pixels in enumerate(slices[:2]):
+            mask, content = file["written/pixels"].id.read_direct_chunk((row, 0, 0))
+            assert mask == 0
+            assert np.array_equal(unpack(Chunk(content, byte_sum(content))), pixels)
     for pixels, chunk in zip(slices, packed, strict=True):
         assert np.array_equal(unpack(chunk), pixels)
         assert unpack(chunk).dtype == np.int16
+        assert chunk.checksum == byte_sum(chunk.content)
+        assert len(chunk.content) <= MAX_BYTES
+
+
+def test_a_slice_is_unpacked_from_any_memory():
+    content, checksum = pack(np.arange(256 * 256).reshape(256, 256).astype(np.int16))
+    expected = unpack(Chunk(content, checksum))
+    for memory in (bytearray(content), memoryview(b"x" + content)[1:]):
+        assert np.array_equal(unpack(Chunk(memory, checksum)), expected)
 
 
 def test_a_slice_is_packed_however_it_lies_in_memory():
@@ -35,9 +50,31 @@ def test_an_unpacked_slice_stays_when_another_is():
     assert np.array_equal(unpacked, first)
 
 
-@pytest.mark.parametrize("content", [b"0", bytes(range(200))])
-def test_what_is_no_chunk_is_an_error(content):
-    with pytest.raises(OSError, match="filter"):
+def blosc_of(values):
+    return blosc.compress(values, b"lz4", 9, blosc.BITSHUFFLE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"0",
+        bytes(range(200)),
+        blosc_of(np.zeros((128, 256), np.int16)),
+        blosc_of(np.zeros((512, 256), np.int16)),
+        blosc_of(np.zeros((256, 256), np.int16))[:-1],
+        blosc_of(np.zeros((256, 256), np.int16))[:16],
+    ],
+)
+def test_what_is_no_chunk_of_a_slice_is_an_error(content):
+    with pytest.raises(OSError, match="is no compressed slice"):
+        unpack(Chunk(content, 0))
+
+
+def test_what_cannot_be_decompressed_is_an_error():
+    content = bytearray(pack(np.arange(256 * 256).reshape(256, 256).astype(np.int16)).content)
+    content[16:] = bytes([255]) * (len(content) - 16)
+    with pytest.raises(OSError, match="cannot be decompressed"):
         unpack(Chunk(content, 0))
 
 
@@ -72,7 +109,7 @@ def test_slices_that_were_never_written_are_missed(tmp_path):
 def test_pixels_with_other_filters_are_refused(tmp_path, options):
     with h5py.File(tmp_path / "a.h5", "w", libver="v110") as file:
         pixels = file.create_dataset("pixels", (1, 256, 256), "i2", chunks=(1, 256, 256), **options)
-        with pytest.raises(ValueError, match="not Bitshuffle alone"):
+        with pytest.raises(ValueError, match="not Blosc alone"):
             chunk_table(pixels)
 
 

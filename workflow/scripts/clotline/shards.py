@@ -6,7 +6,7 @@ Format, version 2 (attributes ``format`` and ``version`` of the file):
 dataset                              shape, dtype         content
 ===================================  ===================  =========================================
 ``pixels``                           (n, 256, 256) int16  Hounsfield units; one chunk a slice,
-                                                          Bitshuffle + LZ4
+                                                          Blosc (Bitshuffle + LZ4)
 ``StudyInstanceUID`` and two more    (n,) bytes           the slice's UIDs, as in the labels file
 ``position_mm``                      (n,) float64         along the scan axis, towards the head
 ``pe_present_on_image``              (n,) int8            image label; as the study labels, -1
@@ -47,7 +47,7 @@ from clotline.hdf5 import (
 )
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 
-FORMAT, VERSION = "clotline-shard", 2
+FORMAT, VERSION = "clotline-shard", 3
 
 POSITION = "position_mm"
 CHECKSUM = "checksum"
