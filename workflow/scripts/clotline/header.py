@@ -1,7 +1,9 @@
 """The elements of a DICOM header, each converted when it is asked for: damage shows only then."""
 
+import math
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from pydicom.datadict import tag_for_keyword
@@ -14,21 +16,32 @@ from pydicom.valuerep import AMBIGUOUS_VR
 #: Longest element whose conversion is remembered, in bytes.
 MAX_REMEMBERED = 256
 
+#: Value representations of which pydicom gives the bytes as they are.
+_BYTES_VRS = ("OB", "OW")
+
+#: Value representations of numbers that are written as text.
+_NUMBER_VRS = {"DS": float, "IS": int}
+
+#: How text is encoded, by pydicom's names.
+Charset = str | tuple[str, ...]
+
 
 class Header:
     """The values of a file's elements by their keywords, as pydicom converts them."""
 
-    def __init__(self, dataset: Dataset, syntax: UID):
+    def __init__(
+        self, elements: Mapping[int, DataElement | RawDataElement], syntax: UID, charset: Charset
+    ):
         """Takes what was read of a file.
 
         Args:
-            dataset: its elements, none of them converted.
-            syntax: its TransferSyntaxUID.
+            elements: by the numbers of their tags: pydicom's tags take long to compare.
+            syntax: the file's TransferSyntaxUID.
+            charset: of the elements.
         """
         self.syntax = syntax
-        self._dataset = dataset
-        # By plain numbers: pydicom's tags take long to compare.
-        self._elements = {int(tag): element for tag, element in dataset.items()}
+        self._elements = elements
+        self._charset = charset
         self._values = {}
 
     def __contains__(self, keyword: str) -> bool:
@@ -41,25 +54,34 @@ class Header:
 
     def get(self, keyword: str, default=None):
         """The value of an element, which is None or empty where the element is; else a default."""
-        if keyword not in self:
+        if tag_for_keyword(keyword) not in self._elements:
             return default
         try:
             return self[keyword]
         except AttributeError:  # an element that decides how to read this one is missing
             return default
 
-    def numbers(self, keyword: str) -> np.ndarray:
-        """The values of an element of decimal strings (DS), float64; NaN where it is missing.
+    def number(self, keyword: str) -> float | None:
+        """The number in an element; None where it is missing, empty or not one finite number."""
+        try:
+            values = self.numbers(keyword)
+        except (OverflowError, TypeError, ValueError):
+            return None
+        return values[0] if len(values) == 1 and math.isfinite(values[0]) else None
+
+    def numbers(self, keyword: str) -> list[float]:
+        """The values of an element of numbers; NaN where it is missing.
 
         Raises:
-            TypeError, ValueError: they are no numbers.
+            OverflowError, TypeError, ValueError: they are no numbers.
         """
         element = self._elements.get(tag_for_keyword(keyword))
-        # pydicom makes an object of each, which takes four times as long.
-        if isinstance(element, RawDataElement) and element.VR == "DS" and element.value:
+        convert = _NUMBER_VRS.get(element.VR) if isinstance(element, RawDataElement) else None
+        if convert and element.value:
+            # pydicom, which puts up with more, makes an object of each.
             with suppress(ValueError):
-                return np.array([float(number) for number in element.value.split(b"\\")])
-        return np.array(self.get(keyword), dtype=float)
+                return [float(convert(number)) for number in element.value.split(b"\\")]
+        return np.array(self.get(keyword), dtype=float).reshape(-1).tolist()
 
     def vr(self, keyword: str) -> str:
         """The value representation of an element."""
@@ -67,17 +89,30 @@ class Header:
 
     def _convert(self, tag: int):
         element = self._elements[tag]
-        if isinstance(element, RawDataElement) and element.length <= MAX_REMEMBERED:
-            charset = self._dataset.original_character_set
-            converted = _converted(
-                *(tag, element.VR, element.length, element.value),
-                *(element.is_implicit_VR, element.is_little_endian),
-                charset if isinstance(charset, str) else tuple(charset),
-            )
-            # Else other elements decide what it is.
-            if converted.VR not in AMBIGUOUS_VR:
-                return converted.value
+        if isinstance(element, RawDataElement):
+            if element.VR in _BYTES_VRS and element.value:
+                return element.value
+            if element.length <= MAX_REMEMBERED:
+                converted = _converted(
+                    *(tag, element.VR, element.length, element.value),
+                    *(element.is_implicit_VR, element.is_little_endian, self._charset),
+                )
+                # Else other elements decide what it is.
+                if converted.VR not in AMBIGUOUS_VR:
+                    return converted.value
         return self._dataset[BaseTag(tag)].value
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        dataset = Dataset({element.tag: element for element in self._elements.values()})
+        dataset.set_original_encoding(
+            *(self.syntax.is_implicit_VR, self.syntax.is_little_endian, _for_pydicom(self._charset))
+        )
+        return dataset
+
+
+def _for_pydicom(charset: Charset) -> str | list[str]:
+    return charset if isinstance(charset, str) else list(charset)
 
 
 @lru_cache(4096)
@@ -88,10 +123,8 @@ def _converted(
     value: bytes | None,
     is_implicit: bool,
     is_little_endian: bool,
-    charset: str | tuple[str, ...],
+    charset: Charset,
 ) -> DataElement:
     """One element as pydicom converts it; most are the same in all slices of a study."""
     raw = RawDataElement(BaseTag(tag), vr, length, value, 0, is_implicit, is_little_endian)
-    return convert_raw_data_element(
-        raw, encoding=charset if isinstance(charset, str) else list(charset)
-    )
+    return convert_raw_data_element(raw, encoding=_for_pydicom(charset))

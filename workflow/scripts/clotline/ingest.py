@@ -135,7 +135,7 @@ def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
     waiting: deque[str | None] = deque()
     for file in files:
         if file is not None:
-            fetch(Path(file))
+            fetch(file)
         waiting.append(file)
         if len(waiting) > FETCHED_AHEAD:
             yield waiting.popleft()

@@ -132,10 +132,19 @@ def _plain(header: Header, shape: tuple[int, int]) -> np.ndarray:
         data = np.frombuffer(data, np.uint16).byteswap()  # two pixels a word, the first one last
     kind = f"{order}{'i' if header['PixelRepresentation'] else 'u'}{allocated // 8}"
     stored = np.frombuffer(data, kind, math.prod(shape)).reshape(shape)
-    if unused := allocated - header["BitsStored"]:
+    unused = allocated - header["BitsStored"]
+    # Seldom is anything in them, and looking takes half as long as two shifts.
+    if unused and not _fits(stored, header["BitsStored"]):
         stored = np.left_shift(stored, unused)
         np.right_shift(stored, unused, out=stored)
     return stored
+
+
+def _fits(stored: np.ndarray, bits: int) -> bool:
+    """Whether so many bits hold every value."""
+    if stored.dtype.kind == "u":
+        return int(stored.max()) < 1 << bits
+    return -(1 << bits - 1) <= int(stored.min()) and int(stored.max()) < 1 << bits - 1
 
 
 def _options(header: Header) -> dict:

@@ -149,7 +149,7 @@ def _problem(header: Header) -> str:
     except SliceError as error:
         return str(error)
     try:
-        row, column = header.numbers("ImageOrientationPatient").reshape(2, 3)
+        row, column = np.reshape(header.numbers("ImageOrientationPatient"), (2, 3))
         normal = np.cross(row, column)
         axial = abs(normal[2]) > np.cos(np.radians(MAX_TILT)) * np.linalg.norm(normal)
     except (AttributeError, TypeError, ValueError):
