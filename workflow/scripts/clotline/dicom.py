@@ -21,8 +21,7 @@ import numpy as np
 import pydicom
 from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset, read_preamble
+from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
@@ -183,9 +182,9 @@ def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
     if not data:
         raise SliceError("an empty file")
     try:
-        file = BytesIO(data)
-        read_preamble(file, force=False)
-        syntax, start = _transfer_syntax(data, file.tell())
+        if data[128:132] != b"DICM":
+            raise SliceError("not a DICOM file")
+        syntax, start = _transfer_syntax(data, 132)
         if syntax == DeflatedExplicitVRLittleEndian:
             data, start = _inflate(memoryview(data)[start:]), 0
         read = None
@@ -195,8 +194,6 @@ def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
             tags = [Tag(keyword) for keyword in keywords]
             read = _read_any(data, start, syntax, specific_tags=tags)
         return read[0]
-    except InvalidDicomError:
-        raise SliceError("not a DICOM file") from None
     except (SliceError, MemoryError):
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files
@@ -234,14 +231,14 @@ def _read_plain(
     place, end = start, len(data)
     while place + 8 <= end:
         number, vr, length = _ELEMENT.unpack_from(data, place)
-        if group not in (None, number & 0xFFFF):
+        if group and group != number & 0xFFFF:
             break
         place += 8
-        if vr in _LONG_VRS and place + 4 <= end:
+        if vr not in _SHORT_VRS:
+            if vr not in _LONG_VRS or place + 4 > end:
+                return None
             (length,) = _LONG_LENGTH.unpack_from(data, place)
             place += 4
-        elif vr not in _SHORT_VRS:
-            return None
         content, place = place, place + length
         if place > end or number & 0xFFFF == 0xFFFE:
             return None

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import cached_property, lru_cache
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import keyword_dict
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
@@ -45,16 +45,16 @@ class Header:
         self._values = {}
 
     def __contains__(self, keyword: str) -> bool:
-        return tag_for_keyword(keyword) in self._elements
+        return keyword_dict[keyword] in self._elements
 
     def __getitem__(self, keyword: str):
         if keyword not in self._values:
-            self._values[keyword] = self._convert(tag_for_keyword(keyword))
+            self._values[keyword] = self._convert(keyword_dict[keyword])
         return self._values[keyword]
 
     def get(self, keyword: str, default=None):
         """The value of an element, which is None or empty where the element is; else a default."""
-        if tag_for_keyword(keyword) not in self._elements:
+        if keyword_dict[keyword] not in self._elements:
             return default
         try:
             return self[keyword]
@@ -75,7 +75,7 @@ class Header:
         Raises:
             OverflowError, TypeError, ValueError: they are no numbers.
         """
-        element = self._elements.get(tag_for_keyword(keyword))
+        element = self._elements.get(keyword_dict[keyword])
         convert = _NUMBER_VRS.get(element.VR) if isinstance(element, RawDataElement) else None
         if convert and element.value:
             # pydicom, which puts up with more, makes an object of each.
@@ -85,7 +85,7 @@ class Header:
 
     def vr(self, keyword: str) -> str:
         """The value representation of an element."""
-        return self._dataset[BaseTag(tag_for_keyword(keyword))].VR
+        return self._dataset[BaseTag(keyword_dict[keyword])].VR
 
     def _convert(self, tag: int):
         element = self._elements[tag]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import cycle
 from mmap import mmap
@@ -87,13 +87,17 @@ def decode_study(
     resolve = cache(os.path.realpath)
     files = [_inside(folder, path, resolve) for path in paths]
     slices: list[Slice] = []
+    chunks: list[Chunk] = []
     stored: list[int] = []
     rejected: list[tuple] = []
     for place, file in enumerate(_fetched_ahead(files)):
         try:
             if file is None:
                 raise SliceError("leads out of the data folder")
-            slices.append(read(file))
+            found = read(file)
+            # At once, so that the disk is never without a task and pixels never fill the memory.
+            chunks.append(pack(found.pixels))
+            slices.append(replace(found, pixels=None))
             stored.append(place)
         except SliceError as error:
             rejected.append((*names[place], paths[place], str(error)))
@@ -107,7 +111,7 @@ def decode_study(
     columns[POSITION] = [positions[k] for k in order]
     slices = [slices[k] for k in order]
     return DecodedStudy(
-        chunks=[pack(s.pixels) for s in slices],
+        chunks=[chunks[k] for k in order],
         columns=columns,
         rejected=rejected,
         notes=notes + _oddities(columns, slices) + _unlisted(names, folder, resolve),
