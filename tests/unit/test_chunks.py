@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -28,6 +30,13 @@ def test_what_is_packed_here_hdf5_reads_and_the_other_way_round(tmp_path):
         assert unpack(chunk).dtype == np.int16
         assert chunk.checksum == byte_sum(chunk.content)
         assert len(chunk.content) <= MAX_BYTES
+
+
+def test_no_thread_is_started():
+    tasks = Path("/proc/self/task")
+    before = set(tasks.iterdir())
+    unpack(pack(np.arange(256 * 256).reshape(256, 256).astype(np.int16)))
+    assert set(tasks.iterdir()) == before
 
 
 def test_a_slice_is_unpacked_from_any_memory():

@@ -1,8 +1,12 @@
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import compress_dicom, write_dicom
+from builders import compress_dicom, numbers_by_pydicom, write_dicom
 from hostile import TORTURE
 from pydicom.dataelem import DataElement
 from pydicom.uid import (
@@ -266,21 +270,46 @@ def damage(content, rng):
     return content
 
 
-def pydicoms_numbers(header, keyword):
-    return np.array(header.get(keyword), float).reshape(-1).tolist()
+def test_a_file_is_read_whole_where_the_system_gives_little_at_a_time(tmp_path, monkeypatch):
+    path = write_dicom(tmp_path / "slice.dcm", noise())
+    whole = read_slice(path)
+    monkeypatch.setattr(os, "read", lambda file, size, read=os.read: read(file, min(size, 5000)))
+    assert np.array_equal(read_slice(path).pixels, whole.pixels)
+
+
+def test_what_pydicom_warns_of_is_not_told_for_it_quotes_the_header(tmp_path):
+    path = write_dicom(tmp_path / "slice.dcm", FLAT, SpecificCharacterSet="ISO_IR 100")
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"DOE^JOHN X"))
+    code = (
+        "import sys; from clotline.dicom import read_slice; print(read_slice(sys.argv[1]).position)"
+    )
+    # A process of its own, for pytest has its own way with warnings.
+    environment = os.environ | {"PYTHONPATH": str(Path(dicom.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], env=environment, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("0.0\n", "")
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_is_read_as_pydicoms_reader_would_read_it(tmp_path, monkeypatch):
     path = write_dicom(tmp_path / "slice.dcm", noise(20, 20), InstanceNumber=3, RescaleType="HU")
     whole, rng = path.read_bytes(), random.Random(0)
+    end = whole.index(b"\xe0\x7f\x10\x00OW") + 20
     kinds = set()
-    for content in (whole, *(damage(whole, rng) for _ in range(400 * TORTURE))):
+    for content in (
+        whole,
+        # An item's tag where none may be, and a character set that is none.
+        whole.replace(b"\x28\x00\x02\x00US", b"\xfe\xff\x0d\xe0US"),
+        whole.replace(b"\x08\x00\x08\x00CS", b"\x08\x00\x05\x00US"),
+        *(whole[:length] for length in range(120, end)),
+        *(damage(whole, rng) for _ in range(400 * TORTURE)),
+    ):
         path.write_bytes(content)
         found = outcome(path)
         with monkeypatch.context() as patch:
             patch.setattr(dicom, "_read_plain", lambda *_: None)
-            patch.setattr(Header, "numbers", pydicoms_numbers)
+            patch.setattr(Header, "numbers", numbers_by_pydicom)
             assert outcome(path) == found
         kinds.add(type(found))
     assert kinds == {str, dict}

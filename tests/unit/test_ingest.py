@@ -1,4 +1,5 @@
 import time
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,7 @@ from builders import dicom_path, labels_of, pixels_of, write_cohort, write_dicom
 
 from clotline import ingest
 from clotline.chunks import Chunk
+from clotline.dicom import read_slice
 from clotline.errors import ClotlineError
 from clotline.ingest import decode_studies, decode_study, write_shard
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
@@ -101,6 +103,19 @@ def test_equal_positions_are_ordered_by_instance_number_and_then_by_uid(tmp_path
     )
     for rows in (labels, labels.iloc[::-1]):
         assert order(decode_study(rows, tmp_path)) == [2, 3, 1, 0]
+
+
+def test_no_slices_pixels_stay_while_the_next_is_read(tmp_path):
+    seen = []
+
+    def read(path):
+        assert sum(pixels() is not None for pixels in seen) <= 1
+        found = read_slice(path)
+        seen.append(weakref.ref(found.pixels))
+        return found
+
+    study = decode_study(write_study(tmp_path, 4), tmp_path, read)
+    assert len(study.chunks) == len(seen) == 4
 
 
 def test_series_of_one_study_are_not_mixed(tmp_path):

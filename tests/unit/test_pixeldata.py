@@ -38,6 +38,16 @@ def test_what_others_write_to_the_log_is_there_after_decoding(tmp_path, capfd):
     assert capfd.readouterr().err.endswith("before\nafter\n")
 
 
+@pytest.mark.parametrize("value", [0, 2047, 2048, 4095, 4096, 32767, 32768, 61440, 63487, 63488])
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_what_lies_in_unused_bits_is_no_part_of_a_value(tmp_path, kind, value):
+    stored = np.array([[value]], np.uint16).astype(kind)
+    tags = {"BitsStored": 12, "HighBit": 11}
+    found = read_slice(write_dicom(tmp_path / "slice.dcm", stored, **tags)).pixels
+    used = value % 4096
+    assert (found == (used - 4096 if kind == np.int16 and used >= 2048 else used)).all()
+
+
 def test_a_message_of_a_library_becomes_one_short_line_of_printable_text():
     assert one_line(ValueError("one\n\ttwo\x1b[31m\0")) == "ValueError: one two [31m "
     assert len(one_line("x" * 9999)) == 200

@@ -8,6 +8,7 @@ import math
 import os
 import stat
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,6 +39,7 @@ from clotline.pixeldata import DECODERS, SliceError, decode, one_line
 
 # Its warnings quote the values of a header, and those do not belong into a log.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+warnings.filterwarnings("ignore", module="pydicom")
 
 # After one large block was freed, glibc keeps what a slice frees for the next slice, instead of
 # giving it back to the kernel and asking for new pages every time.
@@ -248,7 +250,9 @@ def _read_plain(
             # Pixels are not copied.
             value = memoryview(data)[content:place] if vr == b"OW" else data[content:place]
             found[int(tag)] = RawDataElement(tag, vr.decode(), length, value, content, False, True)
-    charset = _charset(found[CHARSET].value) if CHARSET in found else default_encoding
+    charset = default_encoding
+    if element := found.get(CHARSET):
+        charset = _charset(element.VR, element.value)
     return Header(found, ExplicitVRLittleEndian, charset), place
 
 
@@ -260,9 +264,9 @@ def _wanted(keywords: tuple[str, ...]) -> dict[int, BaseTag]:
 
 
 @lru_cache(64)
-def _charset(value: bytes) -> str | tuple[str, ...]:
+def _charset(vr: str, value: bytes) -> str | tuple[str, ...]:
     """The names that pydicom has for a SpecificCharacterSet."""
-    element = RawDataElement(CHARSET, "CS", len(value), value, 0, False, True)
+    element = RawDataElement(CHARSET, vr, len(value), value, 0, False, True)
     charset = convert_encodings(convert_raw_data_element(element).value)
     return charset if isinstance(charset, str) else tuple(charset)
 

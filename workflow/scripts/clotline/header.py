@@ -79,7 +79,7 @@ class Header:
         convert = _NUMBER_VRS.get(element.VR) if isinstance(element, RawDataElement) else None
         if convert and element.value:
             # pydicom, which puts up with more, makes an object of each.
-            with suppress(ValueError):
+            with suppress(OverflowError, ValueError):
                 return [float(convert(number)) for number in element.value.split(b"\\")]
         return np.array(self.get(keyword), dtype=float).reshape(-1).tolist()
 
