@@ -85,7 +85,7 @@ class Slice:
     """One decoded CT slice.
 
     Attributes:
-        pixels: (256, 256) int16, Hounsfield units.
+        pixels: (256, 256) int16, Hounsfield units; None once they are stored.
         position: along the scan axis, in mm, towards the head; None where the file has no position
             or orientation.
         location: SliceLocation in mm, or None.
@@ -94,7 +94,7 @@ class Slice:
         sop_uid: SOPInstanceUID of the header, or an empty text.
     """
 
-    pixels: np.ndarray
+    pixels: np.ndarray | None
     position: float | None
     location: float | None
     instance: int | None
@@ -208,9 +208,7 @@ def _read_any(data: bytes, start: int, syntax: UID, **options) -> tuple[Header, 
     file.seek(start)
     dataset = read_dataset(file, syntax.is_implicit_VR, syntax.is_little_endian, **options)
     elements = {int(tag): element for tag, element in dataset.items()}
-    charset = dataset.original_character_set
-    charset = charset if isinstance(charset, str) else tuple(charset)
-    return Header(elements, syntax, charset), file.tell()
+    return Header(elements, syntax, dataset.original_character_set), file.tell()
 
 
 def _read_plain(
@@ -264,11 +262,10 @@ def _wanted(keywords: tuple[str, ...]) -> dict[int, BaseTag]:
 
 
 @lru_cache(64)
-def _charset(vr: str, value: bytes) -> str | tuple[str, ...]:
+def _charset(vr: str, value: bytes) -> str | list[str]:
     """The names that pydicom has for a SpecificCharacterSet."""
     element = RawDataElement(CHARSET, vr, len(value), value, 0, False, True)
-    charset = convert_encodings(convert_raw_data_element(element).value)
-    return charset if isinstance(charset, str) else tuple(charset)
+    return convert_encodings(convert_raw_data_element(element).value)
 
 
 def _transfer_syntax(data: bytes, start: int) -> tuple[UID, int]:
@@ -411,7 +408,7 @@ def position_along_scan(header: Header) -> float | None:
     try:
         origin = header.numbers("ImagePositionPatient")
         axes = header.numbers("ImageOrientationPatient")
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     if len(origin) != 3 or len(axes) != 6:
         return None

@@ -1,7 +1,7 @@
 """The elements of a DICOM header, each converted when it is asked for: damage shows only then."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 
@@ -22,26 +22,26 @@ _BYTES_VRS = ("OB", "OW")
 #: Value representations of numbers that are written as text.
 _NUMBER_VRS = {"DS": float, "IS": int}
 
-#: How text is encoded, by pydicom's names.
-Charset = str | tuple[str, ...]
-
 
 class Header:
     """The values of a file's elements by their keywords, as pydicom converts them."""
 
     def __init__(
-        self, elements: Mapping[int, DataElement | RawDataElement], syntax: UID, charset: Charset
+        self,
+        elements: Mapping[int, DataElement | RawDataElement],
+        syntax: UID,
+        charset: str | Sequence[str],
     ):
         """Takes what was read of a file.
 
         Args:
             elements: by the numbers of their tags: pydicom's tags take long to compare.
             syntax: the file's TransferSyntaxUID.
-            charset: of the elements.
+            charset: how their text is encoded, by pydicom's names.
         """
         self.syntax = syntax
         self._elements = elements
-        self._charset = charset
+        self._charset = charset if isinstance(charset, str) else tuple(charset)
         self._values = {}
 
     def __contains__(self, keyword: str) -> bool:
@@ -111,7 +111,7 @@ class Header:
         return dataset
 
 
-def _for_pydicom(charset: Charset) -> str | list[str]:
+def _for_pydicom(charset: str | tuple[str, ...]) -> str | list[str]:
     return charset if isinstance(charset, str) else list(charset)
 
 
@@ -123,7 +123,7 @@ def _converted(
     value: bytes | None,
     is_implicit: bool,
     is_little_endian: bool,
-    charset: Charset,
+    charset: str | tuple[str, ...],
 ) -> DataElement:
     """One element as pydicom converts it; most are the same in all slices of a study."""
     raw = RawDataElement(BaseTag(tag), vr, length, value, 0, is_implicit, is_little_endian)
