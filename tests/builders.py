@@ -16,7 +16,6 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from clotline.chunks import create_pixels, pack
 from clotline.competition import loss_terms
 from clotline.config import load_config
-from clotline.header import Header
 from clotline.ingest import DecodedStudy
 from clotline.labels import (
     COLUMNS,
@@ -126,11 +125,6 @@ def compress_dicom(source: Path, target: Path, syntax) -> Path:
     writer.SetImage(change.GetOutput())
     assert writer.Write()
     return target
-
-
-def numbers_by_pydicom(header: Header, keyword: str) -> list[float]:
-    """`Header.numbers`, without a way of its own for numbers that are written as text."""
-    return np.array(header.get(keyword), float).reshape(-1).tolist()
 
 
 def dicom_path(folder: Path, row: pd.Series) -> Path:

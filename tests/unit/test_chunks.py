@@ -35,7 +35,11 @@ def test_what_is_packed_here_hdf5_reads_and_the_other_way_round(tmp_path):
 def test_no_thread_is_started():
     tasks = Path("/proc/self/task")
     before = set(tasks.iterdir())
-    unpack(pack(np.arange(256 * 256).reshape(256, 256).astype(np.int16)))
+    pixels = np.arange(256 * 256).reshape(256, 256).astype(np.int16)
+    unpack(pack(pixels))
+    # Of several blocks, which Blosc would divide among threads.
+    blocks = blosc.compress(pixels, b"lz4", 9, blosc.BITSHUFFLE, blocksize=2**13)
+    assert np.array_equal(unpack(Chunk(blocks, byte_sum(blocks))), pixels)
     assert set(tasks.iterdir()) == before
 
 

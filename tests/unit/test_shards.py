@@ -16,7 +16,6 @@ from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUD
 from clotline.plan import make_plan, planned_rows
 from clotline.shards import (
     POSITION,
-    VERSION,
     StoredPixels,
     collect_slices,
     copy_positives,
@@ -289,7 +288,7 @@ def test_a_shard_that_is_made_anew_is_read_anew(cohort, tmp_path):
         assert (StoredPixels(path).read(first["row"], first["checksum"]) == expected).all()
 
 
-@pytest.mark.parametrize(("form", "version"), [("other", 1), ("clotline-shard", 1), (None, None)])
+@pytest.mark.parametrize(("form", "version"), [("other", 1), ("clotline-shard", 2), (None, None)])
 def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version):
     path = tmp_path / "shard.h5"
     with h5py.File(path, "w") as file:
@@ -297,7 +296,7 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
             file.attrs.update(format=form, version=version)
     with pytest.raises(ClotlineError) as caught:
         open_shard(path)
-    assert f"has format {form} version {version}, not clotline-shard {VERSION}" in str(caught.value)
+    assert f"has format {form} version {version}, not clotline-shard 3" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +309,7 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
 )
 def test_a_shard_whose_pixels_are_something_else_is_refused(tmp_path, shape, kind, chunks):
     path = tmp_path / "shard.h5"
-    with NewHDF5(path, "clotline-shard", VERSION) as file:
+    with NewHDF5(path, "clotline-shard", 3) as file:
         file.create_dataset("pixels", shape=shape, dtype=kind, chunks=chunks)
     with pytest.raises(ClotlineError, match="cannot be used: its pixels are"):
         StoredPixels(path)

@@ -1,8 +1,8 @@
 """Slices as shards store them: compressed chunks, packed and unpacked in memory.
 
 They are packed in the process that has decoded them. They are read past HDF5, by their places in
-the file: HDF5 takes twice as long for one, and cannot be told which will be wanted next. What HDF5
-stores with its filter Blosc is a buffer of Blosc 1 without anything around it
+the file: HDF5 cannot be told which will be wanted next. What HDF5 stores with its filter Blosc is a
+buffer of Blosc 1 without anything around it
 (https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst), so that any reader of HDF5
 with that filter can read them.
 """
@@ -36,8 +36,8 @@ blosc.use_threads = False
 
 #: Of Blosc's codecs the fastest one, at the level of the least bytes.
 _CODEC, _LEVEL = "lz4", 9
-#: Of the header of a Blosc buffer: the bytes of its content, of a block, and of itself.
-_SIZES = struct.Struct("<4xLLL")
+#: Of the header of a Blosc buffer: the bytes of its content, and of itself.
+_SIZES = struct.Struct("<4xL4xL")
 #: Bytes of a slice's pixels.
 _PIXEL_BYTES = 2 * SIZE * SIZE
 
@@ -122,8 +122,8 @@ def unpack(chunk: Chunk) -> np.ndarray:
     """
     content = chunk.content
     # Blosc believes the header.
-    pixel_bytes, _, size = _SIZES.unpack_from(content) if len(content) >= _SIZES.size else (0, 0, 0)
-    if (pixel_bytes, size) != (_PIXEL_BYTES, len(content)):
+    sizes = _SIZES.unpack_from(content) if len(content) >= _SIZES.size else None
+    if sizes != (_PIXEL_BYTES, len(content)):
         raise OSError("a chunk that is no compressed slice")
     pixels = np.empty((SIZE, SIZE), np.int16)
     try:

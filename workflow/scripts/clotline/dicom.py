@@ -76,7 +76,6 @@ OTHER_SCALES = frozenset(("OD", "HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT"))
 #: Slope and intercept beyond this are no scale of Hounsfield units, and would overflow.
 MAX_RESCALE = 1e6
 
-
 _INT16 = np.iinfo(np.int16)
 
 
@@ -165,7 +164,12 @@ def _read_bytes(path: str | Path) -> bytes:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[int, int]]:
-    """A regular file's descriptor and size; Python's own files take longer to open than to read."""
+    """The descriptor and size of a file that may be read.
+
+    Raises:
+        SliceError: it is no regular file, or too large.
+        OSError: it cannot be opened.
+    """
     status = os.stat(path)  # noqa: PTH116
     # Opening a pipe or a device could wait for ever.
     if not stat.S_ISREG(status.st_mode):
@@ -189,13 +193,9 @@ def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
         syntax, start = _transfer_syntax(data, 132)
         if syntax == DeflatedExplicitVRLittleEndian:
             data, start = _inflate(memoryview(data)[start:]), 0
-        read = None
-        if syntax == ExplicitVRLittleEndian:
-            read = _read_plain(data, start, keywords)
-        if read is None:
-            tags = [Tag(keyword) for keyword in keywords]
-            read = _read_any(data, start, syntax, specific_tags=tags)
-        return read[0]
+        plain = syntax == ExplicitVRLittleEndian and _read_plain(data, start, keywords)
+        header, _ = plain or _read_any(data, start, syntax, specific_tags=[*map(Tag, keywords)])
+        return header
     except (SliceError, MemoryError):
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files

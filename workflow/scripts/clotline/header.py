@@ -54,7 +54,7 @@ class Header:
 
     def get(self, keyword: str, default=None):
         """The value of an element, which is None or empty where the element is; else a default."""
-        if keyword_dict[keyword] not in self._elements:
+        if keyword not in self:
             return default
         try:
             return self[keyword]

@@ -1,6 +1,6 @@
 """Slices in HDF5: the shard format, its writer and reader, and what is made of several.
 
-Format, version 2 (attributes ``format`` and ``version`` of the file):
+Format, version 3 (attributes ``format`` and ``version`` of the file):
 
 ===================================  ===================  =========================================
 dataset                              shape, dtype         content
