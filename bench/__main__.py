@@ -68,12 +68,14 @@ def _measure(part: str, cohort, folder: Path, full_size: bool) -> list[str]:
         rows = []
         real = os.environ.get("CLOTLINE_REALCT")
         real = real and data.real_cohort(Path(real), place("realct"))
-        for row in stages.all_stages(cohort(), real or None):
+        real = real or None
+        for row in stages.all_stages(cohort(), real):
             print(f"{row.stage}: {row.ratio:.1f} × the published way", flush=True)
             rows.append(row)
         show(tables.stages_table(rows))
         tables.plot(rows, PROJECT / "bench/results.svg")
         texts.append("![Speed against the published way](results.svg)\n")
+        show(tables.sizes_table(list(stages.all_sizes(cohort(), real))))
     elif part == "quality":
         show(tables.quality_table(quality.all_checks(PROJECT / "demo")))
     elif part == "overhead":

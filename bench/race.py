@@ -23,7 +23,7 @@ class Row:
         ours: rate of this pipeline.
         published: rate of the published way.
         ratio: median of the rounds' ratios of the two.
-        reach: the ratio to be reached.
+        reach: the ratio to be reached, if any.
         limit: what the machine could do at best, in words.
         limit_rate: its rate.
         of_limit: median of the rounds' ratios of ours to it.
@@ -35,11 +35,28 @@ class Row:
     ours: float
     published: float
     ratio: float
-    reach: float
+    reach: float | None
     limit: str
     limit_rate: float
     of_limit: float
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a slice takes on the disk.
+
+    Attributes:
+        data: whose slices.
+        ours_kb: bytes of this pipeline's file, in thousands.
+        published_kb: of the published way's.
+        reach: how many times smaller ours is to be, if at all.
+    """
+
+    data: str
+    ours_kb: float
+    published_kb: float
+    reach: float | None
 
 
 def seconds_of(contestant: Contestant) -> tuple[float, int]:
@@ -94,7 +111,7 @@ def race(
 def compare(
     stage: str,
     unit: str,
-    reach: float,
+    reach: float | None,
     ours: Contestant,
     published: Contestant,
     limit: tuple[str, Contestant],
@@ -107,7 +124,7 @@ def compare(
     Args:
         stage: what is measured.
         unit: of the rates.
-        reach: the ratio of ours to the published way that is to be reached.
+        reach: the ratio of ours to the published way that is to be reached, if any.
         ours: this pipeline.
         published: the published way.
         limit: what the machine could do at best, in words, and as a contestant.

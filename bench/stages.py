@@ -7,6 +7,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -29,7 +30,7 @@ from bench.data import (
     publish_features,
     repeat_shard,
 )
-from bench.race import ROUNDS, Row, compare, flush, race, seconds_of
+from bench.race import ROUNDS, Row, Size, compare, flush, race, seconds_of
 from clotline.backbones import Classifier, as_extractor, build_classifier, for_training
 from clotline.chunks import create_pixels, unpack
 from clotline.config import load_config
@@ -48,6 +49,7 @@ from clotline.training import make_fabric, train_epoch
 #: Reach of the ratios to the published way.
 REACH = {
     "ingest": 6,
+    "bytes": 8,
     "positives": 8,
     "input": 5,
     "resnext50": (2.4, 3.5),
@@ -70,7 +72,7 @@ def _decode(path: Path) -> int:
     return pydicom.dcmread(path).pixel_array.size
 
 
-def ingest(cohort: Cohort, folder: Path, name: str) -> Iterator[Row]:
+def ingest(cohort: Cohort, folder: Path, name: str, reach: float | None) -> Iterator[Row]:
     """DICOM files to a shard."""
     rows = cohort.rows
     made = target, one = folder / "ours.h5", folder / "published.h5"
@@ -90,18 +92,13 @@ def ingest(cohort: Cohort, folder: Path, name: str) -> Iterator[Row]:
         with ProcessPoolExecutor(PROCESSES) as pool:
             return len(list(pool.map(_decode, paths, chunksize=16)))
 
-    ours()
-    theirs()
-    _check_lossless(cohort, target)
-    sizes = _sizes(*(path.stat().st_size / len(rows) / 1e3 for path in made))
     row = compare(
-        *(f"DICOM → shard, {name}", "slices/s", REACH["ingest"]),
+        *(f"DICOM → shard, {name}", "slices/s", reach),
         *(ours, theirs, (f"pydicom's decoding alone, {PROCESSES} processes", limit)),
         cold=paths,
         made=made,
     )
-    note = f"{sizes}; reading the files alone: {_disk_rate(paths):,.0f}"
-    yield Row(**vars(row) | {"note": note})
+    yield replace(row, note=f"reading the files alone: {_disk_rate(paths):,.0f}")
 
 
 def _disk_rate(paths: list[Path]) -> float:
@@ -114,9 +111,14 @@ def _disk_rate(paths: list[Path]) -> float:
     return statistics.median(race({"disk": read}, cold=paths)["disk"])
 
 
-def _sizes(ours_kb: float, published_kb: float) -> str:
-    ratio = published_kb / ours_kb
-    return f"{ours_kb:.1f} KB a slice instead of {published_kb:.0f}, 1/{ratio:.1f} of the bytes"
+def stored_size(cohort: Cohort, folder: Path, name: str, reach: float | None) -> Size:
+    """Bytes of a shard, which is first found to be lossless."""
+    ours, theirs = folder / "ours.h5", folder / "published.h5"
+    write_shard(cohort.rows, cohort.dicom, ours, PROCESSES)
+    _check_lossless(cohort, ours)
+    published.ingest(cohort.rows, cohort.dicom, theirs)
+    sizes = (path.stat().st_size / len(cohort.rows) / 1e3 for path in (ours, theirs))
+    return Size(name, *sizes, reach)
 
 
 def _check_lossless(cohort: Cohort, shard: Path) -> None:
@@ -373,8 +375,8 @@ def all_stages(cohort: Cohort, real: Cohort | None) -> Iterator[Row]:
         real: real CT, where it is at hand.
     """
     stages = (
-        lambda folder: ingest(cohort, folder, "phantom, uncompressed"),
-        *([lambda folder: ingest(real, folder, "real CT")] if real else []),
+        lambda folder: ingest(cohort, folder, "phantom, uncompressed", REACH["ingest"]),
+        *([lambda folder: ingest(real, folder, "real CT", None)] if real else []),
         lambda folder: positives(cohort, folder),
         lambda folder: training_input(cohort, folder),
         lambda folder: cnn(cohort, folder),
@@ -383,3 +385,11 @@ def all_stages(cohort: Cohort, real: Cohort | None) -> Iterator[Row]:
     for stage in stages:
         with tempfile.TemporaryDirectory(dir=cohort.folder) as folder:
             yield from stage(Path(folder))
+
+
+def all_sizes(cohort: Cohort, real: Cohort | None) -> Iterator[Size]:
+    """What slices take on the disk; arguments as of `all_stages`."""
+    found = {"phantom": (cohort, None)} | ({"real CT": (real, REACH["bytes"])} if real else {})
+    for name, (scanned, reach) in found.items():
+        with tempfile.TemporaryDirectory(dir=cohort.folder) as folder:
+            yield stored_size(scanned, Path(folder), name, reach)

@@ -10,7 +10,7 @@ import psutil
 
 from bench.overhead import Cost
 from bench.quality import Check
-from bench.race import ROUNDS, Row
+from bench.race import ROUNDS, Row, Size
 from bench.scale import Growth, Memory, Parallel
 
 matplotlib.use("Agg")
@@ -56,6 +56,11 @@ def _rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
+def _aim(ratio: float, reach: float | None) -> tuple[str, str]:
+    """What is to be reached, and whether it is; empty where nothing is."""
+    return (f"{reach:g}×", _mark(ratio >= reach)) if reach else ("", "")
+
+
 def stages_table(rows: list[Row]) -> str:
     """Every stage against the published way and its limit."""
     head = ["stage", "ours", "published way", "ratio", "to reach", "reached"]
@@ -70,13 +75,30 @@ def stages_table(rows: list[Row]) -> str:
                 f"{_rate(row.ours)} {row.unit}",
                 _rate(row.published),
                 f"{row.ratio:.1f}×",
-                f"{row.reach:g}×",
-                _mark(row.ratio >= row.reach),
+                *_aim(row.ratio, row.reach),
                 f"{row.limit}: {_rate(row.limit_rate)}",
                 f"{row.of_limit:.0%}",
                 row.note,
             ]
             for row in rows
+        ),
+    )
+
+
+def sizes_table(found: list[Size]) -> str:
+    """What slices take on the disk."""
+    title = "## Bytes on the disk\n\nA slice's share of the whole file; shards are lossless.\n\n"
+    return title + markdown(
+        ["slices of", "ours", "published way", "smaller", "to reach", "reached"],
+        (
+            [
+                size.data,
+                f"{size.ours_kb:.1f} KB a slice",
+                f"{size.published_kb:.1f}",
+                f"{size.published_kb / size.ours_kb:.2f}×",
+                *_aim(size.published_kb / size.ours_kb, size.reach),
+            ]
+            for size in found
         ),
     )
 
@@ -136,13 +158,14 @@ def parallel_table(found: list[Parallel]) -> str:
 def cost_table(found: list[Cost]) -> str:
     """What the workflow itself and evaluation cost."""
     return "## Beside the work\n\n" + markdown(
-        ["what", "cost", "at most", "kept"],
+        ["what", "cost", "at most", "kept", "remarks"],
         (
             [
                 cost.what,
                 f"{cost.value:.3g} {cost.unit}",
                 f"{cost.reach:g} {cost.unit}",
                 _mark(cost.value <= cost.reach),
+                cost.note,
             ]
             for cost in found
         ),
@@ -161,7 +184,7 @@ def plot(rows: list[Row], path: Path) -> None:
     limits = [row.ratio / row.of_limit for row in rows]
     axes.barh(places, limits, 0.7, color="#d8dee6", label="limit of the machine")
     axes.barh(places, [row.ratio for row in rows], 0.4, color="#2b6cb0", label="Clotline")
-    reach = [row.reach for row in rows]
+    reach = [row.reach or np.nan for row in rows]
     axes.plot(reach, places, "|", color="#c05621", ms=16, mew=2, label="to be reached")
     axes.axvline(1, color="black", lw=0.8)
     axes.set_xscale("log")
