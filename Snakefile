@@ -22,7 +22,8 @@ include: "workflow/rules/models.smk"
 rule all:
     default_target: True
     input:
-        # Named here so that a deleted one is missed, though what was made of it is still there.
+        # Those that take long to make are named so that a deleted one is missed, though what was made
+        # of it is still there.
         all_shards("h5"),
         all_features,
         all_models,

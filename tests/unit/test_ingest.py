@@ -1,5 +1,6 @@
 import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -213,6 +214,17 @@ def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):
     note = "files without a row in the labels file: left out"
     assert decode_study(labels.iloc[:2], tmp_path).notes == [note]
     assert decode_study(labels, tmp_path).notes == []
+
+
+def test_of_files_with_names_of_their_own_none_is_missing_in_a_labels_file(tmp_path):
+    labels = write_study(tmp_path, ImagePositionPatient=along(1))
+    named = labels.assign(path=[f"{'/'.join(uids)}.dcm" for uids in labels[list(UIDS)].to_numpy()])
+    for number, path in enumerate(named["path"]):
+        (tmp_path / path).rename((tmp_path / path).with_name(f"IM{number}.dcm"))
+    named["path"] = [f"{Path(path).parent}/IM{n}.dcm" for n, path in enumerate(named["path"])]
+    found = decode_study(named, tmp_path)
+    assert len(found.chunks) == len(named)
+    assert found.notes == []
 
 
 # Of no chunk, of a few and of all: one takes about a thousand bytes.

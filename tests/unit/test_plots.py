@@ -83,6 +83,12 @@ def test_the_comparison_shows_every_model(study, image, tmp_path):
     assert text.count("b: ") == 1
 
 
+def test_no_model_of_many_is_left_out(study, tmp_path):
+    models = {f"reader{number:02}-study": study for number in range(12)}
+    text = svg(plot_roc_comparison(models), tmp_path)
+    assert all(text.count(f"reader{number:02}: ") == 1 for number in range(12))
+
+
 def test_a_model_without_figures_still_gives_a_plot(tmp_path):
     metrics = evaluate(study_predictions(present=0.0), "study", 100, 0)
     text = svg(plot_roc(metrics, "combined-study"), tmp_path)

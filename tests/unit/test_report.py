@@ -37,7 +37,15 @@ def slices(plan):
     return plan.loc[plan.index.repeat(3), [STUDY_UID, "split"]].iloc[:-1]
 
 
-def render(plan, slices, reasons=("no PixelData",), notes=(), config=None, run_times=None):
+def render(
+    plan,
+    slices,
+    reasons=("no PixelData",),
+    notes=(),
+    config=None,
+    run_times=None,
+    comparisons=None,
+):
     return render_report(
         {"combined-study": evaluate(predictions(), "study", 20, 0)},
         plan,
@@ -46,7 +54,7 @@ def render(plan, slices, reasons=("no PixelData",), notes=(), config=None, run_t
             {"path": [f"a/{i}.dcm" for i in range(len(reasons))], "reason": reasons}, dtype=str
         ),
         pd.DataFrame({"note": notes}, dtype=str),
-        pd.DataFrame(columns=["target"]),
+        pd.DataFrame(columns=["target"]) if comparisons is None else comparisons,
         {},
         {},
         load_config(config or {}),
@@ -66,6 +74,26 @@ def test_the_best_model_and_what_it_was_tested_on_come_first(plan, slices):
     summary = page[page.index('class="summary"') : page.index("<h2>")]
     assert "<strong>combined-study</strong>" in summary
     assert re.search(r"on 12\s+test studies, 6 of them positive", summary)
+
+
+def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, slices):
+    comparisons = pd.DataFrame(
+        [
+            ("a-study", 0.05, 0.03, 0.07, 2e-7, ""),
+            ("b-study", 0.01, -0.01, 0.03, 0.25, ""),
+            ("c-study", 0.0, np.nan, np.nan, np.nan, "the models agree exactly"),
+            ("d-study", np.nan, np.nan, np.nan, np.nan, "one class only"),
+        ],
+        columns=["model", "value", "low", "high", "p_value", "reason"],
+    ).assign(target="pe_present", reference="combined-study")
+    page = render(plan, slices, comparisons=comparisons)
+    assert cells(page, "combined-study − a-study") == ["+0.050 (+0.030 to +0.070)", "&lt;0.001"]
+    assert cells(page, "combined-study − b-study") == ["+0.010 (-0.010 to +0.030)", "0.250"]
+    assert cells(page, "combined-study − c-study") == [
+        "+0.000, no interval: the models agree exactly",
+        "",
+    ]
+    assert cells(page, "combined-study − d-study") == ["not computable: one class only", ""]
 
 
 def test_all_slices_are_accounted_for(plan, slices):

@@ -66,6 +66,17 @@ def test_of_several_series_the_one_with_contrast_then_the_longest_is_taken(tmp_p
     assert left_out["reason"].value_counts().to_dict() == {"series 1.3 was preferred": 50}
 
 
+def test_images_that_are_no_slices_do_not_make_a_series_longer(tmp_path):
+    write_series(tmp_path / "axial", "1", "1.1", count=30)
+    write_series(tmp_path / "mixed", "1", "1.2", count=20)
+    coronal = {"SOPInstanceUID": "9", "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    coronal["ContrastBolusAgent"] = "Iopamidol"
+    write_series(tmp_path / "coronal", "1", "1.2", count=40, **coronal)
+    _, series, _ = find(tmp_path)
+    assert chosen(tmp_path) == ["1.1"]
+    assert series.set_index(SERIES_UID)["slices"].to_dict() == {"1.1": 30, "1.2": 20}
+
+
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clotline.errors import ClotlineError
 from clotline.training import process_batches
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
@@ -141,3 +142,9 @@ def test_each_place_goes_to_one_process_and_no_process_goes_without(size, proces
         assert all(len(batch) >= least for batches in of_each for batch in batches)
     if processes == 1:
         assert [place for batch in of_each[0] for place in batch] == order.tolist()
+
+
+def test_a_batch_too_small_for_the_processes_is_an_error_that_says_what_to_set():
+    fabric = SimpleNamespace(global_rank=0, world_size=4)
+    with pytest.raises(ClotlineError, match=r"batch_size is 2, too small for 4 .* set it to 8 or"):
+        process_batches(range(8), 2, fabric, least=2)

@@ -224,6 +224,15 @@ def test_positives_are_copied_chunk_by_chunk_without_a_change_of_a_byte(cohort, 
             assert target["pixels"].id.read_direct_chunk((number, 0, 0)) == expected
 
 
+def test_more_than_a_thousand_shards_keep_their_order(cohort, tmp_path):
+    slices = cohort.slices()
+    shards = {"101": cohort.shards["000"], "1000": cohort.shards["001"]}
+    slices["shard"] = slices["shard"].map({"000": "101", "001": "1000"})
+    path = tmp_path / "positives.h5"
+    copy_positives(shards, slices, path)
+    assert read_rows(path)[SOP_UID].tolist() == positive_slices(slices)[SOP_UID].tolist()
+
+
 def test_progress_is_told_of_every_shard_with_positives(cohort, tmp_path):
     seen = []
 

@@ -14,7 +14,7 @@ if EXTERNAL:
         benchmark:
             "benchmarks/external/{external}.tsv"
         conda:
-            "../../envs/evaluation.yaml"
+            "../../envs/models.yaml"
         resources:
             mem_mb=growing(8000),
             runtime=growing(30),

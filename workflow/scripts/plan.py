@@ -1,6 +1,7 @@
 """Plans shards and splits from the labels file."""
 
 import json
+from pathlib import Path
 
 from clotline.consistency import inconsistent_studies
 from clotline.disk import SLICE_BYTES, warn_if_short
@@ -29,7 +30,7 @@ def main(snakemake):
             f"{len(broken):,}",
             ", ".join(broken[:5]),
         )
-    warn_if_short(snakemake.output.plan, len(labels) * SLICE_BYTES)
+    warn_if_short(Path(snakemake.output.plan).parent / "shards", len(labels) * SLICE_BYTES)
     write_table(plan, snakemake.output.plan)
     write_table(planned_rows(labels, plan), snakemake.output.rows)
 

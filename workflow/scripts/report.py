@@ -25,7 +25,10 @@ def main(snakemake):
     }
 
     def tables(paths):
-        return pd.concat([pd.read_csv(path, dtype=str) for path in paths], ignore_index=True)
+        return pd.concat(
+            [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths],
+            ignore_index=True,
+        )
 
     page = render_report(
         read_metrics(snakemake.input.metrics),

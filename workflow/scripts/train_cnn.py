@@ -64,7 +64,7 @@ def train_on(snakemake, shard_folder, positives):
         STATE_FOLDER,
         name,
         [snakemake.params.cfg, str(seed), snakemake.params.code],
-        [snakemake.input.slices, snakemake.input.positives],
+        list(snakemake.input),
     )
 
     def run():

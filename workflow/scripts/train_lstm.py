@@ -42,7 +42,7 @@ def main(snakemake):
         STATE_FOLDER,
         name,
         [snakemake.params.cfg, str(seed), snakemake.params.code],
-        [snakemake.input.slices, snakemake.input.plan, *files],
+        list(snakemake.input),
     )
 
     def train_batches(epoch):

@@ -24,8 +24,6 @@ SCHEMA_PATH = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 #: Where the phantom is written; fixed, so that making it can never touch a user's own data.
 PHANTOM_DATA = {"labels": "data/phantom/train.csv", "dicom": "data/phantom/train"}
 
-LEVELS = ("image", "study")
-
 
 def load_schema() -> dict:
     """The configuration's JSON schema."""

@@ -5,6 +5,7 @@ Every job parses the Snakefile again, so nothing here imports more than it must.
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from clotline.codedigest import code_digest
@@ -103,7 +104,8 @@ class Workflow:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no cache, or another version's
         shards = self._read_shards(made)
-        with atomic(cache) as temporary:
+        # Of jobs that start together each may write it, and clear away what another is writing.
+        with suppress(FileNotFoundError), atomic(cache) as temporary:
             temporary.write_text(json.dumps({"key": key, "shards": shards}))
         return shards
 

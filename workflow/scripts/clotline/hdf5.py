@@ -207,8 +207,9 @@ def write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
 def byte_sums(rows: np.ndarray) -> np.ndarray:
     """One checksum a row: the sum of its bytes as little-endian 64-bit words, modulo 2**64.
 
-    It sees every single flipped bit, and other damage but for one case in 2**64. A cryptographic
-    digest would take longer than reading what it guards.
+    It sees every single flipped bit, every cut and every stretch of other bytes but for one case in
+    2**64. It does not see words that have changed places, nor a bit that is set in one word and
+    cleared in another. A cryptographic digest would take longer than reading what it guards.
 
     Args:
         rows: (n, ...) of any type; the last word of a row is filled up with zeros.

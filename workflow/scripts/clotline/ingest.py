@@ -110,11 +110,13 @@ def decode_study(
     columns = {name: [values[k] for k in order] for name, values in taken.items()}
     columns[POSITION] = [positions[k] for k in order]
     slices = [slices[k] for k in order]
+    # Files with names of their own are found by looking at all of the folder.
+    unlisted = [] if "path" in rows else _unlisted(names, folder, resolve)
     return DecodedStudy(
         chunks=[chunks[k] for k in order],
         columns=columns,
         rejected=rejected,
-        notes=notes + _oddities(columns, slices) + _unlisted(names, folder, resolve),
+        notes=notes + _oddities(columns, slices) + unlisted,
     )
 
 

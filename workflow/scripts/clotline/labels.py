@@ -26,7 +26,6 @@ STUDY_LABELS = (
 )
 
 #: Labels that describe the examination and are not predicted.
-QUALITY_LABELS = ("qa_motion", "qa_contrast", "flow_artifact", "true_filling_defect_not_pe")
 
 #: All 17 columns, in the order of the published labels file.
 COLUMNS = (

@@ -1,6 +1,7 @@
 """Figures: training curves and ROC plots, readable in print, in grey and by the colour-blind."""
 
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -133,7 +134,7 @@ def _plot_curves(
     figure.suptitle(f"{name}: {_counted(metrics)}")
     panels = [[main], others] if others else [[main]]
     for axis, drawn in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for target, style in zip(drawn, STYLES, strict=False):
+        for target, style in zip(drawn, cycle(STYLES), strict=False):
             draw(axis, targets[target], TITLES.get(target, target), style)
         if drawn == [main]:
             _draw_operating_points(axis, targets[main], place)
@@ -246,7 +247,7 @@ def plot_roc_comparison(metrics: dict[str, dict]) -> Figure:
     figure = Figure(figsize=(9.5, 4.4), layout="constrained")
     for axis, level in zip(figure.subplots(1, 2), ("study", "image"), strict=True):
         models = {name: m for name, m in metrics.items() if m["level"] == level}
-        for (name, model), style in zip(models.items(), STYLES, strict=False):
+        for (name, model), style in zip(models.items(), cycle(STYLES), strict=False):
             main = next(iter(model["targets"].values()))
             _draw_roc(axis, main, name.removesuffix(f"-{level}"), style)
         counted = f", {_counted(next(iter(models.values())))}" if models else ""

@@ -21,4 +21,5 @@ def pe_present_auroc(targets: np.ndarray, logits: np.ndarray) -> float | None:
     PE is present where the examination is neither negative nor indeterminate.
     """
     absent = 1 / (1 + np.exp(-logits[:, _ABSENT].astype(np.float64)))
-    return auroc(1 - targets[:, _ABSENT].sum(1), 1 - absent.sum(1))
+    # A labels file may say both of a study.
+    return auroc(1 - targets[:, _ABSENT].max(1), 1 - absent.sum(1))

@@ -63,9 +63,9 @@ def find_series(
 
     Returns:
         ``rows``, one a slice of the chosen series: UIDs, ``path``, and all labels -1 (unknown), as
-        `clotline.shards.write_shard` takes them; ``series``, one row each: UIDs, ``slices``,
-        ``contrast``, ``chosen`` and the ``reason``; and ``left_out``: files that are no slice of
-        a chosen series, with the reason.
+        `clotline.ingest.write_shard` takes them; ``series``, one row each: UIDs, ``slices``
+        (those fit to be taken; all, where too few are), ``contrast``, ``chosen`` and the
+        ``reason``; and ``left_out``: files that are no slice of a chosen series, with the reason.
 
     Raises:
         ClotlineError: no series is a CTPA.
@@ -168,7 +168,9 @@ def _choose(table: pd.DataFrame) -> pd.DataFrame:
         problem = "" if len(fit) >= MIN_SLICES else part["problem"].mode()[0]
         if not problem and len(fit) < MIN_SLICES:
             problem = f"{len(fit)} slices; at least {MIN_SLICES} are needed"
-        found.append((study, uid, len(part), bool(part["contrast"].any()), False, problem))
+        counted = part if problem else fit
+        contrast = bool(counted["contrast"].any())
+        found.append((study, uid, len(counted), contrast, False, problem))
     series = pd.DataFrame(found, columns=list(SERIES_COLUMNS))
     order = ["contrast", "slices", SERIES_UID]
     for _, part in series[series["reason"] == ""].groupby(STUDY_UID):

@@ -250,7 +250,8 @@ def copy_positives(
     """
     wanted = positive_slices(slices)
     with ShardWriter(path) as writer:
-        for name, part in step(wanted.groupby("shard", sort=True)):
+        # Not sorted by their names: 1000 would come before 101.
+        for name, part in step(wanted.groupby("shard", sort=False)):
             labels = read_study_labels(shards[name]).to_dict("index")
             source = StoredPixels(shards[name])
             # As lists: taking a table apart takes longer than copying its slices.
@@ -284,7 +285,7 @@ def collect_slices(
 
     Returns:
         ``slices``: one row a stored slice, shard by shard and row by row: UIDs, ``shard``
-        (name), ``row``, ``position_mm``, image label, ``split``; and all ``rejects``.
+        (name), ``row``, ``position_mm``, image label, ``checksum``, ``split``; and all ``rejects``.
 
     Raises:
         ClotlineError: a row of the labels file is neither stored nor rejected, or is both.
@@ -297,7 +298,8 @@ def collect_slices(
         tables.append(rows)
     slices = pd.concat(tables, ignore_index=True)
     rejected = pd.concat(
-        [pd.read_csv(path, dtype=str) for path in rejects.values()], ignore_index=True
+        [pd.read_csv(path, dtype=str, keep_default_na=False) for path in rejects.values()],
+        ignore_index=True,
     )
     accounted = pd.concat([slices[list(UIDS)], rejected[list(UIDS)]])
     twice = accounted.duplicated().sum()

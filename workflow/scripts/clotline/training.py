@@ -317,7 +317,16 @@ def process_batches(
 
     Returns:
         As many batches in each process; together they hold each place once.
+
+    Raises:
+        ClotlineError: a batch has too few places for so many processes.
     """
+    if batch_size < least * fabric.world_size:
+        raise ClotlineError(
+            f"batch_size is {batch_size}, too small for {fabric.world_size} processes that need "
+            f"{least} of a batch each: set it to {least * fabric.world_size} or more, or use fewer "
+            "GPUs"
+        )
     batches = [list(order[at : at + batch_size]) for at in range(0, len(order), batch_size)]
     if len(batches) > 1 and len(batches[-1]) < least * fabric.world_size:
         last = batches.pop()
