@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import subprocess
@@ -312,3 +313,18 @@ def test_a_file_is_read_as_pydicoms_reader_would_read_it(tmp_path, monkeypatch):
             assert outcome(path) == found
         kinds.add(type(found))
     assert kinds == {str, dict}
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.EIO, SliceError), (errno.EMFILE, OSError), (errno.ESTALE, OSError)],
+)
+def test_what_is_the_machines_fault_is_no_fault_of_the_file(tmp_path, monkeypatch, number, kind):
+    path = write_dicom(tmp_path / "x.dcm", np.zeros((8, 8), np.int16))
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(dicom.os, "open", fail)
+    with pytest.raises(kind, match=os.strerror(number)):
+        read_slice(path)

@@ -1,6 +1,7 @@
 import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,23 @@ def test_rejected_slices_are_listed_with_the_reason_and_the_others_stored(tmp_pa
     rows = read_rows(tmp_path / "shard.h5")
     assert rows[SOP_UID].tolist() == ["s.1.0", "s.1.2", "s.1.4"]
     assert len(rows) + len(listed) == len(labels)
+
+
+def test_a_study_of_which_nothing_is_left_is_named_with_the_list_of_rejects(tmp_path, caplog):
+    labels = labels_of({"good": [0, 1], "bad": [0, 0], "fine": [1]})
+    write_cohort(labels, tmp_path)
+    for _, row in labels[labels[SOP_UID] != labels[SOP_UID][0]].iterrows():
+        if row[STUDY_UID] != "fine":
+            dicom_path(tmp_path, row).unlink()
+    names = ("shard", "rejects", "notes")
+    ingest.store_slices(
+        labels, tmp_path, SimpleNamespace(**{name: tmp_path / name for name in names}), 1
+    )
+    text = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert text == [
+        f"3 slices of 2 studies could not be taken, listed in {tmp_path / 'rejects'}",
+        "nothing is left of 1 studies: bad",
+    ]
 
 
 def test_a_study_without_a_usable_slice_leaves_no_trace_in_the_shard(tmp_path):

@@ -1,4 +1,5 @@
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -52,3 +53,13 @@ def test_a_message_of_a_library_becomes_one_short_line_of_printable_text():
     assert one_line(ValueError("one\n\ttwo\x1b[31m\0")) == "ValueError: one two [31m "
     assert len(one_line("x" * 9999)) == 200
     assert one_line(None) == "None"
+
+
+def test_that_no_temporary_file_can_be_made_is_no_fault_of_the_pixels(tmp_path, monkeypatch):
+    plain = write_dicom(tmp_path / "plain.dcm", np.zeros((8, 8), np.int16))
+    path = tmp_path / "encoded.dcm"
+    compress_dicom(plain, path, JPEGLosslessSV1)
+    read_slice(path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ClotlineError, match=r"no temporary file can be made: .* Set TMPDIR to"):
+        read_slice(path)

@@ -128,6 +128,23 @@ def test_a_copy_of_a_file_is_taken_once(tmp_path):
     assert left_out["reason"].value_counts().to_dict() == {"a copy of another file": MIN_SLICES}
 
 
+def test_slices_of_two_studies_with_one_uid_are_told_apart(tmp_path):
+    for number in "12":
+        write_series(tmp_path / number, number, f"{number}.1")
+        write_dicom(
+            tmp_path / number / "0",
+            PIXELS,
+            StudyInstanceUID=number,
+            SeriesInstanceUID=f"{number}.1",
+            SOPInstanceUID="9",
+            ImagePositionPatient=[0, 0, 0],
+        )
+    rows, _, _ = find(tmp_path)
+    assert len(rows) == 2 * MIN_SLICES
+    assert rows[SOP_UID].is_unique
+    assert rows[SOP_UID].str.startswith("file-").sum() == 2
+
+
 @pytest.mark.parametrize("uid", ["", "1.2.3"], ids=["none", "one for all"])
 def test_slices_without_a_uid_of_their_own_are_named_after_their_files(tmp_path, uid):
     write_series(tmp_path, "1", "1.1", SOPInstanceUID=uid)

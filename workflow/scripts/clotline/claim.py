@@ -126,7 +126,8 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         27: "None; combined models read the features of several networks together.",
         28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
         29: (
-            "95% intervals: DeLong for AUROC of studies, Wilson for rates of studies, "
+            "95% intervals: DeLong for AUROC of studies, Wilson for rates of studies and perfect "
+            "AUROC, logistic regression's (Wald) for calibration, "
             f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
             "paired DeLong between models."
         ),

@@ -4,6 +4,7 @@ Terms and tags are those of DICOM PS3.3, C.7.6.2 (Image Plane), C.8.2.1 (CT Imag
 (Pixel Padding).
 """
 
+import errno
 import math
 import os
 import stat
@@ -148,6 +149,10 @@ def fetch(path: str) -> None:
         os.posix_fadvise(file, 0, size, os.POSIX_FADV_WILLNEED)
 
 
+#: What is no fault of the file that is read: the job fails, and can be tried again.
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
+
+
 def _read_bytes(path: str | Path) -> bytes:
     try:
         with _opened(path) as (file, size):
@@ -159,6 +164,8 @@ def _read_bytes(path: str | Path) -> bytes:
     except FileNotFoundError:
         raise SliceError("no such file") from None
     except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
         raise SliceError(f"unreadable: {error.strerror}") from error
 
 

@@ -378,4 +378,16 @@ def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -
         notes.to_csv(notes_path, index=False)
     for note, count in notes["note"].value_counts().items():
         log.warning("%s (studies: %s, listed in %s)", note, f"{count:,}", output.notes)
+    if len(rejects):
+        lost = rejects[STUDY_UID].value_counts()
+        log.warning(
+            "%s slices of %s studies could not be taken, listed in %s",
+            *(f"{len(rejects):,}", f"{len(lost):,}", output.rejects),
+        )
+        planned = rows[STUDY_UID].value_counts()
+        if none_left := [uid for uid, count in lost.items() if count == planned[uid]]:
+            log.warning(
+                "nothing is left of %s studies: %s",
+                *(f"{len(none_left):,}", ", ".join(sorted(none_left)[:5])),
+            )
     log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")

@@ -93,7 +93,7 @@ def decode(header: Header) -> np.ndarray:
     Raises:
         SliceError: the image is larger than `MAX_SIDE`, what the
             header says and what PixelData holds differ, or the data is damaged.
-        ClotlineError: the decoder is not installed.
+        ClotlineError: the decoder is not installed, or there is no place for temporary files.
     """
     shape = _check_layout(header)
     if DECODERS[header.syntax] is None:
@@ -106,16 +106,17 @@ def decode(header: Header) -> np.ndarray:
             f"{header.syntax.name} is decoded by {plugin}, which is not installed here: install "
             "what requirements.lock names"
         )
-    try:
-        with warnings.catch_warnings(), _complaints() as complaints:
-            warnings.simplefilter("error")
+    # Outside of the try: that no temporary file can be made is no fault of these pixels.
+    with warnings.catch_warnings(), _complaints() as complaints:
+        warnings.simplefilter("error")
+        try:
             stored, _ = decoder.as_array(
                 header["PixelData"], decoding_plugin=plugin, **_options(header)
             )
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise many kinds
-        raise SliceError(f"pixels cannot be decoded: {one_line(error)}") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise many kinds
+            raise SliceError(f"pixels cannot be decoded: {one_line(error)}") from error
     if complaints:
         raise SliceError(f"pixels cannot be decoded: {one_line(complaints[0])}")
     if stored.shape != shape:
@@ -271,7 +272,13 @@ def _complaints() -> Iterator[list[str]]:
     libjpeg fills what is missing with values of its own, and says so nowhere else.
     """
     lines: list[str] = []
-    with tempfile.TemporaryFile() as file:
+    try:
+        captured = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise ClotlineError(
+            f"no temporary file can be made: {error}. Set TMPDIR to a folder with free space"
+        ) from error
+    with captured as file:
         with _descriptor_2_to(file):
             yield lines
         file.seek(0)

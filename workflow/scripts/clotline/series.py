@@ -81,7 +81,9 @@ def find_series(
     table = pd.DataFrame(headers, columns=["path", *UIDS, "place", "problem", "contrast"])
     copies = (table["place"] != "") & table.duplicated([SERIES_UID, SOP_UID, "place"])
     left_out += [(path, "a copy of another file") for path in table["path"][copies]]
-    table = _with_own_uids(table[~copies])
+    table = table[~copies]
+    shared = (table[SOP_UID] == "") | table.duplicated([SERIES_UID, SOP_UID], keep=False)
+    table = _named_after_files(table, shared)
     series = _choose(table)
     if not series["chosen"].any():
         raise ClotlineError(_nothing_found(folder, series, left_out))
@@ -90,17 +92,18 @@ def find_series(
     why = table["problem"].where(table["problem"] != "", table["reason"])
     left_out += zip(table["path"][~fit], why[~fit], strict=True)
     rows = table.loc[fit, [*UIDS, "path"]].sort_values(list(UIDS), ignore_index=True)
+    # Later a slice is known by this UID alone, whatever its study.
+    rows = _named_after_files(rows, rows.duplicated([SOP_UID], keep=False))
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
     left_out = pd.DataFrame(sorted(left_out), columns=list(LEFT_OUT_COLUMNS))
     return rows.assign(**unknown), series, left_out
 
 
-def _with_own_uids(table: pd.DataFrame) -> pd.DataFrame:
+def _named_after_files(table: pd.DataFrame, shared: pd.Series) -> pd.DataFrame:
     """Slices without a SOPInstanceUID of their own, as some anonymisers leave them, get a name.
 
     It is a digest of the file's path, so that a path with a patient's name goes no further.
     """
-    shared = (table[SOP_UID] == "") | table.duplicated([SERIES_UID, SOP_UID], keep=False)
     names = "file-" + table["path"].map(lambda path: sha256(path.encode()).hexdigest()[:24])
     return table.assign(**{SOP_UID: table[SOP_UID].mask(shared, names)})
 
