@@ -66,9 +66,8 @@ def _measure(part: str, cohort, folder: Path, full_size: bool) -> list[str]:
 
     if part == "stages":
         rows = []
-        real = os.environ.get("CLOTLINE_REALCT")
-        real = real and data.real_cohort(Path(real), place("realct"))
-        real = real or None
+        realct = os.environ.get("CLOTLINE_REALCT")
+        real = data.real_cohort(Path(realct), place("realct")) if realct else None
         for row in stages.all_stages(cohort(), real):
             print(f"{row.stage}: {row.ratio:.1f} × the published way", flush=True)
             rows.append(row)

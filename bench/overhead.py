@@ -11,7 +11,6 @@ import pandas as pd
 
 from bench import PROJECT
 from bench.data import write_rsna_sized_labels
-from bench.race import seconds_of
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.metrics import evaluate
 
@@ -43,7 +42,8 @@ def dry_run(folder: Path) -> list[Cost]:
     write_rsna_sized_labels(folder / "train.csv")
     costs = []
     for which in ("first", "second"):
-        command = ["snakemake", "-n", "all", "--profile", "profiles/sge", "--directory", folder]
+        command = ["-m", "snakemake", "-n", "all"]
+        command += ["--profile", "profiles/sge", "--directory", folder]
         seconds, memory = _measured(command)
         costs += [
             Cost(f"{which} dry run of the whole RSNA set", seconds, 5, "s"),
@@ -63,10 +63,10 @@ sys.exit(status)
 
 
 def _measured(command: list) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a snakemake command."""
+    """Seconds and peak memory in MB of what Python is told to run."""
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, sys.executable, "-m", *map(str, command)],
+        [sys.executable, "-c", _MEASURE, sys.executable, *map(str, command)],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -85,8 +85,8 @@ def job_starts(folder: Path) -> list[Cost]:
     history = pd.DataFrame({"epoch": range(1, 41), "train_loss": 0.5, "valid_loss": 0.5})
     (folder / "results/cnn").mkdir(parents=True)
     history.assign(valid_auroc=0.5).to_csv(folder / "results/cnn/resnext50.csv", index=False)
-    command = ["snakemake", "--directory", folder, "--mode", "remote", "--cores", 1, "--nolock"]
-    command += ["--target-jobs", "plot_history:stage=cnn,name=resnext50"]
+    command = ["-m", "snakemake", "--directory", folder, "--mode", "remote"]
+    command += ["--cores", 1, "--nolock", "--target-jobs", "plot_history:stage=cnn,name=resnext50"]
     command += ["--allowed-rules", "plot_history", "--force", "--", "results/cnn/resnext50.svg"]
     seconds = min(_measured(command)[0] for _ in range(3))
     plot = Cost("a job that draws one plot, from its start to its end", seconds, 3, "s")
@@ -95,8 +95,7 @@ def job_starts(folder: Path) -> list[Cost]:
 
 def _training_imports() -> Cost:
     ours, torch = (
-        min(seconds_of(lambda code=code: _run(code))[0] for _ in range(3))
-        for code in (_IMPORTS, _ONE_STEP)
+        min(_measured(["-c", code])[0] for _ in range(3)) for code in (_IMPORTS, _ONE_STEP)
     )
     note = f"torch with one step of its SGD alone: {torch:.3g} s"
     return Cost("what a CNN's training imports", ours, 3, "s", note)
@@ -110,10 +109,6 @@ weight = torch.nn.Parameter(torch.ones(1))
 weight.sum().backward()
 torch.optim.SGD([weight], lr=0.1).step()
 """
-
-
-def _run(code: str) -> int:
-    return subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True).returncode
 
 
 def evaluation() -> list[Cost]:

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from clotline.errors import ClotlineError
-from clotline.rejects import check_rejects, count_reasons
+from clotline.rejects import check_rejects, count_reasons, read_lists
 
 
 def test_as_many_rejects_as_allowed_pass_and_one_more_does_not():
@@ -27,3 +27,10 @@ def test_without_rejects_there_is_nothing_to_count_and_nothing_to_stop():
     none = pd.DataFrame({"reason": []}, dtype=str)
     assert count_reasons(none).empty
     check_rejects(none, 10, 0)
+
+
+def test_lists_are_read_one_after_the_other_and_a_uid_may_be_called_na(tmp_path):
+    paths = [tmp_path / "1.csv", tmp_path / "2.csv"]
+    for path, uid in zip(paths, ["NA", "007"], strict=True):
+        pd.DataFrame({"SOPInstanceUID": [uid], "reason": [""]}).to_csv(path, index=False)
+    assert read_lists(paths).values.tolist() == [["NA", ""], ["007", ""]]

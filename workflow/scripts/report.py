@@ -7,6 +7,7 @@ import pandas as pd
 from clotline.files import atomic, sha256
 from clotline.job import job
 from clotline.metrics_files import read_metrics
+from clotline.rejects import read_lists
 from clotline.report import read_run_times, render_report
 from clotline.tables import read_table
 
@@ -23,19 +24,12 @@ def main(snakemake):
             ("Training", "Training", snakemake.input.curves),
         )
     }
-
-    def tables(paths):
-        return pd.concat(
-            [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths],
-            ignore_index=True,
-        )
-
     page = render_report(
         read_metrics(snakemake.input.metrics),
         read_table(snakemake.input.plan),
         read_table(snakemake.input.slices),
-        tables(snakemake.input.rejects),
-        tables(snakemake.input.notes),
+        read_lists(snakemake.input.rejects),
+        read_lists(snakemake.input.notes),
         pd.read_csv(snakemake.input.comparisons),
         read_metrics(snakemake.input.competition),
         figures,

@@ -25,8 +25,6 @@ STUDY_LABELS = (
     "indeterminate",
 )
 
-#: Labels that describe the examination and are not predicted.
-
 #: All 17 columns, in the order of the published labels file.
 COLUMNS = (
     *UIDS,

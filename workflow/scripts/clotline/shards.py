@@ -46,6 +46,7 @@ from clotline.hdf5 import (
     write_column,
 )
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.rejects import read_lists
 
 FORMAT, VERSION = "clotline-shard", 3
 
@@ -297,10 +298,7 @@ def collect_slices(
         rows.insert(len(UIDS) + 1, "row", np.arange(len(rows)))
         tables.append(rows)
     slices = pd.concat(tables, ignore_index=True)
-    rejected = pd.concat(
-        [pd.read_csv(path, dtype=str, keep_default_na=False) for path in rejects.values()],
-        ignore_index=True,
-    )
+    rejected = read_lists(rejects.values())
     accounted = pd.concat([slices[list(UIDS)], rejected[list(UIDS)]])
     twice = accounted.duplicated().sum()
     missing = len(planned) - len(accounted.merge(planned[list(UIDS)], on=list(UIDS)))
