@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +25,9 @@ NEGATIVE_EXAM = "negative_exam_for_pe"
 
 LABELS = COLUMNS[len(UIDS) :]
 
+#: Column that `read_labels` adds: a number made of a row's three UIDs.
+UID_HASH = "uid_hash"
+
 
 def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFrame:
     """The labels file as a table, checked.
@@ -36,7 +38,7 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
 
     Returns:
         One row a slice in the file's order; UIDs as text (those of studies and series as
-        categories of text), labels as int8.
+        categories of text), labels as int8, and ``uid_hash`` of `uid_hashes`.
 
     Raises:
         ClotlineError: no file, one of more than 4 GiB (unpacked), no rows, a missing column, a bad
@@ -56,6 +58,7 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
         raise ClotlineError(_explain_unreadable(path, columns, error)) from None
     for name in LABELS:
         labels[name] = labels[name].astype("int8")
+    labels[UID_HASH] = uid_hashes(labels)
     return check_labels(labels, path, split_column)
 
 
@@ -248,30 +251,25 @@ def check_labels(
 def _doubled(labels: pd.DataFrame) -> pd.Series:
     """Which rows have the three UIDs of an earlier row."""
     # Texts are compared only where their hashes agree: all of them would take half a gigabyte.
-    hashes = row_hashes(labels, UIDS)
+    hashes = labels[UID_HASH].to_numpy()
     ordered = np.sort(hashes)
     alike = np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
     return labels[alike].duplicated(list(UIDS)).reindex(labels.index, fill_value=False)
 
 
-def row_hashes(labels: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """One hash a row of some columns, the same on every machine.
+def uid_hashes(labels: pd.DataFrame) -> np.ndarray:
+    """One hash a row of its three UIDs, the same on every machine.
 
     Args:
-        labels: table with these columns, UIDs as text and labels as int8.
-        columns: of `clotline.labels.COLUMNS`.
+        labels: table with the three UIDs as text.
 
     Returns:
         (rows,) uint64.
     """
-    flags = np.zeros(len(labels), np.uint64)
-    for number, name in enumerate(name for name in columns if name in LABELS):
-        flags |= labels[name].to_numpy().astype(np.uint64) << np.uint64(number)
-    uids = [name for name in columns if name in UIDS]
     hashes = np.empty(len(labels), np.uint64)
     for start in range(0, len(labels), _HASHED_ROWS):
         rows = slice(start, start + _HASHED_ROWS)
-        part = labels[uids].iloc[rows].assign(flags=flags[rows])
+        part = labels[list(UIDS)].iloc[rows]
         hashes[rows] = pd.util.hash_pandas_object(part, index=False, categorize=False)
     return hashes
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from clotline.errors import ClotlineError
 from clotline.labels import COLUMNS, IMAGE_LABEL, SPLITS, STUDY_LABELS, STUDY_UID, UIDS
-from clotline.labels_file import row_hashes
+from clotline.labels_file import LABELS, UID_HASH, uid_hashes
 
 
 def split_of(study_uid: str, fractions: Sequence[float]) -> str:
@@ -83,6 +83,10 @@ def check_plan(plan: pd.DataFrame) -> None:
 def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
     """What the workflow must know of every shard before any job runs.
 
+    Args:
+        labels: table of `read_labels`, or one without its ``uid_hash``.
+        plan: table of `make_plan`.
+
     Returns:
         For each shard its ``name`` (three digits, as in ``shard-000.h5``), the number of its
         ``slices`` and ``studies``, for each split those of its ``split_slices`` and
@@ -90,7 +94,7 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
         changes if, and only if, they do.
     """
     shard = labels[STUDY_UID].map(plan.set_index(STUDY_UID)["shard"]).to_numpy()
-    rows = row_hashes(labels, COLUMNS)
+    rows = _row_hashes(labels)
     described = []
     for number, part in plan.groupby("shard"):
         # Sorted: the order of a study's rows in the labels file means nothing.
@@ -109,6 +113,16 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
             }
         )
     return described
+
+
+def _row_hashes(labels: pd.DataFrame) -> np.ndarray:
+    """One hash a row of its UIDs and labels, (rows,) uint64; the same on every machine."""
+    hashes = labels[UID_HASH].to_numpy() if UID_HASH in labels else uid_hashes(labels)
+    flags = np.zeros(len(labels), np.uint64)
+    for number, name in enumerate(LABELS):
+        flags |= labels[name].to_numpy().astype(np.uint64) << np.uint64(number)
+    # An odd factor keeps different labels different, and spreads them over all bits.
+    return hashes ^ flags * np.uint64(0x9E3779B97F4A7C15)
 
 
 def planned_rows(labels: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
