@@ -17,6 +17,7 @@ from clotline.files import sha256
 from clotline.hdf5 import read_attributes
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.metrics import pe_present
+from clotline.tables import uid_triples
 
 WIDTHS = {"efficientnet_b0": 1280, "resnext50": 2048}
 LSTM_WIDTHS = WIDTHS | {"combined": 3328}
@@ -196,7 +197,7 @@ def test_the_viewer_shows_test_studies_with_maps_of_all_their_slices(results, sl
     test = slices[slices["split"] == "test"]
     for name in WIDTHS:
         activation = read_activation(results / f"activation/{name}.h5")
-        assert activation.sop_uids == list(test["SOPInstanceUID"])
+        assert activation.uids == uid_triples(test)
         assert (activation.maps >= 0).all()
         assert activation.maps.shape == (len(test), 3, 3)
     scripts = {path.name for path in (results / "viewer/studies").glob("*.js")}

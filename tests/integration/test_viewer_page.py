@@ -17,6 +17,7 @@ from clotline.config import load_config
 from clotline.grid import SIZE
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID
 from clotline.shards import open_shard
+from clotline.tables import uid_triples
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_a_map_lies_where_the_network_looked(page, folder):
     activation = read_activation(path)
     slices = pd.read_parquet(folder.parent / "data/slices.parquet")
     uid = page.text_content("#corner-study")
-    activation = activation.of(list(slices[slices[STUDY_UID] == uid][SOP_UID]))
+    activation = activation.of(uid_triples(slices[slices[STUDY_UID] == uid]))
     place = int(activation.maps.max((1, 2)).argmax())
     expected = on_slice(activation.maps[place], activation.crop) / activation.maps.max()
     found = page.evaluate(f"Array.from(mapOf('efficientnet_b0', {place}))")
@@ -284,7 +285,7 @@ def test_how_often_the_maps_peak_falls_on_a_clot_is_reported(demo, positives, na
     """The figure is reported, not claimed: the demo's maps have 3 x 3 places of 97 mm each."""
     table, clots = positives
     activation = read_activation(demo.folder / f"results/activation/{name}.h5")
-    activation = activation.of(list(table[SOP_UID]))
+    activation = activation.of(uid_triples(table))
     called = activation.logits > 0
     found = pointing_game(
         activation.maps[called],

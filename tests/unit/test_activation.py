@@ -128,31 +128,33 @@ def test_no_hook_stays_behind():
 
 def test_maps_are_read_as_written_and_found_by_slice(tmp_path):
     maps = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
-    written = Activation(maps, np.array([-1.5, 0, 1, 2], np.float32), ["a", "b", "c", "d"], 224)
+    # Each study numbers its slices from 1.
+    uids = [("a", "s", "1"), ("a", "s", "2"), ("b", "s", "1"), ("b", "t", "1")]
+    written = Activation(maps, np.array([-1.5, 0, 1, 2], np.float32), uids, 224)
     write_activation(tmp_path / "m.h5", written, "resnext50")
-    found = read_activation(tmp_path / "m.h5").of(["d", "b"])
+    found = read_activation(tmp_path / "m.h5").of([uids[3], uids[1]])
     assert (found.maps == maps[[3, 1]]).all()
     assert found.logits.tolist() == [2, 0]
-    assert (found.sop_uids, found.crop) == (["d", "b"], 224)
+    assert (found.uids, found.crop) == ([uids[3], uids[1]], 224)
     write_activation(tmp_path / "again.h5", written, "resnext50")
     assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "m.h5").read_bytes()
 
 
 def test_maps_are_named_by_their_files_alone_or_in_a_folder(tmp_path):
     for name in ("resnext50", "densenet121"):
-        maps = Activation(np.ones((1, 2, 2)), np.zeros(1), [name], 224)
+        maps = Activation(np.ones((1, 2, 2)), np.zeros(1), [(name, "s", "1")], 224)
         write_activation(tmp_path / f"{name}.h5", maps, name)
     assert list(read_activations([tmp_path / "resnext50.h5"])) == ["resnext50"]
     found = read_activations([tmp_path])
-    assert {name: maps.sop_uids for name, maps in found.items()} == {
-        "densenet121": ["densenet121"],
-        "resnext50": ["resnext50"],
+    assert {name: maps.uids[0][0] for name, maps in found.items()} == {
+        "densenet121": "densenet121",
+        "resnext50": "resnext50",
     }
 
 
 def test_values_beyond_float16_are_its_largest(tmp_path):
     maps = np.full((1, 1, 1), 1e9, np.float32)
-    write_activation(tmp_path / "m.h5", Activation(maps, np.zeros(1), ["a"], 224), "b")
+    write_activation(tmp_path / "m.h5", Activation(maps, np.zeros(1), [("a", "s", "1")], 224), "b")
     assert read_activation(tmp_path / "m.h5").maps.max() == 65504
 
 
@@ -162,5 +164,5 @@ def test_a_missing_or_foreign_file_of_maps_is_named(tmp_path):
         read_activation(path)
     with h5py.File(path, "w") as file:
         file.attrs["format"] = "other"
-    with pytest.raises(ClotlineError, match="not clotline-activation 1"):
+    with pytest.raises(ClotlineError, match="not clotline-activation 2"):
         read_activation(path)

@@ -84,6 +84,34 @@ def test_slices_stand_in_the_order_of_the_stored_ones(read, long, slices, form):
     assert table[IMAGE_LABEL].tolist() == pytest.approx(given[table[SOP_UID]].tolist())
 
 
+@pytest.fixture
+def numbered(slices, long):
+    """Slices and predictions where each study numbers its slices from 1."""
+    number = slices.groupby(STUDY_UID).cumcount().add(1).astype(str)
+    new = dict(zip(slices[SOP_UID], number, strict=True)) | {"": ""}
+    return slices.assign(**{SOP_UID: number}), long.assign(**{SOP_UID: long[SOP_UID].map(new)})
+
+
+def test_slices_of_two_studies_with_one_sop_uid_are_told_apart(tmp_path, numbered, plan):
+    slices, table = numbered
+    table.to_csv(tmp_path / "p.csv", index=False)
+    found, _ = read_external(tmp_path / "p.csv", "image", slices, plan)
+    stored = slices[slices["split"] != "train"]
+    assert found[SOP_UID].tolist() == stored[SOP_UID].tolist()
+    given = table.set_index([STUDY_UID, SOP_UID])["probability"]
+    expected = given[pd.MultiIndex.from_frame(found[[STUDY_UID, SOP_UID]])]
+    assert found[IMAGE_LABEL].tolist() == pytest.approx(expected.tolist())
+
+
+def test_a_form_that_cannot_tell_them_apart_is_refused(tmp_path, numbered, plan):
+    slices, table = numbered
+    form = competition_form(table[table[STUDY_UID] == "cc"])
+    form.to_csv(tmp_path / "p.csv", index=False)
+    shared = "6 stored slices share their SOPInstanceUID with another, as 1,"
+    with pytest.raises(ClotlineError, match=shared):
+        read_external(tmp_path / "p.csv", "image", slices, plan)
+
+
 def test_without_predictions_for_valid_the_test_studies_remain(read, long):
     table, notes = read(long[~long[STUDY_UID].isin(["bb", "ee"])])
     assert table[STUDY_UID].tolist() == ["cc", "dd"]

@@ -119,7 +119,7 @@ def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilitie
         {
             STUDY_UID: ["a", "a", "b"],
             SERIES_UID: "s",
-            SOP_UID: ["1", "2", "3"],
+            SOP_UID: ["1", "2", "1"],
             "shard": "000",
             "row": [0, 1, 2],
             "checksum": [7, 8, 9],
@@ -128,7 +128,7 @@ def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilitie
             "split": "test",
         }
     )
-    probabilities = pd.Series({"3": 0.3, "2": 0.2, "1": 0.1})
+    probabilities = pd.Series({("b", "s", "1"): 0.3, ("a", "s", "2"): 0.2, ("a", "s", "1"): 0.1})
     metrics = {"targets": {"pe_present": {"operating_points": [{"threshold": 0.5}]}}}
     images = {"targets": {IMAGE_LABEL: {"operating_points": [{"threshold": 0.25}]}}}
     selection, table = select(

@@ -26,7 +26,7 @@ def about(uid="1.2.3", truth=True):
 
 def exam(uid="1.2.3", slices=3, truth=(0, 1, 0)):
     pixels = np.arange(slices * 256 * 256).reshape(slices, 256, 256) % 4000 - 1000
-    maps = Activation(np.ones((slices, 2, 2)), np.zeros(slices), ["a"] * slices, 224)
+    maps = Activation(np.ones((slices, 2, 2)), np.zeros(slices), [("a", "s", "1")] * slices, 224)
     return Exam(
         about(uid, None if truth is None else True),
         pixels.astype(np.int16),
@@ -70,11 +70,11 @@ def test_packed_slices_are_lossless():
 
 def test_maps_are_scaled_by_the_studys_highest_value():
     maps = np.array([[[0, 1.0], [2, 4]], [[0, 0], [0, 0.5]]])
-    packed = pack_maps(Activation(maps, np.zeros(2), ["a", "b"], 224))
+    packed = pack_maps(Activation(maps, np.zeros(2), [("a", "s", "1"), ("a", "s", "2")], 224))
     values = np.frombuffer(base64.b64decode(packed["values"]), np.uint8)
     assert values.tolist() == [0, 64, 128, 255, 0, 0, 0, 32]
     assert (packed["rows"], packed["columns"], packed["crop"]) == (2, 2, 224)
-    nothing = pack_maps(Activation(0 * maps, np.zeros(2), ["a", "b"], 224))
+    nothing = pack_maps(Activation(0 * maps, np.zeros(2), [("a", "s", "1"), ("a", "s", "2")], 224))
     assert not any(base64.b64decode(nothing["values"]))
 
 

@@ -16,7 +16,7 @@ from clotline.inference import (
     stored_slices,
 )
 from clotline.job import job, log
-from clotline.labels import IMAGE_LABEL, SOP_UID
+from clotline.labels import IMAGE_LABEL, UIDS
 from clotline.selection import select
 from clotline.tables import write_table
 
@@ -35,7 +35,7 @@ def main(snakemake):
         selection, shown = select(
             predictions[study_model],
             slices,
-            predictions[image_model].set_index(SOP_UID)[IMAGE_LABEL],
+            predictions[image_model].set_index(list(UIDS))[IMAGE_LABEL],
             bundle.metrics(study_model),
             bundle.metrics(image_model),
             int(snakemake.params.studies),

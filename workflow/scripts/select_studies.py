@@ -4,7 +4,7 @@ import json
 
 from clotline.files import atomic
 from clotline.job import job, log
-from clotline.labels import IMAGE_LABEL, SOP_UID
+from clotline.labels import IMAGE_LABEL, UIDS
 from clotline.metrics_files import read_metrics
 from clotline.selection import select
 from clotline.tables import read_table, write_table
@@ -13,7 +13,7 @@ from clotline.tables import read_table, write_table
 def main(snakemake):
     """Writes the studies with what the models say of them, and their slices."""
     studies = read_table(snakemake.input.study_predictions)
-    images = read_table(snakemake.input.image_predictions).set_index(SOP_UID)[IMAGE_LABEL]
+    images = read_table(snakemake.input.image_predictions).set_index(list(UIDS))[IMAGE_LABEL]
     slices = read_table(snakemake.input.slices)
     study_metrics, image_metrics = read_metrics(
         [snakemake.input.study_metrics, snakemake.input.image_metrics]

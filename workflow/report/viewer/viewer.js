@@ -256,7 +256,7 @@ function drawCurves() {
   if (about.sliceThreshold !== null) {
     const y = height(about.sliceThreshold);
     svg.append(shape("line", { x1: 0, x2: 1000, y1: y, y2: y, stroke: "#a9b1ba", "stroke-dasharray": "5 4" }));
-    name("#a9b1ba", `threshold ${percent(about.sliceThreshold)}`);
+    name("#a9b1ba", `threshold of ${Object.keys(study.curves)[0]} ${percent(about.sliceThreshold)}`);
   }
   Object.entries(study.curves).forEach(([key, curve], number) => {
     const colour = COLOURS[number % COLOURS.length];

@@ -18,9 +18,9 @@ from clotline.activation_files import Activation
 from clotline.backbones import Classifier, load_classifier
 from clotline.checkpoint import load_checkpoint
 from clotline.errors import ClotlineError
-from clotline.labels import SOP_UID
 from clotline.progress import progress
 from clotline.slices import SliceLoader, StoredSlices, View, loading_processes
+from clotline.tables import uid_triples
 from clotline.training import make_fabric
 
 BATCH_SIZE = 32
@@ -148,4 +148,4 @@ def map_slices(
     loader = SliceLoader(StoredSlices(slices, view, None), BATCH_SIZE, fabric, processes)
     model = load_classifier(checkpoint, checkpoint_path)
     maps, logits = activation_maps(model, loader, fabric)
-    return Activation(maps, logits, list(slices[SOP_UID]), view.crop)
+    return Activation(maps, logits, uid_triples(slices), view.crop)

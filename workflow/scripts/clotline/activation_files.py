@@ -1,8 +1,8 @@
 """Files of class activation maps.
 
-A file holds ``maps`` (n, rows, columns) float16, ``logits`` (n,) float32 and the slices'
-``SOPInstanceUID`` (n,); and in its attributes the format, the backbone's name and the side of the
-slice's central square, in pixels, that the maps cover.
+A file holds ``maps`` (n, rows, columns) float16, ``logits`` (n,) float32 and the slices' three
+UIDs, (n,) each, named as in the labels file; and in its attributes the format, the backbone's name
+and the side of the slice's central square, in pixels, that the maps cover.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from clotline.hdf5 import NewHDF5, open_hdf5, reading, write_column
-from clotline.labels import SOP_UID
+from clotline.labels import UIDS
 
-FORMAT, VERSION = "clotline-activation", 1
+FORMAT, VERSION = "clotline-activation", 2
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,20 @@ class Activation:
     Attributes:
         maps: (n, rows, columns) float, 0 or more.
         logits: (n,) float.
-        sop_uids: n UIDs of the slices.
+        uids: study, series and SOP instance UID of each slice.
         crop: side of the central square that the maps cover, in pixels of the slice.
     """
 
     maps: np.ndarray
     logits: np.ndarray
-    sop_uids: list[str]
+    uids: list[tuple[str, str, str]]
     crop: int
 
-    def of(self, sop_uids: list[str]) -> "Activation":
+    def of(self, uids: list[tuple[str, str, str]]) -> "Activation":
         """The maps of these slices, in this order."""
-        places = {uid: place for place, uid in enumerate(self.sop_uids)}
-        rows = [places[uid] for uid in sop_uids]
-        return Activation(self.maps[rows], self.logits[rows], list(sop_uids), self.crop)
+        places = {slice_uids: place for place, slice_uids in enumerate(self.uids)}
+        rows = [places[slice_uids] for slice_uids in uids]
+        return Activation(self.maps[rows], self.logits[rows], list(uids), self.crop)
 
 
 def write_activation(path: str | Path, activation: Activation, backbone: str) -> None:
@@ -46,7 +46,9 @@ def write_activation(path: str | Path, activation: Activation, backbone: str) ->
     with NewHDF5(path, FORMAT, VERSION, backbone=backbone, crop=activation.crop) as file:
         write_column(file, "maps", np.clip(activation.maps, 0, limit).astype(np.float16))
         write_column(file, "logits", activation.logits.astype(np.float32))
-        write_column(file, SOP_UID, np.array(activation.sop_uids, "S64"))
+        columns = np.array(activation.uids, "S64").reshape(-1, len(UIDS)).T
+        for name, column in zip(UIDS, columns, strict=True):
+            write_column(file, name, column)
 
 
 def read_activation(path: str | Path) -> Activation:
@@ -59,7 +61,7 @@ def read_activation(path: str | Path) -> Activation:
         return Activation(
             file["maps"][:].astype(np.float32),
             file["logits"][:],
-            list(file[SOP_UID].asstr()[:]),
+            list(zip(*(file[name].asstr()[:] for name in UIDS), strict=True)),
             int(file.attrs["crop"]),
         )
 

@@ -41,7 +41,8 @@ def read_external(
 
     Raises:
         ClotlineError: no such form; a value that is no probability, an unknown label, or a
-            prediction twice, with line numbers; or test studies without a prediction.
+            prediction twice, with line numbers; test studies without a prediction; or slices
+            that it does not tell apart.
     """
     path = Path(path)
     found = _read(path)
@@ -49,12 +50,19 @@ def read_external(
     found = found[at_image] if level == "image" else found[~at_image]
     if found.empty:
         raise ClotlineError(f"{path} has no predictions at the {level} level")
-    key = SOP_UID if level == "image" else STUDY_UID
-    _refuse(path, found, found.duplicated([key, "label"]), "stands twice")
+    key = _key(found, level)
+    _refuse(path, found, found.duplicated(key), "stands twice")
     studies = locate_studies(slices, plan)
     studies = studies[studies["split"].isin(EVALUATED)]
     expected = _expected(slices, studies, level)
-    table = expected.merge(found[[key, "label", "probability"]], on=[key, "label"], how="left")
+    shared = expected[expected.duplicated(key, keep=False)]
+    if len(shared):
+        raise ClotlineError(
+            f"{path}: {len(shared):,} stored slices share their SOPInstanceUID with another, as "
+            f"{shared[SOP_UID].iloc[0]}, so it cannot tell which is meant: name the study, too, in "
+            f"a column {STUDY_UID}"
+        )
+    table = expected.merge(found[[*key, "probability"]], on=key, how="left")
     notes = []
     if ignored := len(found) - int(table["probability"].notna().sum()):
         notes.append(f"{ignored:,} predictions are of no stored valid or test study: left out")
@@ -67,7 +75,7 @@ def read_external(
         row = missing.iloc[0]
         raise ClotlineError(
             f"{path} lacks {len(missing):,} of {len(table):,} predictions at the {level} level; "
-            f"the first is {row['label']} of {key} {row[key]} in the {row['split']} split"
+            f"the first is {row['label']} of {key[-2]} {row[key[-2]]} in the {row['split']} split"
         )
     return (_image_level if level == "image" else _study_level)(table), notes
 
@@ -101,6 +109,15 @@ def _read(path: Path) -> pd.DataFrame:
             f"from 0 to 1 ({int(bad.sum()):,} such rows)"
         )
     return found.assign(probability=probability)
+
+
+def _key(found: pd.DataFrame, level: str) -> list[str]:
+    """The columns that say of what a prediction is; a label's name is the last."""
+    if level == "study":
+        return [STUDY_UID, "label"]
+    # The competition's form has a slice's SOP UID alone.
+    whole = (found[STUDY_UID] != "").all()
+    return [STUDY_UID, SOP_UID, "label"] if whole else [SOP_UID, "label"]
 
 
 def _from_competition(found: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """What is watched while training: AUROC of the targets that matter at each level."""
 
 import numpy as np
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from clotline.labels import STUDY_LABELS
@@ -20,6 +21,6 @@ def pe_present_auroc(targets: np.ndarray, logits: np.ndarray) -> float | None:
 
     PE is present where the examination is neither negative nor indeterminate.
     """
-    absent = 1 / (1 + np.exp(-logits[:, _ABSENT].astype(np.float64)))
+    absent = expit(logits[:, _ABSENT].astype(np.float64))
     # A labels file may say both of a study.
     return auroc(1 - targets[:, _ABSENT].max(1), 1 - absent.sum(1))

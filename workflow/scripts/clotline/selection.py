@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.metrics import PE_PRESENT, TRUE, pe_present
 from clotline.shards import CHECKSUM, POSITION
+from clotline.tables import uid_triples
 
 #: Groups that a reader looks at first, in this order.
 ERRORS = ("false_negative", "false_positive", "indeterminate")
@@ -118,7 +119,7 @@ def select(
         studies: predictions of a study-level model; the columns of the truth may be missing.
         slices: stored slices of these studies: UIDs, ``shard``, ``row``, ``checksum``,
             ``position_mm`` and the image label, -1 where unknown.
-        probabilities: SOP UID to an image-level model's probability.
+        probabilities: study, series and SOP instance UID to an image-level model's probability.
         study_metrics: figures of the study-level model, for its thresholds.
         image_metrics: figures of the image-level model.
         count: most studies.
@@ -131,7 +132,7 @@ def select(
     chosen = choose_studies(described, count)
     shown = slices[slices[STUDY_UID].isin([study["uid"] for study in chosen])]
     table = shown[[*UIDS, "shard", "row", CHECKSUM, POSITION, IMAGE_LABEL]].assign(
-        probability=probabilities.loc[shown[SOP_UID]].to_numpy(np.float32)
+        probability=probabilities.loc[uid_triples(shown)].to_numpy(np.float32)
     )
     selection = {
         "studies": chosen,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from clotline.files import atomic, unusable
+from clotline.labels import UIDS
 
 #: Bytes of the checksum, and of the end that gives the footer's length: that, and ``PAR1``.
 _CHECKSUM, _END = hashlib.sha256().digest_size, 8
@@ -40,6 +41,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if hashlib.sha256(pages + content[-footer:]).digest() != checksum:
         raise unusable(path, "it does not fit its checksum")
     return pd.read_parquet(io.BytesIO(content))
+
+
+def uid_triples(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Study, series and SOP instance UID of each slice: only together are they its own.
+
+    Labels files of other origin number the slices of each study from 1.
+    """
+    return list(table[list(UIDS)].itertuples(index=False, name=None))
 
 
 def _footer_size(content: bytes) -> int:

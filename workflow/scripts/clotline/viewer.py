@@ -16,12 +16,14 @@ import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from scipy.special import expit
 
 from clotline.activation_files import Activation
 from clotline.feature_sets import image_level_of
 from clotline.files import atomic
-from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UNKNOWN
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UNKNOWN
 from clotline.shards import CHECKSUM, POSITION, StoredPixels
+from clotline.tables import uid_triples
 from clotline.titles import TITLES
 
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "report" / "viewer"
@@ -78,9 +80,9 @@ def exams(
         stored = StoredPixels(files[rows["shard"].iloc[0]])
         places = zip(rows["row"], rows[CHECKSUM], strict=True)
         pixels = np.stack([stored.read(row, checksum) for row, checksum in places])
-        found = {name: maps.of(list(rows[SOP_UID])) for name, maps in activations.items()}
+        found = {name: maps.of(uid_triples(rows)) for name, maps in activations.items()}
         curves = {curve: rows["probability"].to_numpy()}
-        curves |= {name: 1 / (1 + np.exp(-maps.logits)) for name, maps in found.items()}
+        curves |= {name: expit(maps.logits) for name, maps in found.items()}
         labels = rows[IMAGE_LABEL].to_numpy()
         truth = None if (labels == UNKNOWN).any() else labels == 1
         yield Exam(about, pixels, rows[POSITION].to_numpy(), curves, found, truth)
