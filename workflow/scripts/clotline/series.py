@@ -83,7 +83,7 @@ def find_series(
     left_out += [(path, "a copy of another file") for path in table["path"][copies]]
     table = table[~copies]
     shared = (table[SOP_UID] == "") | table.duplicated([SERIES_UID, SOP_UID], keep=False)
-    table = _named_after_files(table, shared)
+    table = table.assign(**{SOP_UID: table[SOP_UID].mask(shared, _named_after(table["path"]))})
     series = _choose(table)
     if not series["chosen"].any():
         raise ClotlineError(_nothing_found(folder, series, left_out))
@@ -92,20 +92,17 @@ def find_series(
     why = table["problem"].where(table["problem"] != "", table["reason"])
     left_out += zip(table["path"][~fit], why[~fit], strict=True)
     rows = table.loc[fit, [*UIDS, "path"]].sort_values(list(UIDS), ignore_index=True)
-    # Later a slice is known by this UID alone, whatever its study.
-    rows = _named_after_files(rows, rows.duplicated([SOP_UID], keep=False))
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
     left_out = pd.DataFrame(sorted(left_out), columns=list(LEFT_OUT_COLUMNS))
     return rows.assign(**unknown), series, left_out
 
 
-def _named_after_files(table: pd.DataFrame, shared: pd.Series) -> pd.DataFrame:
-    """Slices without a SOPInstanceUID of their own, as some anonymisers leave them, get a name.
+def _named_after(paths: pd.Series) -> pd.Series:
+    """Names for slices without a SOPInstanceUID of their own, as some anonymisers leave them.
 
-    It is a digest of the file's path, so that a path with a patient's name goes no further.
+    Each is a digest of the file's path, so that a path with a patient's name goes no further.
     """
-    names = "file-" + table["path"].map(lambda path: sha256(path.encode()).hexdigest()[:24])
-    return table.assign(**{SOP_UID: table[SOP_UID].mask(shared, names)})
+    return "file-" + paths.map(lambda path: sha256(path.encode()).hexdigest()[:24])
 
 
 def _nothing_found(folder: str | Path, series: pd.DataFrame, left_out: list) -> str:
