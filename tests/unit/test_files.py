@@ -6,7 +6,7 @@ import pytest
 from hostile import fill_disk, small_disk
 
 from clotline.errors import ClotlineError
-from clotline.files import atomic, sha256, unusable
+from clotline.files import atomic, files_under, sha256, unusable
 
 
 def test_the_file_appears_whole_and_leaves_nothing_beside_it(tmp_path):
@@ -96,3 +96,21 @@ def test_only_files_that_the_workflow_makes_are_to_be_deleted(path, remedy):
     message = str(unusable(path, ValueError("wrong header. Details follow\nand more")))
     assert message.startswith(f"{path} cannot be used: wrong header. {remedy}")
     assert "Details" not in message
+
+
+def test_files_are_found_through_links_and_once(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/b").write_text("")
+    folder = tmp_path / "folder"
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "deep/er/a").write_text("")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "deep/round").symlink_to(folder)
+    (folder / "one").symlink_to(tmp_path / "elsewhere/b")
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    assert files_under(folder) == ["deep/er/a", "linked/b", "one"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ClotlineError, match=r"folder .*nowhere cannot be read: No such file"):
+        files_under(tmp_path / "nowhere")

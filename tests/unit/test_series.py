@@ -1,5 +1,8 @@
 """New studies of any names and folders."""
 
+import os
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -190,3 +193,13 @@ def test_no_ctpa_at_all_is_an_error_with_the_reasons(tmp_path):
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(ClotlineError, match=r"\(predict\) holds no files"):
         list_files(tmp_path)
+
+
+def test_a_name_that_is_no_utf8_text_is_left_out_and_listed(tmp_path):
+    write_series(tmp_path / "good", "1", "1.1")
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller")
+    shutil.copy(tmp_path / "good/0", odd)
+    rows, _, left_out = find(tmp_path)
+    assert len(rows) == MIN_SLICES
+    assert left_out.values.tolist() == [["M\\xfcller", "its name is no UTF-8 text: rename it"]]
+    left_out.to_csv(tmp_path / "left_out.csv")

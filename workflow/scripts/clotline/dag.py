@@ -11,7 +11,7 @@ from pathlib import Path
 from clotline.codedigest import code_digest
 from clotline.config import canonical, check_data_paths, load_config
 from clotline.errors import ClotlineError
-from clotline.files import STATE_FOLDER, atomic
+from clotline.files import STATE_FOLDER, atomic, files_under
 
 #: The trained models of this working directory.
 BUNDLE = "results/models/clotline.zip"
@@ -50,7 +50,7 @@ class Workflow:
         """Digest of the names, sizes and times of the files to predict.
 
         Raises:
-            ClotlineError: no folder is set.
+            ClotlineError: no folder is set, or one cannot be read.
         """
         if self.config["predict"] is None:
             raise ClotlineError(
@@ -58,11 +58,10 @@ class Workflow:
             )
         folder = Path(self.config["predict"])
         digest = hashlib.sha256()
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                status = path.stat()
-                line = f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n"
-                digest.update(line.encode(errors="surrogateescape"))
+        for name in files_under(folder):
+            status = (folder / name).stat()
+            line = f"{name} {status.st_size} {status.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def bundle_to_apply(self, wildcards) -> str:

@@ -69,6 +69,33 @@ def unusable(path: str | os.PathLike, reason: object) -> ClotlineError:
     return ClotlineError(f"{path} cannot be used: {reason}. {remedy}")
 
 
+def files_under(folder: str | os.PathLike) -> list[str]:
+    """Paths of all files under ``folder``, relative to it, sorted.
+
+    Links are followed, and each folder is entered once, whatever links lead to it.
+
+    Raises:
+        ClotlineError: a folder cannot be read.
+    """
+    found, entered = [], set()
+    for base, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        place = Path(base)
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        # Of two ways to a folder the same one is taken every time.
+        folders.sort()
+        within = place.relative_to(folder)
+        found += [str(within / name) for name in names if (place / name).is_file()]
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ClotlineError(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+
 def sha256(path: str | os.PathLike) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:

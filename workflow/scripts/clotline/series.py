@@ -16,6 +16,7 @@ import pandas as pd
 
 from clotline.dicom import KIND_KEYWORDS, check_is_ct_slice, read_header
 from clotline.errors import ClotlineError
+from clotline.files import files_under
 from clotline.header import Header
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.labels_file import UID_PATTERN
@@ -38,13 +39,12 @@ LEFT_OUT_COLUMNS = ("path", "reason")
 
 
 def list_files(folder: str | Path) -> list[str]:
-    """Paths of all files under ``folder``, sorted, relative to it.
+    """Paths of all files to predict, as of `clotline.files.files_under`.
 
     Raises:
-        ClotlineError: there is no file.
+        ClotlineError: there is no file, or a folder cannot be read.
     """
-    folder = Path(folder)
-    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    files = files_under(folder)
     if not files:
         raise ClotlineError(f"the folder {folder} (predict) holds no files")
     return files
@@ -75,7 +75,7 @@ def find_series(
         found = pool.map(partial(_look_at, Path(folder)), files, chunksize=64)
         for path, header in zip(files, step(found), strict=True):
             if isinstance(header, str):
-                left_out.append((path, header))
+                left_out.append((_as_text(path), header))
             else:
                 headers.append({"path": path} | header)
     table = pd.DataFrame(headers, columns=["path", *UIDS, "place", "problem", "contrast"])
@@ -105,6 +105,11 @@ def _named_after(paths: pd.Series) -> pd.Series:
     return "file-" + paths.map(lambda path: sha256(path.encode()).hexdigest()[:24])
 
 
+def _as_text(path: str) -> str:
+    """A path for a table: bytes that are no UTF-8 as hexadecimal digits."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def _nothing_found(folder: str | Path, series: pd.DataFrame, left_out: list) -> str:
     reasons = pd.Series([*series["reason"], *(reason for _, reason in left_out)])
     return (
@@ -116,6 +121,8 @@ def _nothing_found(folder: str | Path, series: pd.DataFrame, left_out: list) -> 
 
 def _look_at(folder: Path, path: str) -> dict | str:
     """What is needed of a file's header, or why it belongs to no series."""
+    if path != _as_text(path):
+        return "its name is no UTF-8 text: rename it"
     try:
         return _describe(folder / path)
     except SliceError as error:
