@@ -96,12 +96,15 @@ def test_a_split_without_positive_slices_is_an_error_before_any_job(folder):
         Workflow(user_config())
 
 
-def test_models_can_be_applied_where_there_is_nothing_to_train_on(folder):
-    (folder / "labels.csv").unlink()
+@pytest.mark.parametrize(("key", "gone"), [("labels", "labels.csv"), ("dicom", "dicom")])
+def test_models_can_be_applied_where_there_is_nothing_to_train_on(folder, key, gone):
+    (folder / gone).rename(folder / "elsewhere")
     (folder / "new").mkdir()
-    assert Workflow(user_config() | {"predict": "new"}).shards == {}
-    with pytest.raises(ClotlineError, match=r"data\.labels is labels\.csv"):
-        Workflow(user_config())
+    applied = Workflow(user_config() | {"predict": "new"})
+    assert applied.shards == {}
+    for train in (applied.shard_names, lambda: Workflow(user_config())):
+        with pytest.raises(ClotlineError, match=rf"data\.{key} is {gone}"):
+            train()
 
 
 def test_new_files_have_a_digest_of_names_sizes_and_times(folder):

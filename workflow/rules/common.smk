@@ -71,7 +71,7 @@ def phantom_folder(wildcards):
 
 def all_shards(ending):
     def paths(wildcards):
-        return expand(f"results/data/shards/shard-{{s}}.{ending}", s=clotline.shards)
+        return expand(f"results/data/shards/shard-{{s}}.{ending}", s=clotline.shard_names())
 
     return paths
 
@@ -105,7 +105,7 @@ def initial_lstm(wildcards):
 
 def feature_parts(wildcards):
     part = "results/features/{backbone}/shard-{shard}.h5"
-    return expand(part, backbone=wildcards.backbone, shard=clotline.shards)
+    return expand(part, backbone=wildcards.backbone, shard=clotline.shard_names())
 
 
 def feature_files(wildcards):

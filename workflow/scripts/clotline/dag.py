@@ -22,18 +22,31 @@ class Workflow:
 
     Attributes:
         config: the complete configuration.
-        shards: name to description, as of `clotline.plan.describe_shards`.
+        shards: name to description, as of `clotline.plan.describe_shards`; none where models are
+            applied and there is nothing to train on.
     """
 
     def __init__(self, user_config: dict):
         self.config = load_config(user_config)
-        # Models can be applied where there is nothing to train on.
-        made = self.config["phantom"] is not None
-        if self.config["predict"] and not made and not Path(self.config["data"]["labels"]).exists():
-            self.shards = {}
+        self.shards, self._absent = {}, None
+        try:
+            check_data_paths(self.config)
+        except ClotlineError as error:
+            if self.config["predict"] is None:
+                raise
+            self._absent = error
             return
-        check_data_paths(self.config)
         self.shards = {shard["name"]: shard for shard in self._describe_shards()}
+
+    def shard_names(self) -> list[str]:
+        """Names of the shards to make.
+
+        Raises:
+            ClotlineError: there is nothing to make them of.
+        """
+        if self._absent:
+            raise self._absent
+        return list(self.shards)
 
     def section(self, *keys: str) -> str:
         """The configuration's value at ``keys`` as canonical JSON, for a rule's ``params``."""
