@@ -177,6 +177,22 @@ for kind, (stored, tags) in SLICES.items():
             partial(packed, stored=stored, syntax=syntax, **tags), units(stored, tags)
         )
 
+
+def filled_up(path, syntax, marker):
+    """Fill bytes before a marker, as JPEG allows."""
+    stream = codestream(syntax)
+    place = stream.index(marker)
+    wrapped(path, stream[:place] + b"\xff" * 3 + stream[place:], syntax)
+
+
+for name, syntax, marker in (
+    ("JPEG Lossless, first order", JPEGLosslessSV1, b"\xff\xc3"),
+    ("JPEG-LS", JPEGLSLossless, b"\xff\xf7"),
+):
+    CASES[f"{name}, fill bytes"] = Case(
+        partial(filled_up, syntax=syntax, marker=marker), units(UNSIGNED, TWELVE)
+    )
+
 CASES["JPEG baseline"] = Case(
     partial(packed, stored=BYTES, syntax=JPEGBaseline8Bit, RescaleIntercept=-100),
     BYTES - 100.0,

@@ -8,8 +8,8 @@ HEAD = """\
 # Configuration
 
 `config/config.yaml` in the working directory says what to do; a key that it does not name has the
-default below. Values can also be given on the command line:
-`--config 'cnn={resnext50: {lr: 0.05}}'`. This page is made from
+default below. On the command line, `--config seed=7` sets a key of the outermost level and
+`--configfile more.yaml` adds a file with those of any. This page is made from
 `workflow/schemas/config.schema.yaml` by `python workflow/scripts/describe_config.py`.
 
 Threads, memory, wall time and GPUs are no part of the configuration: they stand in the rules and

@@ -82,7 +82,10 @@ def describe(error: ValidationError, root: dict) -> str:
         if isinstance(value, str) and _is_number(value) and ("number" in rule or "integer" in rule):
             number = float(value)
             number = int(number) if number.is_integer() and "integer" in rule else number
-            text += f" (YAML reads {value} as text: write {number!r})"
+            if value == repr(number):
+                text += " (without quotes; of what is nested in --config Snakemake makes text)"
+            else:
+                text += f" (YAML reads {value} as text: write {number!r})"
         return text
     if error.validator == "enum":
         guess = difflib.get_close_matches(str(value), map(str, rule), 1)

@@ -239,6 +239,9 @@ def _jpeg_frame(stream: bytes) -> _Frame:
         raise ValueError("not a JPEG codestream")
     place, frame, marker = 2, None, None
     while marker != 0xDA:  # start of scan: compressed data follows its segment
+        # Any number of fill bytes may stand before a marker (ITU-T T.81, B.1.1.2).
+        while stream[place : place + 2] == b"\xff\xff":
+            place += 1
         prefix, marker, length = struct.unpack_from(">BBH", stream, place)
         if prefix != 0xFF or not 0xC0 <= marker <= 0xFE:
             raise ValueError("no marker where one must be")
