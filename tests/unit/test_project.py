@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
 
+from clotline import codedigest
 from clotline.config import load_config
 
 PROJECT = Path(__file__).parents[2]
@@ -48,18 +50,48 @@ def test_the_configurations_page_is_made_from_the_schema():
     )
 
 
-@pytest.mark.parametrize("path", sorted((PROJECT / "envs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_conda_environments_have_the_pins_of_the_lock_file(path):
-    pins = lock()
+ENVIRONMENTS = sorted((PROJECT / "envs").glob("*.yaml"))
+
+
+def pins_of(environment):
     (packages,) = (
         entry["pip"]
-        for entry in yaml.safe_load(path.read_text())["dependencies"]
+        for entry in yaml.safe_load(environment.read_text())["dependencies"]
         if isinstance(entry, dict)
     )
-    assert packages
-    for package in packages:
-        name, _, version = package.partition("==")
-        assert pins[name] == version, name
+    return dict(package.split("==") for package in packages)
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda p: p.stem)
+def test_conda_environments_have_the_pins_of_the_lock_file(path):
+    pins = pins_of(path)
+    assert pins
+    assert pins.items() <= lock().items()
+
+
+def scripts_in(environment):
+    """The scripts of all rules that run in a conda environment."""
+    for path in (PROJECT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^ *rule \w+:", path.read_text(), flags=re.MULTILINE)[1:]:
+            if f"envs/{environment.name}" in rule:
+                yield re.search(r"scripts/(\w+\.py)", rule).group(1)
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda p: p.stem)
+def test_conda_environments_have_what_their_rules_import(path):
+    scripts = list(scripts_in(path))
+    assert scripts
+    distributions = packages_distributions()
+    pins = {name.lower() for name in pins_of(path)}
+    for script in scripts:
+        modules = {}
+        codedigest._collect(codedigest.SCRIPTS / script, modules, frozenset())
+        imported = {
+            name.split(".")[0] for module in modules for name in codedigest._read(module)[1]
+        }
+        for name in imported - set(sys.stdlib_module_names) - {codedigest.PACKAGE, ""}:
+            known = {found.lower().replace("_", "-") for found in distributions[name]}
+            assert known & pins, f"{script} imports {name}"
 
 
 def test_the_lock_file_pins_every_package_by_hash():
