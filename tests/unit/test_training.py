@@ -5,6 +5,8 @@ import pytest
 import torch
 from builders import DyingBatches, KilledError
 from hostile import fill_disk, small_disk
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 from clotline.checkpoint import load_checkpoint
@@ -146,6 +148,29 @@ def test_a_training_killed_in_any_epoch_goes_on_to_the_same_bits(fabric, tmp_pat
     assert same_weights(resumed.last, whole.last)
     assert same_weights(resumed.best, whole.best)
     assert resumed.best_epoch == whole.best_epoch
+    assert resumed.history.equals(whole.history)
+
+
+def test_a_training_with_scaled_gradients_goes_on_at_their_scale(tmp_path):
+    """Steps are left out until the scale is small enough: nine of them, of four an epoch."""
+
+    def train(state, batches):
+        model = nn.Sequential(nn.Linear(8, 1, bias=False), nn.Flatten(0))
+        nn.init.zeros_(model[0].weight)
+        # By name Lightning gives it on a GPU alone.
+        fabric = Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu"))
+        return run(fabric, tmp_path / state, recipe(lr=1e-6), batches, model, VALID)
+
+    def steep(epoch):
+        return [(1000 * inputs, targets) for inputs, targets in train_batches(epoch)]
+
+    whole = train("whole.pt", steep)
+    with pytest.raises(KilledError):
+        train("s.pt", killed_at(2, steep))
+    resumed = train("s.pt", steep)
+    assert load_checkpoint(tmp_path / "s.pt")["precision"]["scale"] < 2**10
+    assert resumed.last["0.weight"].any()
+    assert same_weights(resumed.last, whole.last)
     assert resumed.history.equals(whole.history)
 
 

@@ -211,6 +211,7 @@ def fit(
         model.load_state_dict(state["weights"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+        fabric.strategy.precision.load_state_dict(state["precision"])
         done, history, best = state["epoch"], state["history"], state["best"]
         log.info("goes on after epoch %d of an earlier run", done)
     for epoch in range(done, recipe.epochs):
@@ -236,6 +237,8 @@ def fit(
             "weights": _weights(model),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
+            # With 16-mixed the scale of the gradients, which says what steps are left out.
+            "precision": fabric.strategy.precision.state_dict(),
             "history": history,
             "best": best,
         }
