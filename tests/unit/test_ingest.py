@@ -16,6 +16,8 @@ from clotline.ingest import decode_studies, decode_study, write_shard
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
 from clotline.shards import POSITION, open_shard, read_rows
 
+UNORDERED = "slices have no ImagePositionPatient, nor an InstanceNumber: ordered by SOPInstanceUID"
+
 
 def order(study):
     """The number that `write_study` gave each stored slice."""
@@ -88,9 +90,21 @@ def test_slices_are_ordered_by_location_where_one_has_no_position(tmp_path):
         SliceLocation=lambda i: 10 - i,
     )
     study = decode_study(labels, tmp_path)
-    assert order(study) == [2, 1, 0]
-    assert study.rows[POSITION].tolist() == [8, 9, 10]
-    assert "ordered by SliceLocation" in study.notes[0]
+    # The others' positions say that it falls towards the head.
+    assert order(study) == [0, 1, 2]
+    assert study.rows[POSITION].tolist() == [-10, -9, -8]
+    assert study.notes == ["1 of 3 slices have no ImagePositionPatient: ordered by SliceLocation"]
+
+
+def test_where_files_are_named_links_lead_where_they_lead(tmp_path):
+    labels = write_study(tmp_path / "elsewhere", 2)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    names = ["a", "b"]
+    for name, (_, row) in zip(names, labels.iterrows(), strict=True):
+        (folder / name).symlink_to(dicom_path(tmp_path / "elsewhere", row))
+    study = decode_study(labels.assign(path=names), folder)
+    assert len(study.rows) == 2
 
 
 def test_slices_are_ordered_by_instance_number_where_there_is_no_position_at_all(tmp_path):
@@ -100,17 +114,17 @@ def test_slices_are_ordered_by_instance_number_where_there_is_no_position_at_all
     study = decode_study(labels, tmp_path)
     assert order(study) == [2, 0, 1]
     assert study.rows[POSITION].tolist() == [1, 2, 3]
-    assert "ordered by InstanceNumber" in study.notes[0]
+    assert study.notes == [
+        "3 of 3 slices have no ImagePositionPatient: ordered by InstanceNumber, position_mm is "
+        "that number, perhaps from head to feet"
+    ]
 
 
 def test_slices_are_ordered_by_uid_as_a_last_resort_and_the_shard_says_so(tmp_path):
     labels = write_study(tmp_path, ImagePositionPatient=lambda i: None).iloc[[2, 0, 1]]
     assert order(decode_study(labels, tmp_path)) == [0, 1, 2]
     _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
-    assert [
-        "s",
-        "no position and no InstanceNumber: ordered by SOPInstanceUID",
-    ] in notes.values.tolist()
+    assert ["s", f"3 of 3 {UNORDERED}"] in notes.values.tolist()
 
 
 def test_equal_positions_are_ordered_by_instance_number_and_then_by_uid(tmp_path):
@@ -222,7 +236,7 @@ def test_notes_of_a_shard_name_their_study(tmp_path):
     )
     _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
     assert notes.values.tolist() == [
-        ["two", "no position and no InstanceNumber: ordered by SOPInstanceUID"],
+        ["two", f"1 of 2 {UNORDERED}"],
         ["two", "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"],
     ]
 

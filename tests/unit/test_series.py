@@ -203,3 +203,86 @@ def test_a_name_that_is_no_utf8_text_is_left_out_and_listed(tmp_path):
     assert len(rows) == MIN_SLICES
     assert left_out.values.tolist() == [["M\\xfcller", "its name is no UTF-8 text: rename it"]]
     left_out.to_csv(tmp_path / "left_out.csv")
+
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        ({"RescaleType": "Z_EFF"}, "no Hounsfield units: RescaleType Z_EFF"),
+        ({"RescaleSlope": None}, "no Hounsfield units: RescaleSlope None, RescaleIntercept"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PhotometricInterpretation is not"),
+        ({"PixelData": None}, "no PixelData"),
+    ],
+)
+def test_a_series_that_cannot_be_decoded_is_not_taken(tmp_path, odd, why):
+    write_series(tmp_path / "map", "1", "1.1", ContrastBolusAgent="Iopamidol", **odd)
+    write_series(tmp_path / "scan", "1", "1.2")
+    _, series, _ = find(tmp_path)
+    assert chosen(tmp_path) == ["1.2"]
+    assert series.set_index(SERIES_UID)["reason"]["1.1"].startswith(why)
+
+
+@pytest.mark.parametrize("word", ["NONE", "no", " Native ", "W/O"])
+def test_a_word_for_no_contrast_agent_is_none(tmp_path, word):
+    write_series(tmp_path / "plain", "1", "1.1", ContrastBolusAgent=word)
+    write_series(tmp_path / "scan", "1", "1.2", ContrastBolusAgent="Iopamidol 370")
+    assert chosen(tmp_path) == ["1.2"]
+
+
+def test_a_series_at_one_place_is_not_taken(tmp_path):
+    at_one_place = {"ImagePositionPatient": [0, 0, 0], "ContrastBolusAgent": "Iopamidol"}
+    write_series(tmp_path / "tracking", "1", "1.1", count=40, **at_one_place)
+    write_series(tmp_path / "scan", "1", "1.2")
+    _, series, _ = find(tmp_path)
+    assert chosen(tmp_path) == ["1.2"]
+    reasons = series.set_index(SERIES_UID)["reason"]
+    assert reasons["1.1"] == "40 slices at 1 positions; at least 16 are needed"
+
+
+def test_projections_are_taken_last(tmp_path):
+    mip = {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "MIP"], "ContrastBolusAgent": "Iopamidol"}
+    write_series(tmp_path / "mip", "1", "1.1", count=30, **mip)
+    assert chosen(tmp_path) == ["1.1"]
+    write_series(tmp_path / "scan", "1", "1.2")
+    assert chosen(tmp_path) == ["1.2"]
+
+
+def test_of_copies_the_largest_is_kept(tmp_path):
+    write_series(tmp_path / "b", "1", "1.1")
+    shutil.copytree(tmp_path / "b", tmp_path / "a")
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    for cut in (tmp_path / "a/3", tmp_path / "c/3"):
+        os.truncate(cut, cut.stat().st_size - 20)
+    rows, _, _ = find(tmp_path)
+    assert len(rows) == MIN_SLICES
+    assert "b/3" in set(rows["path"])
+
+
+def test_numbers_that_are_written_differently_are_the_same(tmp_path):
+    write_series(tmp_path / "a", "1", "1.1")
+    for number in range(MIN_SLICES):
+        place = f"-0.0\\0.000\\{2.5 * (number * 7 % MIN_SLICES):.6f}"
+        elements = {"StudyInstanceUID": "1", "SeriesInstanceUID": "1.1"}
+        write_dicom(
+            *(tmp_path / f"b{number}", PIXELS),
+            **elements,
+            SOPInstanceUID=f"1.1.{number}",
+            InstanceNumber=f"{number:04}",
+            ImagePositionPatient=place.split("\\"),
+        )
+    rows, _, left_out = find(tmp_path)
+    assert len(rows) == MIN_SLICES
+    assert left_out["reason"].value_counts().to_dict() == {"a copy of another file": MIN_SLICES}
+
+
+def test_two_studies_of_an_anonymiser_that_gives_all_the_same_series_are_two(tmp_path):
+    write_series(tmp_path / "a", "1", "9.9")
+    write_series(tmp_path / "b", "2", "9.9")
+    rows, _, left_out = find(tmp_path)
+    assert rows[STUDY_UID].value_counts().to_dict() == {"1": MIN_SLICES, "2": MIN_SLICES}
+    assert left_out.empty
+
+
+def test_a_gantry_tilt_of_thirty_degrees_is_axial(tmp_path):
+    write_series(tmp_path, "1", "1.1", ImageOrientationPatient=[1, 0, 0, 0, 0.866, -0.5])
+    assert chosen(tmp_path) == ["1.1"]

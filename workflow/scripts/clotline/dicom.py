@@ -113,7 +113,7 @@ def read_slice(path: str | Path) -> Slice:
     """
     header = _read_header(_read_bytes(path), KEYWORDS)
     try:
-        _check_has_slice(header)
+        check_is_ct_slice(header)
         stored = decode(header)
         return Slice(
             pixels=resample(hounsfield(stored, header)),
@@ -303,14 +303,17 @@ def _inflate(deflated: bytes) -> bytes:
 
 
 #: What `check_is_ct_slice` looks at.
-KIND_KEYWORDS = ("Modality", "SOPClassUID", "ImageType", "NumberOfFrames")
+KIND_KEYWORDS = (
+    "Modality", "SOPClassUID", "ImageType", "NumberOfFrames", "PhotometricInterpretation",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelData",
+)  # fmt: skip
 
 
 def check_is_ct_slice(header: Header) -> None:
     """Checks what kind of image a file holds, by the elements KIND_KEYWORDS of its header.
 
     Raises:
-        SliceError: it is no single slice of CT; the message says what it is.
+        SliceError: it is no single slice of CT in Hounsfield units; the message says what it is.
     """
     if header.get("Modality") != "CT":
         raise SliceError(f"Modality is not CT: {one_line(header.get('Modality'))}")
@@ -321,17 +324,29 @@ def check_is_ct_slice(header: Header) -> None:
         raise SliceError("a localizer, not a slice")
     if int(header.get("NumberOfFrames") or 1) != 1:
         raise SliceError(f"more than one frame: {header['NumberOfFrames']}")
-
-
-def _check_has_slice(header: Header) -> None:
     if not header.get("PixelData"):
         raise SliceError("no PixelData")
-    check_is_ct_slice(header)
     if header.get("PhotometricInterpretation") != "MONOCHROME2":
         raise SliceError(
             "PhotometricInterpretation is not MONOCHROME2: "
             + one_line(header.get("PhotometricInterpretation"))
         )
+    _rescale(header)
+
+
+def _rescale(header: Header) -> tuple[float, float]:
+    """Slope and intercept from stored values to Hounsfield units.
+
+    Raises:
+        SliceError: without usable ones the unit is unknown.
+    """
+    slope = header.number("RescaleSlope")
+    intercept = header.number("RescaleIntercept")
+    if not slope or intercept is None or max(abs(slope), abs(intercept)) > MAX_RESCALE:
+        raise SliceError(f"no Hounsfield units: RescaleSlope {slope}, RescaleIntercept {intercept}")
+    if header.get("RescaleType") in OTHER_SCALES:
+        raise SliceError(f"no Hounsfield units: RescaleType {header['RescaleType']}")
+    return slope, intercept
 
 
 def hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
@@ -348,12 +363,7 @@ def hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
     Raises:
         SliceError: without a usable slope and intercept the unit is unknown.
     """
-    slope = header.number("RescaleSlope")
-    intercept = header.number("RescaleIntercept")
-    if not slope or intercept is None or max(abs(slope), abs(intercept)) > MAX_RESCALE:
-        raise SliceError(f"no Hounsfield units: RescaleSlope {slope}, RescaleIntercept {intercept}")
-    if header.get("RescaleType") in OTHER_SCALES:
-        raise SliceError(f"no Hounsfield units: RescaleType {header['RescaleType']}")
+    slope, intercept = _rescale(header)
     values = stored.astype(np.float32)
     if slope != 1:
         values *= np.float32(slope)

@@ -13,6 +13,7 @@ from itertools import cycle
 from mmap import mmap
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import covariance
 from typing import NamedTuple
 
 import cv2
@@ -73,7 +74,7 @@ def decode_study(
         rows: the study's rows of the labels file: UIDs, image label and, where files have other
             names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder.
         folder: the folder of the files. It may be a link itself; links in it must not lead out of
-            it.
+            it, but where ``path`` names them.
         read: reads one file.
     """
     # One thread a process: the pool already uses every core.
@@ -85,7 +86,11 @@ def decode_study(
     named = rows["path"].tolist() if "path" in rows else [None] * len(rows)
     paths = [path or "/".join(uids) + ".dcm" for uids, path in zip(names, named, strict=True)]
     resolve = cache(os.path.realpath)
-    files = [_inside(folder, path, resolve) for path in paths]
+    if "path" in rows:
+        # Found by a look into the folder, not named by a labels file: links lead where they lead.
+        files = [f"{folder}/{path}" for path in paths]
+    else:
+        files = [_inside(folder, path, resolve) for path in paths]
     slices: list[Slice] = []
     chunks: list[Chunk] = []
     stored: list[int] = []
@@ -150,15 +155,27 @@ def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
 
 def _positions(slices: list[Slice]) -> tuple[list[float], list[str]]:
     """One position a slice from the best source that every slice of the study has, and a note."""
-    for source, notes in (
-        ("position", []),
-        ("location", ["no ImagePositionPatient: ordered by SliceLocation"]),
-        ("instance", ["no position at all: ordered by InstanceNumber, position_mm is that number"]),
+    positions = [s.position for s in slices]
+    if None not in positions:
+        return positions, []
+    lacking = f"{positions.count(None)} of {len(slices)} slices have no ImagePositionPatient"
+    for source, said in (
+        ("location", "ordered by SliceLocation"),
+        ("instance", "ordered by InstanceNumber, position_mm is that number"),
     ):
         values = [getattr(s, source) for s in slices]
         if None not in values:
-            return [float(v) for v in values], notes
-    return [0.0] * len(slices), ["no position and no InstanceNumber: ordered by SOPInstanceUID"]
+            direction = _direction(values, positions)
+            way = "" if direction else ", perhaps from head to feet"
+            return [float(v) * (direction or 1) for v in values], [f"{lacking}: {said}{way}"]
+    return [0.0] * len(slices), [f"{lacking}, nor an InstanceNumber: ordered by SOPInstanceUID"]
+
+
+def _direction(values: list[float], positions: list[float | None]) -> int:
+    """1 where values rise with the positions that are known, -1 where they fall, 0 if unknown."""
+    known = [(v, p) for v, p in zip(values, positions, strict=True) if p is not None]
+    slope = covariance(*zip(*known, strict=True)) if len(known) > 1 else 0
+    return (slope > 0) - (slope < 0)
 
 
 def _oddities(columns: dict[str, list], headers: list[Slice]) -> list[str]:

@@ -1,8 +1,9 @@
 """Finds the CTPA series among DICOM files of any names and folders, by their headers alone.
 
 Tags are those of DICOM PS3.3, C.7.3.1 (General Series), C.7.6.2 (Image Plane) and C.8.2.1 (CT
-Image). Of a study one series is taken: an axial one with enough slices; with contrast agent before
-one without, then the one with most slices.
+Image). Of a study one series is taken: an axial one with enough slices in Hounsfield units; before
+projections of several slices, then with contrast agent before one without, then the one with most
+slices.
 """
 
 import re
@@ -26,13 +27,23 @@ from clotline.processes import end_with_parent
 #: Fewest slices of a series that can show the pulmonary arteries.
 MIN_SLICES = 16
 
-#: Largest angle between the scan axis and the patient's long axis, in degrees.
-MAX_TILT = 30
+#: Largest angle between the scan axis and the patient's long axis, in degrees: gantries tilt by up
+#: to 30, and the tags are rounded.
+MAX_TILT = 30.5
+
+#: ContrastBolusAgent, in capitals, of scans without one.
+_NO_AGENT = ("", "NONE", "NO", "N", "NATIVE", "WITHOUT", "W/O", "NO CONTRAST")
+
+#: Values of ImageType for a picture of several slices at once.
+_PROJECTIONS = {"MIP", "MINIP"}
 
 KEYWORDS = (
     *UIDS, *KIND_KEYWORDS, "ImageOrientationPatient", "ImagePositionPatient", "InstanceNumber",
     "ContrastBolusAgent",
 )  # fmt: skip
+
+#: What is kept of a header.
+_DESCRIBED = (*UIDS, "size", "position", "place", "problem", "contrast", "projection")
 
 SERIES_COLUMNS = (STUDY_UID, SERIES_UID, "slices", "contrast", "chosen", "reason")
 LEFT_OUT_COLUMNS = ("path", "reason")
@@ -78,11 +89,13 @@ def find_series(
                 left_out.append((_as_text(path), header))
             else:
                 headers.append({"path": path} | header)
-    table = pd.DataFrame(headers, columns=["path", *UIDS, "place", "problem", "contrast"])
-    copies = (table["place"] != "") & table.duplicated([SERIES_UID, SOP_UID, "place"])
+    table = pd.DataFrame(headers, columns=["path", *_DESCRIBED])
+    # Of copies the largest is kept: the others may have been cut.
+    table = table.sort_values("size", ascending=False, kind="stable")
+    copies = (table["place"] != "") & table.duplicated([*UIDS, "place"])
     left_out += [(path, "a copy of another file") for path in table["path"][copies]]
     table = table[~copies]
-    shared = (table[SOP_UID] == "") | table.duplicated([SERIES_UID, SOP_UID], keep=False)
+    shared = (table[SOP_UID] == "") | table.duplicated([*UIDS], keep=False)
     table = table.assign(**{SOP_UID: table[SOP_UID].mask(shared, _named_after(table["path"]))})
     series = _choose(table)
     if not series["chosen"].any():
@@ -132,7 +145,11 @@ def _look_at(folder: Path, path: str) -> dict | str:
 
 
 def _describe(path: Path) -> dict:
-    """UIDs, place, why the file is no slice of a CTPA (or empty), and whether contrast was given.
+    """What `_DESCRIBED` names.
+
+    ``position`` and ``place`` are texts, the latter with the instance number, or empty; ``problem``
+    says why the file is no slice of a CTPA, or is empty; ``projection`` is whether it shows several
+    slices at once.
 
     Raises:
         SliceError: the file cannot belong to a series.
@@ -142,12 +159,26 @@ def _describe(path: Path) -> dict:
     for name, uid in uids.items():
         if not re.fullmatch(UID_PATTERN, uid) and (uid or name != SOP_UID):
             raise SliceError(f"no usable {name}")
-    place = header.get("ImagePositionPatient"), header.get("InstanceNumber")
+    position = _position(header)
+    instance = header.number("InstanceNumber")
     return uids | {
-        "place": " ".join(str(value) for value in place if value is not None),
+        "size": path.stat().st_size,
+        "position": position,
+        "place": position + ("" if instance is None else f" {instance:g}"),
         "problem": _problem(header),
-        "contrast": bool(str(header.get("ContrastBolusAgent") or "").strip()),
+        "contrast": str(header.get("ContrastBolusAgent") or "").strip().upper() not in _NO_AGENT,
+        "projection": bool(_PROJECTIONS.intersection(header.get("ImageType") or [])),
     }
+
+
+def _position(header: Header) -> str:
+    """ImagePositionPatient to a hundredth of a mm, however it is written; empty without one."""
+    try:
+        position = header.numbers("ImagePositionPatient")
+    except (OverflowError, TypeError, ValueError):
+        return ""
+    # Adding 0 makes 0 of -0.
+    return "" if np.isnan(position).any() else "\\".join(f"{round(v, 2) + 0:g}" for v in position)
 
 
 def _problem(header: Header) -> str:
@@ -173,18 +204,21 @@ def _choose(table: pd.DataFrame) -> pd.DataFrame:
         fit = part[part["problem"] == ""]
         # Single localizers within a series are no reason to refuse it.
         problem = "" if len(fit) >= MIN_SLICES else part["problem"].mode()[0]
-        if not problem and len(fit) < MIN_SLICES:
-            problem = f"{len(fit)} slices; at least {MIN_SLICES} are needed"
+        places = fit["position"].nunique() if (fit["position"] != "").any() else len(fit)
+        if not problem and places < MIN_SLICES:
+            # Bolus tracking looks at one place again and again.
+            where = "" if places == len(fit) else f" at {places} positions"
+            problem = f"{len(fit)} slices{where}; at least {MIN_SLICES} are needed"
         counted = part if problem else fit
-        contrast = bool(counted["contrast"].any())
-        found.append((study, uid, len(counted), contrast, False, problem))
-    series = pd.DataFrame(found, columns=list(SERIES_COLUMNS))
-    order = ["contrast", "slices", SERIES_UID]
+        contrast, projection = counted["contrast"].any(), counted["projection"].all()
+        found.append((study, uid, len(counted), bool(contrast), False, problem, projection))
+    series = pd.DataFrame(found, columns=[*SERIES_COLUMNS, "projection"])
+    order = ["projection", "contrast", "slices", SERIES_UID]
     for _, part in series[series["reason"] == ""].groupby(STUDY_UID):
-        ranked = part.sort_values(order, ascending=[False, False, True])
+        ranked = part.sort_values(order, ascending=[True, False, False, True])
         best = ranked.iloc[0]
         others = "the only axial CT series" if len(part) == 1 else "the best axial CT series"
         with_contrast = ", with contrast agent" if best["contrast"] else ""
         series.loc[ranked.index[0], ["chosen", "reason"]] = (True, others + with_contrast)
         series.loc[ranked.index[1:], "reason"] = f"series {best[SERIES_UID]} was preferred"
-    return series
+    return series.drop(columns="projection")
