@@ -134,6 +134,28 @@ def test_a_missing_member_is_said(made, tmp_path, missing):
         unpack(path, tmp_path)
 
 
+@pytest.mark.parametrize("manifest", [{"members": []}, {"preprocessing": []}, {"members": None}])
+def test_a_manifest_of_other_kinds_is_named(made, tmp_path, manifest):
+    with zipfile.ZipFile(made[0]) as archive:
+        whole = json.loads(archive.read(MANIFEST))
+    path = tmp_path / "odd.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(MANIFEST, json.dumps(whole | manifest))
+    with pytest.raises(ClotlineError, match=r"odd\.zip cannot be read"):
+        unpack_bundle(path, tmp_path)
+
+
+def test_a_damaged_compressed_bundle_is_named(made, tmp_path):
+    path = tmp_path / "odd.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MANIFEST, "a" * 1000)
+    content = bytearray(path.read_bytes())
+    content[45:48] = b"\xff" * 3
+    path.write_bytes(content)
+    with pytest.raises(ClotlineError, match=r"odd\.zip cannot be read"):
+        unpack_bundle(path, tmp_path)
+
+
 def test_a_missing_or_damaged_file_is_named(made, tmp_path):
     with pytest.raises(ClotlineError, match="there is no bundle of models"):
         unpack_bundle(tmp_path / "nowhere.zip", tmp_path)
@@ -146,7 +168,7 @@ def test_the_card_says_what_the_models_are_and_are_not(made, tmp_path):
     with zipfile.ZipFile(made[0]) as archive:
         card = archive.read("MODEL_CARD.md").decode()
     assert "Research use, not for diagnosis" in card
-    assert "| combined-study | 0.90 (0.85–0.95) | 60 | 30 |" in card
+    assert "| combined-study | 0.90 (0.85–0.95) | 60 | 30 studies |" in card
     assert "resnext50_32x4d of torchvision" in card
     assert "phantom" not in card
     write(tmp_path / "p.zip", made[1], load_config({"phantom": {}}))

@@ -132,6 +132,27 @@ def test_a_value_that_is_no_probability_is_named_with_its_line(read, long, value
     assert f"line 5: the probability {value!r} must be a number from 0 to 1" in refusal(read, table)
 
 
+def test_empty_lines_are_counted_and_left_out(read, tmp_path, slices, plan, long):
+    studies = long[long["label"] != IMAGE_LABEL]
+    expected, _ = read(studies)
+    path = tmp_path / "q.csv"
+    head, *rows = studies.to_csv(index=False).splitlines()
+    path.write_text("\n".join([head, "", *rows[:3], "", *rows[3:], ""]))
+    assert read_external(path, "study", slices, plan)[0].equals(expected)
+    rows[4] = rows[4].rpartition(",")[0] + ",2"
+    path.write_text("\n".join([head, "", *rows[:3], "", *rows[3:]]))
+    with pytest.raises(ClotlineError, match="line 8: the probability '2' must be"):
+        read_external(path, "study", slices, plan)
+
+
+def test_rows_that_are_longer_than_the_header_are_refused(tmp_path, slices, plan, long):
+    path = tmp_path / "p.csv"
+    head, *rows = long.to_csv(index=False).splitlines()
+    path.write_text("\n".join([head, *(f"{row}," for row in rows)]))
+    with pytest.raises(ClotlineError, match="its rows have more cells than its header"):
+        read_external(path, "study", slices, plan)
+
+
 def test_an_unknown_label_is_named_with_its_line(read, long):
     table = long.replace({"label": {"central_pe": "centralpe"}})
     assert ": centralpe is no label; there are negative_exam_for_pe" in refusal(read, table)

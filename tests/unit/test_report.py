@@ -131,6 +131,7 @@ def test_run_times_are_summed_by_rule(tmp_path, plan, slices):
         path = tmp_path / f"{name}.tsv"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t{memory}\n")
+    (tmp_path / "slices.tsv").touch()
     times = read_run_times(tmp_path)
     assert times["rule"].tolist() == ["plan", "shard"]
     page = render(plan, slices, run_times=times)

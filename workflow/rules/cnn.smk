@@ -46,6 +46,7 @@ rule train_cnn:
     params:
         cfg=backbone_section,
         seed=clotline.section("seed"),
+        init=contents(initial_backbone),
         code=code_digest("train_cnn.py"),
     message:
         "Training {wildcards.backbone}"

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "workflow", "scripts")))
 
 from clotline.codedigest import code_digest
 from clotline.feature_sets import feature_sets, level_pairs, split_lstm_name
-from clotline.dag import Workflow
+from clotline.dag import Workflow, contents
 from clotline.errors import ClotlineError
 from clotline.estimate import Data
 from clotline.files import sha256

@@ -19,6 +19,7 @@ if EXTERNAL:
             mem_mb=growing(8000),
             runtime=growing(30),
         params:
+            predictions=contents(external_file),
             code=code_digest("external.py"),
         message:
             "Reading the predictions of {wildcards.external}"

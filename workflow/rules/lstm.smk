@@ -22,6 +22,7 @@ rule train_lstm:
     params:
         cfg=lstm_section,
         seed=clotline.section("seed"),
+        init=contents(initial_lstm),
         code=code_digest("train_lstm.py"),
     message:
         "Training the LSTM {wildcards.lstm}"

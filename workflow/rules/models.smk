@@ -44,6 +44,11 @@ rule find_series:
         runtime=growing(120),
     params:
         files=clotline.new_files,
+        later=[
+            "results/predict/predictions.csv",
+            "results/predict/slices.csv",
+            "results/predict/viewer",
+        ],
         code=code_digest("find_series.py"),
     message:
         "Looking for CTPA series in the new files"
@@ -69,6 +74,7 @@ rule decode_series:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
+        files=clotline.new_files,
         code=code_digest("decode_series.py"),
     message:
         "Decoding the new studies"
@@ -100,6 +106,7 @@ rule apply_models:
     params:
         model=f"{REFERENCE}-study",
         studies=clotline.section("viewer", "studies"),
+        bundle=contents(clotline.bundle_to_apply),
         code=code_digest("apply_models.py"),
     message:
         "Applying the models to the new studies"

@@ -1,6 +1,6 @@
 """Finds the CTPA series among new DICOM files."""
 
-from clotline.files import atomic
+from clotline.files import atomic, remove
 from clotline.job import job, log
 from clotline.progress import progress
 from clotline.series import find_series, list_files
@@ -9,6 +9,9 @@ from clotline.tables import write_table
 
 def main(snakemake):
     """Writes the slices to decode, what was chosen of each study, and what was left out."""
+    # What was said of other studies must not lie beside what is found now.
+    for path in snakemake.params.later:
+        remove(path)
     folder = snakemake.config["predict"]
     files = list_files(folder)
 

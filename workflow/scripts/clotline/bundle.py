@@ -18,6 +18,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,10 @@ def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
 
 
+#: What zipfile raises of a damaged file.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+
+
 def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
     """Unpacks a bundle whose every member is what the manifest says.
 
@@ -152,7 +157,7 @@ def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
                 _unpack(archive, name, digest, Path(folder), path)
     except FileNotFoundError:
         raise ClotlineError(f"there is no bundle of models {path}") from None
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+    except (*_DAMAGE, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ClotlineError(
             f"the bundle of models {path} cannot be read ({error}): copy or make it anew"
         ) from None
@@ -206,9 +211,10 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
     rows = []
     for name, model in metrics.items():
         auroc = next(iter(model["targets"].values()))["auroc"]
+        unit = "slices" if split_lstm_name(name)[1] == "image" else "studies"
         rows.append(
             f"| {name} | {describe_estimate(auroc)} | {model['n_studies']:,} | "
-            f"{auroc['n_positive']:,} |"
+            f"{auroc['n_positive']:,} {unit} |"
         )
     backbones = [
         f"- {name}: {section['architecture']} of {section['library']}, input "

@@ -5,13 +5,14 @@ Every job parses the Snakefile again, so nothing here imports more than it must.
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from clotline.codedigest import code_digest
 from clotline.config import canonical, check_data_paths, load_config
 from clotline.errors import ClotlineError
-from clotline.files import STATE_FOLDER, atomic, files_under
+from clotline.files import STATE_FOLDER, atomic, files_under, sha256
 
 #: The trained models of this working directory.
 BUNDLE = "results/models/clotline.zip"
@@ -134,3 +135,19 @@ class Workflow:
         studies = plan.make_plan(labels, self.config["data"])
         plan.check_plan(studies)
         return plan.describe_shards(labels, studies)
+
+
+def contents(path_of: Callable) -> Callable:
+    """A rule's param: the digest of a file that a user gives.
+
+    Another one in its place can have an older time, and Snakemake would not look at it.
+
+    Args:
+        path_of: a rule's input function: wildcards to the file's path, or to none.
+    """
+
+    def digest(wildcards) -> str | None:
+        path = path_of(wildcards)
+        return sha256(path) if path else None
+
+    return digest

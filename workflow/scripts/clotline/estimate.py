@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from clotline.disk import SLICE_BYTES
+from clotline.files import files_under
 
 #: Slices a second of one V100 in float32, in training and in inference, by architecture: NVIDIA's
 #: published figures (github.com/NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets).
@@ -76,6 +78,11 @@ class Data:
             self.slices.update(shard["split_slices"])
             self.positives.update(shard["split_positives"])
 
+    @cached_property
+    def new_files(self) -> int:
+        """Number of the files to predict."""
+        return len(files_under(self.config["predict"])) if self.config["predict"] else 0
+
     def architecture(self, job: PlannedJob) -> str:
         """The architecture of a job's backbone."""
         return self.config["cnn"][job.wildcards["backbone"]]["architecture"]
@@ -129,6 +136,17 @@ def _predict_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
     return (data.slices["valid"] + data.slices["test"]) / LSTM_STEPS, 0
 
 
+def _decode_series(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return data.new_files / DECODED / job.threads, data.new_files * SLICE_BYTES
+
+
+def _apply_models(job: PlannedJob, data: Data) -> tuple[float, float]:
+    # As if the models were those that would be trained here.
+    sections = data.config["cnn"].values()
+    rates = [GPU_RATES.get(section["architecture"], RESNEXT50_RATES)[1] for section in sections]
+    return sum(data.new_files / rate for rate in rates), 0
+
+
 #: By rule: seconds that a job works, beside starting up, and bytes that it needs on the disk.
 COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "shard": _shard,
@@ -139,6 +157,8 @@ COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "train_lstm": _train_lstm,
     "predict_lstm": _predict_lstm,
     "activation": _activation,
+    "decode_series": _decode_series,
+    "apply_models": _apply_models,
 }
 
 

@@ -83,12 +83,11 @@ def read_external(
 def _read(path: Path) -> pd.DataFrame:
     """One row a prediction: study UID or SOP UID or both, ``label``, ``probability``, ``line``."""
     try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False)
+        found = _read_cells(path)
     except FileNotFoundError:
         raise ClotlineError(f"there is no file of predictions {path}") from None
     except (OSError, ValueError) as error:
         raise ClotlineError(f"{path} cannot be read as a CSV: {error}") from None
-    found["line"] = range(2, len(found) + 2)
     if not set(LONG) <= set(found) and set(COMPETITION) <= set(found):
         found = _from_competition(found)
     if not set(LONG) <= set(found):
@@ -118,6 +117,16 @@ def _key(found: pd.DataFrame, level: str) -> list[str]:
     # The competition's form has a slice's SOP UID alone.
     whole = (found[STUDY_UID] != "").all()
     return [STUDY_UID, SOP_UID, "label"] if whole else [SOP_UID, "label"]
+
+
+def _read_cells(path: Path) -> pd.DataFrame:
+    """The cells as text, and the number of each row's ``line``: empty ones count, too."""
+    found = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False).fillna("")
+    # pandas would take the first column to be the rows' names, and each name for another column's.
+    if not isinstance(found.index, pd.RangeIndex):
+        raise ValueError("its rows have more cells than its header")
+    filled = (found != "").any(axis=1)
+    return found.assign(line=range(2, len(found) + 2))[filled]
 
 
 def _from_competition(found: pd.DataFrame) -> pd.DataFrame:

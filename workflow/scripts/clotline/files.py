@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,12 +89,23 @@ def files_under(folder: str | os.PathLike) -> list[str]:
         # Of two ways to a folder the same one is taken every time.
         folders.sort()
         within = place.relative_to(folder)
-        found += [str(within / name) for name in names if (place / name).is_file()]
+        try:
+            found += [str(within / name) for name in names if (place / name).is_file()]
+        except PermissionError as error:  # its names can be read, but nothing else
+            _unreadable(error)
     return sorted(found)
 
 
 def _unreadable(error: OSError) -> None:
     raise ClotlineError(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file, or a folder with all that is in it; nothing where there is neither."""
+    if Path(path).is_dir():
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink(missing_ok=True)
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -144,6 +144,8 @@ def read_run_times(folder: str | Path) -> pd.DataFrame:
     jobs = []
     for path in sorted(Path(folder).rglob("*.tsv")):
         rule = path.relative_to(folder).with_suffix("").parts[0]
+        if not path.stat().st_size:
+            continue  # left by a machine that went down
         # Jobs too short to be looked at have no memory.
         job = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
         jobs.append((rule, float(job["s"]), float(job["max_rss"])))
