@@ -177,6 +177,40 @@ def test_a_further_study_is_noticed(made, folder):
         shutil.rmtree(extra)
 
 
+def test_replaced_files_are_decoded_again_though_the_series_were_looked_at_in_between(
+    made, folder, tmp_path
+):
+    run = Run(PROJECT, tmp_path / "work")
+    shutil.copytree(made.folder, run.folder, symlinks=True)
+    path = folder / "export 1/DICOM/IM0003"
+    status = path.stat()
+    os.utime(path)
+    try:
+        done = predict(run, folder, "models=models.zip", target="results/predict/series.csv")
+        assert done.returncode == 0, done.stderr
+        # Of the former files, and nothing says so.
+        for name in ("predictions.csv", "slices.csv", "viewer/index.html"):
+            assert not (run.folder / "results/predict" / name).exists()
+        plan = predict(run, folder, "models=models.zip", "--dry-run").stdout
+        for rule in ("decode_series", "apply_models", "viewer_of_new_studies"):
+            assert re.search(rf"^{rule} +1$", plan, re.MULTILINE)
+    finally:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_other_models_in_the_place_of_the_first_are_noticed_whatever_their_time(made, folder):
+    path = made.folder / "models.zip"
+    content, status = path.read_bytes(), path.stat()
+    path.write_bytes(content + b"more")
+    os.utime(path, (0, 0))
+    try:
+        plan = predict(made, folder, "models=models.zip", "--dry-run").stdout
+        assert re.search(r"^apply_models +1$", plan, re.MULTILINE)
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def test_missing_models_are_named_with_what_to_do(folder, tmp_path):
     done = predict(elsewhere(tmp_path / "work"), folder)
     assert done.returncode == 1

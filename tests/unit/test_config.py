@@ -154,6 +154,12 @@ def test_a_whole_number_that_yaml_reads_as_text_is_named_with_the_remedy():
     assert "write 100)" in message
 
 
+def test_a_folder_whose_name_is_a_number_is_refused_with_the_remedy():
+    message = message_of({"predict": 2024})
+    assert "predict is 2024; it must be text or null" in message
+    assert "write ./2024)" in message
+
+
 def test_a_number_that_the_command_line_made_text_is_not_said_to_be_misspelt():
     message = message_of({"cnn": {"resnext50": {"lr": "0.05"}}})
     assert "cnn.resnext50.lr is the text '0.05'; it must be a finite number" in message

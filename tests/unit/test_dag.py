@@ -8,7 +8,7 @@ from builders import labels_of
 
 from clotline import labels_file
 from clotline.config import load_config
-from clotline.dag import Workflow
+from clotline.dag import Workflow, contents
 from clotline.errors import ClotlineError
 from clotline.files import STATE_FOLDER
 
@@ -137,3 +137,16 @@ def test_the_bundle_to_apply_is_the_named_one_or_this_folders_own(folder):
     (folder / "theirs.zip").touch()
     found = Workflow(user_config() | {"models": "theirs.zip"}).bundle_to_apply(None)
     assert found == str(folder / "theirs.zip")
+
+
+def test_a_file_that_a_user_gives_is_known_by_its_contents(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("1")
+    known = contents(lambda wildcards: path)
+    before = known(None)
+    os.utime(path, (0, 0))
+    assert known(None) == before
+    path.write_text("2")
+    os.utime(path, (0, 0))
+    assert known(None) != before
+    assert contents(lambda wildcards: [])(None) is None

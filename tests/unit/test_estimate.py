@@ -8,6 +8,7 @@ from clotline.disk import SLICE_BYTES
 from clotline.estimate import (
     DECODED,
     GPU_RATES,
+    RESNEXT50_RATES,
     SMALL_JOB,
     Data,
     PlannedJob,
@@ -96,3 +97,16 @@ def test_the_estimate_says_what_it_rests_on(data):
     assert "V100" in text and "measured on real" in text
     assert f"{DECODED} slices/s" in text
     assert "factor of two" in text
+
+
+def test_new_studies_take_their_files_time_and_place(tmp_path):
+    for name in range(36):
+        (tmp_path / f"{name}").touch()
+    new = Data(load_config({"predict": str(tmp_path)}), {})
+    new.new_files *= 10_000
+    found = lines(estimate([job("decode_series"), job("apply_models", gpus=1)], new))
+    cpu, disk = (360_000 / DECODED + SMALL_JOB) / 3600, 360_000 * SLICE_BYTES / 1e9
+    assert found["decode_series"][-2:] == [f"{cpu:.1f}", f"{disk:.1f}"]
+    rates = GPU_RATES["efficientnet-b0"][1], RESNEXT50_RATES[1]
+    gpu = (sum(360_000 / rate for rate in rates) + SMALL_JOB) / 3600
+    assert found["apply_models"][-3] == f"{gpu:.1f}"

@@ -6,7 +6,7 @@ import pytest
 from hostile import fill_disk, small_disk
 
 from clotline.errors import ClotlineError
-from clotline.files import atomic, files_under, sha256, unusable
+from clotline.files import atomic, files_under, remove, sha256, unusable
 
 
 def test_the_file_appears_whole_and_leaves_nothing_beside_it(tmp_path):
@@ -114,3 +114,12 @@ def test_files_are_found_through_links_and_once(tmp_path):
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ClotlineError, match=r"folder .*nowhere cannot be read: No such file"):
         files_under(tmp_path / "nowhere")
+
+
+def test_a_file_or_folder_is_removed_and_nothing_is_no_error(tmp_path):
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    (tmp_path / "folder/deep/a").write_text("")
+    (tmp_path / "b").write_text("")
+    for name in ("folder", "b", "nothing"):
+        remove(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

@@ -79,6 +79,8 @@ def describe(error: ValidationError, root: dict) -> str:
     if error.validator == "type":
         allowed = " or ".join(_TYPES[t] for t in ([rule] if isinstance(rule, str) else rule))
         text = f"{key} is {_show(value)}; it must be {allowed}"
+        if "string" in rule and isinstance(value, int | float) and not isinstance(value, bool):
+            text += f" (if it is the name of a file or folder, write ./{value})"
         if isinstance(value, str) and _is_number(value) and ("number" in rule or "integer" in rule):
             number = float(value)
             number = int(number) if number.is_integer() and "integer" in rule else number
