@@ -290,7 +290,9 @@ def test_calibration_of_true_probabilities_is_perfect():
         ([], [], "no studies"),
         ([1, 1], [0.2, 0.4], "one class only"),
         ([0, 0, 1, 1], [0.1, 0.2, 0.2, 0.9], "separate"),
-        ([0, 1, 0, 1], [0.3] * 4, "separate"),
+        ([0, 1, 0, 1], [0.3] * 4, "are equal"),
+        # Beyond what the logarithm is taken of.
+        ([0, 0, 1, 0, 1], [1e-9, 5e-8, 1e-8, 3e-8, 6e-8], "are equal"),
         ([1, 1, 0, 0], [0, 0, 1, 1], "separate"),
     ],
 )

@@ -319,3 +319,10 @@ def test_compare_sets_every_model_against_the_reference():
 
 def test_slices_of_a_study_are_counted_as_one_study():
     assert Cases.of([0, 1, 1], [0.1, 0.2, 0.3], ["b", "a", "b"]).studies == 2
+
+
+def test_of_thresholds_with_the_same_youden_index_the_highest_is_chosen():
+    # Sensitivity 0.3 and 0.9 with specificity 1 and 0.4; 0.9 - 0.6 is above 0.3 when rounded.
+    truth = np.array([1] * 3 + [0] * 6 + [1] * 6 + [0] * 4 + [1], bool)
+    score = np.repeat([0.9, 0.7, 0.5, 0.2, 0.1], [3, 6, 6, 4, 1])
+    assert choose_thresholds(truth, score)["Youden's J"] == 0.9

@@ -15,6 +15,7 @@ from clotline.recipe import Recipe
 from clotline.scores import auroc
 from clotline.steps import Steps
 from clotline.training import (
+    drop_states,
     fit,
     make_fabric,
     make_training_fabric,
@@ -484,6 +485,17 @@ def test_the_state_of_an_unfinished_training_belongs_to_what_it_was_made_from(tm
     os.utime(data, ns=(1, 1))
     others.append(state())
     assert len({first, *others}) == 6
+
+
+def test_a_finished_training_leaves_no_state_of_its_own_but_those_of_others(tmp_path):
+    for name in ("n", "n-image", "m"):
+        for number in "12":
+            training_state(tmp_path, name, [number], []).touch()
+    (tmp_path / "plan.json").touch()
+    drop_states(tmp_path, "n")
+    left = [path.name.rpartition("-")[0] for path in tmp_path.glob("*.pt")]
+    assert sorted(left) == ["m", "m", "n-image", "n-image"]
+    assert (tmp_path / "plan.json").exists()
 
 
 def test_a_compiled_network_trains_alike_and_keeps_its_parameters_names(fabric, tmp_path):

@@ -38,10 +38,11 @@ def describe_keys(schema: dict, root: dict, prefix: str = ""):
         name, nested = prefix + key, node.get("properties")
         default = node.get("default")
         shown = "" if nested and default in ({}, None) else f"`{as_yaml(default)}`"
+        shown = "required" if key in schema.get("required", ()) else shown
         if prefix in ("cnn.", "lstm."):
             # The entries are alike: their keys are described once, below.
             nested = None
-        meaning = " ".join(node.get("description", "").split())
+        meaning = " ".join(node.get("description", "").split()).replace("<", "&lt;")
         yield f"| `{name}` | {describe_type(node)} | {shown} | {meaning} |"
         if nested:
             yield from describe_keys(node, root, name + ".")

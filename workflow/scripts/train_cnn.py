@@ -23,6 +23,7 @@ from clotline.slices import (
 )
 from clotline.tables import read_table
 from clotline.training import (
+    drop_states,
     fit,
     make_training_fabric,
     save_fitted,
@@ -85,7 +86,7 @@ def train_on(snakemake, shard_folder, positives):
     about = {"kind": "cnn", "name": name, "config": section, "seed": seed, "width": width}
     output = snakemake.output
     save_fitted(fitted, about, output.history, output.best, output.last)
-    state.unlink(missing_ok=True)
+    drop_states(STATE_FOLDER, name)
 
 
 if __name__ == "__main__":

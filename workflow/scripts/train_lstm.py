@@ -15,6 +15,7 @@ from clotline.scores import auroc, pe_present_auroc
 from clotline.studies import FeatureSequences, locate_studies
 from clotline.tables import read_table
 from clotline.training import (
+    drop_states,
     fit,
     make_training_fabric,
     save_fitted,
@@ -65,7 +66,7 @@ def main(snakemake):
     fitted = train_together(fabric, run, state)
     about = {"kind": "lstm", "name": name, "config": section, "seed": seed, "width": train.width}
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
-    state.unlink(missing_ok=True)
+    drop_states(STATE_FOLDER, name)
 
 
 if __name__ == "__main__":

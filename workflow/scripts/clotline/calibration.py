@@ -27,7 +27,7 @@ def calibration(cases: Cases) -> dict:
     """
     x = logit(np.clip(cases.score, EPSILON, 1 - EPSILON))
     constant = np.ones_like(x)
-    reason = cases.one_class() or _separated(cases)
+    reason = cases.one_class() or _separated(x, cases.truth)
     intercept, slope = _regress(cases, np.column_stack([constant, x]), None, reason)
     (large,) = _regress(cases, constant[:, None], x, cases.one_class())
     found = {"slope": slope, "intercept": intercept, "in_the_large": large}
@@ -36,9 +36,11 @@ def calibration(cases: Cases) -> dict:
     }
 
 
-def _separated(cases: Cases) -> str | None:
-    """Why the likelihood has no maximum: with one covariate, where the classes do not overlap."""
-    positive, negative = cases.score[cases.truth], cases.score[~cases.truth]
+def _separated(x: np.ndarray, truth: np.ndarray) -> str | None:
+    """Why the likelihood has no single maximum: with one covariate, classes must overlap in it."""
+    positive, negative = x[truth], x[~truth]
+    if x.min() == x.max():
+        return "all probabilities are equal: logistic regression has no single solution"
     if positive.min() >= negative.max() or positive.max() <= negative.min():
         return "the probabilities separate the classes: logistic regression has no solution"
     return None

@@ -97,7 +97,7 @@ class Slice:
     pixels: np.ndarray | None
     position: float | None
     location: float | None
-    instance: int | None
+    instance: float | None
     series_uid: str
     sop_uid: str
 

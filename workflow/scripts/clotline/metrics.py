@@ -190,7 +190,10 @@ def choose_thresholds(truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
     fpr, tpr, thresholds = roc_curve(truth, score, drop_intermediate=False)
     # The first point calls nothing positive and its threshold is infinite.
     fpr, tpr, thresholds = fpr[1:], tpr[1:], thresholds[1:]
-    places = (np.argmax(tpr >= 0.90), np.argmax(tpr >= 0.95), np.argmax(tpr - fpr))
+    positive, negative = np.count_nonzero(truth), np.count_nonzero(~truth)
+    # In whole numbers: by rounding one of equal differences would seem the largest.
+    youden = np.rint(tpr * positive) * negative - np.rint(fpr * negative) * positive
+    places = (np.argmax(tpr >= 0.90), np.argmax(tpr >= 0.95), np.argmax(youden))
     return {name: float(thresholds[p]) for name, p in zip(OPERATING_POINTS, places, strict=True)}
 
 
@@ -338,6 +341,9 @@ def submission(study: pd.DataFrame, image: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ``id`` (``<StudyInstanceUID>_<label>``, or a slice's SOPInstanceUID) and ``label`` (the
         probability): first the studies, then the stored slices.
+
+    Raises:
+        ClotlineError: the two tables have different test studies.
     """
     study, image, exam = _paired_test_studies(study, image)
     _, labels = _label_arrays(study)

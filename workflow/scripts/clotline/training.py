@@ -406,3 +406,9 @@ def training_state(folder: Path, name: str, identity: list[str], inputs: list[st
     lines = [*identity, *(f"{path} {s.st_size} {s.st_mtime_ns}" for path, s in status)]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     return folder / f"{name}-{digest}.pt"
+
+
+def drop_states(folder: Path, name: str) -> None:
+    """Removes what trainings of ``name`` have left there, also with another configuration."""
+    for path in folder.glob(f"{name}-{'[0-9a-f]' * 16}.pt"):
+        path.unlink(missing_ok=True)
