@@ -87,6 +87,18 @@ def test_a_module_used_twice_is_passed_over():
     assert found.shape == (3, 3)
 
 
+def test_the_map_of_a_module_used_twice_is_not_taken_though_it_is_the_last():
+    class Twice(Blocks):
+        def forward(self, slices):
+            return self.activation(self.activation(self.conv(slices))).mean((2, 3))
+
+    model = Twice(nn.ReLU())
+    found = last_feature_map(model, torch.zeros(1, 1, 12, 12))
+    assert found.module is model.conv
+    assert not found.enters
+    assert found.shape == (3, 3)
+
+
 @pytest.mark.parametrize(
     ("library", "architecture", "stride"),
     [

@@ -82,11 +82,42 @@ def test_the_same_models_give_the_same_bytes(made, tmp_path):
     assert (tmp_path / "again.zip").read_bytes() == path.read_bytes()
 
 
+def test_the_preprocessing_is_that_of_the_models_that_there_are():
+    """Another one is wrong for all bundles that were made before."""
+    assert PREPROCESSING == {
+        "unit": "HU",
+        "slice": [256, 256],
+        "dtype": "int16",
+        "resampling": "area average",
+        "outside_hu": -1000,
+        "order": "along the scan axis, from feet to head",
+        "mean": 0.449,
+        "std": 0.226,
+    }
+
+
 @pytest.mark.parametrize("key", PREPROCESSING)
 def test_other_preprocessing_is_refused_with_the_difference(made, tmp_path, key):
     other = PREPROCESSING | {key: "another"}
     path = changed_manifest(made[0], tmp_path / "other.zip", preprocessing=other)
     with pytest.raises(ClotlineError, match=f"prepared in another way: {key} is another, here"):
+        unpack(path, tmp_path)
+
+
+@pytest.mark.parametrize("key", PREPROCESSING)
+def test_a_manifest_that_says_nothing_of_a_part_of_the_preprocessing_is_refused(
+    made, tmp_path, key
+):
+    part = {name: value for name, value in PREPROCESSING.items() if name != key}
+    path = changed_manifest(made[0], tmp_path / "other.zip", preprocessing=part)
+    with pytest.raises(ClotlineError, match=f"prepared in another way: {key} is None, here"):
+        unpack(path, tmp_path)
+
+
+def test_a_manifest_with_a_preprocessing_that_is_not_known_here_is_refused(made, tmp_path):
+    more = PREPROCESSING | {"denoising": "median"}
+    path = changed_manifest(made[0], tmp_path / "other.zip", preprocessing=more)
+    with pytest.raises(ClotlineError, match="denoising is median, here None"):
         unpack(path, tmp_path)
 
 

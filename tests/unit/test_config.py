@@ -217,9 +217,11 @@ def test_the_phantoms_slice_numbers_must_be_in_order():
 
 
 def test_the_networks_input_cannot_be_larger_than_the_crop():
-    message = message_of({"cnn": {"resnext50": {"crop": 128, "input_size": 160}}})
-    assert "cnn.resnext50.input_size is 160" in message
-    assert "cnn.resnext50.crop, 128" in message
+    for size in (129, 160):
+        message = message_of({"cnn": {"resnext50": {"crop": 128, "input_size": size}}})
+        assert f"cnn.resnext50.input_size is {size}" in message
+        assert "cnn.resnext50.crop, 128" in message
+    load_config({"cnn": {"resnext50": {"crop": 128, "input_size": 128}}})
 
 
 @pytest.mark.parametrize(

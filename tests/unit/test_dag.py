@@ -6,7 +6,7 @@ import os
 import pytest
 from builders import labels_of
 
-from clotline import labels_file
+from clotline import dag, labels_file
 from clotline.config import load_config
 from clotline.dag import Workflow, contents
 from clotline.errors import ClotlineError
@@ -80,6 +80,14 @@ def test_a_touched_file_changes_no_digest(folder):
 def test_a_damaged_cache_is_made_anew(folder, text):
     before = Workflow(user_config()).shards
     (STATE_FOLDER / "plan.json").write_text(text)
+    assert Workflow(user_config()).shards == before
+
+
+def test_a_changed_planner_does_not_take_the_cached_plan(folder, monkeypatch):
+    before, cache = Workflow(user_config()).shards, STATE_FOLDER / "plan.json"
+    cache.write_text(json.dumps(json.loads(cache.read_text()) | {"shards": []}))
+    assert Workflow(user_config()).shards == {}
+    monkeypatch.setattr(dag, "code_digest", lambda name: f"another {name}")
     assert Workflow(user_config()).shards == before
 
 

@@ -161,6 +161,21 @@ def test_the_position_grows_towards_the_head_however_the_axes_are_laid(tmp_path,
 
 
 @pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        ([0, 1, 0, 0, 0, -1], -170),
+        ([0, -1, 0, 0, 0, -1], -170),
+        ([1, 0, 0, 0, 0, -1], -160),
+        ([-1, 0, 0, 0, 0, -1], -160),
+    ],
+    ids=["sagittal", "sagittal, mirrored", "coronal", "coronal, mirrored"],
+)
+def test_the_position_in_another_stack_grows_along_its_axis(tmp_path, orientation, expected):
+    corner = {"ImageOrientationPatient": orientation, "ImagePositionPatient": [-170, -160, 35.5]}
+    assert position(tmp_path, **corner) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
     "tags",
     [
         {"ImagePositionPatient": None},

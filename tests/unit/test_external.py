@@ -118,6 +118,15 @@ def test_without_predictions_for_valid_the_test_studies_remain(read, long):
     assert "no predictions for the valid split: there are no operating points" in notes
 
 
+def test_without_valid_studies_no_predictions_for_them_are_missed(tmp_path, slices, plan, long):
+    path = tmp_path / "p.csv"
+    long.to_csv(path, index=False)
+    slices, plan = (table.assign(split="test") for table in (slices, plan))
+    table, notes = read_external(path, "study", slices, plan)
+    assert table[STUDY_UID].tolist() == list(STUDIES)
+    assert notes == []
+
+
 def test_a_missing_prediction_is_named(read, long):
     missing = (long[STUDY_UID] == "dd") & (long["label"] == "central_pe")
     message = refusal(read, long[~missing])

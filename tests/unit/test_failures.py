@@ -33,6 +33,16 @@ def test_memory_that_the_system_refuses_is_reported_as_that(take):
     assert "out of memory" in explain(caught.value, job(mem_mb=8000))
 
 
+def test_a_lack_of_memory_is_met_with_twice_as_much():
+    said = explain(MemoryError("no room."), job(mem_mb=8000))
+    assert said == (
+        "out of memory (no room): rule train_cnn was given mem_mb=8000; give it more, as with "
+        "--set-resources train_cnn:mem_mb=16000"
+    )
+    said = explain(MemoryError(), job())
+    assert said == "out of memory (MemoryError): give rule train_cnn more memory (mem_mb)"
+
+
 def test_a_full_disk_is_named_by_the_jobs_output():
     text = explain(OSError(errno.ENOSPC, "No space left on device"), job())
     assert re.search(r"the disk /\S* is full: results/cnn/a.pt needs more than", text)

@@ -1,3 +1,4 @@
+import errno
 import gc
 import os
 import random
@@ -147,6 +148,25 @@ def test_nothing_is_written_after_a_failed_write_and_the_first_failure_is_kept(
     assert disk.failed.errno == 2
     disk.close()
     assert (tmp_path / "a").stat().st_size == 2**20
+
+
+def test_what_was_not_written_for_a_failure_is_read_as_zeros(tmp_path, monkeypatch):
+    """HDF5 must get what it asks for, whatever it is: the failure is raised in the end."""
+    disk = _Disk(tmp_path / "a")
+    disk.write(b"abc")
+    disk.flush()
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "no more")
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    disk.write(b"defg")
+    disk.seek(1)
+    content = bytearray(b"x" * 6)
+    assert disk.readinto(content) == 6
+    assert content == b"bc" + bytes(4)
+    assert disk.tell() == 7
+    disk.close()
 
 
 def test_a_new_file_has_the_same_bytes_every_time(tmp_path):

@@ -398,6 +398,12 @@ def other_size(path):
     wrapped(path, codestream(JPEGLSLossless), JPEGLSLossless, Rows=128, Columns=128)
 
 
+@lists("an image of 16 bits beside BitsAllocated 8, in JPEG-LS", "the codestream's image is not")
+def more_bits(path):
+    eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    wrapped(path, codestream(JPEGLSLossless, "signed"), JPEGLSLossless, **eight)
+
+
 @lists("an image in colours behind MONOCHROME2", "the codestream's image is not")
 def colours(path):
     wrapped(

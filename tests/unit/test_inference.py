@@ -1,8 +1,19 @@
 import pandas as pd
 import pytest
+import torch
+from builders import cnn_section, lstm_section, write_noise
 
-from clotline.inference import predictions_by_slice, predictions_by_study
-from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.backbones import build_classifier
+from clotline.bundle import Bundle
+from clotline.checkpoint import save_checkpoint
+from clotline.inference import (
+    apply_models,
+    predictions_by_slice,
+    predictions_by_study,
+    stored_slices,
+)
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.lstm import build_lstm
 
 SLICES = pd.DataFrame(
     {
@@ -49,3 +60,33 @@ def test_each_slice_has_a_column_a_model():
         *(STUDY_UID, SERIES_UID, SOP_UID, "position_mm", "resnext50-image", "combined-image")
     ]
     assert table["combined-image"].tolist() == [0.4, 0.5, 0.6]
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """An unpacked bundle of an untrained CNN with an LSTM of each level."""
+    torch.manual_seed(0)
+    section = cnn_section(crop=64, input_size=32, precision="32-true")
+    cnn = build_classifier(section)
+    contents = {"cnn/resnet.pt": {"config": section, "weights": cnn.state_dict()}}
+    for level in ("image", "study"):
+        section = lstm_section(precision="32-true")
+        weights = build_lstm(cnn.width, section, level).state_dict()
+        about = {"config": section, "width": cnn.width, "weights": weights}
+        contents[f"lstm/resnet-{level}.pt"] = about
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_checkpoint(tmp_path / name, content)
+    return Bundle(tmp_path, {"members": list(contents), "features": {"resnet": ["resnet"]}})
+
+
+def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle):
+    shard = tmp_path / "shard-new.h5"
+    write_noise(shard, 3)
+    slices = stored_slices(shard)
+    found = apply_models(bundle, shard, slices, tmp_path, gpus=0, threads=1)
+    assert list(found["resnet-image"]) == [*UIDS, "position_mm", IMAGE_LABEL]
+    assert list(found["resnet-study"]) == [STUDY_UID, *STUDY_LABELS]
+    assert found["resnet-image"][SOP_UID].tolist() == slices[SOP_UID].tolist()
+    assert found["resnet-image"][IMAGE_LABEL].between(0, 1).all()
+    assert found["resnet-study"][list(STUDY_LABELS)].stack().between(0, 1).all()

@@ -248,6 +248,12 @@ def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):
     assert decode_study(labels, tmp_path).notes == []
 
 
+def test_a_file_of_another_kind_in_a_series_folder_is_not_noted(tmp_path):
+    labels = write_study(tmp_path, ImagePositionPatient=along(1))
+    dicom_path(tmp_path, labels.iloc[0]).with_name("README").write_text("scans of 2019")
+    assert decode_study(labels, tmp_path).notes == []
+
+
 def test_of_files_with_names_of_their_own_none_is_missing_in_a_labels_file(tmp_path):
     labels = write_study(tmp_path, ImagePositionPatient=along(1))
     named = labels.assign(path=[f"{'/'.join(uids)}.dcm" for uids in labels[list(UIDS)].to_numpy()])

@@ -10,7 +10,7 @@ from pydicom.uid import JPEGLosslessSV1
 from clotline.dicom import read_slice
 from clotline.errors import ClotlineError
 from clotline.grid import SIZE
-from clotline.pixeldata import DECODERS, one_line
+from clotline.pixeldata import DECODERS, MAX_SIDE, SliceError, one_line
 
 
 def packed(folder):
@@ -47,6 +47,19 @@ def test_what_lies_in_unused_bits_is_no_part_of_a_value(tmp_path, kind, value):
     found = read_slice(write_dicom(tmp_path / "slice.dcm", stored, **tags)).pixels
     used = value % 4096
     assert (found == (used - 4096 if kind == np.int16 and used >= 2048 else used)).all()
+
+
+@pytest.mark.parametrize("shape", [(MAX_SIDE, 1), (1, MAX_SIDE)], ids=["rows", "columns"])
+def test_as_many_rows_and_columns_are_taken_as_the_limit_allows(tmp_path, shape):
+    path = write_dicom(tmp_path / "slice.dcm", np.zeros(shape, np.int16))
+    assert read_slice(path).pixels.shape == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("shape", [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1)], ids=["rows", "columns"])
+def test_one_row_or_column_more_is_refused(tmp_path, shape):
+    path = write_dicom(tmp_path / "slice.dcm", np.zeros(shape, np.int16))
+    with pytest.raises(SliceError, match="is not within 1 to 4096"):
+        read_slice(path)
 
 
 def test_a_message_of_a_library_becomes_one_short_line_of_printable_text():

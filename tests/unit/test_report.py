@@ -6,14 +6,14 @@ import pytest
 
 from clotline import claim
 from clotline.config import load_config
-from clotline.labels import STUDY_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.metrics import evaluate
 from clotline.report import MOST_LISTED, read_run_times, render_report
 
 SPLITS = ["train"] * 4 + ["valid"] * 8 + ["test"] * 12
 
 
-def predictions():
+def predictions(noise=0.1):
     """Probabilities of 20 studies, every second of which has PE."""
     rng = np.random.default_rng(0)
     present = np.arange(len(SPLITS)) % 2
@@ -21,7 +21,7 @@ def predictions():
     for name in STUDY_LABELS:
         truth = 1 - present if name == "negative_exam_for_pe" else 0 * present
         table[f"{name}_true"] = truth
-        table[name] = np.clip(0.3 + 0.3 * truth + rng.normal(0, 0.1, len(table)), 0.01, 0.99)
+        table[name] = np.clip(0.3 + 0.3 * truth + rng.normal(0, noise, len(table)), 0.01, 0.99)
     return table[table["split"] != "train"]
 
 
@@ -45,9 +45,10 @@ def render(
     config=None,
     run_times=None,
     comparisons=None,
+    metrics=None,
 ):
     return render_report(
-        {"combined-study": evaluate(predictions(), "study", 20, 0)},
+        metrics or {"combined-study": evaluate(predictions(), "study", 20, 0)},
         plan,
         slices,
         pd.DataFrame(
@@ -74,6 +75,33 @@ def test_the_best_model_and_what_it_was_tested_on_come_first(plan, slices):
     summary = page[page.index('class="summary"') : page.index("<h2>")]
     assert "<strong>combined-study</strong>" in summary
     assert re.search(r"on 12\s+test studies, 6 of them positive", summary)
+
+
+def test_the_best_model_is_the_study_level_model_with_the_highest_auroc(plan, slices):
+    slice_table = predictions()[[STUDY_UID, "split"]]
+    slice_table[f"{IMAGE_LABEL}_true"] = np.arange(len(slice_table)) % 2
+    slice_table[IMAGE_LABEL] = slice_table[f"{IMAGE_LABEL}_true"].astype(float)
+    metrics = {
+        "a-image": evaluate(slice_table, "image", 20, 0),
+        "a-study": evaluate(predictions(noise=1), "study", 20, 0),
+        "b-study": evaluate(predictions(), "study", 20, 0),
+        "c-study": evaluate(predictions(noise=0.5), "study", 20, 0),
+    }
+    page = render(plan, slices, metrics=metrics)
+    assert "The best study-level model is <strong>b-study</strong>" in page
+    subgroups = page[page.index("<th>Subgroup</th>") :]
+    headings = re.findall("<th>(.*?)</th>", subgroups[: subgroups.index("</thead>")])
+    assert headings == ["Subgroup", "a-study", "b-study", "c-study"]
+
+
+def test_the_models_are_compared_on_pe_present_alone(plan, slices):
+    comparisons = pd.DataFrame(
+        [("central_pe", 0.25), ("pe_present", 0.05), ("indeterminate", 0.75)],
+        columns=["target", "value"],
+    ).assign(reference="b-study", model="a-study", low=0.01, high=0.09, p_value=0.02, reason="")
+    page = render(plan, slices, comparisons=comparisons)
+    assert page.count("<th>b-study − a-study</th>") == 1
+    assert cells(page, "b-study − a-study") == ["+0.050 (+0.010 to +0.090)", "0.020"]
 
 
 def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, slices):

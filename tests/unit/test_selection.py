@@ -94,6 +94,10 @@ def test_errors_come_first_and_each_group_gets_a_quarter():
     ]
 
 
+def test_a_quarter_that_is_no_whole_number_is_rounded_up():
+    assert chosen(MANY, 6) == ["alarm0", "alarm1", "missed8", "missed9", "unclear0", "unclear1"]
+
+
 def test_places_that_errors_do_not_need_go_to_the_most_suspicious():
     rows = [("a", 0.9, "pe"), ("b", 0.8, "pe"), ("c", 0.2, "none"), ("missed", 0.1, "pe")]
     assert chosen(rows, 3) == ["a", "b", "missed"]

@@ -69,15 +69,23 @@ def test_of_several_series_the_one_with_contrast_then_the_longest_is_taken(tmp_p
     assert left_out["reason"].value_counts().to_dict() == {"series 1.3 was preferred": 50}
 
 
+def test_a_series_has_contrast_agent_where_one_of_its_slices_says_so(tmp_path):
+    write_series(tmp_path / "plain", "1", "1.1", count=30)
+    write_series(tmp_path / "scan", "1", "1.2", count=19)
+    agent = {"SOPInstanceUID": "9", "ContrastBolusAgent": "Iopamidol"}
+    write_series(tmp_path / "one", "1", "1.2", count=1, InstanceNumber=99, **agent)
+    assert chosen(tmp_path) == ["1.2"]
+
+
 def test_images_that_are_no_slices_do_not_make_a_series_longer(tmp_path):
     write_series(tmp_path / "axial", "1", "1.1", count=30)
-    write_series(tmp_path / "mixed", "1", "1.2", count=20)
+    write_series(tmp_path / "mixed", "1", "1.2")
     coronal = {"SOPInstanceUID": "9", "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
     coronal["ContrastBolusAgent"] = "Iopamidol"
     write_series(tmp_path / "coronal", "1", "1.2", count=40, **coronal)
     _, series, _ = find(tmp_path)
     assert chosen(tmp_path) == ["1.1"]
-    assert series.set_index(SERIES_UID)["slices"].to_dict() == {"1.1": 30, "1.2": 20}
+    assert series.set_index(SERIES_UID)["slices"].to_dict() == {"1.1": 30, "1.2": MIN_SLICES}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +99,7 @@ def test_images_that_are_no_slices_do_not_make_a_series_longer(tmp_path):
         ),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "not axial"),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0.766, 0.643]}, "not axial"),
         ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not axial"),
         ({"ImageOrientationPatient": None}, "no ImageOrientationPatient"),
         ({"NumberOfFrames": 12}, "more than one frame: 12"),
@@ -129,6 +138,14 @@ def test_a_copy_of_a_file_is_taken_once(tmp_path):
     assert len(rows) == MIN_SLICES
     assert set(rows["path"].str[:2]) == {"a/"}
     assert left_out["reason"].value_counts().to_dict() == {"a copy of another file": MIN_SLICES}
+
+
+def test_files_that_do_not_say_where_they_lie_are_no_copies(tmp_path):
+    nowhere = {"ImagePositionPatient": None, "InstanceNumber": None, "SOPInstanceUID": "9"}
+    write_series(tmp_path, "1", "1.1", **nowhere)
+    rows, _, left_out = find(tmp_path)
+    assert len(rows) == MIN_SLICES
+    assert left_out.empty
 
 
 def test_slices_of_two_studies_with_one_uid_keep_it(tmp_path):
@@ -239,6 +256,19 @@ def test_a_series_at_one_place_is_not_taken(tmp_path):
     assert reasons["1.1"] == "40 slices at 1 positions; at least 16 are needed"
 
 
+def test_as_many_positions_are_needed_as_slices(tmp_path):
+    write_series(tmp_path / "short", "1", "1.1", count=MIN_SLICES - 1)
+    again = {"ImagePositionPatient": [0, 0, 0], "SOPInstanceUID": "9", "InstanceNumber": 99}
+    write_series(tmp_path / "more", "1", "1.1", count=1, **again)
+    write_series(tmp_path / "enough", "1", "1.2")
+    again["ContrastBolusAgent"] = "Iopamidol"
+    write_series(tmp_path / "twice", "1", "1.2", count=1, **again)
+    _, series, _ = find(tmp_path)
+    assert chosen(tmp_path) == ["1.2"]
+    assert series["slices"].tolist() == [MIN_SLICES, MIN_SLICES + 1]
+    assert series["reason"][0] == "16 slices at 15 positions; at least 16 are needed"
+
+
 def test_projections_are_taken_last(tmp_path):
     mip = {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "MIP"], "ContrastBolusAgent": "Iopamidol"}
     write_series(tmp_path / "mip", "1", "1.1", count=30, **mip)
@@ -285,4 +315,10 @@ def test_two_studies_of_an_anonymiser_that_gives_all_the_same_series_are_two(tmp
 
 def test_a_gantry_tilt_of_thirty_degrees_is_axial(tmp_path):
     write_series(tmp_path, "1", "1.1", ImageOrientationPatient=[1, 0, 0, 0, 0.866, -0.5])
+    assert chosen(tmp_path) == ["1.1"]
+
+
+@pytest.mark.parametrize("orientation", [[-1, 0, 0, 0, 1, 0], [1, 0, 0, 0, -1, 0]])
+def test_a_mirrored_series_is_axial(tmp_path, orientation):
+    write_series(tmp_path, "1", "1.1", ImageOrientationPatient=orientation)
     assert chosen(tmp_path) == ["1.1"]

@@ -1,3 +1,4 @@
+import os
 import random
 import time
 from pathlib import Path
@@ -195,6 +196,15 @@ def test_a_row_both_stored_and_rejected_is_an_error(cohort, tmp_path):
     assert "1 are both" in refuse(cohort, rejects={"000": path})
 
 
+def test_a_row_both_stored_and_rejected_does_not_stand_for_one_that_is_nowhere(cohort, tmp_path):
+    path = tmp_path / "rejects.csv"
+    row = cohort.rows(0)[list(UIDS)].iloc[[2]].assign(path="x", reason="y")
+    row.to_csv(path, index=False)
+    more = cohort.planned.iloc[[0]].assign(**{SOP_UID: "aa.1.99"})
+    planned = pd.concat([cohort.planned, more])
+    assert "1 are both" in refuse(cohort, planned, {"000": path})
+
+
 def test_positives_are_the_slices_with_a_clot_in_train_and_valid(cohort, tmp_path):
     slices = cohort.slices()
     path = tmp_path / "positives.h5"
@@ -322,3 +332,16 @@ def test_a_shard_whose_pixels_are_something_else_is_refused(tmp_path, shape, kin
         file.create_dataset("pixels", shape=shape, dtype=kind, chunks=chunks)
     with pytest.raises(ClotlineError, match="cannot be used: its pixels are"):
         StoredPixels(path)
+
+
+def test_the_disk_is_asked_for_the_bytes_of_the_slice(cohort, monkeypatch):
+    slices, asked = read_rows(cohort.shards["000"]), []
+
+    def note(file, start, size, advice):
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.append(os.pread(file, size, start))
+
+    pixels = StoredPixels(cohort.shards["000"])
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    pixels.fetch(4)
+    assert asked == [pixels.chunk(4, slices["checksum"][4]).content]

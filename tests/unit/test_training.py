@@ -424,6 +424,17 @@ def test_the_one_cycle_schedule_rises_to_lr_and_falls_once_over_the_whole_traini
     assert found[-2] < 0.001
 
 
+def test_the_one_cycle_schedule_leaves_the_momentum_alone():
+    chosen = recipe(schedule="one_cycle", momentum=0.7)
+    optimizer = chosen.optimizer(nn.Linear(1, 1))
+    scheduler, found = chosen.scheduler(optimizer, steps_per_epoch=3), set()
+    for _ in range(chosen.epochs * 3):
+        found.add(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        scheduler.step()
+    assert found == {0.7}
+
+
 def test_the_optimizer_is_sgd_with_the_recipes_settings():
     group = recipe(momentum=0.7, weight_decay=0.01).optimizer(nn.Linear(1, 1)).param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.7, 0.01)
@@ -463,6 +474,14 @@ def test_a_job_uses_the_threads_that_it_was_given():
     before = torch.get_num_threads()
     make_fabric("32-true", gpus=0, threads=2)
     assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("threads", "each"), [(6, 3), (5, 2), (1, 1)])
+def test_the_processes_of_a_job_share_its_threads(threads, each):
+    before = torch.get_num_threads()
+    make_training_fabric("32-true", gpus=0, threads=threads, processes=2)
+    assert torch.get_num_threads() == each
     torch.set_num_threads(before)
 
 

@@ -4,13 +4,18 @@ import re
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
+from builders import write_slices
 
 from clotline.activation_files import Activation
-from clotline.labels import STUDY_LABELS
+from clotline.labels import STUDY_LABELS, STUDY_UID
+from clotline.shards import read_rows
+from clotline.tables import uid_triples
 from clotline.viewer import (
     TARGETS,
     Exam,
+    exams,
     pack_maps,
     pack_slice,
     render_page,
@@ -74,6 +79,8 @@ def test_maps_are_scaled_by_the_studys_highest_value():
     values = np.frombuffer(base64.b64decode(packed["values"]), np.uint8)
     assert values.tolist() == [0, 64, 128, 255, 0, 0, 0, 32]
     assert (packed["rows"], packed["columns"], packed["crop"]) == (2, 2, 224)
+    faint = pack_maps(Activation(maps / 40, np.zeros(2), [("a", "s", "1"), ("a", "s", "2")], 224))
+    assert faint["values"] == packed["values"]
     nothing = pack_maps(Activation(0 * maps, np.zeros(2), [("a", "s", "1"), ("a", "s", "2")], 224))
     assert not any(base64.b64decode(nothing["values"]))
 
@@ -89,6 +96,36 @@ def test_a_studys_script_calls_the_page_back(tmp_path):
     assert study["positions"] == [0, 1.25]
     assert study["curves"] == {"combined-image": [0, 1]}
     assert (unpack(study["pixels"][1]) == exam().pixels[1]).all()
+
+
+def test_an_exam_joins_what_shards_networks_and_labels_say_of_a_study(tmp_path):
+    rng, shards, tables, pixels = np.random.default_rng(0), [], [], {}
+    for study, labels in (("1.2", [0, 1, 0]), ("3.4", [0, -1])):
+        shards.append(str(tmp_path / f"shard-{study}.h5"))
+        pixels[study] = rng.integers(-1000, 1000, (len(labels), 256, 256)).astype(np.int16)
+        write_slices(shards[-1], pixels[study], labels)
+        # Not in the order of the rows: an exam has that of the table.
+        table = read_rows(shards[-1]).assign(shard=study, row=range(len(labels)))
+        tables.append(table.assign(**{STUDY_UID: study}).iloc[::-1])
+    slices = pd.concat(tables, ignore_index=True).assign(probability=[0.5, 0.25, 0.125, 0.75, 1])
+    # The networks' maps lie in another order, and there are more of them.
+    uids = [("5.6", "s", "1"), *sorted(uid_triples(slices))]
+    logits = np.array([9, 0, np.log(3), -np.log(3), np.log(4), -np.log(4)])
+    maps = {"resnext50": Activation(np.arange(24.0).reshape(6, 2, 2), logits, uids, 224)}
+    chosen = [about("3.4"), about("1.2")]
+    second, first = exams(chosen, slices, shards, maps, "combined-study")
+    assert [second.about, first.about] == chosen
+    for found, study in ((first, "1.2"), (second, "3.4")):
+        assert (found.pixels == pixels[study][::-1]).all()
+        assert list(found.curves) == ["combined-image", "resnext50"]
+    assert (first.positions.tolist(), second.positions.tolist()) == ([2, 1, 0], [1, 0])
+    assert first.curves["combined-image"].tolist() == [0.5, 0.25, 0.125]
+    assert first.curves["resnext50"].tolist() == pytest.approx([0.25, 0.75, 0.5])
+    assert second.curves["combined-image"].tolist() == [0.75, 1]
+    assert second.curves["resnext50"].tolist() == pytest.approx([0.2, 0.8])
+    assert first.activations["resnext50"].maps[:, 0, 0].tolist() == [12, 8, 4]
+    assert first.truth.tolist() == [False, True, False]
+    assert second.truth is None
 
 
 def test_truth_is_optional():
