@@ -26,6 +26,7 @@ rule all:
         # of it is still there.
         all_shards("h5"),
         all_features,
+        expand("results/activation/{backbone}.h5", backbone=config["cnn"]),
         all_models,
         "results/data/positives.h5",
         curves("cnn"),
@@ -35,7 +36,9 @@ rule all:
         "results/metrics.csv",
         "results/submission.csv",
         "results/report.html",
+        "results/comparisons.csv",
         "results/viewer/index.html",
+        "results/viewer/studies",
         "results/models/clotline.zip",
 
 

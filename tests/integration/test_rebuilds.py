@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from clotline.files import remove
 from clotline.labels import COLUMNS, SOP_UID, STUDY_UID
 
 CNNS = ("efficientnet_b0", "resnext50")
@@ -112,6 +113,25 @@ def test_the_lstms_learning_rate_makes_the_lstms_anew(copy):
 def test_one_lstms_setting_makes_that_lstm_anew(copy):
     change_config(copy, "lstm", "combined-study", "hidden_size", value=32)
     assert copy.to_be_made() == lstms_and_what_follows(["combined-study"])
+
+
+def test_another_order_of_features_makes_the_lstms_that_read_them_anew(copy):
+    change_config(copy, "features", "combined", value=["resnext50", "efficientnet_b0"])
+    made = lstms_and_what_follows(["combined-image", "combined-study"])
+    assert copy.to_be_made() == made
+
+
+def test_deleted_results_are_missed(copy):
+    deleted = {"results/comparisons.csv", *maps_of(), "results/viewer/studies"}
+    for path in deleted:
+        remove(copy.folder / path)
+    assert deleted <= copy.to_be_made()
+
+
+def test_a_shard_that_there_is_not_is_no_target(copy):
+    done = copy.snakemake("-n", "results/data/shards/shard-009.h5", check=False)
+    assert done.returncode == 1
+    assert "No rule to produce results/data/shards/shard-009.h5" in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize(("key", "value"), [("lr", 0.123), ("window_level", 50), ("epochs", 9)])

@@ -118,7 +118,7 @@ def test_a_misspelt_key_is_named_with_what_was_meant(user, parts):
         ({"data": {"split": {"test": 1}}}, "data.split.test is 1", "less than 1"),
         ({"data": {"labels": ""}}, "data.labels", "non-empty"),
         ({"data": {"split": {"column": 3}}}, "data.split.column is 3", "text or null"),
-        ({"cnn": {"resnext50": None}}, "cnn.resnext50 is null", "a section"),
+        ({"cnn": {"resnext50": 5}}, "cnn.resnext50 is 5", "a section"),
         ({"cnn": {"resnext50": {"lr": math.nan}}}, "cnn.resnext50.lr is NaN", "a finite number"),
         ({"cnn": {"resnext50": {"lr": math.inf}}}, "cnn.resnext50.lr is Inf", "a finite number"),
         ({"cnn": {"resnext50": {"epochs": 9.0}}}, "cnn.resnext50.epochs is 9.0", "a whole number"),
@@ -277,3 +277,47 @@ def test_canonical_text_ignores_the_order_of_keys_and_nothing_else():
 def test_what_predict_needs_must_exist(key, kind):
     with pytest.raises(ClotlineError, match=f"{key} is nowhere, and no such {kind} exists"):
         load_config({key: "nowhere"})
+
+
+def test_what_is_there_by_default_can_be_left_out():
+    config = load_config(
+        {
+            "cnn": {"resnext50": None},
+            "features": {"combined": ["efficientnet_b0"]},
+            "lstm": {"resnext50-image": None, "resnext50-study": None},
+        }
+    )
+    assert list(config["cnn"]) == ["efficientnet_b0"]
+    assert len(config["lstm"]) == 4
+    message = message_of({"cnn": {"resnext50": None}})
+    assert "features.combined names resnext50, which is no backbone" in message
+    assert "To leave out this LSTM, set it to null" in message
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "init"),
+    [
+        ("cnn", "resnext50", "results/cnn/resnext50.pt"),
+        ("cnn", "resnext50", "./results/../results/cnn/resnext50.last.pt"),
+        ("lstm", "combined-study", "results/lstm/combined-study.pt"),
+    ],
+)
+def test_a_training_cannot_start_from_what_it_would_replace(
+    tmp_path, monkeypatch, stage, name, init
+):
+    monkeypatch.chdir(tmp_path)
+    for path in (f"results/{stage}/{name}.pt", f"results/{stage}/{name}.last.pt", "copy.pt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    message = message_of({stage: {name: {"init": init}}})
+    assert f"{stage}.{name}.init is {init}, which this training would replace: copy it" in message
+    load_config({stage: {name: {"init": "copy.pt"}}})
+
+
+def test_the_phantom_has_no_column_of_splits():
+    message = message_of({"phantom": {}, "data": {"split": {"column": "fold"}}})
+    assert "data.split.column is fold, and the phantom's labels have no such column" in message
+
+
+def test_a_seed_that_no_generator_takes_is_refused():
+    assert "seed is 9223372036854775808; it must be" in message_of({"seed": 2**63})

@@ -2,15 +2,17 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from builders import labels_of
 
 from clotline import dag, labels_file
+from clotline.codedigest import code_digest
 from clotline.config import load_config
 from clotline.dag import Workflow, contents
 from clotline.errors import ClotlineError
-from clotline.files import STATE_FOLDER
+from clotline.files import PHANTOM_SOURCE, STATE_FOLDER
 
 STUDIES = {f"s{number}": [0, 1, 0] for number in range(40)}
 
@@ -158,3 +160,32 @@ def test_a_file_that_a_user_gives_is_known_by_its_contents(tmp_path):
     os.utime(path, (0, 0))
     assert known(None) != before
     assert contents(lambda wildcards: [])(None) is None
+
+
+def test_the_phantoms_shards_are_those_of_the_configuration_until_its_labels_are_there(folder):
+    def studies(number):
+        config = {"phantom": {"studies": number}, "data": {"slices_per_shard": 300}}
+        workflow = Workflow(config)
+        return workflow, sum(shard["studies"] for shard in workflow.shards.values())
+
+    labels = folder / "data/phantom/train.csv"
+    labels.parent.mkdir(parents=True)
+    (folder / "data/phantom/train").mkdir()
+    # Of another phantom, which will be replaced.
+    (folder / "labels.csv").rename(labels)
+    workflow, found = studies(30)
+    assert found == 30
+    # Once this phantom is written its labels file counts, as after a change by hand.
+    PHANTOM_SOURCE.write_text(f"{workflow.section('phantom')}\n{code_digest('phantom.py')}")
+    assert studies(30)[1] == len(STUDIES)
+    assert studies(40)[1] == 40
+
+
+def test_the_order_of_features_is_part_of_an_lstm(folder):
+    lstm = SimpleNamespace(lstm="combined-study")
+    orders = [["efficientnet_b0", "resnext50"], ["resnext50", "efficientnet_b0"]]
+    seen = {
+        Workflow(user_config() | {"features": {"combined": order}}).features_of(lstm)
+        for order in orders
+    }
+    assert len(seen) == 2

@@ -47,7 +47,7 @@ PLOTS = ("roc", "precision_recall", "calibration", "confusion")
 
 
 wildcard_constraints:
-    shard=r"\d+",
+    shard="|".join(clotline.shards) or r"\d+",
     backbone="|".join(clotline.config["cnn"]),
     lstm="|".join(clotline.config["lstm"]),
     stage="cnn|lstm",
@@ -71,7 +71,9 @@ def phantom_folder(wildcards):
 
 def all_shards(ending):
     def paths(wildcards):
-        return expand(f"results/data/shards/shard-{{s}}.{ending}", s=clotline.shard_names())
+        return expand(
+            f"results/data/shards/shard-{{s}}.{ending}", s=clotline.shard_names()
+        )
 
     return paths
 
@@ -144,7 +146,3 @@ def plots(plot, names=MODELS):
 
 def external_file(wildcards):
     return EXTERNAL[wildcards.external]
-
-
-def template_digest(wildcards):
-    return sha256(Path(workflow.basedir, "workflow", "report", "report.html.j2"))

@@ -1,5 +1,7 @@
 # Test: figures, plots, report.
 
+REPORT_PAGE = Path(workflow.basedir, "workflow", "report", "report.html.j2")
+
 if EXTERNAL:
 
     rule external:
@@ -226,7 +228,7 @@ rule report:
         runtime=growing(30),
     params:
         code=code_digest("report.py"),
-        template=template_digest,
+        template=sha256(REPORT_PAGE),
         config=clotline.section(),
     message:
         "Writing the report"

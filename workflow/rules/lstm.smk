@@ -23,6 +23,7 @@ rule train_lstm:
         cfg=lstm_section,
         seed=clotline.section("seed"),
         init=contents(initial_lstm),
+        features=clotline.features_of,
         code=code_digest("train_lstm.py"),
     message:
         "Training the LSTM {wildcards.lstm}"
@@ -48,6 +49,7 @@ rule predict_lstm:
         mem_mb=growing(8000),
         runtime=growing(120),
     params:
+        features=clotline.features_of,
         code=code_digest("predict_lstm.py"),
     message:
         "Predicting valid and test studies with {wildcards.lstm}"

@@ -4,6 +4,7 @@ import json
 
 from clotline import phantom
 from clotline.disk import warn_if_short
+from clotline.files import PHANTOM_SOURCE, atomic
 from clotline.job import job
 from clotline.progress import Meter
 
@@ -23,6 +24,8 @@ def main(snakemake):
         workers=snakemake.threads,
         progress=Meter("phantom", "studies"),
     )
+    with atomic(PHANTOM_SOURCE) as path:
+        path.write_text(f"{snakemake.params.cfg}\n{snakemake.params.code}")
 
 
 if __name__ == "__main__":

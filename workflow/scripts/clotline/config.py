@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,10 @@ def load_config(user: dict) -> dict:
     if not problems:
         root = load_schema()
         config = fill_defaults(user, root, root)
+        for section in ("cnn", "lstm"):
+            if isinstance(config[section], dict):
+                # So are those left out that are there by default.
+                config[section] = {k: v for k, v in config[section].items() if v is not None}
         errors = sorted(_Validator(root).iter_errors(config), key=lambda e: list(map(str, e.path)))
         # A named backbone matches a property and a pattern: dict drops the second mention.
         problems = list(dict.fromkeys(describe(error, root) for error in errors))
@@ -206,6 +211,11 @@ def _check_between_keys(config: dict, user: dict):
                 f"data.{key} is set although phantom is: the phantom is always written to "
                 f"{PHANTOM_DATA[key]}. Remove one of the two keys"
             )
+        if split["column"]:
+            yield (
+                f"data.split.column is {split['column']}, and the phantom's labels have no such "
+                "column. Remove one of the two keys"
+            )
         if config["phantom"]["slices_min"] > config["phantom"]["slices_max"]:
             yield "phantom.slices_min is larger than phantom.slices_max"
     for name, backbone in config["cnn"].items():
@@ -216,6 +226,8 @@ def _check_between_keys(config: dict, user: dict):
             )
         if backbone["init"] not in ("imagenet", "random"):
             yield from _check_file(f"cnn.{name}.init", backbone["init"], "imagenet or random")
+            made = f"results/cnn/{name}.pt", f"results/cnn/{name}.last.pt"
+            yield from _check_not_made(f"cnn.{name}.init", backbone["init"], made)
     for name, members in config["features"].items():
         if name in config["cnn"]:
             yield f"features.{name} has the name of a backbone; choose another name"
@@ -230,10 +242,12 @@ def _check_between_keys(config: dict, user: dict):
         if split_lstm_name(name)[0] not in sets:
             yield (
                 f"lstm.{name} uses the feature set {split_lstm_name(name)[0]}; "
-                f"there are {', '.join(sets)}"
+                f"there are {', '.join(sets)}. To leave out this LSTM, set it to null"
             )
         if lstm["init"] != "random":
             yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
+            made = (f"results/lstm/{name}.pt",)
+            yield from _check_not_made(f"lstm.{name}.init", lstm["init"], made)
     if config["predict"] is not None and not Path(config["predict"]).is_dir():
         yield f"predict is {config['predict']}, and no such folder exists"
     if config["models"] is not None and not Path(config["models"]).is_file():
@@ -248,6 +262,12 @@ def _check_between_keys(config: dict, user: dict):
 def _check_file(key: str, path: str, words: str):
     if not Path(path).is_file():
         yield f"{key} is {path}, and no such file exists; it must be {words}, or a file's path"
+
+
+def _check_not_made(key: str, path: str, made: Sequence[str]):
+    """Snakemake removes what a job makes before it starts."""
+    if Path(path).resolve() in [Path(own).resolve() for own in made]:
+        yield f"{key} is {path}, which this training would replace: copy it elsewhere and name that"
 
 
 def check_data_paths(config: dict) -> None:

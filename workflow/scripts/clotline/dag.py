@@ -12,7 +12,8 @@ from pathlib import Path
 from clotline.codedigest import code_digest
 from clotline.config import canonical, check_data_paths, load_config
 from clotline.errors import ClotlineError
-from clotline.files import STATE_FOLDER, atomic, files_under, sha256
+from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.files import PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
 
 #: The trained models of this working directory.
 BUNDLE = "results/models/clotline.zip"
@@ -60,6 +61,10 @@ class Workflow:
         """Several of the configuration's sections as canonical JSON."""
         return canonical({key: self.config[key] for key in keys})
 
+    def features_of(self, wildcards) -> str:
+        """The backbones whose features an LSTM reads; Snakemake forgets the order of inputs."""
+        return canonical(feature_sets(self.config)[split_lstm_name(wildcards.lstm)[0]])
+
     def new_files(self, wildcards) -> str:
         """Digest of the names, sizes and times of the files to predict.
 
@@ -100,9 +105,9 @@ class Workflow:
         Reading 1.8 million rows for every job would cost seconds and half a gigabyte.
         """
         labels = Path(self.config["data"]["labels"])
-        made = self.config["phantom"] is not None and not labels.exists()
+        made = self.config["phantom"] is not None and not self._is_phantom_there(labels)
         if made:
-            source = [self.config["phantom"], code_digest("phantom.py")]
+            source = self._phantom_source()
         else:
             status = labels.stat()
             source = [str(labels), status.st_size, status.st_mtime_ns]
@@ -121,6 +126,16 @@ class Workflow:
         with suppress(FileNotFoundError), atomic(cache) as temporary:
             temporary.write_text(json.dumps({"key": key, "shards": shards}))
         return shards
+
+    def _phantom_source(self) -> str:
+        return f"{self.section('phantom')}\n{code_digest('phantom.py')}"
+
+    def _is_phantom_there(self, labels: Path) -> bool:
+        """Whether the labels file is that of this phantom: of another one, it will be replaced."""
+        try:
+            return labels.exists() and PHANTOM_SOURCE.read_text() == self._phantom_source()
+        except OSError:
+            return False
 
     def _read_shards(self, made: bool) -> list[dict]:
         from clotline import labels_file, plan

@@ -14,6 +14,9 @@ from clotline.errors import ClotlineError
 #: Small files that only speed up parsing or resume a killed job; safe to delete.
 STATE_FOLDER = Path(".clotline")
 
+#: What the phantom that was written last was made of: configuration and code, a line each.
+PHANTOM_SOURCE = STATE_FOLDER / "phantom.txt"
+
 #: Folders whose files the workflow makes by itself, under its working directory.
 MADE_FOLDERS = ("results", STATE_FOLDER.name)
 
