@@ -54,6 +54,36 @@ def test_weights_sum_to_one():
     assert set(WEIGHTS) == set(STUDY_LABELS)
 
 
+def test_weights_are_the_published_ones():
+    assert WEIGHTS == {
+        "negative_exam_for_pe": 0.0736196319,
+        "indeterminate": 0.09202453988,
+        "chronic_pe": 0.1042944785,
+        "acute_and_chronic_pe": 0.1042944785,
+        "central_pe": 0.1877300613,
+        "leftsided_pe": 0.06257668712,
+        "rightsided_pe": 0.06257668712,
+        "rv_lv_ratio_gte_1": 0.2346625767,
+        "rv_lv_ratio_lt_1": 0.0782208589,
+    }
+    assert IMAGE_WEIGHT == 0.07361963
+
+
+def test_a_score_worked_out_by_hand():
+    # One examination of two slices, one of them positive. A probability of 1/2 for what is true
+    # costs ln 2, one of 1/4 twice that, of 1/8 three times and of 1/16 four times.
+    probability = dict.fromkeys(STUDY_LABELS, 0.5)
+    probability |= {"rv_lv_ratio_gte_1": 1 / 16, "chronic_pe": 7 / 8, "leftsided_pe": 1 / 4}
+    truth = [[int(n in ("rv_lv_ratio_gte_1", "leftsided_pe")) for n in STUDY_LABELS]]
+    labels = [[probability[name] for name in STUDY_LABELS]]
+    exams = [np.array(part) for part in (truth, labels, [1, 0], [1 / 4, 1 / 2], [0, 0])]
+    on_labels = 1 + 3 * 0.2346625767 + 2 * 0.1042944785 + 0.06257668712
+    on_slices = 0.07361963 / 2 * (2 + 1)
+    expected = math.log(2) * (on_labels + on_slices) / (1 + 0.07361963 / 2 * 2)
+    assert expected == pytest.approx(1.346488, abs=1e-6)
+    assert weighted_log_loss(*exams) == pytest.approx(expected)
+
+
 def test_weighted_log_loss_matches_the_formula():
     truth, labels, slice_truth, slices, exam = draw()
     above = below = 0

@@ -1,10 +1,12 @@
 import json
+import math
 import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score, roc_curve
 
@@ -68,6 +70,15 @@ def test_delong_matches_its_definition(rows):
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
+def test_the_ends_of_an_auroc_stay_between_0_and_1():
+    truth, score = np.array([1, 1, 1, 0, 0, 0]), np.array([0.9, 0.8, 0.4, 0.5, 0.2, 0.1])
+    right, wrong = auroc_delong(Cases.of(truth, score)), auroc_delong(Cases.of(1 - truth, score))
+    # One pair of nine is in the wrong order. The deviation is √2 / 9, the outer end would be 1.2.
+    low = 8 / 9 - 1.959964 * math.sqrt(2) / 9
+    assert (right.low, right.high) == (pytest.approx(low), 1)
+    assert (wrong.low, wrong.high) == (0, pytest.approx(1 - low))
+
+
 def test_paired_delong_matches_its_definition():
     first, other = draw(80, 1), draw(80, 2)
     second = Cases.of(first.truth, np.clip(first.score * 0.6 + other.score * 0.4, 0, 1))
@@ -79,7 +90,32 @@ def test_paired_delong_matches_its_definition():
     reverse, same_p = paired_delong(second, first)
     assert reverse.value == pytest.approx(-difference.value)
     assert same_p == pytest.approx(p_value)
-    assert 0 < p_value < 1
+    two_sided = math.erfc(abs(difference.value) / deviation / math.sqrt(2))
+    assert p_value == pytest.approx(two_sided)
+
+
+def test_paired_delong_of_six_studies_worked_out_by_hand():
+    truth = [1, 1, 1, 0, 0, 0]
+    first = Cases.of(truth, [0.9, 0.8, 0.4, 0.5, 0.2, 0.1])
+    second = Cases.of(truth, [0.3, 0.2, 0.6, 0.5, 0.7, 0.1])
+    # The share of negatives below each positive, and of positives above each negative.
+    of_positive = np.array([[1, 1, 2 / 3], [1 / 3, 1 / 3, 2 / 3]])
+    of_negative = np.array([[2 / 3, 1, 1], [1 / 3, 0, 1]])
+    difference, p_value = paired_delong(first, second)
+    for part in (of_positive, of_negative):
+        assert part.mean(1) == pytest.approx([8 / 9, 4 / 9])
+    assert difference.value == pytest.approx(4 / 9)
+    covariance = np.cov(of_positive) / 3 + np.cov(of_negative) / 3
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    assert variance == pytest.approx(11 / 81)
+    # 4/9 is 4/√11 = 1.206 deviations; beyond that lie 11.4% of a normal distribution on each side.
+    assert p_value == pytest.approx(0.2278, abs=1e-5)
+    # The upper end would be 1.17.
+    low = 4 / 9 - 1.959964 * math.sqrt(11) / 9
+    assert (difference.low, difference.high) == (pytest.approx(low), 1)
+    reverse, same_p = paired_delong(second, first)
+    assert (reverse.low, reverse.high) == (-1, pytest.approx(-low))
+    assert same_p == pytest.approx(p_value)
 
 
 def test_paired_delong_without_a_difference_or_on_other_studies():
@@ -187,6 +223,15 @@ def test_resamples_of_one_class_are_dropped():
     assert "one class" in percentile_estimate(cases, 0.5, resampled).reason
 
 
+def test_an_interval_takes_half_of_the_resamples():
+    cases = draw(20)
+    for usable, has_interval in ((40, False), (49, False), (50, True)):
+        resampled = np.r_[np.linspace(0.4, 0.6, usable), np.full(100 - usable, np.nan)]
+        estimate = percentile_estimate(cases, 0.5, resampled)
+        assert (estimate.low is not None) == has_interval
+        assert (estimate.reason is None) == has_interval
+
+
 def test_one_study_has_values_without_intervals():
     cases = Cases.of([0, 1, 1], [0.2, 0.6, 0.1], ["a"] * 3)
     estimate = percentile_estimate(cases, 0.5, resample(Ranking(cases).figures, 1, 50, 0)[:, 0])
@@ -231,6 +276,15 @@ def test_proportions_of_slices_respect_the_studies():
     assert found["all"].low == pytest.approx(10 / (10 + 1.959963984540054**2))
 
 
+def test_only_studies_with_a_trial_count_as_trials():
+    study = np.repeat(np.arange(10), 20)
+    cases = Cases.of(np.ones(200), np.ones(200), study)
+    tried = study < 3
+    found = proportions(cases, {"all": (tried, tried, "slices")}, 10, 0)["all"]
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(3 / (3 + 1.959963984540054**2))
+
+
 def test_roc_points_run_from_corner_to_corner_and_stay_few():
     cases = draw(20_000, decimals=9)
     fpr, tpr = roc_points(cases.truth, cases.score)
@@ -264,6 +318,47 @@ def test_calibration_matches_logistic_regression():
     variance = np.linalg.inv(design.T @ (design * (p * (1 - p))[:, None]))
     half = 1.959964 * np.sqrt(variance[1, 1])
     assert found["slope"]["high"] - found["slope"]["value"] == pytest.approx(half, rel=1e-3)
+
+
+def test_calibration_in_the_large_undoes_a_shift_of_the_logits():
+    cases = draw(400, decimals=6)
+    x = np.log(cases.score / (1 - cases.score))
+
+    def loss(shift, x):
+        return np.logaddexp(0, np.where(cases.truth, -1, 1) * (x + shift)).sum()
+
+    found = calibration(cases)["in_the_large"]
+    least = minimize_scalar(loss, args=(x,), tol=1e-12).x
+    assert found["value"] == pytest.approx(least, abs=1e-6)
+    p = 1 / (1 + np.exp(-x - least))
+    half = 1.959964 / np.sqrt((p * (1 - p)).sum())
+    assert found["high"] - found["value"] == pytest.approx(half, rel=1e-5)
+    assert found["value"] - found["low"] == pytest.approx(half, rel=1e-5)
+    shifted = Cases.of(cases.truth, 1 / (1 + np.exp(-x - 0.7)))
+    assert calibration(shifted)["in_the_large"]["value"] == pytest.approx(least - 0.7, abs=1e-6)
+
+
+def test_calibration_of_slices_has_the_sandwich_variance_of_whole_studies():
+    # All slices of a study share its truth, so that a study tells much less than its slices.
+    rng = np.random.default_rng(5)
+    study = np.repeat(np.arange(30), 8)
+    truth = (rng.random(30) < 0.5)[study]
+    x = rng.normal(size=240) + 0.5 * truth
+    cases = Cases.of(truth, 1 / (1 + np.exp(-x)), study)
+    found = calibration(cases)
+    slope, intercept = (found[name]["value"] for name in ("slope", "intercept"))
+    p = 1 / (1 + np.exp(-intercept - slope * x))
+    design = np.column_stack([np.ones(240), x])
+    bread = np.linalg.inv(design.T @ (design * (p * (1 - p))[:, None]))
+    scores = design * (truth - p)[:, None]
+    of_studies = np.array([scores[study == s].sum(0) for s in range(30)])
+    # For few studies: Cameron and Miller, Journal of Human Resources 50(2), 2015.
+    correction = 30 / 29 * 239 / 238
+    variance = correction * bread @ (of_studies.T @ of_studies) @ bread
+    for place, name in enumerate(("intercept", "slope")):
+        half = 1.959964 * np.sqrt(variance[place, place])
+        assert found[name]["high"] - found[name]["value"] == pytest.approx(half, rel=1e-4)
+        assert found[name]["value"] - found[name]["low"] == pytest.approx(half, rel=1e-4)
 
 
 def test_calibration_of_true_probabilities_is_perfect():
@@ -319,3 +414,18 @@ def test_reliability_counts_every_case_once():
     assert sum(point["n"] for point in points) == 1000
     assert sum(point["n_positive"] for point in points) == cases.truth.sum()
     assert [p["predicted"] for p in points] == sorted(p["predicted"] for p in points)
+
+
+def test_a_hundred_probabilities_make_ten_groups_of_ten():
+    score = (np.arange(100) + 0.5) / 100
+    points = reliability(Cases.of(np.arange(100) % 10 < 3, score))
+    assert [(point["n"], point["n_positive"]) for point in points] == [(10, 3)] * 10
+    assert [p["predicted"] for p in points] == pytest.approx(np.arange(0.05, 1, 0.1))
+    assert [p["observed"] for p in points] == pytest.approx([0.3] * 10)
+
+
+def test_equal_probabilities_at_an_edge_go_to_the_group_below():
+    # The tenth, twentieth and thirtieth of these hundred are all 0.25: one edge, not three.
+    score = np.r_[np.full(5, 0.1), np.full(35, 0.25), np.linspace(0.3, 0.9, 60)]
+    points = reliability(Cases.of(np.arange(100) % 2, score))
+    assert [point["n"] for point in points] == [40] + [10] * 6

@@ -10,6 +10,7 @@ from sklearn.metrics import (
     confusion_matrix,
     log_loss,
     roc_auc_score,
+    roc_curve,
 )
 
 from clotline.consistency import consistent
@@ -25,11 +26,14 @@ from clotline.metrics import (
     compare,
     evaluate,
     evaluate_competition,
+    evaluate_subgroups,
+    evaluate_target,
     label_consistency,
     metrics_table,
     pe_present,
     submission,
 )
+from clotline.ranking import ROC_GRID
 
 RESAMPLES = 100
 
@@ -103,6 +107,36 @@ def test_study_level_figures():
             assert figures[figure]["n_positive"] == truth.sum()
         assert figures["auroc"]["method"] == "DeLong"
         assert len(figures["roc"]["low"]) == len(figures["roc"]["grid"])
+
+
+def test_the_roc_band_is_of_the_resamples_with_both_classes():
+    # Two positive studies of eight: about (3/4)^8 = 10% of the resamples have none.
+    truth = np.array([1, 0, 0, 1, 0, 0, 0, 0])
+    score = np.array([0.9, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    cases, rng, curves = Cases.of(truth, score), np.random.default_rng(3), []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(0, 8, 8)
+        if 0 < truth[rows].sum() < 8:
+            fpr, tpr, _ = roc_curve(truth[rows], score[rows], drop_intermediate=False)
+            curves.append(np.interp(ROC_GRID, fpr, tpr))
+    assert len(curves) < RESAMPLES
+    roc = evaluate_target(cases, cases, RESAMPLES, 3)["roc"]
+    low, high = np.quantile(curves, [0.025, 0.975], axis=0)
+    assert roc["low"] == pytest.approx(low)
+    assert roc["high"] == pytest.approx(high)
+
+
+def test_one_class_has_losses_and_no_ranking():
+    score = np.linspace(0.05, 0.6, 12)
+    cases = Cases.of(np.zeros(12), score)
+    found = evaluate_target(cases, Cases.of([0, 1], [0.2, 0.8]), RESAMPLES, 0)
+    assert found["brier"]["value"] == pytest.approx((score**2).mean())
+    assert found["log_loss"]["value"] == pytest.approx(-np.log(1 - score).mean())
+    for name in ("brier", "log_loss"):
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+    for name in ("auroc", "auroc_bootstrap", "average_precision"):
+        assert found[name]["value"] is None
+        assert "all 12 studies are negative" in found[name]["reason"]
 
 
 def test_the_same_seed_gives_the_same_figures():
@@ -200,10 +234,29 @@ def test_subgroups_set_their_positives_against_the_negative_studies():
     assert found["indeterminate"]["value"] == pytest.approx(expected)
 
 
+def test_an_indeterminate_study_is_in_no_subgroup_whatever_its_other_labels():
+    table = study_table()
+    without = evaluate_subgroups(table)
+    row, *_ = np.flatnonzero(table["indeterminate_true"])
+    table.loc[row, [f"{name}_true" for name in SUBGROUPS]] = 1
+    assert evaluate_subgroups(table) == without
+
+
 def test_label_consistency_before_and_after():
     found = label_consistency(study_table())
     assert 0 < found["before"] < found["after"] == 1
     assert label_consistency(study_table()[:0])["reason"] == "no studies"
+
+
+def test_the_cost_of_consistency_is_a_gain_where_the_correction_is_right():
+    # Nothing is called, so the likeliest is raised from 0.4 to just above a half.
+    probability = dict.fromkeys(STUDY_LABELS, 0.1) | {"negative_exam_for_pe": 0.4}
+    table = study_table(2).assign(**probability)
+    table[[f"{name}_true" for name in STUDY_LABELS]] = 0
+    wrong = label_consistency(table)["cost"]
+    assert wrong == pytest.approx(0.0736196319 * np.log(0.6 / 0.5), abs=1e-6)
+    right = label_consistency(table.assign(negative_exam_for_pe_true=1))["cost"]
+    assert right == pytest.approx(0.0736196319 * np.log(0.4 / 0.5), abs=1e-6)
 
 
 def test_competition_score_of_two_tables():
@@ -222,8 +275,13 @@ def test_competition_score_of_two_tables():
     assert found["before"]["log_loss"]["value"] == pytest.approx(loss)
     assert found["before"]["log_loss"]["low"] < loss < found["before"]["log_loss"]["high"]
     assert found["before"]["consistent"] < found["after"]["consistent"] == 1
+    assert found["cost"] == pytest.approx(found["after"]["log_loss"]["value"] - loss)
+    assert found["cost"] != 0
     with pytest.raises(ClotlineError, match="different test studies"):
         evaluate_competition(study[1:], image, RESAMPLES, 0)
+    without_slices = image[image[STUDY_UID] != study[STUDY_UID].iloc[0]]
+    with pytest.raises(ClotlineError, match="different test studies"):
+        evaluate_competition(study, without_slices, RESAMPLES, 0)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_a_roc_plot_says_auroc_interval_and_counts(study, tmp_path):
     assert "Central PE: not computable: one class only" in text
 
 
+def test_the_operating_points_lie_at_the_rates_of_their_counts(study):
+    markers = [line for line in plot_roc(study, "m").axes[0].lines if len(line.get_xdata()) == 1]
+    points = study["targets"]["pe_present"]["operating_points"]
+    for line, counts in zip(markers, (point["confusion"] for point in points), strict=True):
+        negative = counts["false_positive"] + counts["true_negative"]
+        positive = counts["true_positive"] + counts["false_negative"]
+        assert line.get_xdata()[0] == pytest.approx(counts["false_positive"] / negative)
+        assert line.get_ydata()[0] == pytest.approx(counts["true_positive"] / positive)
+
+
 def test_the_image_level_counts_slices(image, tmp_path):
     text = svg(plot_roc(image, "combined-image"), tmp_path)
     assert "30 test studies, 120 slices" in text
@@ -129,6 +139,15 @@ def test_a_precision_recall_curve_passes_through_the_steps_of_the_cases(study):
     for point in np.column_stack([recall, precision])[:-1]:
         # Points on a straight part of the ROC curve are left out, but passed nearby.
         assert np.abs(drawn - point).max(1).min() < 2e-3
+
+
+def test_a_precision_recall_curve_ends_at_the_share_of_positives(image):
+    table = image_predictions()
+    share = table.loc[table["split"] == "test", f"{IMAGE_LABEL}_true"].mean()
+    assert share != 0.5
+    curve, *_, level = plot_precision_recall(image, "m").axes[0].lines
+    assert (curve.get_xdata()[-1], curve.get_ydata()[-1]) == (1, pytest.approx(share))
+    assert level.get_ydata() == pytest.approx([share, share])
 
 
 def test_a_precision_recall_plot_says_average_precision_and_what_cannot_be_computed(
