@@ -47,3 +47,4 @@ rule predict:
         "results/predict/predictions.csv",
         "results/predict/slices.csv",
         "results/predict/viewer/index.html",
+        "results/predict/viewer/studies",
