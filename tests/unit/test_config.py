@@ -7,6 +7,7 @@ from clotline.config import (
     PHANTOM_DATA,
     canonical,
     check_data_paths,
+    check_keys_stand_once,
     load_config,
     load_schema,
 )
@@ -321,3 +322,16 @@ def test_the_phantom_has_no_column_of_splits():
 
 def test_a_seed_that_no_generator_takes_is_refused():
     assert "seed is 9223372036854775808; it must be" in message_of({"seed": 2**63})
+
+
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
+    path = tmp_path / "config.yaml"
+    merged = "cnn:\n  a: &a {<<: *b}\n  b: {<<: *a, lr: 2}\n"
+    path.write_text(f"base: &b {{lr: 1}}\nplots: {{dpi: 70}}\n{merged}")
+    check_keys_stand_once([path, tmp_path / "none.yaml"])
+    path.write_text(path.read_text() + "plots:\n  dpi: 80\n")
+    with pytest.raises(ClotlineError, match=r"config\.yaml, line 6: the key plots stands twice"):
+        check_keys_stand_once([path])
+    path.write_text("cnn:\n  a: {lr: 1, lr: 2}\n")
+    with pytest.raises(ClotlineError, match="line 2: the key lr stands twice"):
+        check_keys_stand_once([path])

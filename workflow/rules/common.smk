@@ -27,7 +27,7 @@ os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 os.environ[STARTER] = str(os.getpid())
 
 try:
-    clotline = Workflow(config)
+    clotline = Workflow(config, workflow.configfiles)
 except ClotlineError as error:
     raise WorkflowError(str(error))
 

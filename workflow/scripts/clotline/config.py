@@ -9,7 +9,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,38 @@ def _keys_that_are_no_text(value: Any, place: str = ""):
         if not isinstance(key, str):
             yield f"the key {place}{key} is a {type(key).__name__} to YAML; put it in quotes"
         yield from _keys_that_are_no_text(item, f"{place}{key}.")
+
+
+def check_keys_stand_once(files: Sequence[str | Path]) -> None:
+    """Checks configuration files for keys that stand twice in a section: YAML keeps the last.
+
+    Raises:
+        ClotlineError: with the file, the line and the key.
+    """
+    for path in files:
+        try:
+            node = yaml.compose(Path(path).read_bytes(), Loader=yaml.SafeLoader)
+        except (OSError, yaml.YAMLError):
+            continue  # Snakemake, which reads it too, tells
+        for key in _repeated_keys(node):
+            raise ClotlineError(
+                f"{path}, line {key.start_mark.line + 1}: the key {key.value} stands twice in its "
+                "section, and only the last would count: put the two together"
+            )
+
+
+def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated_keys(item)
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, item in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                    yield key
+                seen.add(key.value)
+            yield from _repeated_keys(item)
 
 
 def load_config(user: dict) -> dict:

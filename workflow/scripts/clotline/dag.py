@@ -5,12 +5,12 @@ Every job parses the Snakefile again, so nothing here imports more than it must.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from clotline.codedigest import code_digest
-from clotline.config import canonical, check_data_paths, load_config
+from clotline.config import canonical, check_data_paths, check_keys_stand_once, load_config
 from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.files import PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
@@ -28,7 +28,17 @@ class Workflow:
             applied and there is nothing to train on.
     """
 
-    def __init__(self, user_config: dict):
+    def __init__(self, user_config: dict, files: Sequence[str | Path] = ()):
+        """Completes the configuration.
+
+        Args:
+            user_config: as Snakemake read it.
+            files: that it was read of.
+
+        Raises:
+            ClotlineError: the configuration or the labels file cannot be used.
+        """
+        check_keys_stand_once(files)
         self.config = load_config(user_config)
         self.shards, self._absent = {}, None
         try:
