@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from builders import labels_of, write_cohort
+from workflow_run import PROJECT, Run, write_config
 
 from clotline.files import remove
 from clotline.labels import COLUMNS, SOP_UID, STUDY_UID
@@ -252,3 +254,47 @@ def test_a_dry_run_explains_why_each_job_runs(copy):
     assert text.count("Reason: ") == jobs
     assert "Params have changed" in text
     assert Path(copy.folder / "results/lstm/combined-study.pt").exists()
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Slices of data of one's own, and their labels."""
+    run = Run(PROJECT, tmp_path)
+    labels = labels_of({f"s{number}": [0, 1, 0] for number in range(12)}).assign(fold="train")
+    labels.loc[labels[STUDY_UID].isin(("s3", "s7")), "fold"] = "valid"
+    write_cohort(labels, tmp_path / "dicom")
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    data = {"labels": "labels.csv", "dicom": "dicom", "slices_per_shard": 9}
+    data["split"] = {"column": "fold"}
+    write_config(run, yaml.safe_dump({"data": data}))
+    run.build(OWN)
+    return run, labels
+
+
+OWN = "results/data/slices.parquet"
+
+
+def test_the_labels_files_name_place_time_and_order_make_nothing_anew(own):
+    run, labels = own
+    assert run.to_be_made(target=OWN) == set()
+    (run.folder / "labels.csv").unlink()
+    # Studies in their order, the slices of each in another.
+    shuffled = pd.concat(part[::-1] for _, part in labels.groupby(STUDY_UID, sort=False))
+    shuffled.assign(remark="seen").to_csv(run.folder / "mine.csv.gz", index=False)
+    change_config(run, "data", "labels", value=str(run.folder / "mine.csv.gz"))
+    change_config(run, "data", "slices_per_shard", value=10)
+    assert run.to_be_made(target=OWN) == set()
+
+
+def test_another_split_makes_no_shard_anew(own):
+    run, labels = own
+    labels.loc[labels[STUDY_UID] == "s5", "fold"] = "valid"
+    labels.to_csv(run.folder / "labels.csv", index=False)
+    assert run.to_be_made(target=OWN) == PLAN | {OWN}
+
+
+def test_another_label_makes_its_shard_anew(own):
+    run, labels = own
+    labels.loc[4, "pe_present_on_image"] = 0
+    labels.to_csv(run.folder / "labels.csv", index=False)
+    assert run.to_be_made(target=OWN) == PLAN | shard_files("000") | {OWN}

@@ -97,6 +97,14 @@ def test_a_changed_uid_changes_the_digest():
     assert digests(labels)[0] != before[0]
 
 
+def test_another_split_changes_the_digest_of_splits_alone():
+    labels = labels_of(STUDIES)
+    other = DATA | {"split": DATA["split"] | {"train": 0.1, "valid": 0.1, "test": 0.8}}
+    one, two = (describe_shards(labels, make_plan(labels, data)) for data in (DATA, other))
+    assert [shard["digest"] for shard in one] == [shard["digest"] for shard in two]
+    assert [shard["splits"] for shard in one] != [shard["splits"] for shard in two]
+
+
 def test_studies_that_swap_places_in_a_shard_change_its_digest():
     swapped = {"s1": STUDIES["s1"], "s0": STUDIES["s0"]} | STUDIES
     assert list(swapped) == ["s1", "s0", "s2", "s3", "s4"]

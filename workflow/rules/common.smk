@@ -35,6 +35,8 @@ except ClotlineError as error:
 config.update(clotline.config)
 watch(workflow, Data(clotline.config, clotline.shards))
 
+# What a rule makes of the data: pixels can change while labels stay the same. A user's is not stat'ed.
+PHANTOM = {} if config["phantom"] is None else config["data"]
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]
 MODELS = [*config["lstm"], *EXTERNAL]
@@ -62,11 +64,6 @@ def shard_file(wildcards):
 
 def shard_digest(wildcards):
     return clotline.shards[wildcards.shard]["digest"]
-
-
-def phantom_folder(wildcards):
-    # The phantom's pixels can change while its labels stay the same; a user's folder is not stat'ed.
-    return [] if config["phantom"] is None else config["data"]["dicom"]
 
 
 def all_shards(ending):

@@ -25,9 +25,11 @@ if config["phantom"] is not None:
             "../scripts/phantom.py"
 
 
+# Digests of its rows and splits, not the labels file's name or time, say what must be made anew. The
+# phantom's is an input, for a rule makes it.
 rule plan:
     input:
-        labels=config["data"]["labels"],
+        phantom=PHANTOM.get("labels", []),
     output:
         plan="results/data/plan.parquet",
         rows="results/data/rows.parquet",
@@ -41,8 +43,7 @@ rule plan:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        split=clotline.section("data", "split"),
-        slices_per_shard=clotline.section("data", "slices_per_shard"),
+        content=clotline.plan_digest,
         code=code_digest("plan.py"),
     message:
         "Planning shards and splits from the labels"
@@ -50,12 +51,9 @@ rule plan:
         "../scripts/plan.py"
 
 
-# The digest of its rows, not the time of the labels file, says whether a shard must be made anew.
-# So it reads the labels file itself: below a job that runs, Snakemake would skip an ancient input.
 rule shard:
     input:
-        labels=ancient(config["data"]["labels"]),
-        phantom=phantom_folder,
+        phantom=PHANTOM.get("dicom", []),
     output:
         shard="results/data/shards/shard-{shard}.h5",
         rejects="results/data/shards/shard-{shard}.rejects.csv",

@@ -1,6 +1,5 @@
 """Plans shards and splits from the labels file."""
 
-import json
 from pathlib import Path
 
 from clotline.consistency import inconsistent_studies
@@ -13,9 +12,8 @@ from clotline.tables import write_table
 
 def main(snakemake):
     """Writes the studies with their shard and split, and the labels in the shards' order."""
-    split = json.loads(snakemake.params.split)
-    data = {"split": split, "slices_per_shard": json.loads(snakemake.params.slices_per_shard)}
-    labels = read_labels(snakemake.input.labels, split["column"])
+    data = snakemake.config["data"]
+    labels = read_labels(data["labels"], data["split"]["column"])
     plan = make_plan(labels, data)
     check_plan(plan)
     for name, part in plan.groupby("split", sort=False):

@@ -9,7 +9,7 @@ from clotline.plan import make_plan, planned_rows
 def main(snakemake):
     """Writes the shard, the list of slices that could not be taken, and the notes on studies."""
     data = snakemake.config["data"]
-    labels = read_labels(snakemake.input.labels, data["split"]["column"])
+    labels = read_labels(data["labels"], data["split"]["column"])
     plan = make_plan(labels, data)
     store_slices(
         planned_rows(labels, plan[plan["shard"] == int(snakemake.wildcards.shard)]),

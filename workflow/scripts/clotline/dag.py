@@ -71,6 +71,15 @@ class Workflow:
         """Several of the configuration's sections as canonical JSON."""
         return canonical({key: self.config[key] for key in keys})
 
+    def plan_digest(self, wildcards) -> str:
+        """All that the plan is made of, whatever the labels file's name, time and further columns.
+
+        Raises:
+            ClotlineError: there is nothing to make it of.
+        """
+        shards = [self.shards[name] for name in self.shard_names()]
+        return canonical([[shard["digest"], shard["splits"]] for shard in shards])
+
     def features_of(self, wildcards) -> str:
         """The backbones whose features an LSTM reads; Snakemake forgets the order of inputs."""
         return canonical(feature_sets(self.config)[split_lstm_name(wildcards.lstm)[0]])

@@ -90,8 +90,8 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
     Returns:
         For each shard its ``name`` (three digits, as in ``shard-000.h5``), the number of its
         ``slices`` and ``studies``, for each split those of its ``split_slices`` and
-        ``split_positives`` (positive slices), and a ``digest`` of its rows' UIDs and labels, which
-        changes if, and only if, they do.
+        ``split_positives`` (positive slices), a ``digest`` of its rows' UIDs and labels, which
+        changes if, and only if, they do, and one of its studies' ``splits``.
     """
     shard = labels[STUDY_UID].map(plan.set_index(STUDY_UID)["shard"]).to_numpy()
     rows = _row_hashes(labels)
@@ -109,10 +109,15 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
                 "studies": len(part),
                 "split_slices": counts["slices"].to_dict(),
                 "split_positives": counts["positive_slices"].to_dict(),
-                "digest": hashlib.sha256(content + order).hexdigest()[:16],
+                "digest": _digest(content + order),
+                "splits": _digest("\n".join(part["split"]).encode()),
             }
         )
     return described
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _row_hashes(labels: pd.DataFrame) -> np.ndarray:
