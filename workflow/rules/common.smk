@@ -35,7 +35,7 @@ except ClotlineError as error:
 config.update(clotline.config)
 watch(workflow, Data(clotline.config, clotline.shards))
 
-# What a rule makes of the data: pixels can change while labels stay the same. A user's is not stat'ed.
+# The phantom is made here, and its pixels can change while labels stay the same. No user data is stat'ed.
 PHANTOM = {} if config["phantom"] is None else config["data"]
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]
