@@ -35,7 +35,7 @@ except ClotlineError as error:
 config.update(clotline.config)
 watch(workflow, Data(clotline.config, clotline.shards))
 
-# The phantom is made here, and its pixels can change while labels stay the same. No user data is stat'ed.
+# The phantom's pixels can change while its labels stay the same; a user's folder is not stat'ed.
 PHANTOM = {} if config["phantom"] is None else config["data"]
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]
