@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "workflow", "scripts")))
 
 from clotline.codedigest import code_digest
-from clotline.feature_sets import feature_sets, level_pairs, split_lstm_name
+from clotline.feature_sets import level_pairs
 from clotline.dag import Workflow, contents
 from clotline.errors import ClotlineError
 from clotline.estimate import Data
@@ -108,10 +108,8 @@ def feature_parts(wildcards):
 
 
 def feature_files(wildcards):
-    features, _ = split_lstm_name(wildcards.lstm)
-    return expand(
-        "results/features/{backbone}.h5", backbone=feature_sets(config)[features]
-    )
+    backbones = clotline.backbones_of(wildcards)
+    return expand("results/features/{backbone}.h5", backbone=backbones)
 
 
 def all_features(wildcards):

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from clotline.codedigest import code_digest
@@ -80,9 +81,13 @@ class Workflow:
         shards = [self.shards[name] for name in self.shard_names()]
         return canonical([[shard["digest"], shard["splits"]] for shard in shards])
 
+    def backbones_of(self, wildcards) -> list[str]:
+        """The backbones whose features an LSTM reads, in their order."""
+        return feature_sets(self.config)[split_lstm_name(wildcards.lstm)[0]]
+
     def features_of(self, wildcards) -> str:
-        """The backbones whose features an LSTM reads; Snakemake forgets the order of inputs."""
-        return canonical(feature_sets(self.config)[split_lstm_name(wildcards.lstm)[0]])
+        """The same for a rule's ``params``: Snakemake forgets the order of inputs."""
+        return canonical(self.backbones_of(wildcards))
 
     def new_files(self, wildcards) -> str:
         """Digest of the names, sizes and times of the files to predict.
@@ -94,6 +99,11 @@ class Workflow:
             raise ClotlineError(
                 "no studies to predict: name their folder, as in --config predict=FOLDER"
             )
+        return self._new_files
+
+    @cached_property
+    def _new_files(self) -> str:
+        # Two rules ask, and a folder can be large.
         folder = Path(self.config["predict"])
         digest = hashlib.sha256()
         for name in files_under(folder):

@@ -305,15 +305,17 @@ def _inflate(deflated: bytes) -> bytes:
 #: What `check_is_ct_slice` looks at.
 KIND_KEYWORDS = (
     "Modality", "SOPClassUID", "ImageType", "NumberOfFrames", "PhotometricInterpretation",
-    "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelData",
+    "PixelData",
 )  # fmt: skip
+#: What `rescale` looks at.
+SCALE_KEYWORDS = ("RescaleSlope", "RescaleIntercept", "RescaleType")
 
 
 def check_is_ct_slice(header: Header) -> None:
     """Checks what kind of image a file holds, by the elements KIND_KEYWORDS of its header.
 
     Raises:
-        SliceError: it is no single slice of CT in Hounsfield units; the message says what it is.
+        SliceError: it is no single slice of CT; the message says what it is.
     """
     if header.get("Modality") != "CT":
         raise SliceError(f"Modality is not CT: {one_line(header.get('Modality'))}")
@@ -331,11 +333,10 @@ def check_is_ct_slice(header: Header) -> None:
             "PhotometricInterpretation is not MONOCHROME2: "
             + one_line(header.get("PhotometricInterpretation"))
         )
-    _rescale(header)
 
 
-def _rescale(header: Header) -> tuple[float, float]:
-    """Slope and intercept from stored values to Hounsfield units.
+def rescale(header: Header) -> tuple[float, float]:
+    """Slope and intercept from stored values to Hounsfield units, of the elements SCALE_KEYWORDS.
 
     Raises:
         SliceError: without usable ones the unit is unknown.
@@ -363,7 +364,7 @@ def hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
     Raises:
         SliceError: without a usable slope and intercept the unit is unknown.
     """
-    slope, intercept = _rescale(header)
+    slope, intercept = rescale(header)
     values = stored.astype(np.float32)
     if slope != 1:
         values *= np.float32(slope)

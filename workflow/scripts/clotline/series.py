@@ -15,7 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clotline.dicom import KIND_KEYWORDS, check_is_ct_slice, read_header
+from clotline.dicom import (
+    KIND_KEYWORDS,
+    SCALE_KEYWORDS,
+    check_is_ct_slice,
+    read_header,
+    rescale,
+)
 from clotline.errors import ClotlineError
 from clotline.files import files_under
 from clotline.header import Header
@@ -38,8 +44,8 @@ _NO_AGENT = ("", "NONE", "NO", "N", "NATIVE", "WITHOUT", "W/O", "NO CONTRAST")
 _PROJECTIONS = {"MIP", "MINIP"}
 
 KEYWORDS = (
-    *UIDS, *KIND_KEYWORDS, "ImageOrientationPatient", "ImagePositionPatient", "InstanceNumber",
-    "ContrastBolusAgent",
+    *UIDS, *KIND_KEYWORDS, *SCALE_KEYWORDS, "ImageOrientationPatient", "ImagePositionPatient",
+    "InstanceNumber", "ContrastBolusAgent",
 )  # fmt: skip
 
 #: What is kept of a header.
@@ -95,7 +101,7 @@ def find_series(
     copies = (table["place"] != "") & table.duplicated([*UIDS, "place"])
     left_out += [(path, "a copy of another file") for path in table["path"][copies]]
     table = table[~copies]
-    shared = (table[SOP_UID] == "") | table.duplicated([*UIDS], keep=False)
+    shared = (table[SOP_UID] == "") | table.duplicated(list(UIDS), keep=False)
     table = table.assign(**{SOP_UID: table[SOP_UID].mask(shared, _named_after(table["path"]))})
     series = _choose(table)
     if not series["chosen"].any():
@@ -184,6 +190,7 @@ def _position(header: Header) -> str:
 def _problem(header: Header) -> str:
     try:
         check_is_ct_slice(header)
+        rescale(header)
     except SliceError as error:
         return str(error)
     try:
