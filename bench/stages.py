@@ -133,7 +133,7 @@ def _check_lossless(cohort: Cohort, shard: Path) -> None:
 def positives(cohort: Cohort, folder: Path) -> Iterator[Row]:
     """Positive slices of a shard to positives.h5."""
     shard, finished = folder / "many.h5", folder / "finished.h5"
-    rows = repeat_shard(cohort, shard, 5000)
+    rows = repeat_shard(cohort, shard, 10_000)
     wanted = rows[rows[IMAGE_LABEL] == 1]
     copy_positives({"000": shard}, rows, finished)
     made = target, twice, copy = [folder / f"{name}.h5" for name in ("ours", "again", "copy")]
