@@ -26,7 +26,7 @@ from clotline.labels import (
     STUDY_UID,
     UIDS,
 )
-from clotline.shards import ShardWriter
+from clotline.shards import ORIENTATION, POSITION, ShardWriter
 
 DATA = {
     "slices_per_shard": 10,
@@ -182,7 +182,7 @@ def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) ->
     count = len(pixels)
     rows = pd.DataFrame({STUDY_UID: ["s"] * count, SERIES_UID: "s.1"})
     rows[SOP_UID] = [f"s.1.{number}" for number in range(count)]
-    rows["position_mm"], rows[IMAGE_LABEL] = np.arange(float(count)), image_labels
+    rows[POSITION], rows[ORIENTATION], rows[IMAGE_LABEL] = np.arange(float(count)), "LP", image_labels
     with ShardWriter(path) as writer:
         writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
 

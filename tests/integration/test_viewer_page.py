@@ -96,6 +96,31 @@ def test_the_pixels_are_those_of_the_shard(page, demo):
     assert (np.array(found).reshape(256, 256) == expected).all()
 
 
+def edges(page):
+    return [page.text_content(f"#edge-{edge}") for edge in ("left", "right", "top", "bottom")]
+
+
+def test_the_sides_of_the_patient_are_marked_where_they_are_known(page):
+    settle(page)
+    assert edges(page) == ["R", "L", "A", "P"]
+    for edge in ("left", "right", "top", "bottom"):
+        assert page.locator(f"#edge-{edge}").is_visible()
+    assert "patient's left on the right" in page.get_attribute("#image", "aria-label")
+    page.evaluate("view.study.orientations[view.slice] = 'LF'; draw()")
+    assert edges(page) == ["R", "L", "H", "F"]
+    page.evaluate("view.study.orientations[view.slice] = ''; draw()")
+    assert edges(page) == ["", "", "", ""]
+    assert "left and right unknown" in page.get_attribute("#image", "aria-label")
+
+
+def test_a_position_is_shown_where_it_is_known(page):
+    settle(page)
+    assert page.text_content("#corner-slice").split("\n")[0].endswith(" mm")
+    page.evaluate("view.study.positions[view.slice] = null; draw()")
+    assert "mm" not in page.text_content("#corner-slice").split("\n")[0]
+    assert "null" not in page.text_content("#corner-slice")
+
+
 def test_wheel_and_keys_scroll(page):
     page.keyboard.press("Home")
     assert shown(page)[0] == 1

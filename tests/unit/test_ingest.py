@@ -14,9 +14,10 @@ from clotline.dicom import read_slice
 from clotline.errors import ClotlineError
 from clotline.ingest import decode_studies, decode_study, write_shard
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
-from clotline.shards import POSITION, open_shard, read_rows
+from clotline.shards import ORIENTATION, POSITION, open_shard, read_rows
 
-UNORDERED = "slices have no ImagePositionPatient, nor an InstanceNumber: ordered by SOPInstanceUID"
+LACKING = "slices lack ImagePositionPatient or ImageOrientationPatient"
+UNORDERED = f"{LACKING}, and an InstanceNumber: ordered by SOPInstanceUID"
 
 
 def order(study):
@@ -93,7 +94,7 @@ def test_slices_are_ordered_by_location_where_one_has_no_position(tmp_path):
     # The others' positions say that it falls towards the head.
     assert order(study) == [0, 1, 2]
     assert study.rows[POSITION].tolist() == [-10, -9, -8]
-    assert study.notes == ["1 of 3 slices have no ImagePositionPatient: ordered by SliceLocation"]
+    assert study.notes == [f"1 of 3 {LACKING}: ordered by SliceLocation"]
 
 
 def test_where_files_are_named_links_lead_where_they_lead(tmp_path):
@@ -113,10 +114,11 @@ def test_slices_are_ordered_by_instance_number_where_there_is_no_position_at_all
     )
     study = decode_study(labels, tmp_path)
     assert order(study) == [2, 0, 1]
-    assert study.rows[POSITION].tolist() == [1, 2, 3]
+    # The number of a slice is no position.
+    assert study.rows[POSITION].isna().all()
     assert study.notes == [
-        "3 of 3 slices have no ImagePositionPatient: ordered by InstanceNumber, position_mm is "
-        "that number, perhaps from head to feet"
+        f"3 of 3 {LACKING}: ordered by InstanceNumber, without position_mm, perhaps from head to "
+        "feet"
     ]
 
 
@@ -125,6 +127,7 @@ def test_slices_are_ordered_by_uid_as_a_last_resort_and_the_shard_says_so(tmp_pa
     assert order(decode_study(labels, tmp_path)) == [0, 1, 2]
     _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
     assert ["s", f"3 of 3 {UNORDERED}"] in notes.values.tolist()
+    assert read_rows(tmp_path / "shard.h5")[POSITION].isna().all()
 
 
 def test_equal_positions_are_ordered_by_instance_number_and_then_by_uid(tmp_path):
@@ -239,6 +242,43 @@ def test_notes_of_a_shard_name_their_study(tmp_path):
         ["two", f"1 of 2 {UNORDERED}"],
         ["two", "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"],
     ]
+
+
+TURNED = "slices turned until the patient's left is on the right and the back below"
+
+
+@pytest.mark.parametrize(
+    ("axes", "stored", "notes"),
+    [
+        ([1, 0, 0, 0, 1, 0], "LP", []),
+        ([-1, 0, 0, 0, -1, 0], "LP", [TURNED]),
+        ([1, 0, 0, 0, 0, -1], "LF", ["slices that are not axial: stored as they are"]),
+    ],
+    ids=["usual", "prone", "coronal"],
+)
+def test_how_slices_lie_is_stored_and_what_is_unusual_noted(tmp_path, axes, stored, notes):
+    labels = write_study(
+        tmp_path,
+        ImagePositionPatient=lambda i: [0, i, i],
+        ImageOrientationPatient=lambda i: axes if i else [1, 0, 0, 0, 1, 0],
+    )
+    study = decode_study(labels, tmp_path)
+    assert study.notes == notes
+    assert sorted(study.rows[ORIENTATION]) == sorted(["LP", stored, stored])
+    write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
+    rows = read_rows(tmp_path / "shard.h5")
+    assert rows[ORIENTATION].tolist() == study.rows[ORIENTATION].tolist()
+
+
+def test_without_an_orientation_left_and_right_are_not_known(tmp_path):
+    labels = write_study(
+        tmp_path,
+        SliceLocation=lambda i: i,
+        ImageOrientationPatient=lambda i: None if i == 1 else [1, 0, 0, 0, 1, 0],
+    )
+    study = decode_study(labels, tmp_path)
+    assert study.rows[ORIENTATION].tolist() == ["LP", "", "LP"]
+    assert "slices without ImageOrientationPatient: left and right are not known" in study.notes
 
 
 def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):

@@ -196,6 +196,7 @@ def test_every_encoding_size_and_direction_occurs(cohort):
     assert {s.grid.size for s in cohort} == {256, 512}
     scans = [s.acquisition for s in cohort]
     assert {s.downwards for s in scans} == {s.feet_first for s in scans} == {True, False}
+    assert {s.upside_down for s in scans} == {True, False}
     assert {s.round_field for s in scans} == {s.signed for s in scans} == {True, False}
     assert {(s.slope, s.intercept) for s in scans} == {(1, -1024), (1, -1000), (1, 0), (2, -1024)}
 
@@ -212,6 +213,27 @@ def test_header_is_a_ct_image(tmp_path, cohort):
     assert all(h.SOPInstanceUID.is_valid and h.StudyInstanceUID.is_valid for h in headers)
     assert len({h.SOPInstanceUID for h in headers}) == 3
     assert all(h.file_meta.MediaStorageSOPInstanceUID == h.SOPInstanceUID for h in headers)
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_a_scan_upside_down_shows_the_same_patient(tmp_path, cohort, size):
+    study = next(s for s in cohort if s.grid.size == size and s.acquisition.round_field)
+    study = replace(study, grid=replace(study.grid, slices=2), shown=study.shown[:2])
+    found, headers = [], []
+    for upside_down in (False, True):
+        scan = replace(study.acquisition, upside_down=upside_down)
+        folder = tmp_path / str(upside_down)
+        write_study(replace(study, acquisition=scan), folder)
+        path = folder / study.uid / study.series_uid / f"{study.sop_uids[1]}.dcm"
+        found.append(read_slice(path))
+        headers.append(dcmread(path))
+    assert [s.orientation for s in found] == ["LP", "RA"]
+    assert (headers[0].pixel_array == headers[1].pixel_array[::-1, ::-1]).all()
+    assert (found[0].pixels == found[1].pixels).all()
+    # The first pixel is the other's last one.
+    x, y, z = headers[0].ImagePositionPatient
+    far = (size - 1) * study.grid.pixel
+    assert np.allclose(headers[1].ImagePositionPatient, (x + far, y + far, z), atol=0.01)
 
 
 def test_picture_has_the_range_of_a_chest(cohort):

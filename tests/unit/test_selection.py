@@ -128,6 +128,7 @@ def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilitie
             "row": [0, 1, 2],
             "checksum": [7, 8, 9],
             "position_mm": [0.0, 1.0, 0.0],
+            "patient_orientation": ["LP", "", "LP"],
             IMAGE_LABEL: [0, 1, 0],
             "split": "test",
         }
@@ -144,3 +145,4 @@ def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilitie
     assert table[SOP_UID].tolist() == ["1", "2"]
     assert table["probability"].tolist() == pytest.approx([0.1, 0.2])
     assert table[IMAGE_LABEL].tolist() == [0, 1]
+    assert table["patient_orientation"].tolist() == ["LP", ""]

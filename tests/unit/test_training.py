@@ -463,6 +463,14 @@ def test_the_automatic_precision_is_full_where_the_cpu_has_no_bfloat16_units(mon
         assert fabric._precision.precision == precision
 
 
+def test_full_precision_is_full_in_a_gpus_convolutions_too(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    make_fabric("bf16-mixed", gpus=0, threads=1)
+    assert torch.backends.cudnn.allow_tf32
+    make_fabric("32-true", gpus=0, threads=1)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_more_gpus_than_the_machine_shows_are_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -2,6 +2,7 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from builders import write_slices
 
 from clotline.activation_files import Activation
 from clotline.labels import STUDY_LABELS, STUDY_UID
-from clotline.shards import read_rows
+from clotline.shards import ORIENTATION, read_rows
 from clotline.tables import uid_triples
 from clotline.viewer import (
     TARGETS,
@@ -36,6 +37,7 @@ def exam(uid="1.2.3", slices=3, truth=(0, 1, 0)):
         about(uid, None if truth is None else True),
         pixels.astype(np.int16),
         np.arange(slices) * 1.25,
+        ["LP"] * slices,
         {"combined-image": np.linspace(0, 1, slices)},
         {"resnext50": maps},
         None if truth is None else np.array(truth, bool),
@@ -94,8 +96,17 @@ def test_a_studys_script_calls_the_page_back(tmp_path):
     assert study["truth"] is None
     assert len(study["pixels"]) == 2
     assert study["positions"] == [0, 1.25]
+    assert study["orientations"] == ["LP", "LP"]
     assert study["curves"] == {"combined-image": [0, 1]}
     assert (unpack(study["pixels"][1]) == exam().pixels[1]).all()
+
+
+def test_a_study_without_positions_and_sides_is_written_without_them(tmp_path):
+    unknown = {"positions": np.full(3, np.nan), "orientations": [""] * 3}
+    study = study_data(replace(exam(), **unknown))
+    assert study["positions"] == [None] * 3
+    assert study["orientations"] == [""] * 3
+    write(tmp_path, [replace(exam(), **unknown)])
 
 
 def test_an_exam_joins_what_shards_networks_and_labels_say_of_a_study(tmp_path):
@@ -108,6 +119,7 @@ def test_an_exam_joins_what_shards_networks_and_labels_say_of_a_study(tmp_path):
         table = read_rows(shards[-1]).assign(shard=study, row=range(len(labels)))
         tables.append(table.assign(**{STUDY_UID: study}).iloc[::-1])
     slices = pd.concat(tables, ignore_index=True).assign(probability=[0.5, 0.25, 0.125, 0.75, 1])
+    slices.loc[0, ORIENTATION] = ""
     # The networks' maps lie in another order, and there are more of them.
     uids = [("5.6", "s", "1"), *sorted(uid_triples(slices))]
     logits = np.array([9, 0, np.log(3), -np.log(3), np.log(4), -np.log(4)])
@@ -118,6 +130,7 @@ def test_an_exam_joins_what_shards_networks_and_labels_say_of_a_study(tmp_path):
     for found, study in ((first, "1.2"), (second, "3.4")):
         assert (found.pixels == pixels[study][::-1]).all()
         assert list(found.curves) == ["combined-image", "resnext50"]
+    assert (first.orientations, second.orientations) == (["", "LP", "LP"], ["LP", "LP"])
     assert (first.positions.tolist(), second.positions.tolist()) == ([2, 1, 0], [1, 0])
     assert first.curves["combined-image"].tolist() == [0.5, 0.25, 0.125]
     assert first.curves["resnext50"].tolist() == pytest.approx([0.25, 0.75, 0.5])

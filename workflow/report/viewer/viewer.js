@@ -5,6 +5,8 @@ const SIZE = 256; // side of a slice in pixels
 const SCALE = 3; // pixels of the canvas for each
 const KEPT = 60; // decoded slices in memory
 const COLOURS = ["#6cb6ff", "#ffb454", "#d6a2ff", "#7ee0a8", "#ff8a80"];
+const OPPOSITE = { L: "R", R: "L", A: "P", P: "A", H: "F", F: "H" }; // sides of the patient
+const SIDES = { L: "left", R: "right", A: "front", P: "back", H: "head", F: "feet" };
 const GROUPS = { false_negative: "false negative", false_positive: "false positive", indeterminate: "indeterminate" };
 
 const about = JSON.parse(document.getElementById("data").textContent);
@@ -207,19 +209,29 @@ function showPosition() {
   const { study, slice } = view;
   const count = study.pixels.length;
   const curves = Object.entries(study.curves).map(([name, curve]) => `${name} ${percent(curve[slice])}`);
-  const text = `Slice ${slice + 1} of ${count}, ${study.positions[slice]} mm`;
+  const mm = study.positions[slice];
+  const text = `Slice ${slice + 1} of ${count}${mm === null ? "" : `, ${mm} mm`}`;
+  const sides = showSides(study.orientations[slice]);
   at("corner-slice").textContent = `${text}\n${curves.join("\n")}`;
   at("corner-window").textContent = `L ${view.level} W ${view.width}${view.map ? `\nmap: ${view.map}` : ""}`;
   at("corner-truth").textContent = study.truth ? (study.truth[slice] ? "Truth: embolus on this slice" : "Truth: none on this slice") : "";
   at("slice").value = slice;
   at("slice").setAttribute("aria-valuetext", text);
-  at("image").setAttribute("aria-label", `CT, ${text}, ${curves.join(", ")}${view.map ? `, with the map of ${view.map}` : ""}`);
+  at("image").setAttribute("aria-label", `CT, ${text}, ${sides}, ${curves.join(", ")}${view.map ? `, with the map of ${view.map}` : ""}`);
   const line = at("curve").querySelector(".here");
   if (line) {
     const x = place(slice, count);
     line.setAttribute("x1", x);
     line.setAttribute("x2", x);
   }
+}
+
+// Letters at the edges: which side of the patient lies there. Gives the same in words.
+function showSides(orientation) {
+  const [right, bottom] = orientation || ["", ""];
+  const edges = { left: OPPOSITE[right], right, top: OPPOSITE[bottom], bottom };
+  for (const [edge, letter] of Object.entries(edges)) at(`edge-${edge}`).textContent = letter ?? "";
+  return right ? `patient's ${SIDES[right]} on the right` : "left and right unknown";
 }
 
 function goTo(slice) {

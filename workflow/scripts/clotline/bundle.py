@@ -29,6 +29,7 @@ from clotline.files import sha256
 from clotline.grid import AIR_HU, SIZE
 from clotline.intervals import describe_estimate
 from clotline.metrics_files import read_metrics
+from clotline.orientation import AXIAL
 from clotline.slices import MEAN, STD
 
 FORMAT, VERSION = "clotline-bundle", 1
@@ -41,6 +42,7 @@ PREPROCESSING = {
     "dtype": "int16",
     "resampling": "area average",
     "outside_hu": AIR_HU,
+    "orientation": AXIAL,
     "order": "along the scan axis, from feet to head",
     "mean": MEAN,
     "std": STD,

@@ -36,6 +36,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 from clotline.errors import ClotlineError
 from clotline.grid import AIR_HU, SIZE
 from clotline.header import Header
+from clotline.orientation import cross, image_axes, patient_orientation, upright
 from clotline.pixeldata import DECODERS, SliceError, decode, one_line
 
 # Its warnings quote the values of a header, and those do not belong into a log.
@@ -85,7 +86,10 @@ class Slice:
     """One decoded CT slice.
 
     Attributes:
-        pixels: (256, 256) int16, Hounsfield units; None once they are stored.
+        pixels: (256, 256) int16, Hounsfield units, an axial slice turned as of
+            `clotline.orientation.upright`; None once they are stored.
+        orientation: where the file's own rows and columns run, of
+            `clotline.orientation.patient_orientation`.
         position: along the scan axis, in mm, towards the head; None where the file has no position
             or orientation.
         location: SliceLocation in mm, or None.
@@ -95,6 +99,7 @@ class Slice:
     """
 
     pixels: np.ndarray | None
+    orientation: str
     position: float | None
     location: float | None
     instance: float | None
@@ -115,9 +120,12 @@ def read_slice(path: str | Path) -> Slice:
     try:
         check_is_ct_slice(header)
         stored = decode(header)
+        axes = image_axes(header)
+        orientation = patient_orientation(axes)
         return Slice(
-            pixels=resample(hounsfield(stored, header)),
-            position=position_along_scan(header),
+            pixels=upright(resample(hounsfield(stored, header)), orientation),
+            orientation=orientation,
+            position=position_along_scan(header, axes),
             location=header.number("SliceLocation"),
             instance=header.number("InstanceNumber"),
             series_uid=str(header.get("SeriesInstanceUID", "")),
@@ -417,27 +425,26 @@ def resample(values: np.ndarray) -> np.ndarray:
     return values.clip(_INT16.min, _INT16.max, out=values).astype(np.int16)
 
 
-def position_along_scan(header: Header) -> float | None:
+def position_along_scan(
+    header: Header, axes: tuple[list[float], list[float]] | None
+) -> float | None:
     """Signed distance of the slice along its normal, in mm; None where the tags are missing.
 
     The normal is turned so that its largest component is positive: an axial series then runs from
     the feet to the head, however the scanner laid the patient's axes.
+
+    Args:
+        header: its ImagePositionPatient.
+        axes: of `clotline.orientation.image_axes`.
     """
     try:
         origin = header.numbers("ImagePositionPatient")
-        axes = header.numbers("ImageOrientationPatient")
     except (OverflowError, TypeError, ValueError):
         return None
-    if len(origin) != 3 or len(axes) != 6:
+    if axes is None or len(origin) != 3:
         return None
-    normal = _cross(axes[:3], axes[3:])
+    normal = cross(*axes)
     position = sum(place * part for place, part in zip(origin, normal, strict=True))
-    if not math.isfinite(position) or not any(normal):
+    if not math.isfinite(position):
         return None
     return position if max(normal, key=abs) > 0 else -position
-
-
-def _cross(a: list[float], b: list[float]) -> tuple[float, float, float]:
-    """The cross product of two vectors."""
-    # numpy takes ten times as long for a single one.
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]

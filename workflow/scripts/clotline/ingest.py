@@ -1,6 +1,7 @@
 """DICOM files to a shard: studies are decoded in parallel, put in order and stored."""
 
 import logging
+import math
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,11 +27,12 @@ from clotline.errors import ClotlineError
 from clotline.files import atomic
 from clotline.isolation import read_apart, read_in_time
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID, UIDS
+from clotline.orientation import AXIAL, UNKNOWN_ORIENTATION, stored_orientation
 from clotline.pixeldata import SliceError
 from clotline.processes import end_with_parent, shared_memory
 from clotline.progress import progress
 from clotline.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_reasons
-from clotline.shards import POSITION, ShardWriter
+from clotline.shards import ORIENTATION, POSITION, ShardWriter
 
 log = logging.getLogger("clotline")
 
@@ -106,22 +108,23 @@ def decode_study(
             stored.append(place)
         except SliceError as error:
             rejected.append((*names[place], paths[place], str(error)))
-    positions, notes = _positions(slices)
+    along, in_mm, notes = _along_scan(slices)
     taken = {name: [values[place] for place in stored] for name, values in listed.items()}
     instances = [-1 if s.instance is None else s.instance for s in slices]
     # Instance number and UID only break ties, so that the order never depends on the input's.
-    keys = list(zip(taken[SERIES_UID], positions, instances, taken[SOP_UID], strict=True))
+    keys = list(zip(taken[SERIES_UID], along, instances, taken[SOP_UID], strict=True))
     order = sorted(range(len(slices)), key=keys.__getitem__)
     columns = {name: [values[k] for k in order] for name, values in taken.items()}
-    columns[POSITION] = [positions[k] for k in order]
-    slices = [slices[k] for k in order]
+    slices, along = [slices[k] for k in order], [along[k] for k in order]
+    columns[POSITION] = along if in_mm else [math.nan] * len(along)
+    columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
     # Files with names of their own are found by looking at all of the folder.
     unlisted = [] if "path" in rows else _unlisted(names, folder, resolve)
     return DecodedStudy(
         chunks=[chunks[k] for k in order],
         columns=columns,
         rejected=rejected,
-        notes=notes + _oddities(columns, slices) + unlisted,
+        notes=notes + _oddities(columns[SERIES_UID], along, slices) + unlisted,
     )
 
 
@@ -153,22 +156,32 @@ def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
     yield from waiting
 
 
-def _positions(slices: list[Slice]) -> tuple[list[float], list[str]]:
-    """One position a slice from the best source that every slice of the study has, and a note."""
+def _along_scan(slices: list[Slice]) -> tuple[list[float], bool, list[str]]:
+    """What orders the slices: the best that every slice of the study has.
+
+    Returns:
+        One number a slice, rising along the scan axis; whether they are positions in mm; and a
+        note.
+    """
     positions = [s.position for s in slices]
     if None not in positions:
-        return positions, []
-    lacking = f"{positions.count(None)} of {len(slices)} slices have no ImagePositionPatient"
-    for source, said in (
-        ("location", "ordered by SliceLocation"),
-        ("instance", "ordered by InstanceNumber, position_mm is that number"),
+        return positions, True, []
+    lacking = (
+        f"{positions.count(None)} of {len(slices)} slices lack ImagePositionPatient or "
+        "ImageOrientationPatient"
+    )
+    for source, in_mm, said in (
+        ("location", True, "ordered by SliceLocation"),
+        ("instance", False, "ordered by InstanceNumber, without position_mm"),
     ):
         values = [getattr(s, source) for s in slices]
         if None not in values:
             direction = _direction(values, positions)
             way = "" if direction else ", perhaps from head to feet"
-            return [float(v) * (direction or 1) for v in values], [f"{lacking}: {said}{way}"]
-    return [0.0] * len(slices), [f"{lacking}, nor an InstanceNumber: ordered by SOPInstanceUID"]
+            values = [float(v) * (direction or 1) for v in values]
+            return values, in_mm, [f"{lacking}: {said}{way}"]
+    said = f"{lacking}, and an InstanceNumber: ordered by SOPInstanceUID"
+    return [0.0] * len(slices), False, [said]
 
 
 def _direction(values: list[float], positions: list[float | None]) -> int:
@@ -178,24 +191,31 @@ def _direction(values: list[float], positions: list[float | None]) -> int:
     return (slope > 0) - (slope < 0)
 
 
-def _oddities(columns: dict[str, list], headers: list[Slice]) -> list[str]:
-    """Notes on a study whose slices may not be one scan.
+def _oddities(series: list[str], along: list[float], headers: list[Slice]) -> list[str]:
+    """Notes on a study whose slices may not be one scan, or not lie as most do.
 
     Args:
-        columns: the stored rows in their order.
+        series: SeriesInstanceUID of each stored row, in their order.
+        along: what ordered them within their series.
         headers: what was read of each.
     """
-    series = columns[SERIES_UID]
     own_series = {(uid, header.series_uid) for uid, header in zip(series, headers, strict=True)}
     notes = []
     if len(set(series)) > 1:
         notes.append("several series: one after the other")
-    if len(set(zip(series, columns[POSITION], strict=True))) < len(series):
+    if len(set(zip(series, along, strict=True))) < len(series):
         notes.append("slices at the same position: ordered by InstanceNumber, then SOPInstanceUID")
     if len(own_series) > len(set(series)):
         notes.append("headers of one series name several SeriesInstanceUIDs")
     if len({header.sop_uid for header in headers}) < len(headers):
         notes.append("headers of several slices name the same SOPInstanceUID")
+    orientations = {header.orientation for header in headers}
+    if UNKNOWN_ORIENTATION in orientations:
+        notes.append("slices without ImageOrientationPatient: left and right are not known")
+    if any(way != AXIAL == stored_orientation(way) for way in orientations):
+        notes.append("slices turned until the patient's left is on the right and the back below")
+    if any(stored_orientation(way) not in (AXIAL, UNKNOWN_ORIENTATION) for way in orientations):
+        notes.append("slices that are not axial: stored as they are")
     return notes
 
 

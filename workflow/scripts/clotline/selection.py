@@ -7,7 +7,7 @@ import pandas as pd
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.metrics import PE_PRESENT, TRUE, pe_present
-from clotline.shards import CHECKSUM, POSITION
+from clotline.shards import CHECKSUM, ORIENTATION, POSITION
 from clotline.tables import uid_triples
 
 #: Groups that a reader looks at first, in this order.
@@ -15,6 +15,9 @@ ERRORS = ("false_negative", "false_positive", "indeterminate")
 
 #: All groups that the page can be narrowed to.
 GROUPS = (*ERRORS, "positive")
+
+#: Of a stored slice, what the page needs beside its UIDs.
+_SHOWN = ("shard", "row", CHECKSUM, POSITION, ORIENTATION, IMAGE_LABEL)
 
 
 def fixed_thresholds(metrics: dict) -> dict[str, float | None]:
@@ -118,7 +121,7 @@ def select(
     Args:
         studies: predictions of a study-level model; the columns of the truth may be missing.
         slices: stored slices of these studies: UIDs, ``shard``, ``row``, ``checksum``,
-            ``position_mm`` and the image label, -1 where unknown.
+            ``position_mm``, ``patient_orientation`` and the image label, -1 where unknown.
         probabilities: study, series and SOP instance UID to an image-level model's probability.
         study_metrics: figures of the study-level model, for its thresholds.
         image_metrics: figures of the image-level model.
@@ -131,7 +134,7 @@ def select(
     described = describe_studies(studies, fixed_thresholds(study_metrics))
     chosen = choose_studies(described, count)
     shown = slices[slices[STUDY_UID].isin([study["uid"] for study in chosen])]
-    table = shown[[*UIDS, "shard", "row", CHECKSUM, POSITION, IMAGE_LABEL]].assign(
+    table = shown[[*UIDS, *_SHOWN]].assign(
         probability=probabilities.loc[uid_triples(shown)].to_numpy(np.float32)
     )
     selection = {

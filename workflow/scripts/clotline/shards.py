@@ -1,6 +1,6 @@
 """Slices in HDF5: the shard format, its writer and reader, and what is made of several.
 
-Format, version 3 (attributes ``format`` and ``version`` of the file):
+Format, version 4 (attributes ``format`` and ``version`` of the file):
 
 ===================================  ===================  =========================================
 dataset                              shape, dtype         content
@@ -8,7 +8,11 @@ dataset                              shape, dtype         content
 ``pixels``                           (n, 256, 256) int16  Hounsfield units; one chunk a slice,
                                                           Blosc (Bitshuffle + LZ4)
 ``StudyInstanceUID`` and two more    (n,) bytes           the slice's UIDs, as in the labels file
-``position_mm``                      (n,) float64         along the scan axis, towards the head
+``position_mm``                      (n,) float64         along the scan axis, towards the head;
+                                                          NaN where unknown
+``patient_orientation``              (n,) bytes           where rows and columns run: LP, to the
+                                                          patient's left and back, of all axial
+                                                          slices; empty where unknown
 ``pe_present_on_image``              (n,) int8            image label; as the study labels, -1
                                                           where unknown
 ``checksum``                         (n,) uint64          `clotline.hdf5.byte_sum` of the
@@ -48,13 +52,16 @@ from clotline.hdf5 import (
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.rejects import read_lists
 
-FORMAT, VERSION = "clotline-shard", 3
+FORMAT, VERSION = "clotline-shard", 4
 
 POSITION = "position_mm"
+ORIENTATION = "patient_orientation"
 CHECKSUM = "checksum"
 
 #: Row-aligned columns beside the pixels, with their dtypes.
-ROW_COLUMNS = dict.fromkeys(UIDS, "S64") | {POSITION: "f8", IMAGE_LABEL: "i1"}
+ROW_COLUMNS = dict.fromkeys(UIDS, "S64") | {
+    POSITION: "f8", ORIENTATION: "S2", IMAGE_LABEL: "i1"
+}  # fmt: skip
 #: What a shard has of each row: those, and how its chunk was stored.
 STORED_COLUMNS = ROW_COLUMNS | {CHECKSUM: "u8"}
 STUDY_COLUMNS = {STUDY_UID: "S64", "first_row": "i8", "count": "i8"} | dict.fromkeys(
@@ -286,7 +293,7 @@ def collect_slices(
 
     Returns:
         ``slices``: one row a stored slice, shard by shard and row by row: UIDs, ``shard``
-        (name), ``row``, ``position_mm``, image label, ``checksum``, ``split``; and all ``rejects``.
+        (name), ``row``, ``position_mm``, ``patient_orientation``, image label, ``checksum``, ``split``; and all ``rejects``.
 
     Raises:
         ClotlineError: a row of the labels file is neither stored nor rejected, or is both.

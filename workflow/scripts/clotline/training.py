@@ -69,6 +69,9 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
     _keep_freed_memory()
     if precision == "auto":
         precision = "bf16-mixed" if _has_bfloat16(cuda) else "32-true"
+    if precision == "32-true":
+        # By itself PyTorch rounds to ten bits in a GPU's convolutions, also of float32.
+        torch.backends.cudnn.allow_tf32 = False
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,

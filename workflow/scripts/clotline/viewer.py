@@ -22,7 +22,7 @@ from clotline.activation_files import Activation
 from clotline.feature_sets import image_level_of
 from clotline.files import atomic
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UNKNOWN
-from clotline.shards import CHECKSUM, POSITION, StoredPixels
+from clotline.shards import CHECKSUM, ORIENTATION, POSITION, StoredPixels
 from clotline.tables import uid_triples
 from clotline.titles import TITLES
 
@@ -42,7 +42,9 @@ class Exam:
     Attributes:
         about: what a study-level model says of it, of `clotline.selection.describe_studies`.
         pixels: (n, 256, 256) int16 Hounsfield units, in scan order.
-        positions: (n,) mm along the scan axis.
+        positions: (n,) mm along the scan axis; NaN where unknown.
+        orientations: of each slice, where its rows and columns run, such as LP; empty where
+            unknown.
         curves: what is drawn under the slices: name to (n,) probabilities.
         activations: backbone to its maps of these slices.
         truth: (n,) bool, which slices show an embolus; None where unknown.
@@ -51,6 +53,7 @@ class Exam:
     about: dict
     pixels: np.ndarray
     positions: np.ndarray
+    orientations: list[str]
     curves: dict[str, np.ndarray]
     activations: dict[str, Activation]
     truth: np.ndarray | None = None
@@ -85,7 +88,8 @@ def exams(
         curves |= {name: expit(maps.logits) for name, maps in found.items()}
         labels = rows[IMAGE_LABEL].to_numpy()
         truth = None if (labels == UNKNOWN).any() else labels == 1
-        yield Exam(about, pixels, rows[POSITION].to_numpy(), curves, found, truth)
+        positions, orientations = rows[POSITION].to_numpy(), rows[ORIENTATION].tolist()
+        yield Exam(about, pixels, positions, orientations, curves, found, truth)
 
 
 def write_viewer(
@@ -165,7 +169,9 @@ def study_data(exam: Exam) -> dict:
     return {
         "uid": exam.about["uid"],
         "pixels": [pack_slice(pixels) for pixels in exam.pixels],
-        "positions": [round(float(position), 2) for position in exam.positions],
+        # JSON knows no NaN.
+        "positions": [None if np.isnan(mm) else round(float(mm), 2) for mm in exam.positions],
+        "orientations": exam.orientations,
         "curves": {
             name: [round(float(p), 4) for p in curve] for name, curve in exam.curves.items()
         },

@@ -46,6 +46,7 @@ class Acquisition:
         downwards: whether the scan ran from head to feet: InstanceNumber falls with z.
         table_position: z of the DICOM patient axes at the phantom's z = 0, in mm.
         feet_first: whether the patient lay feet first.
+        upside_down: whether rows run to the patient's right and columns to the front.
     """
 
     noise: float
@@ -62,6 +63,7 @@ class Acquisition:
     downwards: bool
     table_position: float
     feet_first: bool
+    upside_down: bool
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,7 @@ def _draw_acquisition(rng: np.random.Generator, chest: Chest) -> Acquisition:
         downwards=bool(rng.random() < 0.5),
         table_position=round(rng.uniform(-1400, 300), 1),
         feet_first=bool(rng.random() < 0.3),
+        upside_down=bool(rng.random() < 0.05),
     )
 
 

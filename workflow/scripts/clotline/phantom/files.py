@@ -149,7 +149,8 @@ def _header(study: Study) -> Dataset:
     dataset.KVP = 100
     dataset.SliceThickness = f"{grid.spacing:.3f}"
     dataset.ReconstructionDiameter = f"{grid.pixel * grid.size:.3f}"
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    way = -1 if scan.upside_down else 1
+    dataset.ImageOrientationPatient = [way, 0, 0, 0, way, 0]
     dataset.PixelSpacing = [f"{grid.pixel:.6f}"] * 2
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
@@ -178,11 +179,14 @@ def _fill_slice(
     dataset.InstanceNumber = grid.slices - k if scan.downwards else k + 1
     z = scan.table_position + float(grid.z[k])
     dataset.SliceLocation = f"{z:.3f}"
-    corner = (float(grid.x[0]), float(grid.y[0]), z)
+    first = -1 if scan.upside_down else 0
+    corner = (float(grid.x[first]), float(grid.y[first]), z)
     dataset.ImagePositionPatient = [f"{v:.3f}" for v in corner]
     stored = (values.astype(np.int32) - scan.intercept) // scan.slope
     if outside is not None:
         stored[outside] = _PADDING
+    if scan.upside_down:
+        stored = stored[::-1, ::-1]
     byte_order = ">" if scan.encoding == "big endian" else "<"
     pixels = stored.astype(f"{byte_order}i2" if scan.signed else f"{byte_order}u2").tobytes()
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
