@@ -182,7 +182,11 @@ def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) ->
     count = len(pixels)
     rows = pd.DataFrame({STUDY_UID: ["s"] * count, SERIES_UID: "s.1"})
     rows[SOP_UID] = [f"s.1.{number}" for number in range(count)]
-    rows[POSITION], rows[ORIENTATION], rows[IMAGE_LABEL] = np.arange(float(count)), "LP", image_labels
+    rows[POSITION], rows[ORIENTATION], rows[IMAGE_LABEL] = (
+        np.arange(float(count)),
+        "LP",
+        image_labels,
+    )
     with ShardWriter(path) as writer:
         writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
 

@@ -293,7 +293,8 @@ def collect_slices(
 
     Returns:
         ``slices``: one row a stored slice, shard by shard and row by row: UIDs, ``shard``
-        (name), ``row``, ``position_mm``, ``patient_orientation``, image label, ``checksum``, ``split``; and all ``rejects``.
+        (name), ``row``, ``position_mm``, ``patient_orientation``, image label, ``checksum``,
+        ``split``; and all ``rejects``.
 
     Raises:
         ClotlineError: a row of the labels file is neither stored nor rejected, or is both.
