@@ -90,6 +90,7 @@ def test_the_preprocessing_is_that_of_the_models_that_there_are():
         "dtype": "int16",
         "resampling": "area average",
         "outside_hu": -1000,
+        "orientation": "LP",
         "order": "along the scan axis, from feet to head",
         "mean": 0.449,
         "std": 0.226,

@@ -146,6 +146,8 @@ def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Stud
     chest = draw_chest(rng)
     grid = _draw_grid(rng, chest, slices_min, slices_max)
     acquisition = _draw_acquisition(rng, chest)
+    if _rng(seed, index, "orientation").random() < 0.05:
+        acquisition = replace(acquisition, upside_down=True)
     quality = dict.fromkeys(("qa_motion", "qa_contrast", "flow_artifact"), 0)
     quality["flow_artifact"] = int(rng.random() < 0.18)
     if quality["flow_artifact"]:
@@ -229,7 +231,7 @@ def _draw_acquisition(rng: np.random.Generator, chest: Chest) -> Acquisition:
         downwards=bool(rng.random() < 0.5),
         table_position=round(rng.uniform(-1400, 300), 1),
         feet_first=bool(rng.random() < 0.3),
-        upside_down=bool(rng.random() < 0.05),
+        upside_down=False,
     )
 
 
