@@ -113,6 +113,17 @@ def test_the_sides_of_the_patient_are_marked_where_they_are_known(page):
     assert "left and right unknown" in page.get_attribute("#image", "aria-label")
 
 
+def test_feet_and_head_are_named_where_they_are_known(page):
+    settle(page)
+    ends = ("#end-first", "#end-last")
+    assert [page.text_content(end) for end in ends] == ["feet", "head"]
+    for change in ("study.positions[0] = null", "study.orientations[0] = 'LF'"):
+        page.evaluate(
+            f"const study = structuredClone(view.study); {change}; clotlineStudy(view.number, study)"
+        )
+        assert [page.text_content(end) for end in ends] == ["", ""]
+
+
 def test_a_position_is_shown_where_it_is_known(page):
     settle(page)
     assert page.text_content("#corner-slice").split("\n")[0].endswith(" mm")

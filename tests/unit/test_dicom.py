@@ -160,6 +160,11 @@ def test_the_position_grows_towards_the_head_however_the_axes_are_laid(tmp_path,
     assert position(tmp_path, **corner) == pytest.approx(35.5)
 
 
+def test_the_position_is_in_mm_however_long_the_axes_are(tmp_path):
+    corner = {"ImagePositionPatient": [-170, -160, 35.5]}
+    assert position(tmp_path, ImageOrientationPatient=[2, 0, 0, 0, 2, 0], **corner) == 35.5
+
+
 @pytest.mark.parametrize(
     ("orientation", "expected"),
     [

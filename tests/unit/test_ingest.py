@@ -16,8 +16,10 @@ from clotline.ingest import decode_studies, decode_study, write_shard
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
 from clotline.shards import ORIENTATION, POSITION, open_shard, read_rows
 
-LACKING = "slices lack ImagePositionPatient or ImageOrientationPatient"
-UNORDERED = f"{LACKING}, and an InstanceNumber: ordered by SOPInstanceUID"
+LACKING = "slices lack a usable ImagePositionPatient or ImageOrientationPatient"
+UNORDERED = f"{LACKING}, and nothing else orders them: by SOPInstanceUID"
+SIDES = "slices without a usable ImageOrientationPatient: left and right are not known"
+NAN = pytest.approx(np.nan, nan_ok=True)
 
 
 def order(study):
@@ -93,7 +95,7 @@ def test_slices_are_ordered_by_location_where_one_has_no_position(tmp_path):
     study = decode_study(labels, tmp_path)
     # The others' positions say that it falls towards the head.
     assert order(study) == [0, 1, 2]
-    assert study.rows[POSITION].tolist() == [-10, -9, -8]
+    assert study.rows[POSITION].tolist() == [0, NAN, 2]
     assert study.notes == [f"1 of 3 {LACKING}: ordered by SliceLocation"]
 
 
@@ -117,8 +119,75 @@ def test_slices_are_ordered_by_instance_number_where_there_is_no_position_at_all
     # The number of a slice is no position.
     assert study.rows[POSITION].isna().all()
     assert study.notes == [
-        f"3 of 3 {LACKING}: ordered by InstanceNumber, without position_mm, perhaps from head to "
-        "feet"
+        f"3 of 3 {LACKING}: ordered by InstanceNumber, perhaps from head to feet"
+    ]
+
+
+def test_slices_without_any_position_are_at_their_location_where_its_direction_is_known(tmp_path):
+    labels = write_study(
+        tmp_path,
+        ImageOrientationPatient=lambda i: None,
+        ImagePositionPatient=lambda i: [0, 0, 5 * (i // 2)],
+        SliceLocation=lambda i: 10 - i,
+    )
+    study = decode_study(labels, tmp_path)
+    assert order(study) == [0, 1, 2]
+    assert study.rows[POSITION].tolist() == [-10, -9, -8]
+    assert study.notes == [f"3 of 3 {LACKING}: ordered by SliceLocation", SIDES]
+
+
+def test_slices_without_an_orientation_are_ordered_by_their_height(tmp_path):
+    labels = write_study(
+        tmp_path,
+        ImageOrientationPatient=lambda i: None,
+        ImagePositionPatient=lambda i: [0, 0, i],
+        InstanceNumber=lambda i: 9 - i,
+    )
+    study = decode_study(labels, tmp_path)
+    assert order(study) == [0, 1, 2]
+    assert study.rows[POSITION].tolist() == [0, 1, 2]
+    note = f"3 of 3 {LACKING}: ordered by the height of ImagePositionPatient"
+    assert study.notes == [note, SIDES]
+
+
+def test_what_does_not_tell_slices_apart_does_not_order_them(tmp_path):
+    labels = write_study(
+        tmp_path,
+        6,
+        ImagePositionPatient=lambda i: None if i == 2 else [0, 0, i],
+        SliceLocation=lambda i: 0,
+        InstanceNumber=lambda i: 6 - i,
+    )
+    study = decode_study(labels, tmp_path)
+    # The known positions say where the head is.
+    assert order(study) == [0, 1, 2, 3, 4, 5]
+    assert study.rows[POSITION].tolist() == [0, 1, NAN, 3, 4, 5]
+    assert study.notes == [f"1 of 6 {LACKING}: ordered by InstanceNumber"]
+
+
+def test_a_slice_that_nothing_places_is_put_last(tmp_path):
+    labels = write_study(tmp_path, 5, ImagePositionPatient=lambda i: [0, 0, -i] if i != 2 else None)
+    study = decode_study(labels, tmp_path)
+    assert order(study) == [4, 3, 1, 0, 2]
+    assert study.rows[POSITION].tolist() == [-4, -3, -1, 0, NAN]
+    assert study.notes == [f"1 of 5 {LACKING}, and nothing else orders them: put last"]
+
+
+def test_each_series_is_ordered_by_what_it_has_and_in_its_own_direction(tmp_path):
+    labels = labels_of({"s": [0] * 8})
+    labels.loc[4:, SERIES_UID] = "s.2"
+    write_study(
+        tmp_path,
+        labels=labels,
+        ImagePositionPatient=lambda i: [0, 0, i % 4] if i != 7 else None,
+        InstanceNumber=lambda i: 4 - i if i < 4 else i - 3,
+    )
+    study = decode_study(labels, tmp_path)
+    assert order(study) == list(range(8))
+    assert study.rows[POSITION].tolist() == [0, 1, 2, 3, 0, 1, 2, NAN]
+    assert study.notes == [
+        f"1 of 4 {LACKING}: ordered by InstanceNumber",
+        "several series: one after the other",
     ]
 
 
@@ -239,8 +308,7 @@ def test_notes_of_a_shard_name_their_study(tmp_path):
     )
     _, notes = write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
     assert notes.values.tolist() == [
-        ["two", f"1 of 2 {UNORDERED}"],
-        ["two", "slices at the same position: ordered by InstanceNumber, then SOPInstanceUID"],
+        ["two", f"1 of 2 {LACKING}, and nothing else orders them: put last"],
     ]
 
 
@@ -278,7 +346,7 @@ def test_without_an_orientation_left_and_right_are_not_known(tmp_path):
     )
     study = decode_study(labels, tmp_path)
     assert study.rows[ORIENTATION].tolist() == ["LP", "", "LP"]
-    assert "slices without ImageOrientationPatient: left and right are not known" in study.notes
+    assert SIDES in study.notes
 
 
 def test_files_without_a_row_in_the_labels_file_are_noted(tmp_path):

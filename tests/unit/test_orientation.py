@@ -19,11 +19,12 @@ AXIAL = {
     "quarter turned back": ([0, -1, 0, 1, 0, 0], "AL", PATIENT[::-1].T),
     "on its side, prone": ([0, -1, 0, -1, 0, 0], "AR", PATIENT[::-1, ::-1].T),
     "tilted gantry": ([1, 0, 0, 0, 0.9, -0.44], "LP", PATIENT),
+    "an eighth turned": ([0.7, 0.7, 0, -0.7, 0.7, 0], "LP", PATIENT),
 }
 
 
 def axes(numbers):
-    return numbers[:3], numbers[3:]
+    return tuple(numbers[:3]), tuple(numbers[3:])
 
 
 @pytest.mark.parametrize(("numbers", "letters", "stored"), AXIAL.values(), ids=AXIAL)
@@ -41,9 +42,9 @@ def test_axial_slices_are_turned_to_show_the_patients_left_on_the_right(numbers,
         ([1, 0, 0, 0, 0, -1], "LF"),
         ([0, 1, 0, 0, 0, -1], "PF"),
         ([0, -1, 0, 0, 0, 1], "AH"),
-        ([0.8, 0.6, 0, 0.7, -0.6, 0.1], ""),
+        ([0.6, 0.1, 0.8, 0.7, 0.1, -0.6], "HL"),
     ],
-    ids=["coronal", "sagittal", "sagittal from below", "both along one axis"],
+    ids=["coronal", "sagittal", "sagittal from below", "both nearest to the left"],
 )
 def test_what_is_not_axial_stays_as_it_is(numbers, letters):
     assert patient_orientation(axes(numbers)) == stored_orientation(letters) == letters

@@ -239,11 +239,35 @@ def test_a_series_that_cannot_be_decoded_is_not_taken(tmp_path, odd, why):
     assert series.set_index(SERIES_UID)["reason"]["1.1"].startswith(why)
 
 
-@pytest.mark.parametrize("word", ["NONE", "no", " Native ", "W/O"])
+NONE = ["NONE", "no", " Native ", "W/O", "NON-CONTRAST", "w/o contrast", "None given", "-", "0"]
+
+
+@pytest.mark.parametrize("word", [*NONE, "N/A", "NO IV", "unenhanced", "kein KM"])
 def test_a_word_for_no_contrast_agent_is_none(tmp_path, word):
     write_series(tmp_path / "plain", "1", "1.1", ContrastBolusAgent=word)
     write_series(tmp_path / "scan", "1", "1.2", ContrastBolusAgent="Iopamidol 370")
     assert chosen(tmp_path) == ["1.2"]
+
+
+@pytest.mark.parametrize("agent", ["Non-ionic contrast", "NONIONIC", "Na diatrizoate", "Nativist"])
+def test_the_name_of_an_agent_is_none_of_those_words(tmp_path, agent):
+    write_series(tmp_path / "plain", "1", "1.1")
+    write_series(tmp_path / "scan", "1", "1.2", ContrastBolusAgent=agent)
+    assert chosen(tmp_path) == ["1.2"]
+
+
+@pytest.mark.parametrize("far", [123456, 1e6])
+def test_a_table_far_from_its_origin_has_as_many_positions(tmp_path, far):
+    for number in range(20):
+        write_series(
+            tmp_path / str(number),
+            *("1", "1.1", 1),
+            ImagePositionPatient=[0, 0, far + number / 2],
+            SOPInstanceUID=f"9.{number}",
+        )
+    _, series, _ = find(tmp_path)
+    assert series["slices"].tolist() == [20]
+    assert chosen(tmp_path) == ["1.1"]
 
 
 def test_a_series_at_one_place_is_not_taken(tmp_path):

@@ -91,6 +91,9 @@ window.clotlineStudy = function (number, study) {
   view.study = study;
   at("corner-study").textContent = study.uid;
   at("slice").max = study.pixels.length - 1;
+  const known = study.positions.every((mm) => mm !== null) && study.orientations.every((letters) => letters === "LP");
+  at("end-first").textContent = known ? "feet" : "";
+  at("end-last").textContent = known ? "head" : "";
   const first = Object.values(study.curves)[0];
   view.slice = first ? first.indexOf(Math.max(...first)) : 0;
   drawCurves();

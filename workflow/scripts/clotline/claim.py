@@ -74,7 +74,8 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         9: (
             "Hounsfield units by each file's rescale slope and intercept, padding and what lies "
             f"outside the field of view set to {AIR_HU} HU, {SIZE} × {SIZE} pixels by area "
-            "averaging, slices in order along the scan axis. "
+            "averaging, axial slices turned to show the patient's left on the right, in order "
+            "along the scan axis. "
             + " ".join(_view(name, cnn) for name, cnn in config["cnn"].items())
         ),
         10: (
@@ -86,8 +87,8 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             "negative exam − indeterminate."
         ),
         12: (
-            "Artifacts hold pixels, positions and UIDs, and no other header element. How the "
-            "files themselves were de-identified is the authors' to say."
+            "Artifacts hold pixels, positions, orientations and UIDs, and no other header "
+            "element. How the files themselves were de-identified is the authors' to say."
         ),
         13: (
             f"{rejected:,} of {stored + rejected:,} slices could not be taken; they are listed "

@@ -36,7 +36,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 from clotline.errors import ClotlineError
 from clotline.grid import AIR_HU, SIZE
 from clotline.header import Header
-from clotline.orientation import cross, image_axes, patient_orientation, upright
+from clotline.orientation import Axes, cross, image_axes, patient_orientation, upright
 from clotline.pixeldata import DECODERS, SliceError, decode, one_line
 
 # Its warnings quote the values of a header, and those do not belong into a log.
@@ -92,6 +92,7 @@ class Slice:
             `clotline.orientation.patient_orientation`.
         position: along the scan axis, in mm, towards the head; None where the file has no position
             or orientation.
+        height: of the centre of its first pixel above the patient's origin, in mm, or None.
         location: SliceLocation in mm, or None.
         instance: InstanceNumber, or None.
         series_uid: SeriesInstanceUID of the header, or an empty text.
@@ -101,6 +102,7 @@ class Slice:
     pixels: np.ndarray | None
     orientation: str
     position: float | None
+    height: float | None
     location: float | None
     instance: float | None
     series_uid: str
@@ -120,12 +122,13 @@ def read_slice(path: str | Path) -> Slice:
     try:
         check_is_ct_slice(header)
         stored = decode(header)
-        axes = image_axes(header)
+        axes, corner = image_axes(header), image_corner(header)
         orientation = patient_orientation(axes)
         return Slice(
             pixels=upright(resample(hounsfield(stored, header)), orientation),
             orientation=orientation,
-            position=position_along_scan(header, axes),
+            position=position_along_scan(corner, axes),
+            height=corner and corner[2],
             location=header.number("SliceLocation"),
             instance=header.number("InstanceNumber"),
             series_uid=str(header.get("SeriesInstanceUID", "")),
@@ -425,26 +428,30 @@ def resample(values: np.ndarray) -> np.ndarray:
     return values.clip(_INT16.min, _INT16.max, out=values).astype(np.int16)
 
 
-def position_along_scan(
-    header: Header, axes: tuple[list[float], list[float]] | None
-) -> float | None:
-    """Signed distance of the slice along its normal, in mm; None where the tags are missing.
+def image_corner(header: Header) -> list[float] | None:
+    """ImagePositionPatient, three numbers in mm; None where it is missing or not that."""
+    try:
+        corner = header.numbers("ImagePositionPatient")
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return corner if len(corner) == 3 and all(map(math.isfinite, corner)) else None
+
+
+def position_along_scan(corner: list[float] | None, axes: Axes | None) -> float | None:
+    """Signed distance of the slice along its normal, in mm; None without one of the arguments.
 
     The normal is turned so that its largest component is positive: an axial series then runs from
     the feet to the head, however the scanner laid the patient's axes.
 
     Args:
-        header: its ImagePositionPatient.
+        corner: of `image_corner`.
         axes: of `clotline.orientation.image_axes`.
     """
-    try:
-        origin = header.numbers("ImagePositionPatient")
-    except (OverflowError, TypeError, ValueError):
-        return None
-    if axes is None or len(origin) != 3:
+    if corner is None or axes is None:
         return None
     normal = cross(*axes)
-    position = sum(place * part for place, part in zip(origin, normal, strict=True))
+    along = sum(place * part for place, part in zip(corner, normal, strict=True))
+    position = along / math.hypot(*normal)
     if not math.isfinite(position):
         return None
     return position if max(normal, key=abs) > 0 else -position

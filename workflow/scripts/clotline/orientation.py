@@ -6,6 +6,8 @@ lies prone, and of some archives, do not; and two labels of a study are of a sid
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import permutations
 
 import numpy as np
 
@@ -19,15 +21,18 @@ AXIAL = "LP"
 UNKNOWN_ORIENTATION = ""
 
 
-def image_axes(header: Header) -> tuple[list[float], list[float]] | None:
+#: Directions of rows and columns in the patient's coordinates: towards the left, back and head.
+Axes = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+def image_axes(header: Header) -> Axes | None:
     """Directions of the rows and of the columns, of ImageOrientationPatient.
 
     Returns:
-        Two vectors of three numbers in the patient's coordinates, towards the left, the back and
-        the head; None where the element is missing or no two directions.
+        None where the element is missing or does not give two directions.
     """
     try:
-        axes = header.numbers("ImageOrientationPatient")
+        axes = tuple(header.numbers("ImageOrientationPatient"))
     except (OverflowError, TypeError, ValueError):
         return None
     if len(axes) != 6 or not all(map(math.isfinite, axes)):
@@ -42,23 +47,25 @@ def cross(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-def patient_orientation(axes: tuple[list[float], list[float]] | None) -> str:
-    """Where rows and columns run, each by the patient's axis that is nearest.
+# Most slices of a study have the same.
+@lru_cache(64)
+def patient_orientation(axes: Axes | None) -> str:
+    """Where rows and columns run, each by one of the patient's axes, which together are nearest.
 
     Args:
         axes: of `image_axes`.
 
     Returns:
         Two letters as of DICOM's PatientOrientation, such as LP for an axial slice of a patient
-        who lies supine; empty without ``axes``, or where both are nearest to the same one.
+        who lies supine; empty without ``axes``.
     """
     if axes is None:
         return UNKNOWN_ORIENTATION
-    nearest = [max(range(3), key=lambda axis: abs(way[axis])) for way in axes]
-    if nearest[0] == nearest[1]:
-        return UNKNOWN_ORIENTATION
-    pairs = zip(axes, nearest, strict=True)
-    return "".join(_LETTERS[axis][way[axis] < 0] for way, axis in pairs)
+    row, column = axes
+    first, second = max(
+        permutations(range(3), 2), key=lambda pair: abs(row[pair[0]]) * abs(column[pair[1]])
+    )
+    return _LETTERS[first][row[first] < 0] + _LETTERS[second][column[second] < 0]
 
 
 def stored_orientation(orientation: str) -> str:

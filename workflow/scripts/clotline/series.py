@@ -37,8 +37,13 @@ MIN_SLICES = 16
 #: to 30, and the tags are rounded.
 MAX_TILT = 30.5
 
-#: ContrastBolusAgent, in capitals, of scans without one.
-_NO_AGENT = ("", "NONE", "NO", "N", "NATIVE", "WITHOUT", "W/O", "NO CONTRAST")
+#: ContrastBolusAgent of scans without one, in the words of some languages.
+_NO_AGENT = re.compile(
+    r"[\W0]*|N|NA|N/A|NIL|NATIVE?"
+    # Not: non-ionic, as most agents are.
+    r"|(NO|NON(?!\W*IONIC)|NONE|NOT|WITHOUT|W/O|WO|OHNE|KEINE?|SANS|SIN|SENZA|UNENHANCED)(\W.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
 
 #: Values of ImageType for a picture of several slices at once.
 _PROJECTIONS = {"MIP", "MINIP"}
@@ -170,9 +175,9 @@ def _describe(path: Path) -> dict:
     return uids | {
         "size": path.stat().st_size,
         "position": position,
-        "place": position + ("" if instance is None else f" {instance:g}"),
+        "place": position + ("" if instance is None else f" {instance:.12g}"),
         "problem": _problem(header),
-        "contrast": str(header.get("ContrastBolusAgent") or "").strip().upper() not in _NO_AGENT,
+        "contrast": not _NO_AGENT.fullmatch(str(header.get("ContrastBolusAgent") or "").strip()),
         "projection": bool(_PROJECTIONS.intersection(header.get("ImageType") or [])),
     }
 
@@ -184,7 +189,9 @@ def _position(header: Header) -> str:
     except (OverflowError, TypeError, ValueError):
         return ""
     # Adding 0 makes 0 of -0.
-    return "" if np.isnan(position).any() else "\\".join(f"{round(v, 2) + 0:g}" for v in position)
+    return (
+        "" if np.isnan(position).any() else "\\".join(f"{round(v, 2) + 0:.12g}" for v in position)
+    )
 
 
 def _problem(header: Header) -> str:
