@@ -118,9 +118,8 @@ def test_feet_and_head_are_named_where_they_are_known(page):
     ends = ("#end-first", "#end-last")
     assert [page.text_content(end) for end in ends] == ["feet", "head"]
     for change in ("study.positions[0] = null", "study.orientations[0] = 'LF'"):
-        page.evaluate(
-            f"const study = structuredClone(view.study); {change}; clotlineStudy(view.number, study)"
-        )
+        copy = "const study = structuredClone(view.study)"
+        page.evaluate(f"{copy}; {change}; clotlineStudy(view.number, study)")
         assert [page.text_content(end) for end in ends] == ["", ""]
 
 

@@ -200,7 +200,7 @@ def test_the_card_says_what_the_models_are_and_are_not(made, tmp_path):
     with zipfile.ZipFile(made[0]) as archive:
         card = archive.read("MODEL_CARD.md").decode()
     assert "Research use, not for diagnosis" in card
-    assert "| combined-study | 0.90 (0.85–0.95) | 60 | 30 studies |" in card
+    assert "| combined-study | 0.900 (0.850–0.950) | 60 | 30 studies |" in card
     assert "resnext50_32x4d of torchvision" in card
     assert "phantom" not in card
     write(tmp_path / "p.zip", made[1], load_config({"phantom": {}}))

@@ -168,6 +168,27 @@ def test_a_number_that_the_command_line_made_text_is_not_said_to_be_misspelt():
     assert "YAML" not in message
 
 
+@pytest.mark.parametrize("key", ["predict", "models", "phantom"])
+def test_null_of_the_command_line_is_said_to_be_text(key):
+    assert "Snakemake makes text" in message_of({key: "null"})
+
+
+def test_a_boolean_of_the_command_line_is_said_to_be_text():
+    message = message_of({"cnn": {"resnext50": {"vertical_flip": "false"}}})
+    assert "of false on the command line Snakemake makes text" in message
+
+
+@pytest.mark.parametrize("name", ["combined-image", "combined-study"])
+def test_the_lstms_that_others_are_measured_against_cannot_be_left_out(name):
+    message = message_of({"lstm": {name: None}})
+    assert f"lstm.{name} is left out, and the comparisons" in message
+
+
+def test_no_backbone_at_all_is_an_error():
+    message = message_of({"cnn": {"resnext50": None, "efficientnet_b0": None}})
+    assert "cnn leaves out every backbone" in message
+
+
 @pytest.mark.parametrize(
     "user", [{50: 1}, {"cnn": {50: {}}}, {"lstm": {True: {}}}, {"data": {"split": {None: 1}}}]
 )

@@ -138,7 +138,8 @@ def test_new_files_have_a_digest_of_names_sizes_and_times(folder):
 
 
 def test_the_bundle_to_apply_is_the_named_one_or_this_folders_own(folder):
-    with pytest.raises(ClotlineError, match=r"no trained models: .*/results/models/clotline\.zip"):
+    missing = r"no trained models: .*/results/models/clotline\.zip.*and the studies, as in predict="
+    with pytest.raises(ClotlineError, match=missing):
         Workflow(user_config()).bundle_to_apply(None)
     own = folder / "results/models/clotline.zip"
     own.parent.mkdir(parents=True)

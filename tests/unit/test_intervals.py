@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score, roc_curve
+from statsmodels.discrete.discrete_model import Logit
 
 from clotline.calibration import calibration, reliability
 from clotline.delong import auroc_delong, paired_delong
@@ -359,6 +360,58 @@ def test_calibration_of_slices_has_the_sandwich_variance_of_whole_studies():
         half = 1.959964 * np.sqrt(variance[place, place])
         assert found[name]["high"] - found[name]["value"] == pytest.approx(half, rel=1e-4)
         assert found[name]["value"] - found[name]["low"] == pytest.approx(half, rel=1e-4)
+
+
+@pytest.mark.parametrize("logits", [8, 10, 20])
+def test_calibration_in_the_large_of_sure_networks_is_where_the_surplus_is_nought(logits):
+    # Right in 85 of 100 and sure of it: the steps of a usual logistic regression leap away.
+    rng = np.random.default_rng(0)
+    truth = rng.random(400) < 0.4
+    told = np.where(rng.random(400) < 0.85, truth, ~truth)
+    x = np.where(told, logits, -logits) + rng.normal(size=400)
+    score = np.clip(1 / (1 + np.exp(-x)), 1e-7, 1 - 1e-7)
+    found = calibration(Cases.of(truth, score))["in_the_large"]
+    shifted = 1 / (1 + (1 - score) / score * np.exp(-found["value"]))
+    assert shifted.sum() == pytest.approx(truth.sum(), abs=1e-6)
+    half = 1.959964 / np.sqrt((shifted * (1 - shifted)).sum())
+    assert found["high"] - found["value"] == pytest.approx(half, rel=1e-4)
+
+
+def test_the_slopes_interval_keeps_its_digits_where_probabilities_are_nought():
+    rng = np.random.default_rng(2)
+    study = np.repeat(np.arange(60), 13)
+    logits = rng.normal(size=780)
+    truth = rng.random(780) < 1 / (1 + np.exp(-5 * logits))
+    x = np.where((logits < -0.9) & ~truth, -30, logits)
+    found = calibration(Cases.of(truth, 1 / (1 + np.exp(-x)), study))["slope"]
+    design = np.column_stack([np.ones(780), np.clip(x, np.log(1e-7 / (1 - 1e-7)), None)])
+    fit = Logit(truth.astype(float), design).fit(
+        disp=0, cov_type="cluster", cov_kwds={"groups": study}
+    )
+    assert found["value"] == pytest.approx(fit.params[1], rel=1e-4)
+    assert found["value"] > 3.5  # at which a linear predictor lies below the digits of 1
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.959964 * fit.bse[1], rel=1e-3)
+
+
+def test_resamples_that_differ_in_their_last_digits_are_the_same():
+    cases = draw(50)
+    found = percentile_estimate(cases, 1.0, 1 + 2e-16 * np.arange(-50, 50))
+    assert (found.low, found.high) == (None, None)
+    assert found.reason == "no interval: every resample gives the same figure"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        ((0.9125, 0.85, 0.96, None), "0.912 (0.850–0.960)"),
+        ((-0.5, -1.25, 0.1, None), "−0.500 (−1.250 to 0.100)"),
+        ((0.19, None, None, "no interval: one study only"), "0.190 (no interval: one study only)"),
+        ((None, None, None, "no studies"), "not computable: no studies"),
+    ],
+)
+def test_an_estimate_is_said_with_its_interval_or_the_reason_why_there_is_none(estimate, text):
+    names = ("value", "low", "high", "reason")
+    assert describe_estimate(dict(zip(names, estimate, strict=True))) == text
 
 
 def test_calibration_of_true_probabilities_is_perfect():

@@ -1,5 +1,8 @@
 """Figures show what they should, in the same bytes every time."""
 
+import copy
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,12 +65,13 @@ def svg(figure, tmp_path, name="figure.svg"):
 def test_a_roc_plot_says_auroc_interval_and_counts(study, tmp_path):
     text = svg(plot_roc(study, "combined-study"), tmp_path)
     auroc = study["targets"]["pe_present"]["auroc"]
-    stated = f"PE present: {auroc['value']:.2f} ({auroc['low']:.2f}–{auroc['high']:.2f})"
+    stated = f"PE present: AUROC {auroc['value']:.3f} ({auroc['low']:.3f}–{auroc['high']:.3f})"
     assert stated in text
     assert "30 test studies" in text
     assert f"{auroc['n_positive']} positive" in text
     # One class only: said, not drawn
-    assert "Central PE: not computable: one class only" in text
+    assert "Central PE: AUROC not computable: one class only" in text
+    assert "95% band" in text
 
 
 def test_the_operating_points_lie_at_the_rates_of_their_counts(study):
@@ -102,7 +106,7 @@ def test_no_model_of_many_is_left_out(study, tmp_path):
 def test_a_model_without_figures_still_gives_a_plot(tmp_path):
     metrics = evaluate(study_predictions(present=0.0), "study", 100, 0)
     text = svg(plot_roc(metrics, "combined-study"), tmp_path)
-    assert "PE present: not computable: one class only" in text
+    assert "PE present: AUROC not computable: one class only" in text
 
 
 def test_figures_have_the_same_bytes_every_time(study, tmp_path):
@@ -155,7 +159,8 @@ def test_a_precision_recall_plot_says_average_precision_and_what_cannot_be_compu
 ):
     text = svg(plot_precision_recall(study, "combined-study"), tmp_path)
     precision = study["targets"]["pe_present"]["average_precision"]
-    assert f"PE present: AP {precision['value']:.2f} ({precision['low']:.2f}" in text
+    assert f"PE present: AP {precision['value']:.3f} ({precision['low']:.3f}" in text
+    assert f", {precision['n_positive']} positive" in text
     assert "Central PE: AP not computable: one class only" in text
 
 
@@ -165,7 +170,27 @@ def test_a_calibration_plot_draws_every_group_and_says_slope(image, tmp_path):
     points = figure.axes[1].containers[0].lines[0]
     assert points.get_ydata().tolist() == [group["observed"] for group in found["reliability"]]
     text = svg(figure, tmp_path)
-    assert f"slope: {found['slope']['value']:.2f}" in text
+    for name in ("slope", "intercept", "in_the_large"):
+        value = f"{found[name]['value']:.3f}".replace("-", "−")
+        assert f"{name.replace('in_the', 'calibration in the').replace('_', ' ')}: {value}" in text
+
+
+def test_counts_of_small_probabilities_stand_apart(image):
+    target = next(iter(image["targets"]))
+    groups = [
+        {"predicted": 0.001 + 0.004 * k, "observed": 0.0, "n": 9, "n_positive": 0} for k in range(9)
+    ]
+    image = copy.deepcopy(image)
+    image["targets"][target]["calibration"]["reliability"] = groups
+    bars = plot_calibration(image, "m").axes[0].patches
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
+    assert all(end < start for (_, end), (start, _) in pairwise(ends))
+
+
+def test_what_lies_on_the_edge_of_a_plot_is_drawn_whole(study):
+    markers = [line for line in plot_roc(study, "m").axes[0].lines if len(line.get_xdata()) == 1]
+    assert markers
+    assert not any(line.get_clip_on() for line in markers)
 
 
 def test_a_calibration_plot_has_intervals_of_studies_and_none_of_dependent_slices(study, image):

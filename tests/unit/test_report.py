@@ -109,7 +109,14 @@ def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, 
         [
             ("a-study", 0.05, 0.03, 0.07, 2e-7, ""),
             ("b-study", 0.01, -0.01, 0.03, 0.25, ""),
-            ("c-study", 0.0, np.nan, np.nan, np.nan, "the models agree exactly"),
+            (
+                "c-study",
+                0.0,
+                np.nan,
+                np.nan,
+                np.nan,
+                "no interval: every study has the same difference",
+            ),
             ("d-study", np.nan, np.nan, np.nan, np.nan, "one class only"),
         ],
         columns=["model", "value", "low", "high", "p_value", "reason"],
@@ -118,7 +125,7 @@ def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, 
     assert cells(page, "combined-study − a-study") == ["+0.050 (+0.030 to +0.070)", "&lt;0.001"]
     assert cells(page, "combined-study − b-study") == ["+0.010 (-0.010 to +0.030)", "0.250"]
     assert cells(page, "combined-study − c-study") == [
-        "+0.000, no interval: the models agree exactly",
+        "+0.000, no interval: every study has the same difference",
         "",
     ]
     assert cells(page, "combined-study − d-study") == ["not computable: one class only", ""]

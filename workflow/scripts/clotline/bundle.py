@@ -258,8 +258,8 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
             "## Input",
             "",
             "Axial CT pulmonary angiography, one slice a DICOM file, in Hounsfield units by the "
-            f"file's own rescale slope and intercept, {SIZE} × {SIZE} pixels by area averaging, turned to "
-            "show the patient's left on the right.",
+            f"file's own rescale slope and intercept, {SIZE} × {SIZE} pixels by area averaging, "
+            "turned to show the patient's left on the right.",
             "",
             "## Limits",
             "",

@@ -116,19 +116,14 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         25: (
             "Stochastic gradient descent, binary cross-entropy. "
             + " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items())
-            + " CNNs see random crops"
-            + (
-                ", half of them flipped upside down."
-                if all(cnn["vertical_flip"] for cnn in config["cnn"].values())
-                else "."
-            )
         ),
         26: "The epoch of lowest loss on the valid split.",
         27: "None; combined models read the features of several networks together.",
         28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
         29: (
-            "95% intervals: DeLong for AUROC of studies, Wilson for rates of studies and perfect "
-            "AUROC, logistic regression's (Wald) for calibration, "
+            "95% intervals: DeLong for AUROC of studies, Wilson for rates of studies, for "
+            "rates of slices of 0 or 1 (a trial a study) and for perfect AUROC, logistic "
+            "regression's (Wald) for calibration, "
             f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
             "paired DeLong between models."
         ),
@@ -156,8 +151,19 @@ def _view(name: str, cnn: dict) -> str:
 
 
 def _training(name: str, entry: dict) -> str:
-    return (
+    schedule = {
+        "step": f"divided by 10 after the epochs {', '.join(map(str, entry['milestones']))}",
+        "one_cycle": "one cycle",
+        "constant": "constant",
+    }[entry["schedule"]]
+    text = (
         f"{name}: {entry['epochs']} epochs, batches of {entry['batch_size']}, learning rate "
-        f"{entry['lr']:g} ({entry['schedule']}), momentum {entry['momentum']:g}, weight decay "
-        f"{entry['weight_decay']:g}."
+        f"{entry['lr']:g} ({schedule}), momentum {entry['momentum']:g}, weight decay "
+        f"{entry['weight_decay']:g}"
     )
+    if entry["clip_norm"] is not None:
+        text += f", gradients of a norm of at most {entry['clip_norm']:g}"
+    if "crop" in entry:
+        text += ", random crops" if entry["crop"] < SIZE else ", whole slices"
+        text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
+    return f"{text}."

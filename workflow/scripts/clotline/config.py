@@ -82,6 +82,8 @@ def describe(error: ValidationError, root: dict) -> str:
         text = f"{key} is {_show(value)}; it must be {allowed}"
         if "string" in rule and isinstance(value, int | float) and not isinstance(value, bool):
             text += f" (if it is the name of a file or folder, write ./{value})"
+        if value == "null" or (value in ("true", "false") and "boolean" in rule):
+            text += f" (of {value} on the command line Snakemake makes text: write it in a file)"
         if isinstance(value, str) and _is_number(value) and ("number" in rule or "integer" in rule):
             number = float(value)
             number = int(number) if number.is_integer() and "integer" in rule else number
@@ -167,7 +169,10 @@ def _keys_that_are_no_text(value: Any, place: str = ""):
     """A sentence for each key that YAML reads as something else than text, such as 50 or on."""
     for key, item in value.items() if isinstance(value, dict) else ():
         if not isinstance(key, str):
-            yield f"the key {place}{key} is a {type(key).__name__} to YAML; put it in quotes"
+            yield (
+                f"YAML reads the key {place}{key} as {type(key).__name__}, not text; put it in "
+                "quotes, or begin it with a letter where it is a name"
+            )
         yield from _keys_that_are_no_text(item, f"{place}{key}.")
 
 
@@ -260,6 +265,15 @@ def _check_between_keys(config: dict, user: dict):
             yield from _check_file(f"cnn.{name}.init", backbone["init"], "imagenet or random")
             made = f"results/cnn/{name}.pt", f"results/cnn/{name}.last.pt"
             yield from _check_not_made(f"cnn.{name}.init", backbone["init"], made)
+    if not config["cnn"]:
+        yield "cnn leaves out every backbone; at least one is needed"
+    for name in ("combined-image", "combined-study"):
+        if name not in config["lstm"]:
+            yield (
+                f"lstm.{name} is left out, and the comparisons, the submission and the viewer are "
+                "of the combined features: keep it, and name the backbones that there are under "
+                "features.combined"
+            )
     for name, members in config["features"].items():
         if name in config["cnn"]:
             yield f"features.{name} has the name of a backbone; choose another name"
@@ -280,10 +294,16 @@ def _check_between_keys(config: dict, user: dict):
             yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
             made = (f"results/lstm/{name}.pt",)
             yield from _check_not_made(f"lstm.{name}.init", lstm["init"], made)
-    if config["predict"] is not None and not Path(config["predict"]).is_dir():
-        yield f"predict is {config['predict']}, and no such folder exists"
-    if config["models"] is not None and not Path(config["models"]).is_file():
-        yield f"models is {config['models']}, and no such file exists; it is a bundle of models"
+    for key, is_there, kind in (
+        ("predict", Path.is_dir, "folder"),
+        ("models", Path.is_file, "file"),
+    ):
+        path = config[key]
+        if path is not None and not is_there(Path(path)):
+            hint = (
+                ". Leave it out: of null in --config Snakemake makes text" if path == "null" else ""
+            )
+            yield f"{key} is {path}, and no such {kind} exists{hint}"
     for name, path in config["evaluation"]["external"].items():
         if name in config["lstm"]:
             yield f"evaluation.external.{name} has the name of an LSTM; choose another name"

@@ -122,9 +122,10 @@ class Workflow:
         """
         path = Path(self.config["models"] or BUNDLE).absolute()
         if not path.is_file():
+            folder = "" if self.config["predict"] else "; and the studies, as in predict=FOLDER"
             raise ClotlineError(
                 f"no trained models: {path} does not exist. Train them first (snakemake {BUNDLE}), "
-                "or name a bundle, as in --config models=clotline.zip"
+                f"or name a bundle, as in --config models=clotline.zip{folder}"
             )
         return str(path)
 

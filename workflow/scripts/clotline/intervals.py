@@ -54,13 +54,17 @@ class Estimate:
 
 
 def describe_estimate(estimate: dict) -> str:
-    """``0.91 (0.85–0.96)``, or the value alone, or why there is none."""
+    """``0.912 (0.853–0.961)``, or the value and why it has no interval, or why there is none."""
     if estimate["value"] is None:
         return f"not computable: {estimate['reason']}"
-    text = f"{estimate['value']:.2f}"
-    if estimate["low"] is not None:
-        text += f" ({estimate['low']:.2f}–{estimate['high']:.2f})"
-    return text
+    value, low, high = (
+        None if end is None else f"{end:.3f}".replace("-", "−")
+        for end in (estimate["value"], estimate["low"], estimate["high"])
+    )
+    if low is None:
+        return f"{value} ({estimate['reason']})" if estimate["reason"] else value
+    # A dash beside a minus sign would be read as another one.
+    return f"{value} ({low} to {high})" if "−" in low else f"{value} ({low}–{high})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +188,8 @@ def percentile_estimate(cases: Cases, value: float, resampled: np.ndarray) -> Es
     if len(usable) < max(len(resampled) / 2, 1):
         reason = "no interval: most resamples have one class only"
         return cases.estimate(method, value, reason=reason)
-    if np.ptp(usable) == 0:
+    # But for rounding.
+    if np.ptp(usable) <= 1e-9 * max(1, abs(value)):
         reason = "no interval: every resample gives the same figure"
         return cases.estimate(method, value, reason=reason)
     return cases.estimate(method, value, *np.quantile(usable, TAILS))

@@ -16,7 +16,7 @@ from clotline.intervals import describe_estimate, wilson
 from clotline.titles import TITLES
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart ("Color universal design", 2008),
-#: each with a line style of its own for print in grey.
+#: and three more; each with a line style of its own, also for print in grey.
 STYLES = (
     {"color": "#0072B2", "linestyle": "-"},
     {"color": "#D55E00", "linestyle": "--"},
@@ -27,7 +27,7 @@ STYLES = (
     {"color": "#000000", "linestyle": (0, (1, 1))},
     {"color": "#7F7F7F", "linestyle": (0, (8, 2))},
     {"color": "#882255", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
-    {"color": "#44AA99", "linestyle": (0, (6, 1, 2, 1))},
+    {"color": "#332288", "linestyle": (0, (6, 1, 2, 1))},
 )
 
 matplotlib.use("agg")
@@ -92,8 +92,10 @@ def plot_roc(metrics: dict, name: str) -> Figure:
     if roc.get("low"):
         color = STYLES[0]["color"]
         figure.axes[0].fill_between(
-            roc["grid"], roc["low"], roc["high"], color=color, alpha=0.15, lw=0
-        )
+            roc["grid"], roc["low"], roc["high"],
+            color=color, alpha=0.15, lw=0, label="95% band, bootstrap of studies",
+        )  # fmt: skip
+        _show_legend(figure.axes[0])
     return figure
 
 
@@ -149,7 +151,8 @@ def _prevalence(target: dict) -> float:
 
 
 def _draw_precision_recall(axis: Axes, target: dict, label: str, style: dict) -> None:
-    text = f"{label}: AP {describe_estimate(target['average_precision'])}"
+    precision = target["average_precision"]
+    text = f"{label}: AP {describe_estimate(precision)}, {precision['n_positive']:,} positive"
     roc, prevalence = target["roc"], _prevalence(target)
     if "fpr" not in roc:
         axis.plot([], [], label=text, **style)
@@ -188,10 +191,16 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
             label += ", Wilson intervals"
         curve.errorbar(
             groups["predicted"], groups["observed"], errors, marker="o", capsize=2, label=label,
-            **STYLES[0],
+            clip_on=False, **STYLES[0],
         )  # fmt: skip
-        counts.bar(groups["predicted"], groups["n"], width=0.02, color="0.6")
-    for key, text in (("slope", "slope"), ("in_the_large", "calibration in the large")):
+        # As wide as keeps groups of small probabilities apart.
+        closest = np.diff(groups["predicted"]).min(initial=0.025)
+        counts.bar(groups["predicted"], groups["n"], width=max(0.8 * closest, 0.002), color="0.6")
+    for key, text in (
+        ("slope", "slope"),
+        ("intercept", "intercept"),
+        ("in_the_large", "calibration in the large"),
+    ):
         curve.plot([], [], " ", label=f"{text}: {describe_estimate(found[key])}")
     _finish(curve, "", "predicted probability", "observed share of positives")
     # A square panel would no longer stand under its histogram: both have to be as wide.
@@ -262,7 +271,7 @@ def _counted(metrics: dict) -> str:
 
 def _draw_roc(axis: Axes, target: dict, label: str, style: dict) -> None:
     auroc, roc = target["auroc"], target["roc"]
-    text = f"{label}: {describe_estimate(auroc)}, {auroc['n_positive']:,} positive"
+    text = f"{label}: AUROC {describe_estimate(auroc)}, {auroc['n_positive']:,} positive"
     axis.plot(roc.get("fpr", []), roc.get("tpr", []), label=text, **style)
 
 
@@ -273,7 +282,8 @@ def _draw_operating_points(
         x, y = place(point)
         if x is not None and y is not None:
             label = f"{point['name']} on valid"
-            axis.plot(x, y, marker, color="black", fillstyle="none", label=label)
+            # On the edge it would be cut in half.
+            axis.plot(x, y, marker, color="black", fillstyle="none", label=label, clip_on=False)
 
 
 def _false_positive_rate_and_sensitivity(point: dict) -> tuple[float | None, float | None]:
@@ -303,6 +313,10 @@ def _finish_unit_square(axis: Axes, title: str, xlabel: str, ylabel: str) -> Non
         title=title, xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal"
     )
     axis.title.set_fontsize(9)
+    _show_legend(axis)
+
+
+def _show_legend(axis: Axes) -> None:
     if axis.get_legend_handles_labels()[0]:
         # Points below the axis, not a share of its height: a small panel keeps its label free.
         below = ScaledTranslation(0, -34 / 72, axis.figure.dpi_scale_trans)

@@ -73,7 +73,7 @@ def render_report(
         metrics=metrics,
         study_models={name: m for name, m in metrics.items() if m["level"] == "study"},
         comparisons=comparisons[comparisons["target"] == PE_PRESENT].to_dict("records"),
-        competition={name: score for name, score in competition.items() if "before" in score},
+        competition=competition,
         splits=account_for_splits(plan, slices),
         overlap=overlap,
         reasons=count_reasons(rejects).to_dict(),
