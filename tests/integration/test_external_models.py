@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from clotline.labels import STUDY_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.metrics import PE_PRESENT
 
 
@@ -51,6 +51,19 @@ def test_a_reader_is_one_more_model_everywhere(run):
     difference = combined["auroc"]["value"] - reader["auroc"]["value"]
     assert row["value"] == pytest.approx(difference, abs=1e-6)
     assert row["low"] <= row["value"] <= row["high"]
+    # Slices too, of the models that there are.
+    metrics = {
+        name: json.loads((results / f"metrics/{name}-image.json").read_text())
+        for name in ("combined", "resnext50", "efficientnet_b0")
+    }
+    aurocs = {name: m["targets"][IMAGE_LABEL]["auroc"]["value"] for name, m in metrics.items()}
+    compared = pd.read_csv(results / "comparisons.csv").query("target == @IMAGE_LABEL")
+    assert set(compared["model"]) == {"resnext50-image", "efficientnet_b0-image"}
+    for row in compared.itertuples():
+        difference = aurocs["combined"] - aurocs[row.model.removesuffix("-image")]
+        assert row.reference == "combined-image"
+        assert row.value == pytest.approx(difference, abs=1e-6)
+        assert row.low < row.value < row.high
     for plot in ("roc", "precision_recall", "calibration", "confusion"):
         assert (results / f"{plot}/reader-study.svg").is_file()
     assert "reader-study" in (results / "report.html").read_text()

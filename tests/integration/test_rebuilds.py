@@ -24,7 +24,10 @@ VIEWER_PAGE = {"results/viewer/index.html", "results/viewer/studies"}
 SELECTION = {"results/viewer/selection.json", "results/viewer/slices.parquet"}
 BUNDLE = {"results/models/clotline.zip"}
 PLOTS = ("roc", "precision_recall", "calibration", "confusion")
-COMPARISON = {"results/metrics.csv", "results/roc/all.svg", "results/roc/all.png"} | REPORT
+COMPARISON = {
+    *("results/metrics.csv", "results/comparisons.csv", "results/roc/all.svg"),
+    *("results/roc/all.png", *REPORT),
+}
 
 
 def plots_of(lstms=LSTMS):
@@ -39,8 +42,6 @@ ALL_PLOTS = plots_of() | {"results/roc/all.svg", "results/roc/all.png"}
 def evaluation_of(lstms):
     made = {f"results/metrics/{name}.json" for name in lstms} | plots_of(lstms) | COMPARISON
     made |= {f"results/competition/{name.split('-')[0]}.json" for name in lstms}
-    if any(name.endswith("study") for name in lstms):
-        made.add("results/comparisons.csv")
     if any(name.startswith("combined") for name in lstms):
         made |= {"results/submission.csv"} | SELECTION | VIEWER_PAGE
     return made | BUNDLE
@@ -200,7 +201,7 @@ def test_predictions_made_elsewhere_are_one_more_model(copy):
     change_config(copy, "evaluation", "external", value={"reader-study": "elsewhere.csv"})
     model = "reader-study"
     made = {f"results/predictions/{model}.parquet", f"results/metrics/{model}.json"}
-    made |= plots_of([model]) | COMPARISON | {"results/comparisons.csv"}
+    made |= plots_of([model]) | COMPARISON
     assert copy.to_be_made() == made
 
 

@@ -23,7 +23,7 @@ from clotline.intervals import (
     ratios,
     resample,
 )
-from clotline.ranking import ROC_GRID, ROC_POINTS, Ranking, roc_points
+from clotline.ranking import ROC_GRID, ROC_POINTS, Ranking, paired_bootstrap, roc_points
 
 
 def draw(n, seed=0, decimals=2, studies=None, effect=1.0):
@@ -304,6 +304,51 @@ def test_bootstrap_of_many_slices_needs_little_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6
+
+
+def slices_with_noise(noise, seed=0):
+    """Slices of 40 studies, which share much of their score, by a model with so much noise."""
+    rng = np.random.default_rng(3)
+    study = np.repeat(np.arange(40), 10)
+    truth = rng.random(400) < 0.3
+    logits = truth + rng.normal(size=40)[study]
+    logits = logits + noise * np.random.default_rng(seed).normal(size=400)
+    return Cases.of(truth, 1 / (1 + np.exp(-logits)), study)
+
+
+def test_a_paired_bootstrap_is_that_of_the_differences_of_the_same_resamples():
+    first, second = slices_with_noise(0.2), slices_with_noise(2)
+    found, p_value = paired_bootstrap(first, second, 300, 5)
+    rng, differences = np.random.default_rng(5), []
+    for _ in range(300):
+        weight = np.bincount(rng.integers(0, 40, 40), minlength=40)[first.study]
+        aurocs = [roc_auc_score(c.truth, c.score, sample_weight=weight) for c in (first, second)]
+        differences.append(aurocs[0] - aurocs[1])
+    assert found.value == pytest.approx(
+        roc_auc_score(first.truth, first.score) - roc_auc_score(second.truth, second.score)
+    )
+    ends = np.quantile(differences, (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx(tuple(ends))
+    beyond = np.count_nonzero(np.array(differences) <= 0)
+    assert p_value == pytest.approx(2 * (beyond + 1) / 301)
+
+
+def test_the_p_value_of_a_paired_bootstrap_is_as_large_as_the_models_are_alike():
+    sure = paired_bootstrap(slices_with_noise(0), slices_with_noise(5), 400, 0)[1]
+    unsure = paired_bootstrap(slices_with_noise(1), slices_with_noise(1, seed=1), 400, 0)[1]
+    assert sure == pytest.approx(2 / 401)
+    assert unsure > 0.1
+
+
+def test_a_paired_bootstrap_says_why_it_has_no_interval():
+    cases = slices_with_noise(1)
+    found, p_value = paired_bootstrap(cases, cases, 50, 0)
+    assert (found.value, found.low, p_value) == (0, None, None)
+    assert found.reason == "no interval: every resample gives the same figure"
+    one = Cases.of([1, 1], [0.1, 0.2], [0, 1])
+    assert paired_bootstrap(one, one, 50, 0)[0].reason.startswith("one class only")
+    with pytest.raises(ClotlineError, match="not evaluated on the same slices"):
+        paired_bootstrap(cases, Cases.of(~cases.truth, cases.score, cases.study), 50, 0)
 
 
 def test_calibration_matches_logistic_regression():

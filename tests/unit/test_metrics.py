@@ -16,7 +16,7 @@ from sklearn.metrics import (
 from clotline.consistency import consistent
 from clotline.errors import ClotlineError
 from clotline.intervals import Cases
-from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
 from clotline.metrics import (
     FIGURES,
     OPERATING_POINTS,
@@ -63,6 +63,7 @@ def image_table(studies=60, seed=0):
     present = pe_present(base, "_true")[rows] == 1
     truth = present & (rng.random(len(rows)) < 0.4)
     table = base[[STUDY_UID, "split"]].iloc[rows].reset_index(drop=True)
+    table[SERIES_UID], table[SOP_UID] = "1", [f"1.{row}" for row in range(len(rows))]
     table[IMAGE_LABEL] = 1 / (1 + np.exp(-(2 * truth - 1 + rng.normal(size=len(rows)))))
     table[IMAGE_LABEL] = table[IMAGE_LABEL].astype(np.float32)
     table[IMAGE_LABEL + "_true"] = truth.astype(np.int8)
@@ -357,7 +358,7 @@ def test_compare_sets_every_model_against_the_reference():
         "combined-study": study_table(noise=0.7),
         "resnext50-study": study_table(seed=1, noise=2).sample(frac=1, random_state=0),
     }
-    found = compare(tables)
+    found = compare(tables, "combined", 20, 0)
     assert found["target"].tolist() == ["pe_present", *STUDY_LABELS]
     by_target = found.set_index("target")
     aurocs = [
@@ -368,11 +369,34 @@ def test_compare_sets_every_model_against_the_reference():
     assert 0 <= by_target.loc["pe_present", "p_value"] <= 1
     tables["resnext50-study"] = tables["resnext50-study"][:50]
     with pytest.raises(ClotlineError, match="same studies"):
-        compare(tables)
+        compare(tables, "combined", 20, 0)
     with pytest.raises(ClotlineError, match="nothing-study is not among"):
-        compare(tables, "nothing-study")
-    alone = compare({"combined-study": study_table()})
+        compare(tables, "nothing", 20, 0)
+    alone = compare({"combined-study": study_table()}, "combined", 20, 0)
     assert alone.empty and list(alone.columns) == list(found.columns)
+
+
+def test_compare_sets_slices_against_the_same_slices():
+    first, second = image_table(), image_table()
+    rng = np.random.default_rng(1)
+    odds = second[IMAGE_LABEL] / (1 - second[IMAGE_LABEL]) * np.exp(rng.normal(0, 2, len(second)))
+    second[IMAGE_LABEL] = odds / (1 + odds)
+    tables = {"combined-image": first, "worse-image": second.sample(frac=1, random_state=0)}
+    found = compare(tables, "combined", 200, 0).set_index("target")
+    assert found.index.tolist() == [IMAGE_LABEL, "pe_present_by_max"]
+    row = found.loc[IMAGE_LABEL]
+    aurocs = [
+        evaluate(table, "image", 2, 0)["targets"][IMAGE_LABEL]["auroc"]["value"]
+        for table in tables.values()
+    ]
+    assert row["value"] == pytest.approx(aurocs[0] - aurocs[1])
+    assert row["low"] < row["value"] < row["high"]
+    assert row["method"] == "paired bootstrap of studies, 200 resamples"
+    assert "DeLong" in found.loc["pe_present_by_max", "method"]
+    # Slices of other studies, in other rows
+    tables["worse-image"] = second.assign(**{SOP_UID: second[SOP_UID].str.replace("1", "x")})
+    with pytest.raises(ClotlineError, match="not evaluated on the same slices"):
+        compare(tables, "combined", 20, 0)
 
 
 def test_slices_of_a_study_are_counted_as_one_study():

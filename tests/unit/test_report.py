@@ -6,6 +6,7 @@ import pytest
 
 from clotline import claim
 from clotline.config import load_config
+from clotline.intervals import describe_estimate
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.metrics import evaluate
 from clotline.report import MOST_LISTED, read_run_times, render_report
@@ -46,6 +47,7 @@ def render(
     run_times=None,
     comparisons=None,
     metrics=None,
+    competition=None,
 ):
     return render_report(
         metrics or {"combined-study": evaluate(predictions(), "study", 20, 0)},
@@ -56,7 +58,7 @@ def render(
         ),
         pd.DataFrame({"note": notes}, dtype=str),
         pd.DataFrame(columns=["target"]) if comparisons is None else comparisons,
-        {},
+        competition or {},
         {},
         load_config(config or {}),
         {"results/lstm/combined-study.pt": "0123abcd"},
@@ -94,12 +96,43 @@ def test_the_best_model_is_the_study_level_model_with_the_highest_auroc(plan, sl
     assert headings == ["Subgroup", "a-study", "b-study", "c-study"]
 
 
-def test_the_models_are_compared_on_pe_present_alone(plan, slices):
+def test_calibration_is_told_of_each_model(plan, slices):
+    metrics = {"a-study": evaluate(predictions(noise=1), "study", 20, 0)}
+    page = render(plan, slices, metrics=metrics)
+    part = page[page.index("<h2>Calibration</h2>") : page.index("<h2>Subgroups</h2>")]
+    found = metrics["a-study"]["targets"]["pe_present"]["calibration"]
+    names = ("slope", "intercept", "in_the_large")
+    assert cells(part, "a-study") == [describe_estimate(found[name]) for name in names]
+
+
+def test_the_competitions_score_is_told_with_its_cost_or_why_there_is_none(plan, slices):
+    moment = {"log_loss": {"value": 0.43, "low": 0.4, "high": 0.5, "reason": None}}
+    before, after = moment | {"consistent": 0.5}, moment | {"consistent": 1.0}
+    scores = {
+        "combined": {"before": before, "after": after, "cost": 0.00125},
+        "reader": {"reason": "no studies"},
+    }
+    page = render(plan, slices, competition=scores)
+    part = page[page.index("<h2>Competition score</h2>") :]
+    loss = "0.430 (0.400–0.500)"
+    assert cells(part, "combined") == [loss, "50%", loss, "100%", "+0.0013"]
+    assert cells(part, "reader") == ["not computable: no studies"]
+
+
+def test_the_models_are_compared_on_slices_and_pe_present_alone(plan, slices):
     comparisons = pd.DataFrame(
-        [("central_pe", 0.25), ("pe_present", 0.05), ("indeterminate", 0.75)],
-        columns=["target", "value"],
-    ).assign(reference="b-study", model="a-study", low=0.01, high=0.09, p_value=0.02, reason="")
+        [
+            ("study", "central_pe", 0.25),
+            ("study", "pe_present", 0.05),
+            ("image", IMAGE_LABEL, 0.06),
+            ("image", "pe_present_by_max", 0.75),
+        ],
+        columns=["level", "target", "value"],
+    ).assign(low=0.01, high=0.09, p_value=0.02, reason="")
+    for side, name in (("reference", "b-"), ("model", "a-")):
+        comparisons[side] = name + comparisons["level"]
     page = render(plan, slices, comparisons=comparisons)
+    assert cells(page, "b-image − a-image") == ["+0.060 (+0.010 to +0.090)", "0.020"]
     assert page.count("<th>b-study − a-study</th>") == 1
     assert cells(page, "b-study − a-study") == ["+0.050 (+0.010 to +0.090)", "0.020"]
 

@@ -40,7 +40,6 @@ PHANTOM = {} if config["phantom"] is None else config["data"]
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]
 MODELS = [*config["lstm"], *EXTERNAL]
-STUDY_MODELS = [name for name in MODELS if name.endswith("-study")]
 # A study level and an image level together can be scored as the competition did.
 PAIRS = level_pairs(MODELS)
 # All features together are what the others are measured against; every configuration has them.

@@ -78,7 +78,7 @@ rule metrics_table:
 
 rule compare:
     input:
-        expand("results/predictions/{model}.parquet", model=STUDY_MODELS),
+        expand("results/predictions/{model}.parquet", model=MODELS),
     output:
         report(
             "results/comparisons.csv",
@@ -91,11 +91,16 @@ rule compare:
         "benchmarks/compare.tsv"
     conda:
         "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
-        reference=f"{REFERENCE}-study",
+        reference=REFERENCE,
+        bootstraps=clotline.section("evaluation", "bootstraps"),
+        seed=clotline.section("seed"),
         code=code_digest("compare.py"),
     message:
-        "Comparing the study-level models"
+        "Comparing the models"
     script:
         "../scripts/compare.py"
 

@@ -1,11 +1,13 @@
-"""Compares the study-level models with one another on the same test studies."""
+"""Compares the models of each level with one another on the same test studies."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
 from clotline.files import atomic
 from clotline.job import job, log
+from clotline.labels import IMAGE_LABEL
 from clotline.metrics import PE_PRESENT, compare
 from clotline.tables import read_table
 
@@ -13,8 +15,13 @@ from clotline.tables import read_table
 def main(snakemake):
     """Writes the paired differences in AUROC."""
     tables = {Path(path).stem: read_table(path) for path in snakemake.input}
-    table = compare(tables, snakemake.params.reference)
-    for row in table[table["target"] == PE_PRESENT].itertuples():
+    table = compare(
+        tables,
+        snakemake.params.reference,
+        json.loads(snakemake.params.bootstraps),
+        json.loads(snakemake.params.seed),
+    )
+    for row in table[table["target"].isin((PE_PRESENT, IMAGE_LABEL))].itertuples():
         difference = "not computable" if pd.isna(row.value) else f"{row.value:+.3f}"
         log.info("AUROC of %s minus %s: %s", row.reference, row.model, difference)
     with atomic(snakemake.output[0]) as path:

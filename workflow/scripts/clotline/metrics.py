@@ -11,6 +11,7 @@ from clotline.calibration import calibration
 from clotline.consistency import consistent
 from clotline.delong import auroc_delong, paired_delong
 from clotline.errors import ClotlineError
+from clotline.feature_sets import split_lstm_name
 from clotline.intervals import (
     TAILS,
     Cases,
@@ -21,8 +22,8 @@ from clotline.intervals import (
     ratios,
     resample,
 )
-from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID
-from clotline.ranking import ROC_GRID, Ranking, roc_points
+from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.ranking import ROC_GRID, Ranking, paired_bootstrap, roc_points
 
 TRUE = "_true"
 
@@ -45,6 +46,9 @@ SUBGROUPS = (
 
 #: Names of the operating points, in the order in which they are reported.
 OPERATING_POINTS = ("sensitivity ≥ 0.90", "sensitivity ≥ 0.95", "Youden's J")
+
+#: What a row of a level's predictions is of.
+_KEYS = {"study": [STUDY_UID], "image": list(UIDS)}
 
 FIGURES = ("auroc", "average_precision", "brier", "log_loss")
 RATES = ("sensitivity", "specificity", "ppv", "npv")
@@ -395,35 +399,48 @@ def metrics_table(metrics: dict[str, dict]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(floats, "float64"))
 
 
-def compare(tables: dict[str, pd.DataFrame], reference: str = "combined-study") -> pd.DataFrame:
-    """Paired DeLong comparison of one study-level model with every other.
+def compare(
+    tables: dict[str, pd.DataFrame], reference: str, bootstraps: int, seed: int
+) -> pd.DataFrame:
+    """Paired comparison of the models of one feature set with every other of their level.
 
     Args:
-        tables: model name to predictions of `clotline.studies.study_level_table`.
-        reference: model that the others are compared with.
+        tables: model name, ``<features>-<level>``, to its predictions, of
+            `clotline.studies.study_level_table` or ``image_level_table``.
+        reference: feature set that the others are compared with.
+        bootstraps: resamples of studies, for the difference on slices.
+        seed: of the resamples.
 
     Returns:
         One row a model and target: ``reference``, ``model``, ``target``, the fields of `Estimate`
-        for the AUROC of the reference minus that of the model, and ``p_value``.
+        for the AUROC of the reference minus that of the model (studies: DeLong; slices:
+        bootstrap), and ``p_value``.
 
     Raises:
-        ClotlineError: the reference is missing, or the models have different test studies.
+        ClotlineError: the reference is missing, or the models have different test cases.
     """
-    if reference not in tables:
-        raise ClotlineError(f"{reference} is not among the models to compare: {', '.join(tables)}")
-    test = {
-        name: table[table["split"] == "test"].sort_values(STUDY_UID)
-        for name, table in tables.items()
-    }
-    base = test.pop(reference)
-    base_cases = cases_by_target(base, "study")
     rows = []
-    for name, table in test.items():
-        if not np.array_equal(table[STUDY_UID], base[STUDY_UID]):
-            raise ClotlineError(f"{reference} and {name} were not evaluated on the same studies")
-        for target, cases in cases_by_target(table, "study").items():
-            difference, p_value = paired_delong(base_cases[target], cases)
-            row = {"reference": reference, "model": name, "target": target}
-            rows.append(row | difference.as_dict() | {"p_value": p_value})
+    for level in ("study", "image"):
+        test = {
+            name: table[table["split"] == "test"].sort_values(_KEYS[level], ignore_index=True)
+            for name, table in tables.items()
+            if split_lstm_name(name)[1] == level
+        }
+        against = f"{reference}-{level}"
+        if test and against not in test:
+            raise ClotlineError(f"{against} is not among the models to compare: {', '.join(test)}")
+        base = test.pop(against, None)
+        for name, table in test.items():
+            if not all(np.array_equal(table[key], base[key]) for key in _KEYS[level]):
+                kind = {"study": "studies", "image": "slices"}[level]
+                raise ClotlineError(f"{against} and {name} were not evaluated on the same {kind}")
+            base_cases = cases_by_target(base, level)
+            for target, cases in cases_by_target(table, level).items():
+                if cases.are_slices:
+                    found = paired_bootstrap(base_cases[target], cases, bootstraps, seed)
+                else:
+                    found = paired_delong(base_cases[target], cases)
+                row = {"reference": against, "model": name, "target": target}
+                rows.append(row | found[0].as_dict() | {"p_value": found[1]})
     fields = [field.name for field in dataclasses.fields(Estimate)]
     return pd.DataFrame(rows, columns=["reference", "model", "target", *fields, "p_value"])

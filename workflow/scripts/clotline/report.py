@@ -11,7 +11,7 @@ import yaml
 
 from clotline import claim
 from clotline.intervals import describe_estimate
-from clotline.labels import SPLITS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, SPLITS, STUDY_UID
 from clotline.metrics import PE_PRESENT
 from clotline.progress import clock
 from clotline.rejects import count_reasons
@@ -72,7 +72,9 @@ def render_report(
         best=best_study_model(metrics),
         metrics=metrics,
         study_models={name: m for name, m in metrics.items() if m["level"] == "study"},
-        comparisons=comparisons[comparisons["target"] == PE_PRESENT].to_dict("records"),
+        comparisons=comparisons[comparisons["target"].isin((PE_PRESENT, IMAGE_LABEL))].to_dict(
+            "records"
+        ),
         competition=competition,
         splits=account_for_splits(plan, slices),
         overlap=overlap,
