@@ -178,7 +178,7 @@ def test_a_calibration_plot_draws_every_group_and_says_slope(image, tmp_path):
 def test_counts_of_small_probabilities_stand_apart(image):
     target = next(iter(image["targets"]))
     groups = [
-        {"predicted": 0.001 + 0.004 * k, "observed": 0.0, "n": 9, "n_positive": 0} for k in range(9)
+        {"predicted": 0.001 + 0.009 * k, "observed": 0.0, "n": 9, "n_positive": 0} for k in range(9)
     ]
     image = copy.deepcopy(image)
     image["targets"][target]["calibration"]["reliability"] = groups

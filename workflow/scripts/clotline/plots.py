@@ -151,8 +151,7 @@ def _prevalence(target: dict) -> float:
 
 
 def _draw_precision_recall(axis: Axes, target: dict, label: str, style: dict) -> None:
-    precision = target["average_precision"]
-    text = f"{label}: AP {describe_estimate(precision)}, {precision['n_positive']:,} positive"
+    text = f"{label}: AP {_describe_with_count(target['average_precision'])}"
     roc, prevalence = target["roc"], _prevalence(target)
     if "fpr" not in roc:
         axis.plot([], [], label=text, **style)
@@ -193,9 +192,10 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
             groups["predicted"], groups["observed"], errors, marker="o", capsize=2, label=label,
             clip_on=False, **STYLES[0],
         )  # fmt: skip
-        # As wide as keeps groups of small probabilities apart.
-        closest = np.diff(groups["predicted"]).min(initial=0.025)
-        counts.bar(groups["predicted"], groups["n"], width=max(0.8 * closest, 0.002), color="0.6")
+        # As wide as keeps groups of small probabilities apart, and can be seen.
+        width = max(0.8 * np.diff(groups["predicted"]).min(initial=0.025), 0.007)
+        bars = {"color": "0.6", "edgecolor": "white", "linewidth": 0.4}
+        counts.bar(groups["predicted"], groups["n"], width=width, **bars)
     for key, text in (
         ("slope", "slope"),
         ("intercept", "intercept"),
@@ -269,9 +269,15 @@ def _counted(metrics: dict) -> str:
     return f"{metrics['n_studies']:,} test studies{slices}"
 
 
+def _describe_with_count(estimate: dict) -> str:
+    # Why there is no figure says the count too.
+    count = "" if estimate["value"] is None else f", {estimate['n_positive']:,} positive"
+    return describe_estimate(estimate) + count
+
+
 def _draw_roc(axis: Axes, target: dict, label: str, style: dict) -> None:
     auroc, roc = target["auroc"], target["roc"]
-    text = f"{label}: AUROC {describe_estimate(auroc)}, {auroc['n_positive']:,} positive"
+    text = f"{label}: AUROC {_describe_with_count(auroc)}"
     axis.plot(roc.get("fpr", []), roc.get("tpr", []), label=text, **style)
 
 
