@@ -76,6 +76,7 @@ function openStudy(number) {
   }
   at("corner-study").textContent = `${about.studies[number].uid}\nloading …`;
   at("curve").replaceChildren();
+  showSides("");
   showLabels(about.studies[number]);
   const script = element("script", { src: `${about.folder}/${number}.js` });
   script.addEventListener("error", () => number === view.number && showTrouble(`${about.folder}/${number}.js could not be loaded: it must lie beside this page.`));
