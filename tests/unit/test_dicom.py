@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import compress_dicom, write_dicom
+from builders import codestream_of, compress_dicom, write_dicom
 from hostile import TORTURE
 from pydicom.dataelem import DataElement
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
     RLELossless,
 )
 
@@ -260,6 +263,17 @@ def test_lossless_compression_gives_the_same_hounsfield_units(tmp_path, syntax, 
     packed = compress_dicom(plain, tmp_path / "packed.dcm", syntax)
     assert packed.read_bytes().find(str(syntax).encode()) > 0
     assert (read_slice(packed).pixels == read_slice(plain).pixels).all()
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("filling", [1, 4, 8, 64])
+def test_a_codestream_may_be_filled_up_with_zeros(tmp_path, syntax, filling):
+    stored = noise(512, 512, low=0, high=4096, dtype=np.uint16)
+    plain = write_dicom(tmp_path / "plain.dcm", stored)
+    packed = compress_dicom(plain, tmp_path / "packed.dcm", syntax)
+    filled = encapsulate([codestream_of(packed) + bytes(filling)])
+    path = write_dicom(tmp_path / "filled.dcm", stored, syntax, PixelData=filled)
+    assert (read_slice(path).pixels == read_slice(plain).pixels).all()
 
 
 def outcome(path):
