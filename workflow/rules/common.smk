@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "workflow", "scripts")))
 
 from clotline.codedigest import code_digest
-from clotline.feature_sets import level_pairs
+from clotline.feature_sets import REFERENCE, level_pairs
 from clotline.dag import Workflow, contents
 from clotline.errors import ClotlineError
 from clotline.estimate import Data
@@ -42,8 +42,6 @@ EXTERNAL = config["evaluation"]["external"]
 MODELS = [*config["lstm"], *EXTERNAL]
 # A study level and an image level together can be scored as the competition did.
 PAIRS = level_pairs(MODELS)
-# All features together are what the others are measured against; every configuration has them.
-REFERENCE = "combined"
 PLOTS = ("roc", "precision_recall", "calibration", "confusion")
 
 

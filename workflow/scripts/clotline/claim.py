@@ -125,7 +125,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             "rates of slices of 0 or 1 (a trial a study) and for perfect AUROC, logistic "
             "regression's (Wald) for calibration, "
             f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
-            "paired DeLong between models."
+            "between models paired DeLong for studies and the paired bootstrap for slices."
         ),
         30: "Subgroups above. More is the authors' to do.",
         31: "Class activation maps (Grad-CAM) in the viewer.",

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from clotline.errors import ClotlineError
-from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
 
 SCHEMA_PATH = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
@@ -267,12 +267,12 @@ def _check_between_keys(config: dict, user: dict):
             yield from _check_not_made(f"cnn.{name}.init", backbone["init"], made)
     if not config["cnn"]:
         yield "cnn leaves out every backbone; at least one is needed"
-    for name in ("combined-image", "combined-study"):
+    for name in (f"{REFERENCE}-image", f"{REFERENCE}-study"):
         if name not in config["lstm"]:
             yield (
                 f"lstm.{name} is left out, and the comparisons, the submission and the viewer are "
-                "of the combined features: keep it, and name the backbones that there are under "
-                "features.combined"
+                f"of the {REFERENCE} features: keep it, and name the backbones that there are "
+                f"under features.{REFERENCE}"
             )
     for name, members in config["features"].items():
         if name in config["cnn"]:
@@ -294,16 +294,14 @@ def _check_between_keys(config: dict, user: dict):
             yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
             made = (f"results/lstm/{name}.pt",)
             yield from _check_not_made(f"lstm.{name}.init", lstm["init"], made)
-    for key, is_there, kind in (
-        ("predict", Path.is_dir, "folder"),
-        ("models", Path.is_file, "file"),
+    for key, is_there, lacking in (
+        ("predict", Path.is_dir, "no such folder exists"),
+        ("models", Path.is_file, "no such file exists; it is a bundle of models"),
     ):
         path = config[key]
         if path is not None and not is_there(Path(path)):
-            hint = (
-                ". Leave it out: of null in --config Snakemake makes text" if path == "null" else ""
-            )
-            yield f"{key} is {path}, and no such {kind} exists{hint}"
+            text = ". Leave it out: of null in --config Snakemake makes text"
+            yield f"{key} is {path}, and {lacking}{text if path == 'null' else ''}"
     for name, path in config["evaluation"]["external"].items():
         if name in config["lstm"]:
             yield f"evaluation.external.{name} has the name of an LSTM; choose another name"

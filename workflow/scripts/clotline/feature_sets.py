@@ -3,6 +3,9 @@
 Apart from the configuration, so that a new check of it trains nothing anew.
 """
 
+#: All features together: what the others are measured against, and every configuration has.
+REFERENCE = "combined"
+
 
 def feature_sets(config: dict) -> dict[str, list[str]]:
     """Feature set name to the backbones whose features it joins, in order."""

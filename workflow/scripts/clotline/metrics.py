@@ -426,15 +426,17 @@ def compare(
             for name, table in tables.items()
             if split_lstm_name(name)[1] == level
         }
+        if not test:
+            continue
         against = f"{reference}-{level}"
-        if test and against not in test:
+        if against not in test:
             raise ClotlineError(f"{against} is not among the models to compare: {', '.join(test)}")
-        base = test.pop(against, None)
+        base = test.pop(against)
+        base_cases = cases_by_target(base, level)
         for name, table in test.items():
             if not all(np.array_equal(table[key], base[key]) for key in _KEYS[level]):
                 kind = {"study": "studies", "image": "slices"}[level]
                 raise ClotlineError(f"{against} and {name} were not evaluated on the same {kind}")
-            base_cases = cases_by_target(base, level)
             for target, cases in cases_by_target(table, level).items():
                 if cases.are_slices:
                     found = paired_bootstrap(base_cases[target], cases, bootstraps, seed)

@@ -20,7 +20,6 @@ AXIAL = "LP"
 #: Where it is not known.
 UNKNOWN_ORIENTATION = ""
 
-
 #: Directions of rows and columns in the patient's coordinates: towards the left, back and head.
 Axes = tuple[tuple[float, float, float], tuple[float, float, float]]
 

@@ -19,6 +19,7 @@ from clotline.dicom import (
     KIND_KEYWORDS,
     SCALE_KEYWORDS,
     check_is_ct_slice,
+    image_corner,
     read_header,
     rescale,
 )
@@ -184,14 +185,8 @@ def _describe(path: Path) -> dict:
 
 def _position(header: Header) -> str:
     """ImagePositionPatient to a hundredth of a mm, however it is written; empty without one."""
-    try:
-        position = header.numbers("ImagePositionPatient")
-    except (OverflowError, TypeError, ValueError):
-        return ""
     # Adding 0 makes 0 of -0.
-    return (
-        "" if np.isnan(position).any() else "\\".join(f"{round(v, 2) + 0:.12g}" for v in position)
-    )
+    return "\\".join(f"{round(v, 2) + 0:.12g}" for v in image_corner(header) or ())
 
 
 def _problem(header: Header) -> str:
