@@ -165,6 +165,14 @@ def test_what_does_not_tell_slices_apart_does_not_order_them(tmp_path):
     assert study.notes == [f"1 of 6 {LACKING}: ordered by InstanceNumber"]
 
 
+def test_one_location_for_all_slices_orders_none(tmp_path):
+    labels = write_study(tmp_path, ImagePositionPatient=lambda i: None, SliceLocation=lambda i: 7)
+    study = decode_study(labels.iloc[[2, 0, 1]], tmp_path)
+    assert order(study) == [0, 1, 2]
+    assert study.rows[POSITION].isna().all()
+    assert f"3 of 3 {UNORDERED}" in study.notes
+
+
 def test_a_slice_that_nothing_places_is_put_last(tmp_path):
     labels = write_study(tmp_path, 5, ImagePositionPatient=lambda i: [0, 0, -i] if i != 2 else None)
     study = decode_study(labels, tmp_path)
