@@ -12,7 +12,7 @@
 # The project's own environment; commands below find snakemake and the rest in it.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
-SOURCES = workflow tests profiles bench
+SOURCES = workflow tests profiles bench tools
 # Tests on two cores at once. Those of a file share what they have made where that is a whole run;
 # of such runs two leave the cores idle at times, and the longest must not be the last.
 SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
@@ -20,8 +20,9 @@ FILE_BY_FILE = --numprocesses 3 --dist loadfile --no-loadscope-reorder
 LONGEST = $(addprefix tests/integration/test_,$(addsuffix .py,kills real_ct full_disk identity damage))
 # Files, if there are, of the names that tests of hostile input and crashes have.
 TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
-	unit/test_hostile_* unit/test_rejects unit/test_checkpoint unit/test_features unit/test_shards\
-	unit/test_tables integration/test_hostile_* integration/test_kills integration/test_damage\
+	unit/data/dicom/test_hostile_* unit/data/test_accounting unit/models/test_checkpoint\
+	unit/data/test_features_file unit/data/test_shards unit/data/test_tables\
+	integration/test_hostile_* integration/test_kills integration/test_damage\
 	integration/test_full_disk)))
 
 .PHONY: demo test lint unit integration torture gpu cluster clusters bench bench-gpu figures lock clean
@@ -36,7 +37,7 @@ demo: .venv/installed
 	# Without a GPU two networks train side by side on a core each: faster than one after the other.
 	snakemake --profile profiles/local --directory demo --quiet rules host \
 		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 activation=1 -- all
-	@python workflow/scripts/show_results.py demo
+	@python -m tools.show_results demo
 
 test: lint unit integration
 
@@ -75,7 +76,7 @@ bench-gpu: .venv/installed
 	python -m bench.gpu
 
 figures: demo
-	python workflow/scripts/make_figures.py demo docs/figures
+	python -m tools.make_figures demo docs/figures
 
 lock: .venv/installed
 	.venv/bin/pip install --quiet uv

@@ -10,15 +10,15 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from clotline.features import create_features, write_features
-from clotline.ingest import write_shard
+from clotline.data.features_file import create_features, write_features
+from clotline.data.ingest import write_shard
+from clotline.data.labels_file import read_labels
+from clotline.data.phantom.cohort import draw_cohort, labels_table
+from clotline.data.phantom.files import write_study
+from clotline.data.plan import make_plan, planned_rows
+from clotline.data.shards import CHECKSUM, ShardWriter, StoredPixels, read_rows, read_study_labels
+from clotline.job.processes import end_with_parent
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
-from clotline.labels_file import read_labels
-from clotline.phantom.cohort import draw_cohort, labels_table
-from clotline.phantom.files import write_study
-from clotline.plan import make_plan, planned_rows
-from clotline.processes import end_with_parent
-from clotline.shards import CHECKSUM, ShardWriter, StoredPixels, read_rows, read_study_labels
 
 SIDE = 512
 #: Slices of a study: about RSNA's mean of 246 where whole studies matter, fewer where slices do.
@@ -54,7 +54,7 @@ class Cohort:
     Attributes:
         folder: for what is made of them.
         dicom: the folder of the DICOM files.
-        rows: of `clotline.plan.planned_rows`.
+        rows: of `clotline.data.plan.planned_rows`.
     """
 
     folder: Path
@@ -135,7 +135,7 @@ def make_features(path: Path, rows: int, width: int, seed: int = 0) -> Path:
 
 
 def make_studies(count: int, slices: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
-    """Studies as of `clotline.studies.locate_studies`, and the image labels of their slices.
+    """Studies as of `clotline.data.slice_table.locate_studies`, and their slices' image labels.
 
     Args:
         count: number of studies.

@@ -18,18 +18,20 @@ from bench.data import RSNA_SLICES
 from bench.race import race
 from bench.stages import default_config
 from bench.tables import describe_machine, markdown
-from clotline.backbones import as_extractor, build_classifier, for_training
-from clotline.extraction import BATCH_SIZE, extract_features
-from clotline.recipe import Recipe
-from clotline.slices import (
+from clotline.loading.preprocessing import View
+from clotline.loading.slice_loader import (
     SliceLoader,
     StoredSlices,
-    View,
     inference_batch_size,
     loading_processes,
 )
-from clotline.steps import Steps
-from clotline.training import make_fabric, predict, train_epoch
+from clotline.models.backbones import build_classifier, for_training
+from clotline.models.devices import make_fabric
+from clotline.models.extractor import as_extractor
+from clotline.models.features import BATCH_SIZE, extract_features
+from clotline.models.recipe import Recipe
+from clotline.models.steps import Steps
+from clotline.models.training import predict, train_epoch
 
 #: Slices of one turn of training, and how often they come in one of validation and of features,
 #: which are faster: enough for the start of loading processes to count for little.

@@ -11,8 +11,8 @@ import pandas as pd
 
 from bench import PROJECT
 from bench.data import write_rsna_sized_labels
+from clotline.evaluation.metrics import evaluate
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
-from clotline.metrics import evaluate
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
-from clotline.backbones import Classifier, build_classifier
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID, UIDS
+from clotline.models.backbones import Classifier, build_classifier
 
 CROP, RESIZED = 224, 256
 

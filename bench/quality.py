@@ -13,26 +13,25 @@ import torch
 
 from bench.data import PROCESSES
 from bench.stages import default_config
-from clotline.backbones import as_extractor, build_classifier, for_training, load_classifier
-from clotline.checkpoint import load_checkpoint
-from clotline.extraction import BATCH_SIZE, extract_features
+from clotline.data.features_file import StoredFeatures
+from clotline.data.slice_table import locate_studies
+from clotline.data.tables import read_table
 from clotline.feature_sets import feature_sets
-from clotline.features import StoredFeatures
 from clotline.labels import IMAGE_LABEL
-from clotline.lstm import build_lstm
-from clotline.recipe import Recipe
-from clotline.scores import auroc
-from clotline.slices import (
-    BalancedEpochs,
-    SliceLoader,
-    StoredSlices,
-    View,
-    balanced_validation,
-    locate_slices,
-)
-from clotline.studies import FeatureSequences, locate_studies, predict_studies
-from clotline.tables import read_table
-from clotline.training import fit, make_fabric
+from clotline.loading.preprocessing import View
+from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
+from clotline.loading.study_loader import FeatureSequences
+from clotline.models.backbones import build_classifier, for_training, load_classifier
+from clotline.models.checkpoint import load_checkpoint
+from clotline.models.devices import make_fabric
+from clotline.models.extractor import as_extractor
+from clotline.models.features import BATCH_SIZE, extract_features
+from clotline.models.lstm import build_lstm
+from clotline.models.monitoring import auroc
+from clotline.models.prediction import predict_studies
+from clotline.models.recipe import Recipe
+from clotline.models.training import fit
 
 SEEDS = range(5)
 #: Training slices of each class in one epoch of the comparison of losses.

@@ -29,17 +29,20 @@ from bench.data import (
 )
 from bench.race import ROUNDS, race, seconds_of
 from bench.stages import default_config
-from clotline.backbones import as_extractor, build_classifier
-from clotline.extraction import BATCH_SIZE, extract_features
-from clotline.features import merge_features
-from clotline.ingest import write_shard
-from clotline.lstm import build_lstm
-from clotline.recipe import Recipe
-from clotline.shards import copy_positives
-from clotline.slices import SliceLoader, StoredSlices, View
-from clotline.steps import Steps
-from clotline.studies import FeatureSequences
-from clotline.training import make_fabric, train_epoch
+from clotline.data.features_file import merge_features
+from clotline.data.ingest import write_shard
+from clotline.data.positives import copy_positives
+from clotline.loading.preprocessing import View
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
+from clotline.loading.study_loader import FeatureSequences
+from clotline.models.backbones import build_classifier
+from clotline.models.devices import make_fabric
+from clotline.models.extractor import as_extractor
+from clotline.models.features import BATCH_SIZE, extract_features
+from clotline.models.lstm import build_lstm
+from clotline.models.recipe import Recipe
+from clotline.models.steps import Steps
+from clotline.models.training import train_epoch
 
 SIZES = (1, 4, 16)
 MB = 1_000_000

@@ -31,20 +31,24 @@ from bench.data import (
     repeat_shard,
 )
 from bench.race import ROUNDS, Row, Size, compare, flush, race, seconds_of
-from clotline.backbones import Classifier, as_extractor, build_classifier, for_training
-from clotline.chunks import create_pixels, unpack
-from clotline.config import load_config
-from clotline.dicom import read_slice
-from clotline.extraction import BATCH_SIZE, extract_features
-from clotline.ingest import write_shard
+from clotline.data.chunks import create_pixels, unpack
+from clotline.data.dicom.ct_slice import read_slice
+from clotline.data.ingest import write_shard
+from clotline.data.positives import copy_positives
+from clotline.data.shards import CHECKSUM, StoredPixels, open_shard
 from clotline.labels import IMAGE_LABEL, UIDS
-from clotline.lstm import build_lstm
-from clotline.recipe import Recipe
-from clotline.shards import CHECKSUM, StoredPixels, copy_positives, open_shard
-from clotline.slices import SliceLoader, StoredSlices, View
-from clotline.steps import Steps
-from clotline.studies import FeatureSequences
-from clotline.training import make_fabric, train_epoch
+from clotline.loading.preprocessing import View
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
+from clotline.loading.study_loader import FeatureSequences
+from clotline.models.backbones import Classifier, build_classifier, for_training
+from clotline.models.devices import make_fabric
+from clotline.models.extractor import as_extractor
+from clotline.models.features import BATCH_SIZE, extract_features
+from clotline.models.lstm import build_lstm
+from clotline.models.recipe import Recipe
+from clotline.models.steps import Steps
+from clotline.models.training import train_epoch
+from clotline.workflow.config import load_config
 
 #: Reach of the ratios to the published way.
 REACH = {

@@ -13,20 +13,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from clotline.chunks import create_pixels, pack
-from clotline.competition import loss_terms
-from clotline.config import load_config
-from clotline.ingest import DecodedStudy
-from clotline.labels import (
-    COLUMNS,
-    IMAGE_LABEL,
-    SERIES_UID,
-    SOP_UID,
-    STUDY_LABELS,
-    STUDY_UID,
-    UIDS,
-)
-from clotline.shards import ORIENTATION, POSITION, ShardWriter
+from clotline.data.chunks import create_pixels, pack
+from clotline.data.shards import ORIENTATION, POSITION, ShardWriter
+from clotline.data.study import DecodedStudy
+from clotline.evaluation.competition import loss_terms
+from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.workflow.config import load_config
 
 DATA = {
     "slices_per_shard": 10,
@@ -192,7 +184,7 @@ def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) ->
 
 
 def weighted_log_loss(*exams: np.ndarray) -> float:
-    """The competition's score, of what `clotline.competition.loss_terms` takes."""
+    """The competition's score, of what `clotline.evaluation.competition.loss_terms` takes."""
     above, below = loss_terms(*exams)
     return above.sum() / below.sum()
 

@@ -14,20 +14,24 @@ import torch
 from builders import DyingBatches, KilledError, cnn_section, lstm_section, write_slices
 from torch import nn
 
-from clotline import steps as steps_module
-from clotline.activation import activation_maps
-from clotline.backbones import as_extractor, build_classifier
-from clotline.extraction import extract_features
-from clotline.features import create_features, open_features, write_features
+from clotline.data.features_file import create_features, open_features, write_features
+from clotline.data.shards import read_rows
 from clotline.labels import STUDY_LABELS
-from clotline.lstm import build_lstm
-from clotline.recipe import Recipe
-from clotline.scores import auroc, pe_present_auroc
-from clotline.shards import read_rows
-from clotline.slices import SliceLoader, StoredSlices, View
-from clotline.steps import Graph, Steps
-from clotline.studies import FeatureSequences, predict_studies
-from clotline.training import fit, make_fabric, train_epoch
+from clotline.loading.preprocessing import View
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
+from clotline.loading.study_loader import FeatureSequences
+from clotline.models import steps as steps_module
+from clotline.models.activation import activation_maps
+from clotline.models.backbones import build_classifier
+from clotline.models.devices import make_fabric
+from clotline.models.extractor import as_extractor
+from clotline.models.features import extract_features
+from clotline.models.lstm import build_lstm
+from clotline.models.monitoring import auroc, pe_present_auroc
+from clotline.models.prediction import predict_studies
+from clotline.models.recipe import Recipe
+from clotline.models.steps import Graph, Steps
+from clotline.models.training import fit, train_epoch
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch finds no CUDA device on this machine"
@@ -326,9 +330,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import nn
 
-from clotline.recipe import Recipe
-from clotline.scores import auroc
-from clotline.training import fit, make_training_fabric, process_batches, train_together
+from clotline.loading.batches import process_batches
+from clotline.models.devices import make_training_fabric
+from clotline.models.monitoring import auroc
+from clotline.models.recipe import Recipe
+from clotline.models.training import fit, train_together
 
 state = Path(sys.argv[1])
 count = torch.cuda.device_count()

@@ -11,14 +11,14 @@ import pytest
 import torch
 from histogram_baseline import histogram_baseline_auroc
 
-from clotline.activation_files import read_activation
-from clotline.checkpoint import load_checkpoint
-from clotline.files import sha256
-from clotline.hdf5 import read_attributes
-from clotline.intervals import describe_estimate
+from clotline.data.activation_file import read_activation
+from clotline.data.hdf5 import read_attributes
+from clotline.data.tables import uid_triples
+from clotline.evaluation.intervals import describe_estimate
+from clotline.evaluation.predictions import pe_present
+from clotline.job.files import sha256
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
-from clotline.metrics import pe_present
-from clotline.tables import uid_triples
+from clotline.models.checkpoint import load_checkpoint
 
 WIDTHS = {"efficientnet_b0": 1280, "resnext50": 2048}
 LSTM_WIDTHS = WIDTHS | {"combined": 3328}
@@ -117,8 +117,8 @@ def test_features_are_aligned_with_the_slices(results, slices, name):
 
 
 def features_of_one_slice(results, row, name):
-    from clotline.backbones import load_classifier
-    from clotline.slices import View
+    from clotline.loading.preprocessing import View
+    from clotline.models.backbones import load_classifier
 
     path = results / f"cnn/{name}.pt"
     checkpoint = load_checkpoint(path)

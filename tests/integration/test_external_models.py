@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from clotline.evaluation.predictions import PE_PRESENT
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
-from clotline.metrics import PE_PRESENT
 
 
 @pytest.fixture

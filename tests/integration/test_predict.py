@@ -15,10 +15,10 @@ import pytest
 import yaml
 from workflow_run import PROJECT, Run
 
-from clotline import phantom
-from clotline.config import load_config
+from clotline.data import phantom
+from clotline.data.labels_file import read_labels
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
-from clotline.labels_file import read_labels
+from clotline.workflow.config import load_config
 
 STUDY_MODELS = ["resnext50-study", "efficientnet_b0-study", "combined-study"]
 
@@ -154,7 +154,7 @@ def test_one_study_takes_less_than_a_minute(made, folder, tmp_path):
 
 def test_nothing_is_trained(copy, folder):
     # The models' code has changed: whoever asks for predictions wants those of the models there.
-    lstm = copy.project / "workflow/scripts/clotline/lstm.py"
+    lstm = copy.project / "workflow/scripts/clotline/models/lstm.py"
     lstm.write_text(lstm.read_text().replace("batch_first=True", "batch_first=bool(1)"))
     plan = predict(copy, folder, "--dry-run").stdout
     for rule in ("find_series", "decode_series", "apply_models", "viewer_of_new_studies"):

@@ -11,7 +11,7 @@ import yaml
 from builders import labels_of, write_cohort
 from workflow_run import PROJECT, Run, write_config
 
-from clotline.files import remove
+from clotline.job.files import remove
 from clotline.labels import COLUMNS, SOP_UID, STUDY_UID
 
 CNNS = ("efficientnet_b0", "resnext50")
@@ -146,12 +146,12 @@ def test_a_setting_of_resnext_leaves_efficientnet_alone(copy, key, value):
 
 
 def test_the_lstms_code_makes_the_lstms_anew(copy):
-    change_code(copy, "lstm.py", "self.linear(states[last])", "self.linear(states[:1])")
+    change_code(copy, "models/lstm.py", "self.linear(states[last])", "self.linear(states[:1])")
     assert copy.to_be_made() == lstms_and_what_follows()
 
 
 def test_the_plotting_code_makes_the_plots_anew(copy):
-    change_code(copy, "plots.py", '"font.size": 9', '"font.size": 10')
+    change_code(copy, "reporting/plots.py", '"font.size": 9', '"font.size": 10')
     curves = {f"results/cnn/{name}.svg" for name in CNNS}
     curves |= {f"results/lstm/{name}.svg" for name in LSTMS}
     assert copy.to_be_made() == ALL_PLOTS | curves | REPORT
@@ -175,7 +175,7 @@ def test_the_viewers_looks_make_the_page_anew(copy, name):
 
 
 def test_the_maps_code_makes_the_maps_anew(copy):
-    change_code(copy, "activation.py", "relu_attributions=True", "relu_attributions=False")
+    change_code(copy, "models/activation.py", "relu_attributions=True", "relu_attributions=False")
     assert copy.to_be_made() == maps_of() | VIEWER_PAGE
 
 

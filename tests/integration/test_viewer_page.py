@@ -11,13 +11,13 @@ import pytest
 import yaml
 from localisation import on_slice, pointing_game
 
-from clotline import phantom
-from clotline.activation_files import read_activation
-from clotline.config import load_config
+from clotline.data import phantom
+from clotline.data.activation_file import read_activation
+from clotline.data.shards import open_shard
+from clotline.data.tables import uid_triples
 from clotline.grid import SIZE
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID
-from clotline.shards import open_shard
-from clotline.tables import uid_triples
+from clotline.workflow.config import load_config
 
 
 @pytest.fixture(scope="module")

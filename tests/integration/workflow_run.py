@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from clotline.files import sha256
+from clotline.job.files import sha256
 
 PROJECT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clotline.config import load_config
 from clotline.errors import ClotlineError
-from clotline.plots import plot_history, save_figure
+from clotline.reporting.plots import plot_history, save_figure
+from clotline.workflow.config import load_config
 
 PROJECT = Path(__file__).parents[2]
 HOSTILE = "<script>alert(1)</script>\"'&amp;"

@@ -1,5 +1,6 @@
 """Files that must agree with each other do."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clotline import codedigest
-from clotline.config import load_config
+from clotline.workflow import code_digest
+from clotline.workflow.config import load_config
+from tools.describe_config import config_readme
 
 PROJECT = Path(__file__).parents[2]
 
@@ -42,11 +44,8 @@ def test_the_demo_says_only_what_differs_from_the_defaults():
 
 
 def test_the_configurations_page_is_made_from_the_schema():
-    sys.path.append(str(PROJECT / "workflow/scripts"))
-    import describe_config
-
-    assert (PROJECT / "config/README.md").read_text() == describe_config.config_readme(), (
-        "run python workflow/scripts/describe_config.py"
+    assert (PROJECT / "config/README.md").read_text() == config_readme(), (
+        "run python -m tools.describe_config"
     )
 
 
@@ -85,11 +84,11 @@ def test_conda_environments_have_what_their_rules_import(path):
     pins = {name.lower() for name in pins_of(path)}
     for script in scripts:
         modules = {}
-        codedigest._collect(codedigest.SCRIPTS / script, modules, frozenset())
+        code_digest._collect(code_digest.SCRIPTS / script, modules, ())
         imported = {
-            name.split(".")[0] for module in modules for name in codedigest._read(module)[1]
+            name.split(".")[0] for module in modules for name in code_digest._read(module)[1]
         }
-        for name in imported - set(sys.stdlib_module_names) - {codedigest.PACKAGE, ""}:
+        for name in imported - set(sys.stdlib_module_names) - {code_digest.PACKAGE, ""}:
             known = {found.lower().replace("_", "-") for found in distributions[name]}
             assert known & pins, f"{script} imports {name}"
 
@@ -144,6 +143,24 @@ def test_every_script_can_be_imported_without_snakemake():
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_tool_can_be_imported():
+    names = sorted(path.stem for path in (PROJECT / "tools").glob("*.py"))
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module('tools.' + name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_rooms_face_hands_on_no_names():
+    """Every digest, environment and start of a job would have all of the room otherwise."""
+    package = PROJECT / "workflow/scripts/clotline"
+    # The phantom's rules want all of it.
+    rooms = {path for path in package.rglob("__init__.py") if path.parent.name != "phantom"}
+    assert len(rooms) == 9
+    for path in rooms:
+        tree = ast.parse(path.read_text())
+        assert len(tree.body) == 1 and ast.get_docstring(tree), path
 
 
 def test_no_data_and_no_weights_are_in_the_repository():

@@ -13,7 +13,9 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 SOURCES = sorted(
-    path for folder in ("workflow", "profiles") for path in (PROJECT / folder).rglob("*.py")
+    path
+    for folder in ("workflow", "profiles", "tools")
+    for path in (PROJECT / folder).rglob("*.py")
 )
 
 #: Modules whose readers run what a file says, and calls that run text.

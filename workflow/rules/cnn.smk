@@ -45,7 +45,7 @@ rule train_cnn:
         runtime=growing(2880),
     params:
         cfg=backbone_section,
-        seed=clotline.section("seed"),
+        seed=pipeline.section("seed"),
         init=contents(initial_backbone),
         code=code_digest("train_cnn.py"),
     message:

@@ -8,15 +8,15 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow", "scripts")))
 
-from clotline.codedigest import code_digest
-from clotline.feature_sets import REFERENCE, level_pairs
-from clotline.dag import Workflow, contents
 from clotline.errors import ClotlineError
-from clotline.estimate import Data
-from clotline.files import sha256
-from clotline.processes import STARTER
-from clotline.resources import growing
-from clotline.screen import watch
+from clotline.feature_sets import REFERENCE, level_pairs
+from clotline.job.files import sha256
+from clotline.job.processes import STARTER
+from clotline.workflow.code_digest import code_digest
+from clotline.workflow.console import watch
+from clotline.workflow.estimate import Data
+from clotline.workflow.resources import growing
+from clotline.workflow.snakefile import Pipeline, contents
 
 # Threads that spin long while they wait starve loading processes and neighbours a hundredfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -27,13 +27,13 @@ os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 os.environ[STARTER] = str(os.getpid())
 
 try:
-    clotline = Workflow(config, workflow.configfiles)
+    pipeline = Pipeline(config, workflow.configfiles)
 except ClotlineError as error:
     raise WorkflowError(str(error))
 
 # Scripts read from here what does not change a result: where the data lies.
-config.update(clotline.config)
-watch(workflow, Data(clotline.config, clotline.shards))
+config.update(pipeline.config)
+watch(workflow, Data(pipeline.config, pipeline.shards))
 
 # The phantom's pixels can change while its labels stay the same; a user's folder is not stat'ed.
 PHANTOM = {} if config["phantom"] is None else config["data"]
@@ -46,9 +46,9 @@ PLOTS = ("roc", "precision_recall", "calibration", "confusion")
 
 
 wildcard_constraints:
-    shard="|".join(clotline.shards) or r"\d+",
-    backbone="|".join(clotline.config["cnn"]),
-    lstm="|".join(clotline.config["lstm"]),
+    shard="|".join(pipeline.shards) or r"\d+",
+    backbone="|".join(pipeline.config["cnn"]),
+    lstm="|".join(pipeline.config["lstm"]),
     stage="cnn|lstm",
     model="|".join(MODELS),
     external="|".join(EXTERNAL),
@@ -60,20 +60,20 @@ def shard_file(wildcards):
 
 
 def shard_digest(wildcards):
-    return clotline.shards[wildcards.shard]["digest"]
+    return pipeline.shards[wildcards.shard]["digest"]
 
 
 def all_shards(ending):
     def paths(wildcards):
         return expand(
-            f"results/data/shards/shard-{{s}}.{ending}", s=clotline.shard_names()
+            f"results/data/shards/shard-{{s}}.{ending}", s=pipeline.shard_names()
         )
 
     return paths
 
 
 def backbone_section(wildcards):
-    return clotline.section("cnn", wildcards.backbone)
+    return pipeline.section("cnn", wildcards.backbone)
 
 
 def backbone_weights(wildcards):
@@ -101,11 +101,11 @@ def initial_lstm(wildcards):
 
 def feature_parts(wildcards):
     part = "results/features/{backbone}/shard-{shard}.h5"
-    return expand(part, backbone=wildcards.backbone, shard=clotline.shard_names())
+    return expand(part, backbone=wildcards.backbone, shard=pipeline.shard_names())
 
 
 def feature_files(wildcards):
-    backbones = clotline.backbones_of(wildcards)
+    backbones = pipeline.backbones_of(wildcards)
     return expand("results/features/{backbone}.h5", backbone=backbones)
 
 
@@ -114,7 +114,7 @@ def all_features(wildcards):
 
 
 def lstm_section(wildcards):
-    return clotline.section("lstm", wildcards.lstm)
+    return pipeline.section("lstm", wildcards.lstm)
 
 
 def all_models(wildcards):

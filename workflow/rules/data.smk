@@ -17,7 +17,7 @@ if config["phantom"] is not None:
             mem_mb=growing(4000),
             runtime=growing(60),
         params:
-            cfg=clotline.section("phantom"),
+            cfg=pipeline.section("phantom"),
             code=code_digest("phantom.py"),
         message:
             "Writing the CTPA phantom as DICOM files"
@@ -43,7 +43,7 @@ rule plan:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        content=clotline.plan_digest,
+        content=pipeline.plan_digest,
         code=code_digest("plan.py"),
     message:
         "Planning shards and splits from the labels"
@@ -70,7 +70,7 @@ rule shard:
         runtime=growing(240),
     params:
         rows=shard_digest,
-        code=code_digest("shard.py", without=("labels_file", "plan")),
+        code=code_digest("shard.py", without=("data.labels_file", "data.plan")),
     message:
         "Decoding shard {wildcards.shard}"
     script:
@@ -94,7 +94,7 @@ rule slices:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        max_rejects=clotline.section("data", "max_rejects"),
+        max_rejects=pipeline.section("data", "max_rejects"),
         code=code_digest("slices.py"),
     message:
         "Accounting for every slice"

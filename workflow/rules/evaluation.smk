@@ -44,8 +44,8 @@ rule evaluate:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        bootstraps=clotline.section("evaluation", "bootstraps"),
-        seed=clotline.section("seed"),
+        bootstraps=pipeline.section("evaluation", "bootstraps"),
+        seed=pipeline.section("seed"),
         code=code_digest("evaluate.py"),
     message:
         "Evaluating {wildcards.model}"
@@ -96,8 +96,8 @@ rule compare:
         runtime=growing(60),
     params:
         reference=REFERENCE,
-        bootstraps=clotline.section("evaluation", "bootstraps"),
-        seed=clotline.section("seed"),
+        bootstraps=pipeline.section("evaluation", "bootstraps"),
+        seed=pipeline.section("seed"),
         code=code_digest("compare.py"),
     message:
         "Comparing the models"
@@ -121,8 +121,8 @@ rule competition:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        bootstraps=clotline.section("evaluation", "bootstraps"),
-        seed=clotline.section("seed"),
+        bootstraps=pipeline.section("evaluation", "bootstraps"),
+        seed=pipeline.section("seed"),
         code=code_digest("competition.py"),
     message:
         "Scoring {wildcards.pair} as the competition did"
@@ -171,7 +171,7 @@ rule plot_evaluation:
     conda:
         "../../envs/evaluation.yaml"
     params:
-        cfg=clotline.section("plots"),
+        cfg=pipeline.section("plots"),
         code=code_digest("plot_evaluation.py"),
     message:
         "Plotting the figures of {wildcards.model}"
@@ -196,7 +196,7 @@ rule roc_all:
     conda:
         "../../envs/evaluation.yaml"
     params:
-        cfg=clotline.section("plots"),
+        cfg=pipeline.section("plots"),
         code=code_digest("roc_all.py"),
     message:
         "Comparing the ROC of all models"
@@ -234,7 +234,7 @@ rule report:
     params:
         code=code_digest("report.py"),
         template=sha256(REPORT_PAGE),
-        config=clotline.section(),
+        config=pipeline.section(),
     message:
         "Writing the report"
     script:

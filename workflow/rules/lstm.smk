@@ -21,9 +21,9 @@ rule train_lstm:
         runtime=growing(1440),
     params:
         cfg=lstm_section,
-        seed=clotline.section("seed"),
+        seed=pipeline.section("seed"),
         init=contents(initial_lstm),
-        features=clotline.features_of,
+        features=pipeline.features_of,
         code=code_digest("train_lstm.py"),
     message:
         "Training the LSTM {wildcards.lstm}"
@@ -49,7 +49,7 @@ rule predict_lstm:
         mem_mb=growing(8000),
         runtime=growing(120),
     params:
-        features=clotline.features_of,
+        features=pipeline.features_of,
         code=code_digest("predict_lstm.py"),
     message:
         "Predicting valid and test studies with {wildcards.lstm}"

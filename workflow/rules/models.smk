@@ -19,7 +19,7 @@ rule bundle:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        cfg=clotline.sections("seed", "phantom", "cnn", "features", "lstm"),
+        cfg=pipeline.sections("seed", "phantom", "cnn", "features", "lstm"),
         code=code_digest("bundle.py"),
     message:
         "Packing the models"
@@ -43,7 +43,7 @@ rule find_series:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
-        files=clotline.new_files,
+        files=pipeline.new_files,
         later=[
             "results/predict/predictions.csv",
             "results/predict/slices.csv",
@@ -74,7 +74,7 @@ rule decode_series:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        files=clotline.new_files,
+        files=pipeline.new_files,
         code=code_digest("decode_series.py"),
     message:
         "Decoding the new studies"
@@ -85,7 +85,7 @@ rule decode_series:
 rule apply_models:
     input:
         shard="results/predict/shard-new.h5",
-        bundle=clotline.bundle_to_apply,
+        bundle=pipeline.bundle_to_apply,
     output:
         studies="results/predict/predictions.csv",
         slices="results/predict/slices.csv",
@@ -105,8 +105,8 @@ rule apply_models:
         runtime=growing(720),
     params:
         model=f"{REFERENCE}-study",
-        studies=clotline.section("viewer", "studies"),
-        bundle=contents(clotline.bundle_to_apply),
+        studies=pipeline.section("viewer", "studies"),
+        bundle=contents(pipeline.bundle_to_apply),
         code=code_digest("apply_models.py"),
     message:
         "Applying the models to the new studies"

@@ -23,7 +23,7 @@ rule select_studies:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        studies=clotline.section("viewer", "studies"),
+        studies=pipeline.section("viewer", "studies"),
         code=code_digest("select_studies.py"),
     message:
         "Choosing the studies of the viewer"

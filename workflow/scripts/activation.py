@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from clotline.activation import map_slices
-from clotline.activation_files import write_activation
-from clotline.files import atomic
-from clotline.job import job
-from clotline.tables import read_table
+from clotline.data.activation_file import write_activation
+from clotline.data.tables import read_table
+from clotline.job.files import atomic
+from clotline.job.run import job
+from clotline.models.activation import map_slices
 
 
 def main(snakemake):

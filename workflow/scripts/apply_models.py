@@ -4,21 +4,21 @@ import json
 import tempfile
 from pathlib import Path
 
-from clotline.activation import map_slices
-from clotline.activation_files import write_activation
-from clotline.bundle import unpack_bundle
+from clotline.data.activation_file import write_activation
+from clotline.data.tables import write_table
 from clotline.feature_sets import image_level_of
-from clotline.files import atomic
-from clotline.inference import (
+from clotline.job.files import atomic
+from clotline.job.run import job, log
+from clotline.labels import IMAGE_LABEL, UIDS
+from clotline.models.activation import map_slices
+from clotline.models.bundle import unpack_bundle
+from clotline.models.inference import (
     apply_models,
     predictions_by_slice,
     predictions_by_study,
     stored_slices,
 )
-from clotline.job import job, log
-from clotline.labels import IMAGE_LABEL, UIDS
-from clotline.selection import select
-from clotline.tables import write_table
+from clotline.reporting.selection import select
 
 
 def main(snakemake):

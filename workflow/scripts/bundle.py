@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from clotline.bundle import write_bundle
 from clotline.feature_sets import feature_sets
-from clotline.files import atomic
-from clotline.job import job
+from clotline.job.files import atomic
+from clotline.job.run import job
+from clotline.models.bundle import write_bundle
 
 
 def main(snakemake):

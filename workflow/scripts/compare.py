@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from clotline.files import atomic
-from clotline.job import job, log
+from clotline.data.tables import read_table
+from clotline.evaluation.comparison import compare
+from clotline.evaluation.predictions import PE_PRESENT
+from clotline.job.files import atomic
+from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL
-from clotline.metrics import PE_PRESENT, compare
-from clotline.tables import read_table
 
 
 def main(snakemake):

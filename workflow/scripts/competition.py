@@ -2,10 +2,10 @@
 
 import json
 
-from clotline.files import atomic
-from clotline.job import job
-from clotline.metrics import evaluate_competition
-from clotline.tables import read_table
+from clotline.data.tables import read_table
+from clotline.evaluation.competition import evaluate_competition
+from clotline.job.files import atomic
+from clotline.job.run import job
 
 
 def main(snakemake):

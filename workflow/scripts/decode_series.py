@@ -1,8 +1,8 @@
 """Decodes the slices of new studies."""
 
-from clotline.ingest import store_slices
-from clotline.job import job
-from clotline.tables import read_table
+from clotline.data.ingest import store_slices
+from clotline.data.tables import read_table
+from clotline.job.run import job
 
 
 def main(snakemake):

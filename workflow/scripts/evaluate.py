@@ -2,12 +2,12 @@
 
 import json
 
+from clotline.data.tables import read_table
+from clotline.evaluation.intervals import describe_estimate
+from clotline.evaluation.metrics import evaluate
 from clotline.feature_sets import split_lstm_name
-from clotline.files import atomic
-from clotline.intervals import describe_estimate
-from clotline.job import job, log
-from clotline.metrics import evaluate
-from clotline.tables import read_table
+from clotline.job.files import atomic
+from clotline.job.run import job, log
 
 
 def main(snakemake):

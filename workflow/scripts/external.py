@@ -1,9 +1,9 @@
 """Reads predictions that were made elsewhere."""
 
-from clotline.external import read_external
+from clotline.data.tables import read_table, write_table
+from clotline.evaluation.external import read_external
 from clotline.feature_sets import split_lstm_name
-from clotline.job import job, log
-from clotline.tables import read_table, write_table
+from clotline.job.run import job, log
 
 
 def main(snakemake):

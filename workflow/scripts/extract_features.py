@@ -1,8 +1,8 @@
 """Extracts one CNN's features of one shard's slices."""
 
-from clotline.extraction import extract_shard_features
-from clotline.job import job
-from clotline.scratch import nearby
+from clotline.job.run import job
+from clotline.job.scratch import nearby
+from clotline.models.features import extract_shard_features
 
 
 def main(snakemake):

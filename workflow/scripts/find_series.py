@@ -1,10 +1,10 @@
 """Finds the CTPA series among new DICOM files."""
 
-from clotline.files import atomic, remove
-from clotline.job import job, log
-from clotline.progress import progress
-from clotline.series import find_series, list_files
-from clotline.tables import write_table
+from clotline.data.series import find_series, list_files
+from clotline.data.tables import write_table
+from clotline.job.files import atomic, remove
+from clotline.job.progress import progress
+from clotline.job.run import job, log
 
 
 def main(snakemake):

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from clotline.features import merge_features
-from clotline.files import atomic
-from clotline.job import job, log
-from clotline.progress import progress
+from clotline.data.features_file import merge_features
+from clotline.job.files import atomic
+from clotline.job.progress import progress
+from clotline.job.run import job, log
 
 
 def main(snakemake):

@@ -1,9 +1,9 @@
 """Collects the figures of all models in one table."""
 
-from clotline.files import atomic
-from clotline.job import job
-from clotline.metrics import metrics_table
-from clotline.metrics_files import read_metrics
+from clotline.evaluation.comparison import metrics_table
+from clotline.evaluation.metrics_files import read_metrics
+from clotline.job.files import atomic
+from clotline.job.run import job
 
 
 def main(snakemake):

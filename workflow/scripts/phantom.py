@@ -2,11 +2,11 @@
 
 import json
 
-from clotline import phantom
-from clotline.disk import warn_if_short
-from clotline.files import PHANTOM_SOURCE, atomic
-from clotline.job import job
-from clotline.progress import Meter
+from clotline.data import phantom
+from clotline.job.disk import warn_if_short
+from clotline.job.files import PHANTOM_SOURCE, atomic
+from clotline.job.progress import Meter
+from clotline.job.run import job
 
 #: Bytes of one slice as a DICOM file, on average over the encodings.
 SLICE_FILE_BYTES = 150_000

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from clotline.consistency import inconsistent_studies
-from clotline.disk import SLICE_BYTES, warn_if_short
-from clotline.job import job, log
-from clotline.labels_file import read_labels
-from clotline.plan import check_plan, make_plan, planned_rows
-from clotline.tables import write_table
+from clotline.data.consistency import inconsistent_studies
+from clotline.data.labels_file import read_labels
+from clotline.data.plan import check_plan, make_plan, planned_rows
+from clotline.data.tables import write_table
+from clotline.job.disk import SLICE_BYTES, warn_if_short
+from clotline.job.run import job, log
 
 
 def main(snakemake):

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from clotline.job import job
-from clotline.metrics_files import read_metrics
-from clotline.plots import EVALUATION_PLOTS, save_figure
+from clotline.evaluation.metrics_files import read_metrics
+from clotline.job.run import job
+from clotline.reporting.plots import EVALUATION_PLOTS, save_figure
 
 
 def main(snakemake):

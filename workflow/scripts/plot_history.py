@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from clotline.job import job
-from clotline.plots import plot_history, save_figure
+from clotline.job.run import job
+from clotline.reporting.plots import plot_history, save_figure
 
 
 def main(snakemake):

@@ -1,11 +1,12 @@
 """Copies the positive slices of the train and valid studies into one file."""
 
-from clotline.disk import SLICE_BYTES
-from clotline.files import atomic
-from clotline.job import job, log
-from clotline.progress import progress
-from clotline.shards import copy_positives, positive_slices
-from clotline.tables import read_table
+from clotline.data.positives import copy_positives
+from clotline.data.slice_table import positive_slices
+from clotline.data.tables import read_table
+from clotline.job.disk import SLICE_BYTES
+from clotline.job.files import atomic
+from clotline.job.progress import progress
+from clotline.job.run import job, log
 
 
 def main(snakemake):

@@ -1,9 +1,10 @@
 """Predicts the valid and test studies with one LSTM."""
 
+from clotline.data.slice_table import locate_studies
+from clotline.data.tables import read_table, write_table
 from clotline.feature_sets import split_lstm_name
-from clotline.job import job, log
-from clotline.studies import locate_studies, predict_level
-from clotline.tables import read_table, write_table
+from clotline.job.run import job, log
+from clotline.models.prediction import predict_level
 
 
 def main(snakemake):

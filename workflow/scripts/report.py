@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from clotline.files import atomic, sha256
-from clotline.job import job
-from clotline.metrics_files import read_metrics
-from clotline.rejects import read_lists
-from clotline.report import read_run_times, render_report
-from clotline.tables import read_table
+from clotline.data.rejects import read_lists
+from clotline.data.tables import read_table
+from clotline.evaluation.metrics_files import read_metrics
+from clotline.job.files import atomic, sha256
+from clotline.job.run import job
+from clotline.reporting.report import read_run_times, render_report
 
 
 def main(snakemake):

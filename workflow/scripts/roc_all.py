@@ -2,9 +2,9 @@
 
 import json
 
-from clotline.job import job
-from clotline.metrics_files import read_metrics
-from clotline.plots import plot_roc_comparison, save_figure
+from clotline.evaluation.metrics_files import read_metrics
+from clotline.job.run import job
+from clotline.reporting.plots import plot_roc_comparison, save_figure
 
 
 def main(snakemake):

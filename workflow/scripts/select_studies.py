@@ -2,12 +2,12 @@
 
 import json
 
-from clotline.files import atomic
-from clotline.job import job, log
+from clotline.data.tables import read_table, write_table
+from clotline.evaluation.metrics_files import read_metrics
+from clotline.job.files import atomic
+from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL, UIDS
-from clotline.metrics_files import read_metrics
-from clotline.selection import select
-from clotline.tables import read_table, write_table
+from clotline.reporting.selection import select
 
 
 def main(snakemake):

@@ -1,9 +1,9 @@
 """Decodes the slices of one shard."""
 
-from clotline.ingest import store_slices
-from clotline.job import job
-from clotline.labels_file import read_labels
-from clotline.plan import make_plan, planned_rows
+from clotline.data.ingest import store_slices
+from clotline.data.labels_file import read_labels
+from clotline.data.plan import make_plan, planned_rows
+from clotline.job.run import job
 
 
 def main(snakemake):

@@ -2,10 +2,9 @@
 
 import json
 
-from clotline.job import job, log
-from clotline.rejects import check_rejects
-from clotline.shards import collect_slices
-from clotline.tables import read_table, write_table
+from clotline.data.accounting import check_rejects, collect_slices
+from clotline.data.tables import read_table, write_table
+from clotline.job.run import job, log
 
 
 def main(snakemake):

@@ -1,9 +1,9 @@
 """Writes the test studies' predictions in the competition's format."""
 
-from clotline.files import atomic
-from clotline.job import job, log
-from clotline.metrics import submission
-from clotline.tables import read_table
+from clotline.data.tables import read_table
+from clotline.evaluation.competition import submission
+from clotline.job.files import atomic
+from clotline.job.run import job, log
 
 
 def main(snakemake):

@@ -5,31 +5,23 @@ from pathlib import Path
 
 import torch
 
-from clotline.backbones import for_training
-from clotline.files import STATE_FOLDER
-from clotline.job import job, log
-from clotline.recipe import Recipe
-from clotline.scores import auroc
-from clotline.scratch import nearby
-from clotline.slices import (
-    BalancedEpochs,
+from clotline.data.tables import read_table
+from clotline.job.files import STATE_FOLDER
+from clotline.job.run import job, log
+from clotline.job.scratch import nearby
+from clotline.loading.preprocessing import View
+from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
+from clotline.loading.slice_loader import (
     SliceLoader,
     StoredSlices,
-    View,
-    balanced_validation,
     inference_batch_size,
     loading_processes,
-    locate_slices,
 )
-from clotline.tables import read_table
-from clotline.training import (
-    drop_states,
-    fit,
-    make_training_fabric,
-    save_fitted,
-    train_together,
-    training_state,
-)
+from clotline.models.backbones import for_training
+from clotline.models.devices import make_training_fabric
+from clotline.models.monitoring import auroc
+from clotline.models.recipe import Recipe
+from clotline.models.training import drop_states, fit, save_fitted, train_together, training_state
 
 
 def main(snakemake):

@@ -5,23 +5,18 @@ import json
 import numpy as np
 import torch
 
+from clotline.data.slice_table import locate_studies
+from clotline.data.tables import read_table
 from clotline.feature_sets import split_lstm_name
-from clotline.files import STATE_FOLDER
-from clotline.job import job, log
+from clotline.job.files import STATE_FOLDER
+from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL
-from clotline.lstm import build_lstm
-from clotline.recipe import Recipe
-from clotline.scores import auroc, pe_present_auroc
-from clotline.studies import FeatureSequences, locate_studies
-from clotline.tables import read_table
-from clotline.training import (
-    drop_states,
-    fit,
-    make_training_fabric,
-    save_fitted,
-    train_together,
-    training_state,
-)
+from clotline.loading.study_loader import FeatureSequences
+from clotline.models.devices import make_training_fabric
+from clotline.models.lstm import build_lstm
+from clotline.models.monitoring import auroc, pe_present_auroc
+from clotline.models.recipe import Recipe
+from clotline.models.training import drop_states, fit, save_fitted, train_together, training_state
 
 
 def main(snakemake):

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from clotline.activation_files import read_activations
-from clotline.job import job
-from clotline.progress import progress
-from clotline.tables import read_table
-from clotline.viewer import exams, write_viewer
+from clotline.data.activation_file import read_activations
+from clotline.data.tables import read_table
+from clotline.job.progress import progress
+from clotline.job.run import job
+from clotline.reporting.viewer import exams, write_viewer
 
 
 def main(snakemake):

@@ -1,7 +1,7 @@
 """Fetches a backbone's ImageNet weights."""
 
-from clotline.backbones import fetch_imagenet_weights
-from clotline.job import job
+from clotline.job.run import job
+from clotline.models.imagenet import fetch_imagenet_weights
 
 
 def main(snakemake):

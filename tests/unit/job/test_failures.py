@@ -1,0 +1,52 @@
+import errno
+import mmap
+import os
+import re
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+from clotline.job.failures import explain
+
+
+def job(**resources):
+    return SimpleNamespace(rule="train_cnn", resources=resources, output=["results/cnn/a.pt"])
+
+
+def kill_this_process():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_of_a_pool_is_reported_as_lack_of_memory():
+    with pytest.raises(Exception) as caught, ProcessPoolExecutor(1) as pool:
+        pool.submit(kill_this_process).result()
+    assert explain(caught.value, job(mem_mb=8000)).startswith("out of memory (A process in")
+
+
+@pytest.mark.parametrize("take", [bytearray, partial(mmap.mmap, -1)])
+def test_memory_that_the_system_refuses_is_reported_as_that(take):
+    with pytest.raises((MemoryError, OSError)) as caught:
+        take(1 << 60)
+    assert "out of memory" in explain(caught.value, job(mem_mb=8000))
+
+
+def test_a_lack_of_memory_is_met_with_twice_as_much():
+    said = explain(MemoryError("no room."), job(mem_mb=8000))
+    assert said == (
+        "out of memory (no room): rule train_cnn was given mem_mb=8000; give it more, as with "
+        "--set-resources train_cnn:mem_mb=16000"
+    )
+    said = explain(MemoryError(), job())
+    assert said == "out of memory (MemoryError): give rule train_cnn more memory (mem_mb)"
+
+
+def test_a_full_disk_is_named_by_the_jobs_output():
+    text = explain(OSError(errno.ENOSPC, "No space left on device"), job())
+    assert re.search(r"the disk /\S* is full: results/cnn/a.pt needs more than", text)
+
+
+def test_any_other_error_is_given_with_its_kind():
+    assert explain(KeyError("nine"), job()) == "KeyError: 'nine'"

@@ -1,0 +1,94 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clotline
+from clotline.job.scratch import nearby
+
+SCRIPTS = Path(clotline.__file__).parents[1]
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / "data" / f"shard-{number:03}.h5" for number in range(3)]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.name)
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("NODE_DISK", str(folder))
+    monkeypatch.setenv("CLOTLINE_SCRATCH", "$NODE_DISK")
+    return folder
+
+
+def test_copies_lie_on_the_nodes_disk_and_are_removed(files, scratch):
+    with nearby(files) as copies:
+        assert [Path(copy).read_text() for copy in copies] == [Path(f).read_text() for f in files]
+        (folder,) = {Path(copy).parent for copy in copies}
+        assert folder.parent == scratch
+    assert list(scratch.iterdir()) == []
+    assert all(Path(file).exists() for file in files)
+
+
+def test_copies_of_a_job_that_fails_are_removed(files, scratch):
+    with pytest.raises(KeyError), nearby(files):
+        raise KeyError
+    assert list(scratch.iterdir()) == []
+
+
+def test_copies_of_a_job_that_is_told_to_end_are_removed(files, scratch):
+    code = (
+        "import sys, time\nfrom clotline.job.scratch import nearby\n"
+        "with nearby(sys.argv[1:]) as copies:\n    print(copies[0], flush=True)\n    time.sleep(60)"
+    )
+    job = subprocess.Popen(
+        [sys.executable, "-c", code, *files],
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert Path(job.stdout.readline().strip()).exists()
+    job.terminate()
+    assert job.wait(timeout=30) == 128 + signal.SIGTERM
+    assert list(scratch.iterdir()) == []
+
+
+def test_without_a_scratch_folder_the_files_themselves_are_read(files, monkeypatch):
+    monkeypatch.delenv("CLOTLINE_SCRATCH", raising=False)
+    with nearby(files) as paths:
+        assert paths == files
+
+
+def test_files_that_do_not_fit_are_read_where_they_are(files, scratch, caplog):
+    # A hole as large as all that is free: it takes no room of its own.
+    os.truncate(files[1], os.statvfs(scratch).f_bavail * os.statvfs(scratch).f_frsize)
+    with nearby(files) as paths:
+        assert paths == files
+    assert list(scratch.iterdir()) == []
+    assert "GB free" in caplog.text
+
+
+def test_a_folder_that_the_node_lacks_is_named(files, monkeypatch, caplog):
+    monkeypatch.delenv("NODE_DISK", raising=False)
+    monkeypatch.setenv("CLOTLINE_SCRATCH", "$NODE_DISK")
+    with nearby(files) as paths:
+        assert paths == files
+    assert "CLOTLINE_SCRATCH=$NODE_DISK is no folder here" in caplog.text
+
+
+def test_a_disk_that_fails_while_copying_leaves_nothing_behind(files, scratch, caplog):
+    Path(files[1]).unlink()
+    Path(files[1]).mkdir()
+    with nearby(files) as paths:
+        assert paths == files
+        assert list(scratch.iterdir()) == []
+    assert "no copies on the node's own disk" in caplog.text

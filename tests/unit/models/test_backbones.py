@@ -1,0 +1,326 @@
+import copy
+import hashlib
+import urllib.error
+
+import efficientnet_pytorch
+import pytest
+import torch
+import torchvision
+from builders import cnn_section
+from torch import nn
+
+from clotline.errors import ClotlineError
+from clotline.models import backbones, imagenet
+from clotline.models.backbones import build_classifier, for_training, load_classifier
+from clotline.models.checkpoint import load_checkpoint, save_checkpoint
+from clotline.models.extractor import as_extractor, fold_batch_norms, pad_inside
+from clotline.models.imagenet import fetch_imagenet_weights, imagenet_url
+
+RESNEXT = cnn_section(architecture="resnext50_32x4d")
+EFFICIENTNET = cnn_section(library="efficientnet-pytorch", architecture="efficientnet-b0")
+RESNET = cnn_section(architecture="resnet18")
+
+
+def imagenet_file(network, folder, monkeypatch):
+    """The network's weights in a file that passes for the library's download."""
+    path = folder / "network.pth"
+    torch.save(network.state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(
+        backbones, "imagenet_url", lambda _: f"https://example.org/net-{digest}.pth"
+    )
+    return path
+
+
+def build_own(section):
+    """The library's own network, as on ImageNet, its normalisation used to some images."""
+    torch.manual_seed(0)
+    if section["library"] == "torchvision":
+        network = torchvision.models.get_model(section["architecture"])
+    else:
+        network = efficientnet_pytorch.EfficientNet.from_name(section["architecture"])
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the mean over all batches
+        network.train()(torch.randn(4, 3, 64, 64))
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("section", "width", "last"),
+    [(RESNEXT, 2048, "fc"), (EFFICIENTNET, 1280, "_fc")],
+    ids=["resnext50", "efficientnet_b0"],
+)
+def test_a_slice_gives_the_features_of_a_grey_image_in_the_librarys_own_network(
+    section, width, last, tmp_path, monkeypatch
+):
+    own = build_own(section)
+    path = imagenet_file(own, tmp_path, monkeypatch)
+    classifier = build_classifier(section | {"init": "imagenet"}, path).eval()
+    setattr(own, last, nn.Identity())
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        features = classifier.features(slices)
+        expected = own(slices.expand(-1, 3, -1, -1))
+        logits = classifier(slices)
+        by_head = classifier.head(features).squeeze(-1)
+    assert classifier.width == width
+    assert features.shape == (2, width)
+    assert expected.std() > 0.01
+    assert torch.allclose(features, expected, rtol=1e-3, atol=1e-3)
+    assert logits.shape == (2,)
+    assert torch.allclose(logits, by_head)
+
+
+@pytest.mark.parametrize(("architecture", "width"), [("resnet18", 512), ("densenet121", 1024)])
+def test_a_third_backbone_needs_a_configuration_entry_only(architecture, width):
+    classifier = build_classifier(cnn_section(architecture=architecture)).eval()
+    with torch.inference_mode():
+        assert classifier.features(torch.zeros(2, 1, 64, 64)).shape == (2, width)
+        assert classifier(torch.zeros(1, 1, 64, 64)).shape == (1,)
+
+
+def test_random_weights_follow_from_torchs_seed():
+    def weights(seed):
+        torch.manual_seed(seed)
+        return torch.cat([p.flatten() for p in build_classifier(RESNET).parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize(
+    ("section", "own"), [(RESNET, 0.1), (EFFICIENTNET, 0.01)], ids=["torchvision", "efficientnet"]
+)
+def test_the_momentum_of_batch_normalisation_is_the_librarys_own_unless_set(section, own):
+    def momenta(value):
+        modules = build_classifier(section | {"batch_norm_momentum": value}).modules()
+        return {round(m.momentum, 6) for m in modules if isinstance(m, nn.BatchNorm2d)}
+
+    assert momenta(None) == {own}
+    assert momenta(0.25) == {0.25}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_network_for_training_is_compiled_where_the_entry_says_so(compiled):
+    torch.manual_seed(0)
+    model = for_training(RESNET | {"compile": compiled})
+    assert isinstance(model, torch._dynamo.OptimizedModule) == compiled
+    torch.manual_seed(0)
+    expected = build_classifier(RESNET).state_dict()
+    prefix = "_orig_mod." if compiled else ""
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name.removeprefix(prefix)])
+        if value.dim() == 4:
+            assert value.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("library", "architecture", "other"),
+    [
+        ("torchvision", "resnext51", "resnext50_32x4d"),
+        ("torchvision", "efficientnet-b0", "efficientnet_b0"),
+        ("efficientnet-pytorch", "efficientnet_b0", "efficientnet-b0"),
+    ],
+)
+def test_an_unknown_architecture_is_named_beside_those_there(library, architecture, other):
+    with pytest.raises(ClotlineError) as caught:
+        build_classifier(cnn_section(library=library, architecture=architecture))
+    assert f"{library} has no network {architecture}; there are " in str(caught.value)
+    assert other in str(caught.value).split("there are ")[1].split(", ")
+
+
+def test_imagenet_weights_of_another_checksum_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"something else")
+    with pytest.raises(ClotlineError) as caught:
+        build_classifier(RESNET | {"init": "imagenet"}, path)
+    message = str(caught.value)
+    assert f"{path} is not the file that {imagenet_url(RESNET)} names" in message
+    assert "does not begin with f37072fd" in message
+
+
+def test_imagenet_weights_of_another_network_are_refused(tmp_path, monkeypatch):
+    path = imagenet_file(nn.Linear(2, 1), tmp_path, monkeypatch)
+    with pytest.raises(ClotlineError, match="does not fit this network"):
+        build_classifier(RESNET | {"init": "imagenet"}, path)
+
+
+def test_the_weights_are_those_that_the_libraries_themselves_download():
+    for section, name in ((RESNEXT, "resnext50_32x4d-7cdf4587"), (EFFICIENTNET, "-b0-355c32eb")):
+        assert imagenet_url(section).endswith(f"{name}.pth")
+
+
+def test_without_internet_the_message_says_which_file_to_put_where(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    path = tmp_path / "weights" / "resnet18.pth"
+    with pytest.raises(ClotlineError) as caught:
+        fetch_imagenet_weights(RESNET, path)
+    message = str(caught.value)
+    for part in (imagenet_url(RESNET), "begins with f37072fd", str(path), "init to random"):
+        assert part in message
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_download_of_a_wrong_checksum_leaves_no_file(tmp_path, monkeypatch):
+    source = tmp_path / "net-12345678.pth"
+    source.write_bytes(b"a page that says: log in")
+    monkeypatch.setattr(imagenet, "imagenet_url", lambda _: source.as_uri())
+    with pytest.raises(ClotlineError, match=r"could not be downloaded.*invalid hash value"):
+        fetch_imagenet_weights(RESNET, tmp_path / "weights.pth")
+    assert not (tmp_path / "weights.pth").exists()
+
+
+def test_a_download_of_the_right_checksum_is_kept(tmp_path, monkeypatch):
+    source = tmp_path / f"net-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth"
+    source.write_bytes(b"weights")
+    monkeypatch.setattr(imagenet, "imagenet_url", lambda _: source.as_uri())
+    fetch_imagenet_weights(RESNET, tmp_path / "weights.pth")
+    assert (tmp_path / "weights.pth").read_bytes() == b"weights"
+
+
+def saved(path, section=RESNET):
+    torch.manual_seed(5)
+    model = build_classifier(section)
+    save_checkpoint(path, {"config": section, "weights": model.state_dict()})
+    return model.state_dict()
+
+
+def test_training_can_start_from_a_checkpoint_and_goes_on_with_its_head(tmp_path):
+    weights = saved(tmp_path / "a.pt")
+    torch.manual_seed(6)
+    model = build_classifier(RESNET | {"init": str(tmp_path / "a.pt")})
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_a_trained_network_is_rebuilt_from_its_checkpoint_alone(tmp_path):
+    path = tmp_path / "a.pt"
+    section = RESNET | {"init": str(tmp_path / "gone.pt")}
+    weights = saved(path)
+    save_checkpoint(path, {"config": section, "weights": weights})
+    model = load_classifier(load_checkpoint(path), path)
+    assert torch.equal(model.state_dict()["head.weight"], weights["head.weight"])
+    assert torch.equal(model.backbone.conv1.weight, weights["backbone.conv1.weight"])
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    saved(tmp_path / "a.pt", cnn_section(architecture="resnet34"))
+    with pytest.raises(ClotlineError, match="does not fit this network") as caught:
+        build_classifier(RESNET | {"init": str(tmp_path / "a.pt")})
+    assert str(tmp_path / "a.pt") in str(caught.value)
+
+
+def test_a_network_without_a_linear_layer_is_refused():
+    section = cnn_section(init="random", architecture="squeezenet1_0")
+    with pytest.raises(ClotlineError, match="SqueezeNet has no Linear layer"):
+        build_classifier(section)
+
+
+def settle(network):
+    """Statistics and weights of batch normalisations as a training leaves them: no two alike."""
+    torch.manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return network.eval()
+
+
+def batch_norms(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("library", "architecture", "left"),
+    [
+        ("torchvision", "resnext50_32x4d", 0),
+        ("efficientnet-pytorch", "efficientnet-b0", 0),
+        # Most of its batch normalisations read what was joined, which no convolution gives.
+        ("torchvision", "densenet121", 62),
+    ],
+)
+def test_folded_batch_normalisations_change_nothing_but_rounding(library, architecture, left):
+    network = settle(build_classifier(cnn_section(library=library, architecture=architecture)))
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = network.features(slices)
+        assert expected.std() > 0.01
+        fold_batch_norms(network)
+        assert batch_norms(network) == left
+        torch.testing.assert_close(network.features(slices), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [224, 96, 91])
+def test_convolutions_that_pad_inside_compute_the_same(side):
+    network = settle(build_classifier(EFFICIENTNET))
+    slices = torch.randn(2, 1, side, side)
+    with torch.no_grad():
+        expected = network.backbone.extract_features(slices)
+        pad_inside(network)
+        found = network.backbone.extract_features(slices)
+    assert not any(isinstance(module, nn.ZeroPad2d) for module in network.modules())
+    assert found.shape == expected.shape
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def convolutions(network, slices):
+    """The name and the kind of what each convolution gives."""
+    kinds = {}
+
+    def note(name):
+        return lambda module, inputs, output: kinds.update({name: output.dtype})
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note(name.removesuffix(".layer")))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network.features(slices)
+    return kinds
+
+
+def test_in_mixed_precision_the_first_layers_of_depthwise_networks_stay_in_float32():
+    network = as_extractor(build_classifier(EFFICIENTNET), 64)
+    kinds = convolutions(network, torch.randn(1, 1, 64, 64))
+    exact = {name for name, kind in kinds.items() if kind == torch.float32}
+    last = "backbone._blocks.3._expand_conv"  # the next one's output is an eighth of the input
+    assert exact == {*list(kinds)[: list(kinds).index(last) + 1]}
+    resnext = as_extractor(build_classifier(RESNEXT), 64)
+    assert set(convolutions(resnext, torch.randn(1, 1, 64, 64)).values()) == {torch.bfloat16}
+
+
+def test_an_extractor_gives_the_networks_features_in_evaluation_mode():
+    network = settle(build_classifier(EFFICIENTNET)).train()
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = copy.deepcopy(network).eval().features(slices)
+        found = as_extractor(network, 64).features(slices)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+class Forked(nn.Module):
+    """A convolution whose output others read too, and a batch normalisation used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(1, 1, 1) for _ in range(3))
+        self.norm, self.twice = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        one = self.one(x)
+        return one + self.norm(one) + self.twice(self.two(x)) + self.twice(self.three(x))
+
+
+def test_batch_normalisations_stay_where_others_read_the_convolution_or_share_them():
+    network, slices = settle(Forked()), torch.randn(2, 1, 4, 4)
+    expected = network(slices)
+    fold_batch_norms(network)
+    assert batch_norms(network) == 2
+    assert torch.equal(network(slices), expected)

@@ -1,0 +1,208 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from clotline.errors import ClotlineError
+from clotline.feature_sets import feature_sets
+from clotline.models.bundle import MANIFEST, PREPROCESSING, unpack_bundle, write_bundle
+from clotline.workflow.config import load_config
+
+CONFIG = load_config({})
+
+
+def figures(positive=30):
+    auroc = {"value": 0.9, "low": 0.85, "high": 0.95, "n_positive": positive}
+    return {"n_studies": 60, "targets": {"pe_present": {"auroc": auroc}}}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A bundle of two CNNs and two LSTMs whose checkpoints are bytes."""
+    files = {}
+    for stage, ending, names in (
+        ("cnn", "pt", ["resnext50", "efficientnet_b0"]),
+        ("lstm", "pt", ["combined-image", "combined-study"]),
+        ("metrics", "json", ["combined-image", "combined-study"]),
+    ):
+        files[stage] = [tmp_path / stage / f"{name}.{ending}" for name in names]
+        for path in files[stage]:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(np.random.default_rng(len(str(path))).bytes(999))
+    for path in files["metrics"]:
+        path.write_text(json.dumps(figures()))
+    path = tmp_path / "clotline.zip"
+    write(path, files)
+    return path, files
+
+
+def write(path, files, config=CONFIG):
+    write_bundle(path, files["cnn"], files["lstm"], files["metrics"], feature_sets(config), config)
+
+
+def unpack(path, tmp_path):
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    return unpack_bundle(path, folder)
+
+
+def rewrite(source, target, change):
+    """A copy of a bundle, its members changed by ``change(name, content)``; None drops one."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = change(name, old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return target
+
+
+def changed_manifest(source, target, **keys):
+    def change(name, content):
+        return json.dumps(json.loads(content) | keys) if name == MANIFEST else content
+
+    return rewrite(source, target, change)
+
+
+def test_what_is_packed_is_unpacked(made, tmp_path):
+    path, files = made
+    bundle = unpack(path, tmp_path)
+    assert bundle.backbones == ["resnext50", "efficientnet_b0"]
+    assert bundle.lstms == ["combined-image", "combined-study"]
+    assert bundle.features("combined-study") == ["efficientnet_b0", "resnext50"]
+    assert bundle.metrics("combined-image") == figures()
+    for stage in ("cnn", "lstm"):
+        for file in files[stage]:
+            assert (bundle.folder / stage / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_same_models_give_the_same_bytes(made, tmp_path):
+    path, files = made
+    write(tmp_path / "again.zip", files)
+    assert (tmp_path / "again.zip").read_bytes() == path.read_bytes()
+
+
+def test_the_preprocessing_is_that_of_the_models_that_there_are():
+    """Another one is wrong for all bundles that were made before."""
+    assert PREPROCESSING == {
+        "unit": "HU",
+        "slice": [256, 256],
+        "dtype": "int16",
+        "resampling": "area average",
+        "outside_hu": -1000,
+        "orientation": "LP",
+        "order": "along the scan axis, from feet to head",
+        "mean": 0.449,
+        "std": 0.226,
+    }
+
+
+@pytest.mark.parametrize("key", PREPROCESSING)
+def test_other_preprocessing_is_refused_with_the_difference(made, tmp_path, key):
+    other = PREPROCESSING | {key: "another"}
+    path = changed_manifest(made[0], tmp_path / "other.zip", preprocessing=other)
+    with pytest.raises(ClotlineError, match=f"prepared in another way: {key} is another, here"):
+        unpack(path, tmp_path)
+
+
+@pytest.mark.parametrize("key", PREPROCESSING)
+def test_a_manifest_that_says_nothing_of_a_part_of_the_preprocessing_is_refused(
+    made, tmp_path, key
+):
+    part = {name: value for name, value in PREPROCESSING.items() if name != key}
+    path = changed_manifest(made[0], tmp_path / "other.zip", preprocessing=part)
+    with pytest.raises(ClotlineError, match=f"prepared in another way: {key} is None, here"):
+        unpack(path, tmp_path)
+
+
+def test_a_manifest_with_a_preprocessing_that_is_not_known_here_is_refused(made, tmp_path):
+    more = PREPROCESSING | {"denoising": "median"}
+    path = changed_manifest(made[0], tmp_path / "other.zip", preprocessing=more)
+    with pytest.raises(ClotlineError, match="denoising is median, here None"):
+        unpack(path, tmp_path)
+
+
+@pytest.mark.parametrize("keys", [{"version": 2}, {"format": "other"}])
+def test_another_format_is_refused(made, tmp_path, keys):
+    path = changed_manifest(made[0], tmp_path / "other.zip", **keys)
+    with pytest.raises(ClotlineError, match="this Clotline takes clotline-bundle version 1"):
+        unpack(path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../evil.pt", "/evil.pt", "cnn/../../evil.pt", "cnn/a.py", ""])
+def test_a_member_that_could_leave_the_folder_is_refused(made, tmp_path, name):
+    path = changed_manifest(made[0], tmp_path / "other.zip", members={name: "0"})
+    with pytest.raises(ClotlineError, match="which no bundle has"):
+        unpack(path, tmp_path)
+    assert not list(tmp_path.parent.rglob("evil.pt"))
+
+
+def test_a_changed_member_is_refused(made, tmp_path):
+    def change(name, content):
+        return content[::-1] if name == "cnn/resnext50.pt" else content
+
+    path = rewrite(made[0], tmp_path / "other.zip", change)
+    with pytest.raises(ClotlineError, match=r"cnn/resnext50\.pt in .* is damaged"):
+        unpack(path, tmp_path)
+
+
+def test_a_compressed_member_is_refused(made, tmp_path):
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(made[0]) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            kind = zipfile.ZIP_DEFLATED if name.startswith("cnn") else zipfile.ZIP_STORED
+            new.writestr(name, old.read(name), kind)
+    with pytest.raises(ClotlineError, match="compressed member"):
+        unpack(path, tmp_path)
+
+
+@pytest.mark.parametrize("missing", [MANIFEST, "lstm/combined-study.pt"])
+def test_a_missing_member_is_said(made, tmp_path, missing):
+    def change(name, content):
+        return None if name == missing else content
+
+    path = rewrite(made[0], tmp_path / "other.zip", change)
+    with pytest.raises(ClotlineError, match="cannot be read"):
+        unpack(path, tmp_path)
+
+
+@pytest.mark.parametrize("manifest", [{"members": []}, {"preprocessing": []}, {"members": None}])
+def test_a_manifest_of_other_kinds_is_named(made, tmp_path, manifest):
+    with zipfile.ZipFile(made[0]) as archive:
+        whole = json.loads(archive.read(MANIFEST))
+    path = tmp_path / "odd.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(MANIFEST, json.dumps(whole | manifest))
+    with pytest.raises(ClotlineError, match=r"odd\.zip cannot be read"):
+        unpack_bundle(path, tmp_path)
+
+
+def test_a_damaged_compressed_bundle_is_named(made, tmp_path):
+    path = tmp_path / "odd.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MANIFEST, "a" * 1000)
+    content = bytearray(path.read_bytes())
+    content[45:48] = b"\xff" * 3
+    path.write_bytes(content)
+    with pytest.raises(ClotlineError, match=r"odd\.zip cannot be read"):
+        unpack_bundle(path, tmp_path)
+
+
+def test_a_missing_or_damaged_file_is_named(made, tmp_path):
+    with pytest.raises(ClotlineError, match="there is no bundle of models"):
+        unpack_bundle(tmp_path / "nowhere.zip", tmp_path)
+    (tmp_path / "short.zip").write_bytes(made[0].read_bytes()[:-40])
+    with pytest.raises(ClotlineError, match=r"short\.zip cannot be read"):
+        unpack_bundle(tmp_path / "short.zip", tmp_path)
+
+
+def test_the_card_says_what_the_models_are_and_are_not(made, tmp_path):
+    with zipfile.ZipFile(made[0]) as archive:
+        card = archive.read("MODEL_CARD.md").decode()
+    assert "Research use, not for diagnosis" in card
+    assert "| combined-study | 0.900 (0.850–0.950) | 60 | 30 studies |" in card
+    assert "resnext50_32x4d of torchvision" in card
+    assert "phantom" not in card
+    write(tmp_path / "p.zip", made[1], load_config({"phantom": {}}))
+    with zipfile.ZipFile(tmp_path / "p.zip") as archive:
+        assert "no patients" in archive.read("MODEL_CARD.md").decode()

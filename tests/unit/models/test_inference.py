@@ -1,0 +1,92 @@
+import pandas as pd
+import pytest
+import torch
+from builders import cnn_section, lstm_section, write_noise
+
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.models.backbones import build_classifier
+from clotline.models.bundle import Bundle
+from clotline.models.checkpoint import save_checkpoint
+from clotline.models.inference import (
+    apply_models,
+    predictions_by_slice,
+    predictions_by_study,
+    stored_slices,
+)
+from clotline.models.lstm import build_lstm
+
+SLICES = pd.DataFrame(
+    {
+        STUDY_UID: ["a", "a", "b"],
+        SERIES_UID: ["a.1", "a.1", "b.7"],
+        SOP_UID: ["1", "2", "3"],
+        "position_mm": [0.0, 2.5, 0.0],
+    }
+)
+
+
+def study_table(*negative):
+    table = pd.DataFrame({STUDY_UID: ["a", "b"]}).assign(**dict.fromkeys(STUDY_LABELS, 0.1))
+    return table.assign(negative_exam_for_pe=list(negative))
+
+
+def image_table(*probabilities):
+    return SLICES.assign(**{IMAGE_LABEL: list(probabilities)})
+
+
+PREDICTIONS = {
+    "resnext50-image": image_table(0.1, 0.2, 0.3),
+    "resnext50-study": study_table(0.6, 0.95),
+    "combined-image": image_table(0.4, 0.5, 0.6),
+    "combined-study": study_table(0.2, 0.3),
+}
+
+
+def test_each_study_has_a_row_a_model_with_pe_present_and_its_series():
+    table = predictions_by_study(PREDICTIONS, SLICES)
+    assert table[[STUDY_UID, SERIES_UID, "slices", "model"]].values.tolist() == [
+        ["a", "a.1", 2, "resnext50-study"],
+        ["b", "b.7", 1, "resnext50-study"],
+        ["a", "a.1", 2, "combined-study"],
+        ["b", "b.7", 1, "combined-study"],
+    ]
+    # 1 - negative exam - indeterminate, never below 0
+    assert table["pe_present"].tolist() == pytest.approx([0.3, 0, 0.7, 0.6])
+
+
+def test_each_slice_has_a_column_a_model():
+    table = predictions_by_slice(PREDICTIONS)
+    assert list(table) == [
+        *(STUDY_UID, SERIES_UID, SOP_UID, "position_mm", "resnext50-image", "combined-image")
+    ]
+    assert table["combined-image"].tolist() == [0.4, 0.5, 0.6]
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """An unpacked bundle of an untrained CNN with an LSTM of each level."""
+    torch.manual_seed(0)
+    section = cnn_section(crop=64, input_size=32, precision="32-true")
+    cnn = build_classifier(section)
+    contents = {"cnn/resnet.pt": {"config": section, "weights": cnn.state_dict()}}
+    for level in ("image", "study"):
+        section = lstm_section(precision="32-true")
+        weights = build_lstm(cnn.width, section, level).state_dict()
+        about = {"config": section, "width": cnn.width, "weights": weights}
+        contents[f"lstm/resnet-{level}.pt"] = about
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_checkpoint(tmp_path / name, content)
+    return Bundle(tmp_path, {"members": list(contents), "features": {"resnet": ["resnet"]}})
+
+
+def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle):
+    shard = tmp_path / "shard-new.h5"
+    write_noise(shard, 3)
+    slices = stored_slices(shard)
+    found = apply_models(bundle, shard, slices, tmp_path, gpus=0, threads=1)
+    assert list(found["resnet-image"]) == [*UIDS, "position_mm", IMAGE_LABEL]
+    assert list(found["resnet-study"]) == [STUDY_UID, *STUDY_LABELS]
+    assert found["resnet-image"][SOP_UID].tolist() == slices[SOP_UID].tolist()
+    assert found["resnet-image"][IMAGE_LABEL].between(0, 1).all()
+    assert found["resnet-study"][list(STUDY_LABELS)].stack().between(0, 1).all()

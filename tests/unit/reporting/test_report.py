@@ -1,0 +1,239 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clotline.evaluation.intervals import describe_estimate
+from clotline.evaluation.metrics import evaluate
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
+from clotline.reporting import claim
+from clotline.reporting.report import MOST_LISTED, read_run_times, render_report
+from clotline.workflow.config import load_config
+
+SPLITS = ["train"] * 4 + ["valid"] * 8 + ["test"] * 12
+
+
+def predictions(noise=0.1):
+    """Probabilities of 20 studies, every second of which has PE."""
+    rng = np.random.default_rng(0)
+    present = np.arange(len(SPLITS)) % 2
+    table = pd.DataFrame({STUDY_UID: [f"s{i}" for i in range(len(SPLITS))], "split": SPLITS})
+    for name in STUDY_LABELS:
+        truth = 1 - present if name == "negative_exam_for_pe" else 0 * present
+        table[f"{name}_true"] = truth
+        table[name] = np.clip(0.3 + 0.3 * truth + rng.normal(0, noise, len(table)), 0.01, 0.99)
+    return table[table["split"] != "train"]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    table = pd.DataFrame({STUDY_UID: [f"s{i}" for i in range(len(SPLITS))], "split": SPLITS})
+    table["slices"], table["positive_slices"] = 3, 1
+    return table.assign(negative_exam_for_pe=0, indeterminate=0)
+
+
+@pytest.fixture(scope="module")
+def slices(plan):
+    return plan.loc[plan.index.repeat(3), [STUDY_UID, "split"]].iloc[:-1]
+
+
+def render(
+    plan,
+    slices,
+    reasons=("no PixelData",),
+    notes=(),
+    config=None,
+    run_times=None,
+    comparisons=None,
+    metrics=None,
+    competition=None,
+):
+    return render_report(
+        metrics or {"combined-study": evaluate(predictions(), "study", 20, 0)},
+        plan,
+        slices,
+        pd.DataFrame(
+            {"path": [f"a/{i}.dcm" for i in range(len(reasons))], "reason": reasons}, dtype=str
+        ),
+        pd.DataFrame({"note": notes}, dtype=str),
+        pd.DataFrame(columns=["target"]) if comparisons is None else comparisons,
+        competition or {},
+        {},
+        load_config(config or {}),
+        {"results/lstm/combined-study.pt": "0123abcd"},
+        read_run_times("nowhere") if run_times is None else run_times,
+    )
+
+
+def cells(page, subject):
+    """The cells of the row whose heading is ``subject``."""
+    row = re.search(rf"<tr>(?:(?!</tr>).)*>{re.escape(subject)}</th>.*?</tr>", page, re.DOTALL)
+    return re.findall(r"<td[^>]*>(.*?)</td>", row.group(0), re.DOTALL)
+
+
+def test_the_best_model_and_what_it_was_tested_on_come_first(plan, slices):
+    page = render(plan, slices)
+    summary = page[page.index('class="summary"') : page.index("<h2>")]
+    assert "<strong>combined-study</strong>" in summary
+    assert re.search(r"on 12\s+test studies, 6 of them positive", summary)
+
+
+def test_the_best_model_is_the_study_level_model_with_the_highest_auroc(plan, slices):
+    slice_table = predictions()[[STUDY_UID, "split"]]
+    slice_table[f"{IMAGE_LABEL}_true"] = np.arange(len(slice_table)) % 2
+    slice_table[IMAGE_LABEL] = slice_table[f"{IMAGE_LABEL}_true"].astype(float)
+    metrics = {
+        "a-image": evaluate(slice_table, "image", 20, 0),
+        "a-study": evaluate(predictions(noise=1), "study", 20, 0),
+        "b-study": evaluate(predictions(), "study", 20, 0),
+        "c-study": evaluate(predictions(noise=0.5), "study", 20, 0),
+    }
+    page = render(plan, slices, metrics=metrics)
+    assert "The best study-level model is <strong>b-study</strong>" in page
+    subgroups = page[page.index("<th>Subgroup</th>") :]
+    headings = re.findall("<th>(.*?)</th>", subgroups[: subgroups.index("</thead>")])
+    assert headings == ["Subgroup", "a-study", "b-study", "c-study"]
+
+
+def test_calibration_is_told_of_each_model(plan, slices):
+    metrics = {"a-study": evaluate(predictions(noise=1), "study", 20, 0)}
+    page = render(plan, slices, metrics=metrics)
+    part = page[page.index("<h2>Calibration</h2>") : page.index("<h2>Subgroups</h2>")]
+    found = metrics["a-study"]["targets"]["pe_present"]["calibration"]
+    names = ("slope", "intercept", "in_the_large")
+    assert cells(part, "a-study") == [describe_estimate(found[name]) for name in names]
+
+
+def test_the_competitions_score_is_told_with_its_cost_or_why_there_is_none(plan, slices):
+    moment = {"log_loss": {"value": 0.43, "low": 0.4, "high": 0.5, "reason": None}}
+    before, after = moment | {"consistent": 0.5}, moment | {"consistent": 1.0}
+    scores = {
+        "combined": {"before": before, "after": after, "cost": 0.00125},
+        "reader": {"reason": "no studies"},
+    }
+    page = render(plan, slices, competition=scores)
+    part = page[page.index("<h2>Competition score</h2>") :]
+    loss = "0.430 (0.400–0.500)"
+    assert cells(part, "combined") == [loss, "50%", loss, "100%", "+0.0013"]
+    assert cells(part, "reader") == ["not computable: no studies"]
+
+
+def test_the_models_are_compared_on_slices_and_pe_present_alone(plan, slices):
+    comparisons = pd.DataFrame(
+        [
+            ("study", "central_pe", 0.25),
+            ("study", "pe_present", 0.05),
+            ("image", IMAGE_LABEL, 0.06),
+            ("image", "pe_present_by_max", 0.75),
+        ],
+        columns=["level", "target", "value"],
+    ).assign(low=0.01, high=0.09, p_value=0.02, reason="")
+    for side, name in (("reference", "b-"), ("model", "a-")):
+        comparisons[side] = name + comparisons["level"]
+    page = render(plan, slices, comparisons=comparisons)
+    assert cells(page, "b-image − a-image") == ["+0.060 (+0.010 to +0.090)", "0.020"]
+    assert page.count("<th>b-study − a-study</th>") == 1
+    assert cells(page, "b-study − a-study") == ["+0.050 (+0.010 to +0.090)", "0.020"]
+
+
+def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, slices):
+    comparisons = pd.DataFrame(
+        [
+            ("a-study", 0.05, 0.03, 0.07, 2e-7, ""),
+            ("b-study", 0.01, -0.01, 0.03, 0.25, ""),
+            (
+                "c-study",
+                0.0,
+                np.nan,
+                np.nan,
+                np.nan,
+                "no interval: every study has the same difference",
+            ),
+            ("d-study", np.nan, np.nan, np.nan, np.nan, "one class only"),
+        ],
+        columns=["model", "value", "low", "high", "p_value", "reason"],
+    ).assign(target="pe_present", reference="combined-study")
+    page = render(plan, slices, comparisons=comparisons)
+    assert cells(page, "combined-study − a-study") == ["+0.050 (+0.030 to +0.070)", "&lt;0.001"]
+    assert cells(page, "combined-study − b-study") == ["+0.010 (-0.010 to +0.030)", "0.250"]
+    assert cells(page, "combined-study − c-study") == [
+        "+0.000, no interval: every study has the same difference",
+        "",
+    ]
+    assert cells(page, "combined-study − d-study") == ["not computable: one class only", ""]
+
+
+def test_all_slices_are_accounted_for(plan, slices):
+    page = render(plan, slices)
+    assert "72 rows of the labels file = 71 slices stored + 1 rejected" in page
+    assert cells(page, "test") == ["12", "12", "36", "12", "35"]
+    assert "Studies in more than one split: 0" in page
+    leak = slices.assign(split=["test", *slices["split"].iloc[1:]])
+    assert "Studies in more than one split: 1" in render(plan, leak)
+
+
+def test_claims_items_are_filled_in_or_open(plan, slices):
+    page = render(plan, slices)
+    assert len(claim.ITEMS) == 42
+    assert cells(page, "Preprocessing")[0] == "9"
+    assert "256 × 256 pixels by area averaging" in cells(page, "Preprocessing")[1]
+    assert "1 of 72 slices could not be taken" in cells(page, "Missing data")[1]
+    assert cells(page, "Funding") == ["42", "<strong>open</strong>"]
+    assert cells(page, "Data sources") == ["7", "<strong>open</strong>"]
+    assert "no patients" in cells(render(plan, slices, config={"phantom": {}}), "Data sources")[1]
+
+
+def test_claim_says_how_studies_were_divided():
+    config = load_config({"data": {"split": {"column": "fold"}}})
+    assert claim.fill_in(config, 1, 0, 0)[20] == "By the column fold of the labels file."
+    assert "0.725 train" in claim.fill_in(load_config({}), 1, 0, 0)[20]
+
+
+def test_run_times_are_summed_by_rule(tmp_path, plan, slices):
+    for name, seconds, memory in (
+        ("plan", "2.0", "-"),
+        ("shard/000", "60.0", "100.5"),
+        ("shard/001", "4000.0", "80.0"),
+    ):
+        path = tmp_path / f"{name}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t{memory}\n")
+    (tmp_path / "slices.tsv").touch()
+    times = read_run_times(tmp_path)
+    assert times["rule"].tolist() == ["plan", "shard"]
+    page = render(plan, slices, run_times=times)
+    assert cells(page, "shard") == ["2", "1:07:40", "1:06:40", "100 MB"]
+    assert cells(page, "plan") == ["1", "0:02", "0:02", ""]
+    assert "None are on record" in render(plan, slices)
+
+
+def test_rejected_slices_are_counted_by_reason_and_listed_one_by_one(plan, slices):
+    page = render(plan, slices, ("no such file", "unreadable: one", "unreadable: two"))
+    assert '<td>unreadable</td><td class="n">2</td>' in page
+    assert '<td>no such file</td><td class="n">1</td>' in page
+    assert "<td><code>a/2.dcm</code></td><td>unreadable: two</td>" in page
+
+
+def test_a_long_list_of_rejects_is_cut_and_says_where_the_whole_is(plan, slices):
+    page = render(plan, slices, ["no such file"] * (MOST_LISTED + 7))
+    assert page.count("<td><code>a/") == MOST_LISTED
+    assert "7 more are in results/data/shards/*.rejects.csv" in page
+
+
+def test_notes_are_counted(plan, slices):
+    page = render(plan, slices, notes=["several series", "several series", "other"])
+    assert '<td>several series</td><td class="n">2</td>' in page
+    assert "results/data/shards/*.notes.csv" in page
+
+
+def test_without_rejects_and_notes_nothing_is_said_of_them(plan, slices):
+    page = render(plan, slices, ())
+    assert "Rejected slices" not in page
+    assert "Notes on studies" not in page
+
+
+def test_text_from_outside_is_escaped(plan, slices):
+    page = render(plan, slices, ["<script>alert(1)</script>"])
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page

@@ -1,0 +1,148 @@
+import pandas as pd
+import pytest
+
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.reporting.selection import choose_studies, describe_studies, fixed_thresholds, select
+
+THRESHOLDS = {"pe_present": 0.5, "indeterminate": 0.3}
+
+
+def predictions(rows, truth=True):
+    """A table of studies of (uid, probability of PE, truth: pe, none or unclear)."""
+    table = []
+    for uid, probability, kind in rows:
+        row = {STUDY_UID: uid, "split": "test"} | dict.fromkeys(STUDY_LABELS, 0.0)
+        row["negative_exam_for_pe"] = 1 - probability
+        if truth:
+            row |= {f"{name}_true": 0 for name in STUDY_LABELS}
+            row["negative_exam_for_pe_true"] = int(kind == "none")
+            row["indeterminate_true"] = int(kind == "unclear")
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def groups(rows, thresholds=THRESHOLDS, **arguments):
+    found = describe_studies(predictions(rows, **arguments), thresholds)
+    return {study["uid"]: study["groups"] for study in found}
+
+
+def test_studies_are_grouped_by_what_was_called_and_what_is_true():
+    assert groups(
+        [
+            ("hit", 0.9, "pe"),
+            ("missed", 0.2, "pe"),
+            ("alarm", 0.5, "none"),
+            ("calm", 0.1, "none"),
+            ("unclear", 0.1, "unclear"),
+            ("unclear alarm", 0.6, "unclear"),
+        ]
+    ) == {
+        "hit": ["positive"],
+        "missed": ["false_negative"],
+        "alarm": ["false_positive", "positive"],
+        "calm": [],
+        "unclear": ["indeterminate"],
+        "unclear alarm": ["false_positive", "indeterminate", "positive"],
+    }
+
+
+def test_without_truth_only_the_models_word_groups():
+    rows = [("a", 0.9, "pe"), ("b", 0.1, "pe")]
+    assert groups(rows, truth=False) == {"a": ["positive"], "b": []}
+    (study, _) = describe_studies(predictions(rows, truth=False), THRESHOLDS)
+    assert study["targets"]["pe_present"]["truth"] is None
+    table = predictions(rows, truth=False).assign(indeterminate=[0.4, 0.0])
+    assert describe_studies(table, THRESHOLDS)[0]["groups"] == ["indeterminate", "positive"]
+
+
+def test_without_a_threshold_nothing_is_called():
+    assert groups([("a", 0.9, "pe"), ("b", 0.1, "none")], {"pe_present": None}) == {
+        "a": [],
+        "b": [],
+    }
+
+
+def test_each_target_has_its_probability_threshold_and_truth():
+    (study,) = describe_studies(predictions([("a", 0.75, "pe")]), THRESHOLDS)
+    assert list(study["targets"]) == ["pe_present", *STUDY_LABELS]
+    assert study["targets"]["pe_present"] == {
+        "probability": pytest.approx(0.75),
+        "threshold": 0.5,
+        "called": True,
+        "truth": True,
+    }
+    assert study["targets"]["central_pe"]["called"] is None
+
+
+def chosen(rows, count):
+    found = choose_studies(describe_studies(predictions(rows), THRESHOLDS), count)
+    return [study["uid"] for study in found]
+
+
+MANY = [
+    *((f"hit{i}", 0.9 - i / 100, "pe") for i in range(10)),
+    *((f"missed{i}", 0.4 - i / 100, "pe") for i in range(10)),
+    *((f"alarm{i}", 0.7 - i / 100, "none") for i in range(10)),
+    *((f"unclear{i}", 0.3 - i / 100, "unclear") for i in range(10)),
+]
+
+
+def test_errors_come_first_and_each_group_gets_a_quarter():
+    assert chosen(MANY, 8) == [
+        *("hit0", "hit1", "alarm0", "alarm1"),
+        *("missed8", "missed9", "unclear0", "unclear1"),
+    ]
+
+
+def test_a_quarter_that_is_no_whole_number_is_rounded_up():
+    assert chosen(MANY, 6) == ["alarm0", "alarm1", "missed8", "missed9", "unclear0", "unclear1"]
+
+
+def test_places_that_errors_do_not_need_go_to_the_most_suspicious():
+    rows = [("a", 0.9, "pe"), ("b", 0.8, "pe"), ("c", 0.2, "none"), ("missed", 0.1, "pe")]
+    assert chosen(rows, 3) == ["a", "b", "missed"]
+    assert chosen(rows, 99) == ["a", "b", "c", "missed"]
+    assert chosen(rows, 1) == ["missed"]
+    assert choose_studies([], 5) == []
+
+
+def test_the_choice_does_not_depend_on_the_order_of_the_studies():
+    ties = [(f"s{i}", 0.9, "pe") for i in range(9)]
+    for rows in (MANY, ties):
+        assert chosen(rows, 6) == chosen(rows[::-1], 6)
+
+
+def test_thresholds_are_those_of_the_first_operating_point():
+    points = [{"threshold": 0.25}, {"threshold": 0.75}]
+    metrics = {"targets": {"a": {"operating_points": points}}}
+    assert fixed_thresholds(metrics) == {"a": 0.25}
+
+
+def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilities():
+    slices = pd.DataFrame(
+        {
+            STUDY_UID: ["a", "a", "b"],
+            SERIES_UID: "s",
+            SOP_UID: ["1", "2", "1"],
+            "shard": "000",
+            "row": [0, 1, 2],
+            "checksum": [7, 8, 9],
+            "position_mm": [0.0, 1.0, 0.0],
+            "patient_orientation": ["LP", "", "LP"],
+            IMAGE_LABEL: [0, 1, 0],
+            "split": "test",
+        }
+    )
+    probabilities = pd.Series({("b", "s", "1"): 0.3, ("a", "s", "2"): 0.2, ("a", "s", "1"): 0.1})
+    metrics = {"targets": {"pe_present": {"operating_points": [{"threshold": 0.5}]}}}
+    images = {"targets": {IMAGE_LABEL: {"operating_points": [{"threshold": 0.25}]}}}
+    selection, table = select(
+        predictions([("a", 0.9, "pe"), ("b", 0.1, "none")]),
+        *(slices, probabilities, metrics, images, 1),
+    )
+    assert [study["uid"] for study in selection["studies"]] == ["a"]
+    assert (selection["of"], selection["slice_threshold"]) == (2, 0.25)
+    assert table[SOP_UID].tolist() == ["1", "2"]
+    assert table["probability"].tolist() == pytest.approx([0.1, 0.2])
+    assert table[IMAGE_LABEL].tolist() == [0, 1]
+    assert table["patient_orientation"].tolist() == ["LP", ""]

@@ -1,0 +1,358 @@
+import json
+import math
+
+import pytest
+
+from clotline.errors import ClotlineError
+from clotline.feature_sets import feature_sets
+from clotline.workflow.config import (
+    PHANTOM_DATA,
+    canonical,
+    check_data_paths,
+    check_keys_stand_once,
+    load_config,
+    load_schema,
+)
+
+
+def message_of(user):
+    with pytest.raises(ClotlineError) as caught:
+        load_config(user)
+    return str(caught.value)
+
+
+def test_an_empty_configuration_is_the_published_recipe():
+    config = load_config({})
+    assert config["seed"] == 2020
+    assert config["data"]["slices_per_shard"] == 100_000
+    assert config["data"]["split"] == {"column": None, "train": 0.725, "valid": 0.145, "test": 0.13}
+    assert config["phantom"] is None
+    assert list(config["cnn"]) == ["resnext50", "efficientnet_b0"]
+    resnext = config["cnn"]["resnext50"]
+    assert (resnext["library"], resnext["architecture"]) == ("torchvision", "resnext50_32x4d")
+    assert (resnext["lr"], resnext["epochs"], resnext["batch_size"]) == (0.1, 40, 16)
+    assert resnext["milestones"] == [10, 20, 30]
+    assert config["features"] == {"combined": ["efficientnet_b0", "resnext50"]}
+    assert len(config["lstm"]) == 6
+    assert config["lstm"]["combined-study"]["hidden_size"] == 64
+    assert config["lstm"]["combined-study"]["epochs"] == 20
+
+
+def test_every_property_of_the_schema_has_a_value_in_the_filled_configuration():
+    root = load_schema()
+    config = load_config({})
+    for section in ("data", "evaluation", "plots"):
+        assert set(config[section]) == set(root["properties"][section]["properties"])
+    assert set(config["cnn"]["efficientnet_b0"]) == set(root["$defs"]["backbone"]["properties"])
+    assert set(config["lstm"]["resnext50-image"]) == set(root["$defs"]["lstm"]["properties"])
+
+
+def test_one_key_of_a_section_leaves_its_other_defaults_in_place():
+    config = load_config({"cnn": {"resnext50": {"lr": 0.05}}, "data": {"split": {"column": "s"}}})
+    assert config["cnn"]["resnext50"]["lr"] == 0.05
+    assert config["cnn"]["resnext50"]["architecture"] == "resnext50_32x4d"
+    assert config["cnn"]["resnext50"]["momentum"] == 0.9
+    assert config["cnn"]["efficientnet_b0"]["lr"] == 0.1
+    assert config["data"]["split"]["train"] == 0.725
+    assert config["data"]["labels"] == "data/rsna/train.csv"
+
+
+def test_the_phantom_section_is_filled_and_names_its_own_data():
+    config = load_config({"phantom": {"studies": 5}})
+    assert config["phantom"]["studies"] == 5
+    assert config["phantom"]["seed"] == 1
+    assert (config["data"]["labels"], config["data"]["dicom"]) == tuple(PHANTOM_DATA.values())
+
+
+def test_a_further_backbone_gets_the_defaults_and_a_feature_set_of_its_own():
+    entry = {"library": "torchvision", "architecture": "densenet121"}
+    config = load_config({"cnn": {"densenet": entry}, "lstm": {"densenet-study": {}}})
+    assert config["cnn"]["densenet"]["crop"] == 224
+    assert feature_sets(config)["densenet"] == ["densenet"]
+    assert feature_sets(config)["combined"] == ["efficientnet_b0", "resnext50"]
+    assert config["lstm"]["densenet-study"]["lr"] == config["lstm"]["combined-study"]["lr"]
+
+
+def test_filling_in_defaults_leaves_the_users_configuration_and_the_next_one_alone():
+    user = {"cnn": {"resnext50": {"lr": 0.05}}}
+    before = json.dumps(user)
+    load_config(user)["cnn"]["resnext50"]["milestones"].append(99)
+    assert json.dumps(user) == before
+    assert load_config({})["cnn"]["resnext50"]["milestones"] == [10, 20, 30]
+
+
+def test_a_number_that_yaml_reads_as_text_is_named_with_the_remedy():
+    message = message_of({"cnn": {"resnext50": {"lr": "1e-3"}}})
+    assert "cnn.resnext50.lr is the text '1e-3'" in message
+    assert "must be a finite number" in message
+    assert "write 0.001" in message
+
+
+@pytest.mark.parametrize(
+    ("user", "parts"),
+    [
+        ({"sead": 1}, ["sead is no known key", "did you mean seed?"]),
+        ({"data": {"label": "x"}}, ["data.label is no known key", "did you mean data.labels?"]),
+        ({"data": {"split": {"tran": 0.5}}}, ["data.split.tran", "data.split.train?"]),
+        ({"cnn": {"resnext50": {"moment": 0.9}}}, ["cnn.resnext50.moment", "momentum?"]),
+        ({"cnn": {"resnext50": {"qqq": 0.9}}}, ["cnn.resnext50.qqq", "Allowed: library,"]),
+        ({"lstm": {"combined-stdy": {}}}, ["lstm.combined-stdy", "lstm.combined-study?"]),
+        ({"phantom": {"study": 3}}, ["phantom.study", "phantom.studies?"]),
+    ],
+)
+def test_a_misspelt_key_is_named_with_what_was_meant(user, parts):
+    message = message_of(user)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("user", "key", "allowed"),
+    [
+        ({"seed": "x"}, "seed is the text 'x'", "a whole number"),
+        ({"seed": 1.5}, "seed is 1.5", "a whole number"),
+        ({"seed": -1}, "seed is -1", "at least 0"),
+        ({"data": "x"}, "data is the text 'x'", "a section with keys of its own"),
+        ({"data": None}, "data is null", "a section with keys of its own"),
+        ({"data": {"max_rejects": 2}}, "data.max_rejects is 2", "at most 1"),
+        ({"data": {"split": {"train": 0}}}, "data.split.train is 0", "more than 0"),
+        ({"data": {"split": {"test": 1}}}, "data.split.test is 1", "less than 1"),
+        ({"data": {"labels": ""}}, "data.labels", "non-empty"),
+        ({"data": {"split": {"column": 3}}}, "data.split.column is 3", "text or null"),
+        ({"cnn": {"resnext50": 5}}, "cnn.resnext50 is 5", "a section"),
+        ({"cnn": {"resnext50": {"lr": math.nan}}}, "cnn.resnext50.lr is NaN", "a finite number"),
+        ({"cnn": {"resnext50": {"lr": math.inf}}}, "cnn.resnext50.lr is Inf", "a finite number"),
+        ({"cnn": {"resnext50": {"epochs": 9.0}}}, "cnn.resnext50.epochs is 9.0", "a whole number"),
+        ({"cnn": {"resnext50": {"lr": True}}}, "cnn.resnext50.lr is true", "a finite number"),
+        ({"cnn": {"resnext50": {"lr": -0.1}}}, "cnn.resnext50.lr is -0.1", "more than 0"),
+        ({"cnn": {"resnext50": {"momentum": 1}}}, "cnn.resnext50.momentum is 1", "less than 1"),
+        ({"cnn": {"resnext50": {"crop": 300}}}, "cnn.resnext50.crop is 300", "at most 256"),
+        ({"cnn": {"resnext50": {"batch_size": 1}}}, "cnn.resnext50.batch_size is 1", "at least 2"),
+        ({"cnn": {"resnext50": {"milestones": 3}}}, "cnn.resnext50.milestones is 3", "a list"),
+        ({"cnn": {"resnext50": {"milestones": [0]}}}, "cnn.resnext50.milestones.0", "at least 1"),
+        ({"cnn": {"resnext50": {"vertical_flip": 1}}}, "vertical_flip is 1", "true or false"),
+        (
+            {"cnn": {"resnext50": {"schedule": "one-cycle"}}},
+            "cnn.resnext50.schedule is the text 'one-cycle'",
+            "one of step, one_cycle, constant; did you mean one_cycle?",
+        ),
+        ({"cnn": {"third": {"library": "torchvision"}}}, "cnn.third lacks", "architecture"),
+        ({"features": {"combined": []}}, "features.combined", "non-empty"),
+        ({"lstm": {"combined-image": {"clip_norm": 0}}}, "combined-image.clip_norm", "more than 0"),
+        ({"plots": {"dpi": 10}}, "plots.dpi is 10", "at least 50"),
+        ({"evaluation": {"bootstraps": 3}}, "evaluation.bootstraps is 3", "at least 100"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(user, key, allowed):
+    message = message_of(user)
+    assert key in message
+    assert allowed in message
+
+
+def test_a_whole_number_that_yaml_reads_as_text_is_named_with_the_remedy():
+    message = message_of({"cnn": {"resnext50": {"epochs": "1e2"}}})
+    assert "cnn.resnext50.epochs is the text '1e2'; it must be a whole number" in message
+    assert "write 100)" in message
+
+
+def test_a_folder_whose_name_is_a_number_is_refused_with_the_remedy():
+    message = message_of({"predict": 2024})
+    assert "predict is 2024; it must be text or null" in message
+    assert "write ./2024)" in message
+
+
+def test_a_number_that_the_command_line_made_text_is_not_said_to_be_misspelt():
+    message = message_of({"cnn": {"resnext50": {"lr": "0.05"}}})
+    assert "cnn.resnext50.lr is the text '0.05'; it must be a finite number" in message
+    assert "nested in --config" in message
+    assert "YAML" not in message
+
+
+@pytest.mark.parametrize("key", ["predict", "models", "phantom"])
+def test_null_of_the_command_line_is_said_to_be_text(key):
+    assert "Snakemake makes text" in message_of({key: "null"})
+
+
+def test_a_boolean_of_the_command_line_is_said_to_be_text():
+    message = message_of({"cnn": {"resnext50": {"vertical_flip": "false"}}})
+    assert "of false on the command line Snakemake makes text" in message
+
+
+@pytest.mark.parametrize("name", ["combined-image", "combined-study"])
+def test_the_lstms_that_others_are_measured_against_cannot_be_left_out(name):
+    message = message_of({"lstm": {name: None}})
+    assert f"lstm.{name} is left out, and the comparisons" in message
+
+
+def test_no_backbone_at_all_is_an_error():
+    message = message_of({"cnn": {"resnext50": None, "efficientnet_b0": None}})
+    assert "cnn leaves out every backbone" in message
+
+
+@pytest.mark.parametrize(
+    "user", [{50: 1}, {"cnn": {50: {}}}, {"lstm": {True: {}}}, {"data": {"split": {None: 1}}}]
+)
+def test_a_key_that_is_no_text_is_named(user):
+    message = message_of(user)
+    assert "the key " in message
+    assert "put it in quotes" in message
+
+
+def test_all_wrong_keys_are_named_at_once_and_each_once():
+    message = message_of({"seed": -1, "cnn": {"resnext50": {"lr": "x", "epochs": 0}}})
+    for key in ("seed", "cnn.resnext50.lr", "cnn.resnext50.epochs"):
+        assert message.count(f"{key} is ") == 1
+
+
+def test_fractions_must_sum_to_one():
+    message = message_of({"data": {"split": {"train": 0.8}}})
+    assert "data.split.train, valid and test sum to 1.075" in message
+    assert 0.7 + 0.2 + 0.1 != 1
+    load_config({"data": {"split": {"train": 0.7, "valid": 0.2, "test": 0.1}}})
+
+
+def test_an_lstm_of_an_unknown_feature_set_is_refused():
+    message = message_of({"lstm": {"densenet-study": {}}})
+    assert "lstm.densenet-study uses the feature set densenet" in message
+    assert "resnext50, efficientnet_b0, combined" in message
+
+
+def test_a_feature_set_of_an_unknown_backbone_is_refused():
+    message = message_of({"features": {"combined": ["resnext50", "vgg"]}})
+    assert "features.combined names vgg, which is no backbone" in message
+    assert "efficientnet_b0" in message
+
+
+def test_a_feature_set_cannot_have_the_name_of_a_backbone():
+    assert "features.resnext50 has the name" in message_of({"features": {"resnext50": ["x"]}})
+
+
+@pytest.mark.parametrize("key", ["labels", "dicom"])
+def test_the_phantom_and_a_data_set_of_ones_own_exclude_each_other(key):
+    message = message_of({"phantom": {}, "data": {key: "mine"}})
+    assert f"data.{key} is set although phantom is" in message
+
+
+def test_the_phantoms_slice_numbers_must_be_in_order():
+    message = message_of({"phantom": {"slices_min": 30, "slices_max": 20}})
+    assert "phantom.slices_min is larger than phantom.slices_max" in message
+
+
+def test_the_networks_input_cannot_be_larger_than_the_crop():
+    for size in (129, 160):
+        message = message_of({"cnn": {"resnext50": {"crop": 128, "input_size": size}}})
+        assert f"cnn.resnext50.input_size is {size}" in message
+        assert "cnn.resnext50.crop, 128" in message
+    load_config({"cnn": {"resnext50": {"crop": 128, "input_size": 128}}})
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [("cnn", "resnext50"), ("lstm", "combined-study")], ids=["cnn", "lstm"]
+)
+def test_a_missing_file_of_initial_weights_is_named(section, name, tmp_path):
+    path = tmp_path / "weights.pt"
+    user = {section: {name: {"init": str(path)}}}
+    message = message_of(user)
+    assert f"{section}.{name}.init is {path}" in message
+    assert "random" in message
+    path.touch()
+    load_config(user)
+
+
+def test_missing_data_is_named_with_the_folder_looked_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config({"data": {"labels": "a.csv", "dicom": "files"}})
+    with pytest.raises(ClotlineError) as caught:
+        check_data_paths(config)
+    message = str(caught.value)
+    assert "data.labels is a.csv" in message
+    assert "data.dicom is files" in message
+    assert str(tmp_path) in message
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(ClotlineError, match=r"data\.dicom") as caught:
+        check_data_paths(config)
+    assert "data.labels" not in str(caught.value)
+    (tmp_path / "files").mkdir()
+    check_data_paths(config)
+
+
+def test_a_file_is_no_dicom_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "files"):
+        (tmp_path / name).touch()
+    with pytest.raises(ClotlineError, match=r"data\.dicom"):
+        check_data_paths(load_config({"data": {"labels": "a.csv", "dicom": "files"}}))
+
+
+def test_the_phantom_needs_no_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_data_paths(load_config({"phantom": {}}))
+
+
+def test_canonical_text_ignores_the_order_of_keys_and_nothing_else():
+    assert canonical({"a": 1, "b": 2}) == canonical({"b": 2, "a": 1})
+    assert canonical({"a": 1, "b": 2}) != canonical({"a": 2, "b": 1})
+    assert canonical([1, 2]) != canonical([2, 1])
+
+
+@pytest.mark.parametrize(("key", "kind"), [("predict", "folder"), ("models", "file")])
+def test_what_predict_needs_must_exist(key, kind):
+    with pytest.raises(ClotlineError, match=f"{key} is nowhere, and no such {kind} exists"):
+        load_config({key: "nowhere"})
+
+
+def test_what_is_there_by_default_can_be_left_out():
+    config = load_config(
+        {
+            "cnn": {"resnext50": None},
+            "features": {"combined": ["efficientnet_b0"]},
+            "lstm": {"resnext50-image": None, "resnext50-study": None},
+        }
+    )
+    assert list(config["cnn"]) == ["efficientnet_b0"]
+    assert len(config["lstm"]) == 4
+    message = message_of({"cnn": {"resnext50": None}})
+    assert "features.combined names resnext50, which is no backbone" in message
+    assert "To leave out this LSTM, set it to null" in message
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "init"),
+    [
+        ("cnn", "resnext50", "results/cnn/resnext50.pt"),
+        ("cnn", "resnext50", "./results/../results/cnn/resnext50.last.pt"),
+        ("lstm", "combined-study", "results/lstm/combined-study.pt"),
+    ],
+)
+def test_a_training_cannot_start_from_what_it_would_replace(
+    tmp_path, monkeypatch, stage, name, init
+):
+    monkeypatch.chdir(tmp_path)
+    for path in (f"results/{stage}/{name}.pt", f"results/{stage}/{name}.last.pt", "copy.pt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    message = message_of({stage: {name: {"init": init}}})
+    assert f"{stage}.{name}.init is {init}, which this training would replace: copy it" in message
+    load_config({stage: {name: {"init": "copy.pt"}}})
+
+
+def test_the_phantom_has_no_column_of_splits():
+    message = message_of({"phantom": {}, "data": {"split": {"column": "fold"}}})
+    assert "data.split.column is fold, and the phantom's labels have no such column" in message
+
+
+def test_a_seed_that_no_generator_takes_is_refused():
+    assert "seed is 9223372036854775808; it must be" in message_of({"seed": 2**63})
+
+
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
+    path = tmp_path / "config.yaml"
+    merged = "cnn:\n  a: &a {<<: *b}\n  b: {<<: *a, lr: 2}\n"
+    path.write_text(f"base: &b {{lr: 1}}\nplots: {{dpi: 70}}\n{merged}")
+    check_keys_stand_once([path, tmp_path / "none.yaml"])
+    path.write_text(path.read_text() + "plots:\n  dpi: 80\n")
+    with pytest.raises(ClotlineError, match=r"config\.yaml, line 6: the key plots stands twice"):
+        check_keys_stand_once([path])
+    path.write_text("cnn:\n  a: {lr: 1, lr: 2}\n")
+    with pytest.raises(ClotlineError, match="line 2: the key lr stands twice"):
+        check_keys_stand_once([path])

@@ -1,0 +1,193 @@
+"""What the Snakefile knows before any job runs."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+from builders import labels_of
+
+from clotline.data import labels_file
+from clotline.errors import ClotlineError
+from clotline.job.files import PHANTOM_SOURCE, STATE_FOLDER
+from clotline.workflow import snakefile
+from clotline.workflow.code_digest import code_digest
+from clotline.workflow.config import load_config
+from clotline.workflow.snakefile import Pipeline, contents
+
+STUDIES = {f"s{number}": [0, 1, 0] for number in range(40)}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with labels of 40 studies of three slices and a DICOM folder."""
+    monkeypatch.chdir(tmp_path)
+    labels_of(STUDIES).to_csv("labels.csv", index=False)
+    (tmp_path / "dicom").mkdir()
+    return tmp_path
+
+
+def user_config(**data):
+    return {"data": {"labels": "labels.csv", "dicom": "dicom", "slices_per_shard": 30} | data}
+
+
+def test_shards_follow_from_the_labels(folder):
+    shards = Pipeline(user_config()).shards
+    assert list(shards) == ["000", "001", "002", "003"]
+    assert {shard["slices"] for shard in shards.values()} == {30}
+    assert {shard["studies"] for shard in shards.values()} == {10}
+
+
+def test_a_section_is_one_canonical_text(folder):
+    workflow = Pipeline(user_config())
+    assert workflow.section("seed") == "2020"
+    assert json.loads(workflow.section()) == load_config(user_config())
+    assert workflow.section("data", "split") == (
+        '{"column":null,"test":0.13,"train":0.725,"valid":0.145}'
+    )
+
+
+def test_unchanged_labels_are_read_once(folder, monkeypatch):
+    before = Pipeline(user_config()).shards
+    monkeypatch.setattr(labels_file, "read_labels", None)
+    assert Pipeline(user_config()).shards == before
+
+
+def test_another_plan_reads_the_labels_anew(folder):
+    Pipeline(user_config())
+    assert len(Pipeline(user_config(slices_per_shard=60)).shards) == 2
+
+
+def test_an_appended_study_changes_the_last_shard_or_opens_a_new_one(folder):
+    before = Pipeline(user_config()).shards
+    labels_of(STUDIES | {"t": [0]}).to_csv("labels.csv", index=False)
+    after = Pipeline(user_config()).shards
+    assert list(after) == [*before, "004"]
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_changed_label_changes_the_digest_of_its_shard_alone(folder):
+    before = Pipeline(user_config()).shards
+    labels_of(STUDIES | {"s15": [1, 1, 0]}).to_csv("labels.csv", index=False)
+    after = Pipeline(user_config()).shards
+    assert {name for name in before if after[name] != before[name]} == {"001"}
+
+
+def test_a_touched_file_changes_no_digest(folder):
+    before = Pipeline(user_config()).shards
+    os.utime("labels.csv", (1, 1))
+    assert Pipeline(user_config()).shards == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "null"])
+def test_a_damaged_cache_is_made_anew(folder, text):
+    before = Pipeline(user_config()).shards
+    (STATE_FOLDER / "plan.json").write_text(text)
+    assert Pipeline(user_config()).shards == before
+
+
+def test_a_changed_planner_does_not_take_the_cached_plan(folder, monkeypatch):
+    before, cache = Pipeline(user_config()).shards, STATE_FOLDER / "plan.json"
+    cache.write_text(json.dumps(json.loads(cache.read_text()) | {"shards": []}))
+    assert Pipeline(user_config()).shards == {}
+    monkeypatch.setattr(snakefile, "code_digest", lambda name: f"another {name}")
+    assert Pipeline(user_config()).shards == before
+
+
+def test_a_phantom_to_be_made_has_the_shards_that_it_will_have(folder):
+    config = {"phantom": {"studies": 30}, "data": {"slices_per_shard": 300}}
+    shards = Pipeline(config).shards
+    assert sum(shard["studies"] for shard in shards.values()) == 30
+    assert not (folder / "data").exists()
+
+
+def test_a_split_without_positive_slices_is_an_error_before_any_job(folder):
+    labels_of({name: [0, 0] for name in STUDIES}).to_csv("labels.csv", index=False)
+    with pytest.raises(ClotlineError, match=r"the train split has .* 0 positive"):
+        Pipeline(user_config())
+
+
+@pytest.mark.parametrize(("key", "gone"), [("labels", "labels.csv"), ("dicom", "dicom")])
+def test_models_can_be_applied_where_there_is_nothing_to_train_on(folder, key, gone):
+    (folder / gone).rename(folder / "elsewhere")
+    (folder / "new").mkdir()
+    applied = Pipeline(user_config() | {"predict": "new"})
+    assert applied.shards == {}
+    for train in (applied.shard_names, lambda: Pipeline(user_config())):
+        with pytest.raises(ClotlineError, match=rf"data\.{key} is {gone}"):
+            train()
+
+
+def test_new_files_have_a_digest_of_names_sizes_and_times(folder):
+    def digest():
+        return Pipeline(user_config() | {"predict": "new"}).new_files(None)
+
+    path = folder / "new/nested/a"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1")
+    seen = {digest()}
+    assert digest() in seen
+    os.utime(path, (0, 0))
+    seen.add(digest())
+    path.rename(path.with_name("b"))
+    seen.add(digest())
+    (folder / "new/c").write_bytes(b"")
+    seen.add(digest())
+    assert len(seen) == 4
+    with pytest.raises(ClotlineError, match="--config predict=FOLDER"):
+        Pipeline(user_config()).new_files(None)
+
+
+def test_the_bundle_to_apply_is_the_named_one_or_this_folders_own(folder):
+    missing = r"no trained models: .*/results/models/clotline\.zip.*and the studies, as in predict="
+    with pytest.raises(ClotlineError, match=missing):
+        Pipeline(user_config()).bundle_to_apply(None)
+    own = folder / "results/models/clotline.zip"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert Pipeline(user_config()).bundle_to_apply(None) == str(own)
+    (folder / "theirs.zip").touch()
+    found = Pipeline(user_config() | {"models": "theirs.zip"}).bundle_to_apply(None)
+    assert found == str(folder / "theirs.zip")
+
+
+def test_a_file_that_a_user_gives_is_known_by_its_contents(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("1")
+    known = contents(lambda wildcards: path)
+    before = known(None)
+    os.utime(path, (0, 0))
+    assert known(None) == before
+    path.write_text("2")
+    os.utime(path, (0, 0))
+    assert known(None) != before
+    assert contents(lambda wildcards: [])(None) is None
+
+
+def test_the_phantoms_shards_are_those_of_the_configuration_until_its_labels_are_there(folder):
+    def studies(number):
+        config = {"phantom": {"studies": number}, "data": {"slices_per_shard": 300}}
+        workflow = Pipeline(config)
+        return workflow, sum(shard["studies"] for shard in workflow.shards.values())
+
+    labels = folder / "data/phantom/train.csv"
+    labels.parent.mkdir(parents=True)
+    (folder / "data/phantom/train").mkdir()
+    # Of another phantom, which will be replaced.
+    (folder / "labels.csv").rename(labels)
+    workflow, found = studies(30)
+    assert found == 30
+    # Once this phantom is written its labels file counts, as after a change by hand.
+    PHANTOM_SOURCE.write_text(f"{workflow.section('phantom')}\n{code_digest('phantom.py')}")
+    assert studies(30)[1] == len(STUDIES)
+    assert studies(40)[1] == 40
+
+
+def test_the_order_of_features_is_part_of_an_lstm(folder):
+    lstm = SimpleNamespace(lstm="combined-study")
+    orders = [["efficientnet_b0", "resnext50"], ["resnext50", "efficientnet_b0"]]
+    seen = {
+        Pipeline(user_config() | {"features": {"combined": order}}).features_of(lstm)
+        for order in orders
+    }
+    assert len(seen) == 2

@@ -1,0 +1,37 @@
+"""Prints the metrics table of a finished run: ``python -m tools.show_results [folder]``."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+
+def results_text(folder: Path) -> str:
+    """The main target of each model, one line each, and where the pictures are."""
+    table = pd.read_csv(folder / "results/metrics.csv")
+    lines = [f"{'model':24} {'AUROC on test (95% interval)':34} {'studies':>8} {'positive':>9}"]
+    for _, rows in table.groupby("model", sort=False):
+        row = rows.iloc[0]
+        auroc = f"not computable: {row['note']}"
+        if pd.notna(row["auroc"]):
+            auroc = f"{row['auroc']:.3f}"
+            if pd.notna(row["auroc_low"]):
+                auroc += f" ({row['auroc_low']:.3f}–{row['auroc_high']:.3f})"
+        unit = "slices positive" if row["level"] == "image" else "studies positive"
+        lines.append(
+            f"{row['model']:24} {auroc:34} {row['n_studies']:8,} {row['n_positive']:9,} {unit}"
+        )
+    results = folder / "results"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"ROC plot  {results / 'roc/all.png'}",
+            f"report    {results / 'report.html'}",
+            f"studies   {results / 'viewer/index.html'}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(results_text(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))

@@ -1,0 +1,138 @@
+"""Processes that decode studies side by side."""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import cycle
+from mmap import mmap
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from clotline.data.chunks import Chunk
+from clotline.data.dicom.isolation import read_apart, read_in_time
+from clotline.data.study import DecodedStudy, decode_study
+from clotline.job.processes import end_with_parent, shared_memory
+from clotline.labels import STUDY_UID
+
+log = logging.getLogger("clotline")
+
+
+def decode_studies(
+    studies: Iterable[pd.DataFrame], folder: str | Path, workers: int
+) -> Iterator[DecodedStudy]:
+    """Decodes studies in parallel and yields them in order, few at a time in memory.
+
+    A file can make native decoders crash or run for ever. So even a single worker is a process of
+    its own; when one dies, the studies under way are decoded again with a process for each slice,
+    and the slice that kills its process is rejected.
+
+    Args:
+        studies: each study's rows, as for `decode_study`.
+        folder: the DICOM folder.
+        workers: number of processes.
+
+    Yields:
+        Each study; its chunks are lost when the next one is asked for.
+
+    Raises:
+        ClotlineError: a worker process was killed from outside, as by a lack of memory.
+    """
+    decoders = _Decoders(workers)
+    waiting: deque[tuple[pd.DataFrame, Future, mmap]] = deque()
+    try:
+        for rows in studies:
+            try:
+                submitted = decoders.submit(rows, folder)
+            except BrokenProcessPool:
+                decoders = _Decoders(workers)
+                submitted = decoders.submit(rows, folder)
+            waiting.append((rows, *submitted))
+            if len(waiting) > decoders.ahead:
+                yield _decoded(*waiting.popleft(), folder)
+        while waiting:
+            yield _decoded(*waiting.popleft(), folder)
+    finally:
+        decoders.shutdown()
+
+
+#: Bytes of memory for the chunks of a study, enough for some 400 slices. The further ones of a
+#: larger study go through the pool's pipe.
+SHARED_BYTES = 32 * 2**20
+
+
+class _Decoders:
+    """Processes that decode studies, and memory for the chunks that they share with this one.
+
+    Through the pool's pipe, which takes 64 KiB at a time, each process would wait for this one and
+    for the others: two decode a fifth less.
+
+    Attributes:
+        ahead: studies that may be submitted beside the one in use.
+    """
+
+    def __init__(self, workers: int):
+        self.ahead = workers + 1
+        memories = [shared_memory(SHARED_BYTES) for _ in range(self.ahead + 1)]
+        # Forked, so that the memory is theirs too.
+        self._pool = ProcessPoolExecutor(
+            workers, get_context("fork"), initializer=_start_decoder, initargs=(memories,)
+        )
+        self._next = cycle(enumerate(memories))
+
+    def submit(self, rows: pd.DataFrame, folder: str | Path) -> tuple[Future, mmap]:
+        """Gives what `_decode_into` will return, and the memory that it fills."""
+        number, memory = next(self._next)
+        return self._pool.submit(_decode_into, number, rows, folder), memory
+
+    def shutdown(self) -> None:
+        """Ends the processes."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+#: In a process of the pool: what it shares with the one that started it.
+_memories: list[mmap] = []
+
+
+def _start_decoder(memories: list[mmap]) -> None:
+    _memories[:] = memories
+    end_with_parent()
+
+
+class _Placed(NamedTuple):
+    """A chunk whose content lies in shared memory."""
+
+    start: int
+    stop: int
+    checksum: int
+
+
+def _decode_into(number: int, rows: pd.DataFrame, folder: str | Path) -> DecodedStudy:
+    """Decodes a study; its chunks are `_Placed` as far as the memory goes."""
+    study, memory = decode_study(rows, folder, read_in_time), _memories[number]
+    stop = 0
+    for place, (content, checksum) in enumerate(study.chunks):
+        start, stop = stop, stop + len(content)
+        if stop > len(memory):
+            break
+        memory[start:stop] = content
+        study.chunks[place] = _Placed(start, stop, checksum)
+    return study
+
+
+def _decoded(rows: pd.DataFrame, future: Future, memory: mmap, folder: str | Path) -> DecodedStudy:
+    try:
+        study = future.result()
+    except BrokenProcessPool:
+        uid = rows[STUDY_UID].iloc[0]
+        log.warning("a decoding process died: study %s is read again, slice by slice", uid)
+        return decode_study(rows, folder, read_apart)
+    content = memoryview(memory)
+    for place, chunk in enumerate(study.chunks):
+        if isinstance(chunk, _Placed):
+            study.chunks[place] = Chunk(content[chunk.start : chunk.stop], chunk.checksum)
+    return study

@@ -1,0 +1,1 @@
+"""One DICOM file to one slice of Hounsfield units."""

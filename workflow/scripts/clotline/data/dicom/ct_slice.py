@@ -1,0 +1,247 @@
+"""One CT slice from a DICOM file: Hounsfield units on the grid that the networks use.
+
+Terms and tags are those of DICOM PS3.3, C.7.6.2 (Image Plane), C.8.2.1 (CT Image) and C.7.5.1.1.2
+(Pixel Padding).
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pydicom.uid import UID, CTImageStorage
+
+from clotline.data.dicom.header import Header
+from clotline.data.dicom.orientation import Axes, cross, image_axes, patient_orientation, upright
+from clotline.data.dicom.pixels import decode
+from clotline.data.dicom.reader import read_header
+from clotline.data.dicom.rejection import SliceError, one_line
+from clotline.errors import ClotlineError
+from clotline.grid import AIR_HU, SIZE
+
+# After one large block was freed, glibc keeps what a slice frees for the next slice, instead of
+# giving it back to the kernel and asking for new pages every time.
+np.empty(2**24, np.uint8)
+
+#: All that is read of a file; what could identify a patient is not among it.
+KEYWORDS = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType",
+    "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "SliceLocation",
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "RescaleIntercept", "RescaleSlope", "RescaleType",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+)  # fmt: skip
+
+#: Values of RescaleType (PS3.3, C.11.1.1.2) for a scale other than Hounsfield units.
+OTHER_SCALES = frozenset(("OD", "HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT"))
+
+#: Slope and intercept beyond this are no scale of Hounsfield units, and would overflow.
+MAX_RESCALE = 1e6
+
+_INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One decoded CT slice.
+
+    Attributes:
+        pixels: (256, 256) int16, Hounsfield units, an axial slice turned as of
+            `clotline.data.dicom.orientation.upright`; None once they are stored.
+        orientation: where the file's own rows and columns run, of
+            `clotline.data.dicom.orientation.patient_orientation`.
+        position: along the scan axis, in mm, towards the head; None where the file has no position
+            or orientation.
+        height: of the centre of its first pixel above the patient's origin, in mm, or None.
+        location: SliceLocation in mm, or None.
+        instance: InstanceNumber, or None.
+        series_uid: SeriesInstanceUID of the header, or an empty text.
+        sop_uid: SOPInstanceUID of the header, or an empty text.
+    """
+
+    pixels: np.ndarray | None
+    orientation: str
+    position: float | None
+    height: float | None
+    location: float | None
+    instance: float | None
+    series_uid: str
+    sop_uid: str
+
+
+def read_slice(path: str | Path) -> Slice:
+    """Reads, decodes and resamples one file.
+
+    The UIDs in the header are not compared with those of the path, by which the labels file knows
+    a slice: de-identification often gives new ones to one of the two, or the same to all slices.
+
+    Raises:
+        SliceError: the file is missing, unreadable, too large, or no single-frame CT image.
+    """
+    header = read_header(path, KEYWORDS)
+    try:
+        check_is_ct_slice(header)
+        stored = decode(header)
+        axes, corner = image_axes(header), image_corner(header)
+        orientation = patient_orientation(axes)
+        return Slice(
+            pixels=upright(resample(hounsfield(stored, header)), orientation),
+            orientation=orientation,
+            position=position_along_scan(corner, axes),
+            height=corner and corner[2],
+            location=header.number("SliceLocation"),
+            instance=header.number("InstanceNumber"),
+            series_uid=str(header.get("SeriesInstanceUID", "")),
+            sop_uid=str(header.get("SOPInstanceUID", "")),
+        )
+    except (SliceError, ClotlineError, MemoryError):
+        raise
+    except Exception as error:  # pydicom converts values when they are asked for
+        raise SliceError(f"unreadable: {one_line(error)}") from error
+
+
+#: What `check_is_ct_slice` looks at.
+KIND_KEYWORDS = (
+    "Modality", "SOPClassUID", "ImageType", "NumberOfFrames", "PhotometricInterpretation",
+    "PixelData",
+)  # fmt: skip
+#: What `rescale` looks at.
+SCALE_KEYWORDS = ("RescaleSlope", "RescaleIntercept", "RescaleType")
+
+
+def check_is_ct_slice(header: Header) -> None:
+    """Checks what kind of image a file holds, by the elements KIND_KEYWORDS of its header.
+
+    Raises:
+        SliceError: it is no single slice of CT; the message says what it is.
+    """
+    if header.get("Modality") != "CT":
+        raise SliceError(f"Modality is not CT: {one_line(header.get('Modality'))}")
+    storage = header.get("SOPClassUID") or CTImageStorage
+    if storage != CTImageStorage:
+        raise SliceError(f"SOPClassUID is not CT Image Storage: {one_line(UID(storage).name)}")
+    if "LOCALIZER" in (header.get("ImageType") or []):
+        raise SliceError("a localizer, not a slice")
+    if int(header.get("NumberOfFrames") or 1) != 1:
+        raise SliceError(f"more than one frame: {header['NumberOfFrames']}")
+    if not header.get("PixelData"):
+        raise SliceError("no PixelData")
+    if header.get("PhotometricInterpretation") != "MONOCHROME2":
+        raise SliceError(
+            "PhotometricInterpretation is not MONOCHROME2: "
+            + one_line(header.get("PhotometricInterpretation"))
+        )
+
+
+def rescale(header: Header) -> tuple[float, float]:
+    """Slope and intercept from stored values to Hounsfield units, of the elements SCALE_KEYWORDS.
+
+    Raises:
+        SliceError: without usable ones the unit is unknown.
+    """
+    slope = header.number("RescaleSlope")
+    intercept = header.number("RescaleIntercept")
+    if not slope or intercept is None or max(abs(slope), abs(intercept)) > MAX_RESCALE:
+        raise SliceError(f"no Hounsfield units: RescaleSlope {slope}, RescaleIntercept {intercept}")
+    if header.get("RescaleType") in OTHER_SCALES:
+        raise SliceError(f"no Hounsfield units: RescaleType {header['RescaleType']}")
+    return slope, intercept
+
+
+def hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
+    """Stored values to Hounsfield units by the file's own slope and intercept.
+
+    Args:
+        stored: (rows, columns) integers as decoded.
+        header: the file's RescaleSlope, RescaleIntercept, RescaleType and, if any,
+            PixelPaddingValue and PixelPaddingRangeLimit.
+
+    Returns:
+        (rows, columns) float32, padding set to air.
+
+    Raises:
+        SliceError: without a usable slope and intercept the unit is unknown.
+    """
+    slope, intercept = rescale(header)
+    values = stored.astype(np.float32)
+    if slope != 1:
+        values *= np.float32(slope)
+    values += np.float32(intercept)
+    ends = [
+        _as_stored(header.number(keyword), stored.dtype)
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    ]
+    if ends[0] is not None:
+        padding, limit = ends[0], ends[0] if ends[1] is None else ends[1]
+        # As integers, which are compared six times as fast.
+        low, high = math.ceil(min(padding, limit)), math.floor(max(padding, limit))
+        padded = stored == low if low == high else (stored >= low) & (stored <= high)
+        np.copyto(values, AIR_HU, where=padded)
+    return values
+
+
+def _as_stored(padding: float | None, dtype: np.dtype) -> float | None:
+    """A padding value as it lies among the pixels.
+
+    Scanners write it with the other sign: 63536 beside signed pixels has the bits of −2000.
+    """
+    if padding is None or dtype.itemsize != 2:
+        return padding
+    limits = np.iinfo(dtype)
+    if limits.min <= padding <= limits.max:
+        return padding
+    return float(np.array(int(padding) & 0xFFFF, np.uint16).view(dtype.newbyteorder("=")))
+
+
+def resample(values: np.ndarray) -> np.ndarray:
+    """Area-averages a slice onto the stored grid.
+
+    Args:
+        values: (rows, columns) float32, Hounsfield units; made square by air around it.
+
+    Returns:
+        (256, 256) int16, Hounsfield units.
+    """
+    rows, columns = values.shape
+    if rows != columns:
+        side = max(rows, columns)
+        square = np.full((side, side), AIR_HU, np.float32)
+        top, left = (side - rows) // 2, (side - columns) // 2
+        square[top : top + rows, left : left + columns] = values
+        values = square
+    if len(values) != SIZE:
+        values = cv2.resize(values, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    values = np.rint(values)
+    return values.clip(_INT16.min, _INT16.max, out=values).astype(np.int16)
+
+
+def image_corner(header: Header) -> list[float] | None:
+    """ImagePositionPatient, three numbers in mm; None where it is missing or not that."""
+    try:
+        corner = header.numbers("ImagePositionPatient")
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return corner if len(corner) == 3 and all(map(math.isfinite, corner)) else None
+
+
+def position_along_scan(corner: list[float] | None, axes: Axes | None) -> float | None:
+    """Signed distance of the slice along its normal, in mm; None without one of the arguments.
+
+    The normal is turned so that its largest component is positive: an axial series then runs from
+    the feet to the head, however the scanner laid the patient's axes.
+
+    Args:
+        corner: of `image_corner`.
+        axes: of `clotline.data.dicom.orientation.image_axes`.
+    """
+    if corner is None or axes is None:
+        return None
+    normal = cross(*axes)
+    along = sum(place * part for place, part in zip(corner, normal, strict=True))
+    position = along / math.hypot(*normal)
+    if not math.isfinite(position):
+        return None
+    return position if max(normal, key=abs) > 0 else -position

@@ -1,0 +1,219 @@
+"""The elements of a DICOM file, read with the care that unknown files need.
+
+Terms and tags are those of DICOM PS3.5, chapter 7, and PS3.10, chapter 7.
+"""
+
+import errno
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
+
+from clotline.data.dicom.header import Header
+from clotline.data.dicom.pixels import DECODERS
+from clotline.data.dicom.rejection import SliceError, one_line
+
+# Its warnings quote the values of a header, and those do not belong into a log.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+warnings.filterwarnings("ignore", module="pydicom")
+
+#: Largest file, and largest inflated data set, in bytes: a slice of 4096 × 4096 pixels of 16 bits
+#: takes 32 MiB, and its header little.
+MAX_BYTES = 64 * 2**20
+
+#: All that is read of a file's meta information.
+META_KEYWORDS = ("TransferSyntaxUID",)
+
+CHARSET = Tag("SpecificCharacterSet")
+
+#: Tag, VR and length of an element in Explicit VR Little Endian; some VRs have a longer length.
+_ELEMENT, _LONG_LENGTH = struct.Struct("<L2sH"), struct.Struct("<L")
+_LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
+_SHORT_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_16)
+
+
+def read_header(path: str | Path, keywords: Sequence[str]) -> Header:
+    """Some elements of a file's header, read with the same care as the pixels.
+
+    Args:
+        path: the file.
+        keywords: of the elements.
+
+    Raises:
+        SliceError: the file is missing, unreadable, too large, or no DICOM file.
+    """
+    return _read_header(_read_bytes(path), tuple(keywords))
+
+
+def fetch(path: str) -> None:
+    """Asks the system to fetch a file that is soon to be read, and does not wait for it."""
+    # What is wrong with a file is told when it is read.
+    with suppress(OSError, SliceError), _opened(path) as (file, size):
+        os.posix_fadvise(file, 0, size, os.POSIX_FADV_WILLNEED)
+
+
+#: What is no fault of the file that is read: the job fails, and can be tried again.
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    try:
+        with _opened(path) as (file, size):
+            content = os.read(file, size)
+            # Some network file systems give less at a time.
+            while len(content) < size and (more := os.read(file, size - len(content))):
+                content += more
+            return content
+    except FileNotFoundError:
+        raise SliceError("no such file") from None
+    except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
+        raise SliceError(f"unreadable: {error.strerror}") from error
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[int, int]]:
+    """The descriptor and size of a file that may be read.
+
+    Raises:
+        SliceError: it is no regular file, or too large.
+        OSError: it cannot be opened.
+    """
+    status = os.stat(path)  # noqa: PTH116
+    # Opening a pipe or a device could wait for ever.
+    if not stat.S_ISREG(status.st_mode):
+        raise SliceError("not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise SliceError(f"too large: {status.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield file, status.st_size
+    finally:
+        os.close(file)
+
+
+def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
+    """What ``keywords`` name; pydicom's dcmread does the same, but inflates without a limit."""
+    if not data:
+        raise SliceError("an empty file")
+    try:
+        if data[128:132] != b"DICM":
+            raise SliceError("not a DICOM file")
+        syntax, start = _transfer_syntax(data, 132)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            data, start = _inflate(memoryview(data)[start:]), 0
+        plain = syntax == ExplicitVRLittleEndian and _read_plain(data, start, keywords)
+        header, _ = plain or _read_any(data, start, syntax, specific_tags=[*map(Tag, keywords)])
+        return header
+    except (SliceError, MemoryError):
+        raise
+    except Exception as error:  # pydicom raises many kinds on damaged files
+        raise SliceError(f"unreadable: {one_line(error)}") from error
+
+
+def _read_any(data: bytes, start: int, syntax: UID, **options) -> tuple[Header, int]:
+    """What pydicom's read_dataset gives of the data set that starts there, and where it ended."""
+    file = BytesIO(data)
+    file.seek(start)
+    dataset = read_dataset(file, syntax.is_implicit_VR, syntax.is_little_endian, **options)
+    elements = {int(tag): element for tag, element in dataset.items()}
+    return Header(elements, syntax, dataset.original_character_set), file.tell()
+
+
+def _read_plain(
+    data: bytes, start: int, keywords: tuple[str, ...], group: int | None = None
+) -> tuple[Header, int] | None:
+    """What `_read_any` gives of Explicit VR Little Endian, in a quarter of the time.
+
+    Args:
+        data: the file.
+        start: where its data set starts.
+        keywords: what to read.
+        group: the data set ends before the first element of another one.
+
+    Returns:
+        None where anything is unusual: an unknown VR, an undefined length, an empty element among
+        ``keywords``, or one that ends beyond the file.
+    """
+    wanted = _wanted(keywords)
+    found = {}
+    place, end = start, len(data)
+    while place + 8 <= end:
+        number, vr, length = _ELEMENT.unpack_from(data, place)
+        if group and group != number & 0xFFFF:
+            break
+        place += 8
+        if vr not in _SHORT_VRS:
+            if vr not in _LONG_VRS or place + 4 > end:
+                return None
+            (length,) = _LONG_LENGTH.unpack_from(data, place)
+            place += 4
+        content, place = place, place + length
+        if place > end or number & 0xFFFF == 0xFFFE:
+            return None
+        if tag := wanted.get(number):
+            if not length:
+                return None
+            # Pixels are not copied.
+            value = memoryview(data)[content:place] if vr == b"OW" else data[content:place]
+            found[int(tag)] = RawDataElement(tag, vr.decode(), length, value, content, False, True)
+    charset = default_encoding
+    if element := found.get(CHARSET):
+        charset = _charset(element.VR, element.value)
+    return Header(found, ExplicitVRLittleEndian, charset), place
+
+
+@cache
+def _wanted(keywords: tuple[str, ...]) -> dict[int, BaseTag]:
+    """Their tags and the character set's, by the number that a tag's four bytes are read as."""
+    tags = [*map(Tag, keywords), CHARSET]
+    return {tag.element << 16 | tag.group: tag for tag in tags}
+
+
+@lru_cache(64)
+def _charset(vr: str, value: bytes) -> str | list[str]:
+    """The names that pydicom has for a SpecificCharacterSet."""
+    element = RawDataElement(CHARSET, vr, len(value), value, 0, False, True)
+    return convert_encodings(convert_raw_data_element(element).value)
+
+
+def _transfer_syntax(data: bytes, start: int) -> tuple[UID, int]:
+    """The encoding of what follows the file's meta information, and where that starts."""
+    meta, end = _read_plain(data, start, META_KEYWORDS, 2) or _read_any(
+        data, start, ExplicitVRLittleEndian, stop_when=_is_beyond_file_meta
+    )
+    syntax = meta.get("TransferSyntaxUID")
+    if not syntax:
+        raise SliceError("no TransferSyntaxUID")
+    if syntax not in DECODERS:
+        raise SliceError(f"no decoder for this encoding: {one_line(UID(syntax).name)}")
+    return UID(syntax), end
+
+
+def _is_beyond_file_meta(tag, _vr, _length) -> bool:
+    return tag.group != 2
+
+
+def _inflate(deflated: bytes) -> bytes:
+    inflating = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflating.decompress(deflated, MAX_BYTES + 1)
+    if len(inflated) > MAX_BYTES:
+        raise SliceError(f"too large: more than {MAX_BYTES:,} bytes when inflated")
+    if not inflating.eof:
+        raise SliceError("unreadable: the deflated data ends early")
+    return inflated

@@ -1,0 +1,14 @@
+"""Why a file cannot be stored as a slice."""
+
+
+class SliceError(Exception):
+    """Why a file cannot be stored as a slice; the message is the reason in the list of rejects.
+
+    What stands before the first colon is the kind of reason, by which rejects are counted.
+    """
+
+
+def one_line(message: object) -> str:
+    """A message of a library, which may quote a file, as one short line of printable text."""
+    text = f"{type(message).__name__}: {message}" if isinstance(message, Exception) else message
+    return "".join(c if c.isprintable() else " " for c in " ".join(str(text).split()))[:200]

@@ -1,0 +1,236 @@
+"""The HDF5 files of the workflow: opened, checked and read so that damage is found and named.
+
+HDF5 itself guards its metadata with checksums (``libver`` v110). Small columns get its Fletcher-32
+filter. Pixels and features have a checksum of each row in a column of their own, which costs a
+fifth of what that filter does.
+"""
+
+import io
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from clotline.errors import ClotlineError
+from clotline.job.files import unusable
+
+#: Bytes that are written at a time: a system call for each slice would take twice as long.
+_BLOCK = 2**20
+
+
+class _Disk(io.RawIOBase):
+    """A file that a thread writes, while HDF5 makes what comes next.
+
+    It keeps a failed write to itself, and drops what is written after it: a write that fails while
+    HDF5 closes a dataset or a file is lost, or crashes the process.
+    """
+
+    failed: OSError | None = None
+
+    def __init__(self, path: str | Path):
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._place = 0
+        # What is gathered, with its length and its place in the file, and what is being written.
+        self._blocks = [memoryview(bytearray(_BLOCK)) for _ in range(2)]
+        self._used, self._start = 0, 0
+        self._thread = ThreadPoolExecutor(1, "write-behind")
+        self._writing: Future | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            self._settle()
+            offset += os.fstat(self._file).st_size
+        elif whence == os.SEEK_CUR:
+            offset += self._place
+        self._place = offset
+        return offset
+
+    def write(self, content) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        if self._place != self._start + self._used:
+            self._hand_over()
+            self._start = self._place
+        while len(rest):
+            if self._used == _BLOCK:
+                self._hand_over()
+            part, rest = rest[: _BLOCK - self._used], rest[_BLOCK - self._used :]
+            # Copied, for HDF5 uses its memory again.
+            self._blocks[0][self._used : self._used + len(part)] = part
+            self._used += len(part)
+        self._place += size
+        return size
+
+    def _hand_over(self) -> None:
+        """Has the thread write what was gathered, once it has written what was before."""
+        self._wait()
+        if self._used:
+            block = self._blocks[0][: self._used]
+            self._writing = self._thread.submit(self._put, block, self._start)
+            self._start += self._used
+            self._used = 0
+            self._blocks.reverse()
+
+    def _put(self, block: memoryview, start: int) -> None:
+        try:
+            while len(block) and self.failed is None:
+                written = os.pwrite(self._file, block, start)
+                block, start = block[written:], start + written
+        except OSError as error:
+            self.failed = error
+
+    def _wait(self) -> None:
+        if self._writing:
+            self._writing.result()
+            self._writing = None
+
+    def _settle(self) -> None:
+        """Waits until all is written."""
+        self._hand_over()
+        self._wait()
+
+    def readinto(self, buffer) -> int:
+        self._settle()
+        view = memoryview(buffer).cast("B")
+        count = os.preadv(self._file, [view], self._place)
+        if self.failed:
+            # Of what was dropped.
+            view[count:] = bytes(len(view) - count)
+            count = len(view)
+        self._place += count
+        return count
+
+    def truncate(self, size: int | None = None) -> int:
+        self._settle()
+        size = self._place if size is None else size
+        os.truncate(self._file, size)
+        return size
+
+    def flush(self) -> None:
+        if not self.closed:
+            self._settle()
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._thread.shutdown()
+            os.close(self._file)
+
+
+class NewHDF5(h5py.File):
+    """A new file; `check` and the end of a ``with`` block raise what failed when writing it."""
+
+    def __init__(self, path: str | Path, form: str, version: int, **attributes):
+        """Creates the file with its format, version and further attributes."""
+        self._disk = _Disk(path)
+        super().__init__(self._disk, "w", libver="v110")
+        for name, value in ({"format": form, "version": version} | attributes).items():
+            # Text of fixed length lies in the header, which has a checksum; other text does not.
+            self.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+
+    def check(self) -> None:
+        """Raises the OSError of the first write that failed, as on a full disk."""
+        if self._disk.failed:
+            raise self._disk.failed
+
+    def close(self) -> None:
+        """Closes the file; what failed is raised by `check`."""
+        super().close()
+        self._disk.close()
+
+    def __exit__(self, *failure) -> None:
+        super().__exit__(*failure)
+        self.check()
+
+
+def read_attributes(file: h5py.File) -> dict:
+    """A file's attributes, text as ``str``."""
+    return {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in file.attrs.items()
+    }
+
+
+def open_hdf5(path: str | Path, form: str, version: int, main: str) -> h5py.File:
+    """Opens a file for reading.
+
+    Args:
+        path: the file.
+        form: the format that it must have.
+        version: and its version.
+        main: the dataset that it must hold: its own, not one that lies in another file.
+
+    Raises:
+        ClotlineError: the file is missing, damaged or of another format or version.
+    """
+    if not Path(path).exists():
+        raise ClotlineError(f"there is no file {path}")
+    with reading(path):
+        file = h5py.File(path, "r")
+    try:
+        with reading(path):
+            attributes = read_attributes(file)
+            found = attributes.get("format"), attributes.get("version")
+            if found != (form, version):
+                raise ValueError(
+                    f"it has format {found[0]} version {found[1]}, not {form} {version}"
+                )
+            link, dataset = file.get(main, getlink=True), file[main]
+            if not isinstance(link, h5py.HardLink) or dataset.external or dataset.is_virtual:
+                raise ValueError(f"its {main} lie in another file")
+    except ClotlineError:
+        file.close()
+        raise
+    return file
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns whatever HDF5 raises on damaged bytes into a `ClotlineError` that names the file."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise unusable(path, error) from None
+
+
+def write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    """Writes a small column with a checksum that HDF5 verifies by itself."""
+    # Chunks of nothing cannot be.
+    group.create_dataset(name, data=values, fletcher32=bool(len(values)) or None)
+
+
+def byte_sums(rows: np.ndarray) -> np.ndarray:
+    """One checksum a row: the sum of its bytes as little-endian 64-bit words, modulo 2**64.
+
+    It sees every single flipped bit, every cut and every stretch of other bytes but for one case in
+    2**64. It does not see words that have changed places, nor a bit that is set in one word and
+    cleared in another. A cryptographic digest would take longer than reading what it guards.
+
+    Args:
+        rows: (n, ...) of any type; the last word of a row is filled up with zeros.
+
+    Returns:
+        (n,) uint64.
+    """
+    flat = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
+    whole = flat.shape[1] // 8 * 8
+    sums = flat[:, :whole].view("<u8").sum(axis=1, dtype=np.uint64)
+    if rest := flat.shape[1] - whole:
+        last = np.zeros((len(flat), 8), np.uint8)
+        last[:, :rest] = flat[:, whole:]
+        sums += last.view("<u8")[:, 0]
+    return sums
+
+
+def byte_sum(content: bytes) -> int:
+    """The checksum of some bytes, as of `byte_sums`."""
+    # Apart from `byte_sums`, whose way of shaping rows takes longer than the sum of one.
+    count, rest = divmod(len(content), 8)
+    words = np.frombuffer(content, "<u8", count)
+    last = int.from_bytes(content[len(content) - rest :], "little")
+    return (int(words.sum(dtype=np.uint64)) + last) % 2**64

@@ -1,0 +1,95 @@
+"""DICOM files to a shard: studies are decoded in parallel, put in order and stored."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from clotline.data.decoders import decode_studies
+from clotline.data.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_reasons
+from clotline.data.shards import ShardWriter
+from clotline.errors import ClotlineError
+from clotline.job.disk import SLICE_BYTES
+from clotline.job.files import atomic
+from clotline.job.progress import progress
+from clotline.labels import STUDY_UID
+
+log = logging.getLogger("clotline")
+
+
+def write_shard(
+    rows: pd.DataFrame, folder: str | Path, path: str | Path, workers: int, step=iter
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Decodes the planned rows of one shard and stores them.
+
+    Args:
+        rows: the shard's rows as of `clotline.data.plan.planned_rows`, grouped by study.
+        folder: the DICOM folder.
+        path: HDF5 file to write.
+        workers: number of decoding processes.
+        step: wraps the iterator over decoded studies, for progress.
+
+    Returns:
+        The rejected slices (UIDs, path, reason), and the notes on studies (UID, note).
+    """
+    studies = [part for _, part in rows.groupby(STUDY_UID, sort=False)]
+    rejected, notes = [], []
+    with ShardWriter(path) as writer:
+        decoded = step(decode_studies(studies, folder, workers))
+        for planned, study in zip(studies, decoded, strict=True):
+            rejected += study.rejected
+            notes += [(planned[STUDY_UID].iloc[0], note) for note in study.notes]
+            if study.chunks:
+                writer.append(study.columns, planned.iloc[0], study.chunks)
+        stored = len(writer.pixels)
+    listed = pd.DataFrame(rejected, columns=list(REJECT_COLUMNS))
+    if stored + len(listed) != len(rows):
+        raise AssertionError(f"{stored} stored + {len(listed)} rejected ≠ {len(rows)} rows")
+    if not stored:
+        reasons = count_reasons(listed).head(3)
+        raise ClotlineError(
+            f"none of the {len(rows):,} slices could be stored. "
+            + "; ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
+            + f". Is {folder} the right folder of DICOM files?"
+        )
+    return listed, pd.DataFrame(notes, columns=list(NOTE_COLUMNS))
+
+
+def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -> None:
+    """Writes a shard with its lists, all or none, and logs what was done.
+
+    Args:
+        rows: as for `write_shard`.
+        folder: the DICOM folder.
+        output: paths to write: ``shard`` (HDF5), ``rejects`` and ``notes`` (CSV).
+        workers: number of decoding processes.
+    """
+
+    def step(decoded):
+        return progress(
+            decoded, len(rows), "decoding", "slices", step=lambda d: len(d.chunks) + len(d.rejected)
+        )
+
+    with (
+        atomic(output.shard, need=len(rows) * SLICE_BYTES) as shard_path,
+        atomic(output.rejects) as rejects_path,
+        atomic(output.notes) as notes_path,
+    ):
+        rejects, notes = write_shard(rows, folder, shard_path, workers, step)
+        rejects.to_csv(rejects_path, index=False)
+        notes.to_csv(notes_path, index=False)
+    for note, count in notes["note"].value_counts().items():
+        log.warning("%s (studies: %s, listed in %s)", note, f"{count:,}", output.notes)
+    if len(rejects):
+        lost = rejects[STUDY_UID].value_counts()
+        log.warning(
+            "%s slices of %s studies could not be taken, listed in %s",
+            *(f"{len(rejects):,}", f"{len(lost):,}", output.rejects),
+        )
+        planned = rows[STUDY_UID].value_counts()
+        if none_left := [uid for uid, count in lost.items() if count == planned[uid]]:
+            log.warning(
+                "nothing is left of %s studies: %s",
+                *(f"{len(none_left):,}", ", ".join(sorted(none_left)[:5])),
+            )
+    log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")

@@ -1,0 +1,116 @@
+"""The order of a study's slices along the scan axis, and what is odd about it."""
+
+import math
+from statistics import covariance
+
+from clotline.data.dicom.ct_slice import Slice
+from clotline.data.dicom.orientation import AXIAL, UNKNOWN_ORIENTATION, stored_orientation
+from clotline.data.shards import POSITION
+from clotline.labels import SERIES_UID
+
+
+def along_scan(
+    series: list[str], slices: list[Slice]
+) -> tuple[list[float], list[float], list[str]]:
+    """What orders the slices of each series.
+
+    Args:
+        series: SeriesInstanceUID of each slice.
+        slices: what was read of each.
+
+    Returns:
+        One number a slice, rising along the scan axis within its series; its position in mm, NaN
+        where unknown; and notes.
+    """
+    along, positions, notes = [0.0] * len(slices), [math.nan] * len(slices), []
+    for uid in dict.fromkeys(series):
+        places = [place for place, of in enumerate(series) if of == uid]
+        ordered, mm, note = _order_series([slices[place] for place in places])
+        for place, number, position in zip(places, ordered, mm, strict=True):
+            along[place], positions[place] = number, position
+        notes += [note] if note else []
+    return along, positions, list(dict.fromkeys(notes))
+
+
+def _order_series(slices: list[Slice]) -> tuple[list[float], list[float], str]:
+    """As `along_scan`, of one series."""
+    positions = [s.position for s in slices]
+    if None not in positions:
+        return positions, positions, ""
+    lacking = (
+        f"{positions.count(None)} of {len(slices)} slices lack a usable ImagePositionPatient or "
+        "ImageOrientationPatient"
+    )
+    known = [math.nan if p is None else p for p in positions]
+    sources = {
+        "the height of ImagePositionPatient": [s.height for s in slices],
+        "SliceLocation": [s.location for s in slices],
+        "InstanceNumber": [s.instance for s in slices],
+    }
+    # Of those that every slice has, the one that tells most of them apart.
+    able = {said: v for said, v in sources.items() if None not in v and len(set(v)) > 1}
+    if able:
+        said, values = max(able.items(), key=lambda source: len(set(source[1])))
+        heights = [s.height for s in slices]
+        direction = 1 if values == heights else _direction(values, positions, heights)
+        if not direction:
+            return values, known, f"{lacking}: ordered by {said}, perhaps from head to feet"
+        values = [float(value) * direction for value in values]
+        in_mm = said != "InstanceNumber" and positions.count(None) == len(slices)
+        return values, values if in_mm else known, f"{lacking}: ordered by {said}"
+    if positions.count(None) < len(slices):
+        # After those whose place is known.
+        last = [math.inf if p is None else p for p in positions]
+        return last, known, f"{lacking}, and nothing else orders them: put last"
+    nothing = "" if len(slices) == 1 else ", and nothing else orders them: by SOPInstanceUID"
+    return [0.0] * len(slices), known, lacking + nothing
+
+
+def _direction(
+    values: list[float], positions: list[float | None], heights: list[float | None]
+) -> int:
+    """1 where values rise along the scan axis, -1 where they fall, 0 if unknown.
+
+    Args:
+        values: one a slice.
+        positions: along the scan axis, of those slices of which it is known.
+        heights: the next best.
+    """
+    for places in (positions, heights):
+        known = [(v, p) for v, p in zip(values, places, strict=True) if p is not None]
+        slope = covariance(*zip(*known, strict=True)) if len(known) > 1 else 0
+        if slope:
+            return 1 if slope > 0 else -1
+    return 0
+
+
+def oddities(columns: dict[str, list], headers: list[Slice]) -> list[str]:
+    """Notes on a study whose slices may not be one scan, or not lie as most do.
+
+    Args:
+        columns: the stored rows in their order.
+        headers: what was read of each.
+    """
+    series = columns[SERIES_UID]
+    places = zip(series, columns[POSITION], strict=True)
+    known = [(uid, position) for uid, position in places if not math.isnan(position)]
+    own_series = {(uid, header.series_uid) for uid, header in zip(series, headers, strict=True)}
+    notes = []
+    if len(set(series)) > 1:
+        notes.append("several series: one after the other")
+    if len(set(known)) < len(known):
+        notes.append("slices at the same position: ordered by InstanceNumber, then SOPInstanceUID")
+    if len(own_series) > len(set(series)):
+        notes.append("headers of one series name several SeriesInstanceUIDs")
+    if len({header.sop_uid for header in headers}) < len(headers):
+        notes.append("headers of several slices name the same SOPInstanceUID")
+    orientations = {header.orientation for header in headers}
+    if UNKNOWN_ORIENTATION in orientations:
+        notes.append(
+            "slices without a usable ImageOrientationPatient: left and right are not known"
+        )
+    if any(way != AXIAL == stored_orientation(way) for way in orientations):
+        notes.append("slices turned until the patient's left is on the right and the back below")
+    if any(stored_orientation(way) not in (AXIAL, UNKNOWN_ORIENTATION) for way in orientations):
+        notes.append("slices that are not axial: stored as they are")
+    return notes

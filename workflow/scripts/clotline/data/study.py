@@ -1,0 +1,158 @@
+"""One study: its files are read, in order along the scan axis, ready to be stored."""
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import cv2
+import pandas as pd
+
+from clotline.data.chunks import Chunk, pack
+from clotline.data.dicom.ct_slice import Slice, read_slice
+from clotline.data.dicom.orientation import stored_orientation
+from clotline.data.dicom.reader import fetch
+from clotline.data.dicom.rejection import SliceError
+from clotline.data.rejects import REJECT_COLUMNS
+from clotline.data.scan_order import along_scan, oddities
+from clotline.data.shards import ORIENTATION, POSITION
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, UIDS
+
+#: Files of a study that the disk is asked for while one is decoded.
+FETCHED_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class DecodedStudy:
+    """One study ready to be stored, light enough to go from one process to another.
+
+    Attributes:
+        chunks: the compressed slices in the order of ``columns``.
+        columns: those of ``ROW_COLUMNS``.
+        rejected: UIDs, path and reason of each slice that could not be taken.
+        notes: what a user should know of the slices that were taken.
+    """
+
+    chunks: list[Chunk]
+    columns: dict[str, list]
+    rejected: list[tuple]
+    notes: list[str]
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The columns as a table."""
+        return pd.DataFrame(self.columns)
+
+    @property
+    def rejects(self) -> pd.DataFrame:
+        """The rejected slices as a table."""
+        return pd.DataFrame(self.rejected, columns=list(REJECT_COLUMNS))
+
+
+def decode_study(
+    rows: pd.DataFrame, folder: str | Path, read: Callable[[str], Slice] = read_slice
+) -> DecodedStudy:
+    """Reads all slices of one study and orders them along the scan axis.
+
+    Args:
+        rows: the study's rows of the labels file: UIDs, image label and, where files have other
+            names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder.
+        folder: the folder of the files. It may be a link itself; links in it must not lead out of
+            it, but where ``path`` names them.
+        read: reads one file.
+    """
+    # One thread a process: the pool already uses every core.
+    cv2.setNumThreads(1)
+    folder = os.path.realpath(folder)
+    # As lists: the operations of a table take longer than decoding a slice.
+    listed = {name: rows[name].tolist() for name in (*UIDS, IMAGE_LABEL)}
+    names = list(zip(*(listed[name] for name in UIDS), strict=True))
+    named = rows["path"].tolist() if "path" in rows else [None] * len(rows)
+    paths = [path or "/".join(uids) + ".dcm" for uids, path in zip(names, named, strict=True)]
+    resolve = cache(os.path.realpath)
+    if "path" in rows:
+        # Found by a look into the folder, not named by a labels file: links lead where they lead.
+        files = [f"{folder}/{path}" for path in paths]
+    else:
+        files = [_inside(folder, path, resolve) for path in paths]
+    slices: list[Slice] = []
+    chunks: list[Chunk] = []
+    stored: list[int] = []
+    rejected: list[tuple] = []
+    for place, file in enumerate(_fetched_ahead(files)):
+        try:
+            if file is None:
+                raise SliceError("leads out of the data folder")
+            found = read(file)
+            # At once, so that the disk is never without a task and pixels never fill the memory.
+            chunks.append(pack(found.pixels))
+            slices.append(replace(found, pixels=None))
+            stored.append(place)
+        except SliceError as error:
+            rejected.append((*names[place], paths[place], str(error)))
+    taken = {name: [values[place] for place in stored] for name, values in listed.items()}
+    along, positions, notes = along_scan(taken[SERIES_UID], slices)
+    instances = [-1 if s.instance is None else s.instance for s in slices]
+    # Instance number and UID only break ties, so that the order never depends on the input's.
+    keys = list(zip(taken[SERIES_UID], along, instances, taken[SOP_UID], strict=True))
+    order = sorted(range(len(slices)), key=keys.__getitem__)
+    columns = {name: [values[k] for k in order] for name, values in taken.items()}
+    columns[POSITION] = [positions[k] for k in order]
+    slices = [slices[k] for k in order]
+    columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
+    # Files with names of their own are found by looking at all of the folder.
+    unlisted = [] if "path" in rows else _unlisted(names, folder, resolve)
+    return DecodedStudy(
+        chunks=[chunks[k] for k in order],
+        columns=columns,
+        rejected=rejected,
+        notes=notes + oddities(columns, slices) + unlisted,
+    )
+
+
+def _inside(folder: str, path: str, resolve: Callable[[str], str]) -> str | None:
+    """The file at ``path`` in ``folder``, all links followed; None where they lead out of it.
+
+    Args:
+        folder: without links.
+        path: relative to it.
+        resolve: follows the links of the file's own folder.
+    """
+    parent, name = os.path.split(f"{folder}/{path}")
+    real = f"{resolve(parent)}/{name}"
+    # Path's is_symlink would raise in a folder that may not be entered.
+    if name in ("", ".", "..") or os.path.islink(real):  # noqa: PTH114
+        real = os.path.realpath(real)
+    return real if os.path.commonpath((folder, real)) == folder else None
+
+
+def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
+    """The files, while the system fetches the next few from the disk."""
+    waiting: deque[str | None] = deque()
+    for file in files:
+        if file is not None:
+            fetch(file)
+        waiting.append(file)
+        if len(waiting) > FETCHED_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _unlisted(
+    names: list[tuple[str, str, str]], folder: str, resolve: Callable[[str], str]
+) -> list[str]:
+    """A note where a series' folder holds files of which the labels file knows nothing."""
+    listed = defaultdict(set)
+    for study, series, sop in names:
+        listed[f"{study}/{series}"].add(f"{sop}.dcm")
+    for place, expected in listed.items():
+        series_folder = _inside(folder, place, resolve)
+        if series_folder is None:
+            continue  # its slices are among the rejects, as of one that is missing
+        with suppress(OSError), os.scandir(series_folder) as entries:
+            if any(e.name.endswith(".dcm") and e.name not in expected for e in entries):
+                return ["files without a row in the labels file: left out"]
+    return []

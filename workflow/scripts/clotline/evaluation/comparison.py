@@ -1,0 +1,97 @@
+"""Models side by side: the table of all metrics, and paired comparisons."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from clotline.errors import ClotlineError
+from clotline.evaluation.delong import paired_delong
+from clotline.evaluation.intervals import Estimate
+from clotline.evaluation.metrics import FIGURES
+from clotline.evaluation.predictions import cases_by_target
+from clotline.evaluation.ranking import paired_bootstrap
+from clotline.feature_sets import split_lstm_name
+from clotline.labels import STUDY_UID, UIDS
+
+#: What a row of a level's predictions is of.
+_KEYS = {"study": [STUDY_UID], "image": list(UIDS)}
+
+
+def metrics_table(metrics: dict[str, dict]) -> pd.DataFrame:
+    """One row a model and target: counts, figures with intervals, and why a figure is missing.
+
+    Args:
+        metrics: model name to the dict of `clotline.evaluation.metrics.evaluate`.
+
+    Returns:
+        ``model``, ``level``, ``target``, ``n_studies``, ``n_slices``, ``n_positive``; each of
+        `FIGURES` and, at the operating point for 90% sensitivity, ``sensitivity`` and
+        ``specificity``, with ``_low`` and ``_high``; and ``note``.
+    """
+    counts = ("n_studies", "n_slices", "n_positive")
+    names = (*FIGURES, "sensitivity", "specificity")
+    floats = [name + end for name in names for end in ("", "_low", "_high")]
+    rows = []
+    for model, figures in metrics.items():
+        for target, found in figures["targets"].items():
+            estimates = found | found["operating_points"][0]
+            row = {"model": model, "level": figures["level"], "target": target}
+            row |= {name: found["auroc"][name] for name in counts}
+            for name in names:
+                value, low, high = (estimates[name][key] for key in ("value", "low", "high"))
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            reasons = (estimates[name]["reason"] for name in names)
+            row["note"] = "; ".join(dict.fromkeys(filter(None, reasons)))
+            rows.append(row)
+    table = pd.DataFrame(rows, columns=["model", "level", "target", *counts, *floats, "note"])
+    return table.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(floats, "float64"))
+
+
+def compare(
+    tables: dict[str, pd.DataFrame], reference: str, bootstraps: int, seed: int
+) -> pd.DataFrame:
+    """Paired comparison of the models of one feature set with every other of their level.
+
+    Args:
+        tables: model name, ``<features>-<level>``, to its predictions, of
+            `clotline.models.prediction.study_level_table` or ``image_level_table``.
+        reference: feature set that the others are compared with.
+        bootstraps: resamples of studies, for the difference on slices.
+        seed: of the resamples.
+
+    Returns:
+        One row a model and target: ``reference``, ``model``, ``target``, the fields of `Estimate`
+        for the AUROC of the reference minus that of the model (studies: DeLong; slices:
+        bootstrap), and ``p_value``.
+
+    Raises:
+        ClotlineError: the reference is missing, or the models have different test cases.
+    """
+    rows = []
+    for level in ("study", "image"):
+        test = {
+            name: table[table["split"] == "test"].sort_values(_KEYS[level], ignore_index=True)
+            for name, table in tables.items()
+            if split_lstm_name(name)[1] == level
+        }
+        if not test:
+            continue
+        against = f"{reference}-{level}"
+        if against not in test:
+            raise ClotlineError(f"{against} is not among the models to compare: {', '.join(test)}")
+        base = test.pop(against)
+        base_cases = cases_by_target(base, level)
+        for name, table in test.items():
+            if not all(np.array_equal(table[key], base[key]) for key in _KEYS[level]):
+                kind = {"study": "studies", "image": "slices"}[level]
+                raise ClotlineError(f"{against} and {name} were not evaluated on the same {kind}")
+            for target, cases in cases_by_target(table, level).items():
+                if cases.are_slices:
+                    found = paired_bootstrap(base_cases[target], cases, bootstraps, seed)
+                else:
+                    found = paired_delong(base_cases[target], cases)
+                row = {"reference": against, "model": name, "target": target}
+                rows.append(row | found[0].as_dict() | {"p_value": found[1]})
+    fields = [field.name for field in dataclasses.fields(Estimate)]
+    return pd.DataFrame(rows, columns=["reference", "model", "target", *fields, "p_value"])

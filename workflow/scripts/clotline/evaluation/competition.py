@@ -1,0 +1,256 @@
+"""The RSNA-STR competition's weighted log loss and its rules of label consistency.
+
+https://www.kaggle.com/c/rsna-str-pulmonary-embolism-detection. A label is positive where its
+probability is above 0.5; exactly 0.5 is negative.
+
+An examination's slices are given as one flat array with the number of each slice's examination.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.special import rel_entr
+
+from clotline.data.consistency import ABSENT, CHRONIC, NO_SLICES, PRESENT, RATIO, SIDE, consistent
+from clotline.errors import ClotlineError
+from clotline.evaluation.intervals import cross_entropy, percentile_estimate, ratios, resample
+from clotline.evaluation.predictions import PE_PRESENT, TRUE, cases_by_target
+from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID
+
+#: Weight of each study label.
+WEIGHTS = {
+    "negative_exam_for_pe": 0.0736196319,
+    "rv_lv_ratio_gte_1": 0.2346625767,
+    "rv_lv_ratio_lt_1": 0.0782208589,
+    "leftsided_pe": 0.06257668712,
+    "chronic_pe": 0.1042944785,
+    "rightsided_pe": 0.06257668712,
+    "acute_and_chronic_pe": 0.1042944785,
+    "central_pe": 0.1877300613,
+    "indeterminate": 0.09202453988,
+}
+_WEIGHTS = np.array([WEIGHTS[name] for name in STUDY_LABELS])
+
+#: Weight of a slice, before the share of positive slices of its examination.
+IMAGE_WEIGHT = 0.07361963
+
+#: What a label is raised to that has to be positive: clearly above 0.5 also in single precision.
+RAISED = 0.500001
+
+
+def loss_terms(
+    truth: np.ndarray,
+    labels: np.ndarray,
+    slice_truth: np.ndarray = NO_SLICES[0],
+    slices: np.ndarray = NO_SLICES[0],
+    exam: np.ndarray = NO_SLICES[1],
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each examination adds to the two sums whose ratio is the competition's score.
+
+    Args:
+        truth: (exams, 9) 0 or 1, in the order of STUDY_LABELS.
+        labels: (exams, 9) probabilities.
+        slice_truth: (slices,) 0 or 1.
+        slices: (slices,) probabilities.
+        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
+
+    Returns:
+        Numerator and denominator, (exams,) each, in nats and without unit. Slices of an
+        examination without a positive slice carry no weight.
+    """
+    exams = len(labels)
+    # Positive slices / slices, the formula's q, times the sum over the slices.
+    positive, count = np.bincount(exam, slice_truth, exams), np.bincount(exam, minlength=exams)
+    share = IMAGE_WEIGHT * positive / np.maximum(count, 1)
+    above = cross_entropy(truth, labels) @ _WEIGHTS
+    above += share * np.bincount(exam, cross_entropy(slice_truth, slices), exams)
+    return above, _WEIGHTS.sum() + share * count
+
+
+def make_consistent(
+    labels: np.ndarray, slices: np.ndarray = NO_SLICES[0], exam: np.ndarray = NO_SLICES[1]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest prediction that keeps to the rules.
+
+    Of each examination the nearest version with PE and the nearest without are made, and the one
+    with the lower weighted cross-entropy to the original is kept. The weights are the
+    competition's, with the mean probability of the examination's slices for the unknown share of
+    positive slices. Cross-entropy falls towards the original on both sides, so the nearest version
+    changes as few labels as possible and moves each no further than 0.5.
+
+    Args:
+        labels: (exams, 9) probabilities.
+        slices: (slices,) probabilities.
+        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
+
+    Returns:
+        Labels and slices of the same shapes, float64.
+    """
+    labels, slices = labels.astype(np.float64), slices.astype(np.float64)
+    exams = len(labels)
+    share = np.bincount(exam, slices, exams) / np.maximum(np.bincount(exam, minlength=exams), 1)
+
+    def distance(new_labels, new_slices):
+        on_slices = np.bincount(exam, _divergence(slices, new_slices), exams)
+        return _divergence(labels, new_labels) @ _WEIGHTS + IMAGE_WEIGHT * share * on_slices
+
+    with_pe = _with_pe(labels), _with_positive_slice(slices, exam)
+    without_pe = _without_pe(labels), np.minimum(slices, 0.5)
+    present = distance(*with_pe) <= distance(*without_pe)
+    return (
+        np.where(present[:, None], with_pe[0], without_pe[0]),
+        np.where(present[exam], with_pe[1], without_pe[1]),
+    )
+
+
+def _divergence(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Cross-entropy of ``new`` under ``old`` less its least value: 0 where nothing changed."""
+    return rel_entr(old, new) + rel_entr(1 - old, 1 - new)
+
+
+def _raised(labels: np.ndarray) -> np.ndarray:
+    return np.where(labels > 0.5, labels, RAISED)
+
+
+def _with_pe(labels: np.ndarray) -> np.ndarray:
+    new = _exactly_one(labels, RATIO)
+    new[:, ABSENT] = np.minimum(labels[:, ABSENT], 0.5)
+    raising = _WEIGHTS * _divergence(labels, _raised(labels))
+    lowering = _WEIGHTS * _divergence(labels, np.minimum(labels, 0.5))
+    rows = np.flatnonzero(~(labels[:, SIDE] > 0.5).any(1))
+    new[rows, SIDE[raising[:, SIDE].argmin(1)[rows]]] = RAISED
+    rows = np.flatnonzero((labels[:, CHRONIC] > 0.5).all(1))
+    new[rows, CHRONIC[lowering[:, CHRONIC].argmin(1)[rows]]] = 0.5
+    return new
+
+
+def _without_pe(labels: np.ndarray) -> np.ndarray:
+    new = _exactly_one(labels, ABSENT)
+    new[:, PRESENT] = np.minimum(labels[:, PRESENT], 0.5)
+    return new
+
+
+def _exactly_one(labels: np.ndarray, pair: np.ndarray) -> np.ndarray:
+    """Labels of which exactly one of a pair is positive, at the lower cost."""
+    high, low = _raised(labels[:, pair]), np.minimum(labels[:, pair], 0.5)
+    first = np.column_stack([high[:, 0], low[:, 1]])
+    second = np.column_stack([low[:, 0], high[:, 1]])
+    costs = [_divergence(labels[:, pair], new) @ _WEIGHTS[pair] for new in (first, second)]
+    new = labels.copy()
+    new[:, pair] = np.where((costs[0] <= costs[1])[:, None], first, second)
+    return new
+
+
+def _with_positive_slice(slices: np.ndarray, exam: np.ndarray) -> np.ndarray:
+    """Slices of which the highest of each examination is positive."""
+    order = np.lexsort((-slices, exam))
+    highest = order[np.unique(exam[order], return_index=True)[1]]
+    new = slices.copy()
+    new[highest] = _raised(slices[highest])
+    return new
+
+
+def label_consistency(table: pd.DataFrame) -> dict:
+    """Share of studies whose nine labels do not contradict one another.
+
+    Args:
+        table: predictions of `clotline.models.prediction.study_level_table`.
+
+    Returns:
+        ``n_studies``, share of consistent studies ``before`` and ``after`` the correction, and
+        its ``cost``: by how much the weighted log loss of the study labels grows, in nats. A study
+        is consistent if there are slice predictions with which it would be. Without studies
+        ``reason`` instead.
+    """
+    if not len(table):
+        return {"n_studies": 0, "reason": "no studies"}
+    truth, labels = _label_arrays(table)
+    corrected, _ = make_consistent(labels)
+    losses = [np.divide(*loss_terms(truth, p)).mean() for p in (labels, corrected)]
+    return {
+        "n_studies": len(table),
+        "before": float(consistent(labels).mean()),
+        "after": float(consistent(corrected).mean()),
+        "cost": float(losses[1] - losses[0]),
+    }
+
+
+def _label_arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """(studies, 9) truths and probabilities."""
+    truth = table[[name + TRUE for name in STUDY_LABELS]].to_numpy(np.float64)
+    return truth, table[list(STUDY_LABELS)].to_numpy(np.float64)
+
+
+def evaluate_competition(
+    study: pd.DataFrame, image: pd.DataFrame, bootstraps: int, seed: int
+) -> dict:
+    """The competition's score of a study-level and an image-level model together.
+
+    Args:
+        study: predictions of `clotline.models.prediction.study_level_table`.
+        image: predictions of `clotline.models.prediction.image_level_table` for the same studies.
+        bootstraps: number of resamples.
+        seed: of the resamples.
+
+    Returns:
+        ``before`` and ``after`` the correction: each with ``log_loss`` (weighted, an `Estimate`
+        dict) and ``consistent`` (share of studies); and ``cost``, the growth of the log loss. With
+        no test studies ``reason`` instead.
+
+    Raises:
+        ClotlineError: the two models were not evaluated on the same studies.
+    """
+    study, image, exam = _paired_test_studies(study, image)
+    if not len(study):
+        return {"reason": "no studies"}
+    present = cases_by_target(study, "study")[PE_PRESENT]
+    on_image = cases_by_target(image, "image")[IMAGE_LABEL]
+    truth, labels = _label_arrays(study)
+    result = {}
+    for name, (p_labels, p_slices) in {
+        "before": (labels, on_image.score),
+        "after": make_consistent(labels, on_image.score, exam),
+    }.items():
+        above, below = loss_terms(truth, p_labels, on_image.truth, p_slices, exam)
+        loss = ratios(above[:, None], below[:, None])
+        (value,) = loss(np.ones(len(study)))
+        resampled = resample(loss, len(study), bootstraps, seed)[:, 0]
+        result[name] = {
+            "log_loss": percentile_estimate(present, value, resampled).as_dict(),
+            "consistent": float(consistent(p_labels, p_slices, exam).mean()),
+        }
+    before, after = (result[name]["log_loss"]["value"] for name in ("before", "after"))
+    return result | {"cost": after - before}
+
+
+def submission(study: pd.DataFrame, image: pd.DataFrame) -> pd.DataFrame:
+    """The test studies' predictions in the competition's format, made consistent.
+
+    Args:
+        study: predictions of `clotline.models.prediction.study_level_table`.
+        image: predictions of `clotline.models.prediction.image_level_table` for the same studies.
+
+    Returns:
+        ``id`` (``<StudyInstanceUID>_<label>``, or a slice's SOPInstanceUID) and ``label`` (the
+        probability): first the studies, then the stored slices.
+
+    Raises:
+        ClotlineError: the two tables have different test studies.
+    """
+    study, image, exam = _paired_test_studies(study, image)
+    _, labels = _label_arrays(study)
+    labels, slices = make_consistent(labels, image[IMAGE_LABEL].to_numpy(), exam)
+    ids = [f"{uid}_{name}" for uid in study[STUDY_UID] for name in STUDY_LABELS]
+    return pd.DataFrame(
+        {"id": [*ids, *image[SOP_UID]], "label": np.concatenate([labels.ravel(), slices])}
+    )
+
+
+def _paired_test_studies(
+    study: pd.DataFrame, image: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """The test rows of both tables, and for each slice the row of its study."""
+    study, image = (table[table["split"] == "test"] for table in (study, image))
+    exam = pd.Index(study[STUDY_UID]).get_indexer(image[STUDY_UID])
+    if (exam < 0).any() or image[STUDY_UID].nunique() != len(study):
+        raise ClotlineError("the study-level and image-level models have different test studies")
+    return study, image, exam

@@ -1,0 +1,179 @@
+"""Predictions that were made elsewhere, checked and brought into the form of our own.
+
+Two CSV forms are read, plain or gzipped:
+
+- long: ``StudyInstanceUID``, for slices also ``SOPInstanceUID``, ``label`` (a column name of the
+  labels file) and ``probability``;
+- the competition's: ``id`` and ``label``, where the id is ``<StudyInstanceUID>_<label name>`` or,
+  for a slice, its ``SOPInstanceUID``, and ``label`` is the probability.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clotline.data.shards import POSITION
+from clotline.data.slice_table import locate_studies
+from clotline.errors import ClotlineError
+from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+
+LONG = (STUDY_UID, "label", "probability")
+COMPETITION = ("id", "label")
+
+EVALUATED = ("valid", "test")
+
+
+def read_external(
+    path: str | Path, level: str, slices: pd.DataFrame, plan: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str]]:
+    """The predictions of one level in ``path`` for the valid and test studies.
+
+    Args:
+        path: CSV file in one of the two forms.
+        level: study or image; predictions of the other level are left out.
+        slices: slices.parquet.
+        plan: plan.parquet.
+
+    Returns:
+        A table as of `clotline.models.prediction.study_level_table` or ``image_level_table``, and
+        notes on what was left out. Without any prediction for valid studies these are left out
+        too, and no operating point can be fixed.
+
+    Raises:
+        ClotlineError: no such form; a value that is no probability, an unknown label, or a
+            prediction twice, with line numbers; test studies without a prediction; or slices
+            that it does not tell apart.
+    """
+    path = Path(path)
+    found = _read(path)
+    at_image = found["label"] == IMAGE_LABEL
+    found = found[at_image] if level == "image" else found[~at_image]
+    if found.empty:
+        raise ClotlineError(f"{path} has no predictions at the {level} level")
+    key = _key(found, level)
+    _refuse(path, found, found.duplicated(key), "stands twice")
+    studies = locate_studies(slices, plan)
+    studies = studies[studies["split"].isin(EVALUATED)]
+    expected = _expected(slices, studies, level)
+    shared = expected[expected.duplicated(key, keep=False)]
+    if len(shared):
+        raise ClotlineError(
+            f"{path}: {len(shared):,} stored slices share their SOPInstanceUID with another, as "
+            f"{shared[SOP_UID].iloc[0]}, so it cannot tell which is meant: name the study, too, in "
+            f"a column {STUDY_UID}"
+        )
+    table = expected.merge(found[[*key, "probability"]], on=key, how="left")
+    notes = []
+    if ignored := len(found) - int(table["probability"].notna().sum()):
+        notes.append(f"{ignored:,} predictions are of no stored valid or test study: left out")
+    valid = table["split"] == "valid"
+    if valid.any() and table["probability"][valid].isna().all():
+        table = table[~valid]
+        notes.append("no predictions for the valid split: there are no operating points")
+    missing = table[table["probability"].isna()]
+    if len(missing):
+        row = missing.iloc[0]
+        raise ClotlineError(
+            f"{path} lacks {len(missing):,} of {len(table):,} predictions at the {level} level; "
+            f"the first is {row['label']} of {key[-2]} {row[key[-2]]} in the {row['split']} split"
+        )
+    return (_image_level if level == "image" else _study_level)(table), notes
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """One row a prediction: study UID or SOP UID or both, ``label``, ``probability``, ``line``."""
+    try:
+        found = _read_cells(path)
+    except FileNotFoundError:
+        raise ClotlineError(f"there is no file of predictions {path}") from None
+    except (OSError, ValueError) as error:
+        raise ClotlineError(f"{path} cannot be read as a CSV: {error}") from None
+    if not set(LONG) <= set(found) and set(COMPETITION) <= set(found):
+        found = _from_competition(found)
+    if not set(LONG) <= set(found):
+        raise ClotlineError(
+            f"{path} has the columns {', '.join(found.columns[:-1])}; it needs {', '.join(LONG)} "
+            f"(and {SOP_UID} for slices), or the competition's {' and '.join(COMPETITION)}"
+        )
+    known = found["label"].isin((*STUDY_LABELS, IMAGE_LABEL))
+    _refuse(path, found, ~known, f"is no label; there are {', '.join(STUDY_LABELS)}, {IMAGE_LABEL}")
+    if SOP_UID not in found:
+        _refuse(path, found, found["label"] == IMAGE_LABEL, f"needs the column {SOP_UID}")
+    probability = pd.to_numeric(found["probability"], errors="coerce")
+    bad = ~probability.between(0, 1)
+    if bad.any():
+        row = found[bad].iloc[0]
+        raise ClotlineError(
+            f"{path}, line {row['line']}: the probability {row['probability']!r} must be a number "
+            f"from 0 to 1 ({int(bad.sum()):,} such rows)"
+        )
+    return found.assign(probability=probability)
+
+
+def _key(found: pd.DataFrame, level: str) -> list[str]:
+    """The columns that say of what a prediction is; a label's name is the last."""
+    if level == "study":
+        return [STUDY_UID, "label"]
+    # The competition's form has a slice's SOP UID alone.
+    whole = (found[STUDY_UID] != "").all()
+    return [STUDY_UID, SOP_UID, "label"] if whole else [SOP_UID, "label"]
+
+
+def _read_cells(path: Path) -> pd.DataFrame:
+    """The cells as text, and the number of each row's ``line``: empty ones count, too."""
+    found = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False).fillna("")
+    # pandas would take the first column to be the rows' names, and each name for another column's.
+    if not isinstance(found.index, pd.RangeIndex):
+        raise ValueError("its rows have more cells than its header")
+    filled = (found != "").any(axis=1)
+    return found.assign(line=range(2, len(found) + 2))[filled]
+
+
+def _from_competition(found: pd.DataFrame) -> pd.DataFrame:
+    parts = found["id"].str.extract(rf"^(?P<study>.+?)_(?P<name>{'|'.join(STUDY_LABELS)})$")
+    of_study = parts["name"].notna()
+    return pd.DataFrame(
+        {
+            STUDY_UID: parts["study"].where(of_study, ""),
+            SOP_UID: found["id"].where(~of_study, ""),
+            "label": parts["name"].where(of_study, IMAGE_LABEL),
+            "probability": found["label"],
+            "line": found["line"],
+        }
+    )
+
+
+def _refuse(path: Path, found: pd.DataFrame, bad: pd.Series, why: str) -> None:
+    if bad.any():
+        row = found[bad].iloc[0]
+        raise ClotlineError(
+            f"{path}, line {row['line']}: {row['label']} {why} ({int(bad.sum()):,} such rows)"
+        )
+
+
+def _expected(slices: pd.DataFrame, studies: pd.DataFrame, level: str) -> pd.DataFrame:
+    """One row a prediction that must be there, with its ``truth``, in the order of ``slices``."""
+    if level == "study":
+        return studies.melt(
+            [STUDY_UID, "split"], list(STUDY_LABELS), var_name="label", value_name="truth"
+        )
+    rows = slices[slices[STUDY_UID].isin(studies[STUDY_UID])]
+    columns = [*UIDS, "split", POSITION, IMAGE_LABEL]
+    return rows[columns].rename(columns={IMAGE_LABEL: "truth"}).assign(label=IMAGE_LABEL)
+
+
+def _study_level(table: pd.DataFrame) -> pd.DataFrame:
+    index = table[[STUDY_UID, "split"]].drop_duplicates()
+    wide = index.reset_index(drop=True)
+    for label in STUDY_LABELS:
+        rows = table[table["label"] == label]
+        wide[label] = rows["probability"].to_numpy("float32")
+        wide[f"{label}_true"] = rows["truth"].to_numpy("int8")
+    return wide
+
+
+def _image_level(table: pd.DataFrame) -> pd.DataFrame:
+    wide = table[[*UIDS, "split", POSITION]].reset_index(drop=True)
+    wide[IMAGE_LABEL] = table["probability"].to_numpy("float32")
+    wide[f"{IMAGE_LABEL}_true"] = table["truth"].to_numpy("int8")
+    return wide

@@ -1,0 +1,214 @@
+"""All figures of one model on the test studies, and the tables that set models side by side."""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_curve
+
+from clotline.evaluation.calibration import calibration
+from clotline.evaluation.competition import label_consistency
+from clotline.evaluation.delong import auroc_delong
+from clotline.evaluation.intervals import (
+    TAILS,
+    Cases,
+    cross_entropy,
+    percentile_estimate,
+    proportions,
+    ratios,
+    resample,
+)
+from clotline.evaluation.predictions import TRUE, cases_by_target, pe_present
+from clotline.evaluation.ranking import ROC_GRID, Ranking, roc_points
+from clotline.labels import STUDY_UID
+
+#: Subgroups of positive studies, each compared with all negative studies.
+SUBGROUPS = (
+    "central_pe",
+    "chronic_pe",
+    "acute_and_chronic_pe",
+    "rv_lv_ratio_gte_1",
+    "rv_lv_ratio_lt_1",
+    "leftsided_pe",
+    "rightsided_pe",
+)
+
+#: Names of the operating points, in the order in which they are reported.
+OPERATING_POINTS = ("sensitivity ≥ 0.90", "sensitivity ≥ 0.95", "Youden's J")
+
+FIGURES = ("auroc", "average_precision", "brier", "log_loss")
+RATES = ("sensitivity", "specificity", "ppv", "npv")
+
+
+def evaluate(table: pd.DataFrame, level: str, bootstraps: int, seed: int) -> dict:
+    """All figures of one model, ready for JSON.
+
+    Args:
+        table: predictions for valid and test studies, with the column ``split``.
+        level: study or image.
+        bootstraps: resamples of each bootstrap.
+        seed: of each bootstrap.
+
+    Returns:
+        ``level``, ``split`` (test), ``n_studies``, ``n_slices`` (None at the study level) and
+        ``targets``: target to the figures of `evaluate_target`. At the study level also
+        ``subgroups`` and ``label_consistency``.
+
+    Raises:
+        ClotlineError: a column holds something else than truths or probabilities.
+    """
+    test = table[table["split"] == "test"]
+    valid_cases = cases_by_target(table[table["split"] == "valid"], level)
+    test_cases = cases_by_target(test, level)
+    metrics = {
+        "level": level,
+        "split": "test",
+        "n_studies": int(test[STUDY_UID].nunique()),
+        "n_slices": len(test) if level == "image" else None,
+        "targets": {
+            target: evaluate_target(cases, valid_cases[target], bootstraps, seed)
+            for target, cases in test_cases.items()
+        },
+    }
+    if level == "study":
+        metrics["subgroups"] = evaluate_subgroups(test)
+        metrics["label_consistency"] = label_consistency(test)
+    return metrics
+
+
+def evaluate_target(test: Cases, valid: Cases, bootstraps: int, seed: int) -> dict:
+    """The figures of one target.
+
+    Args:
+        test: cases to evaluate.
+        valid: cases on which the operating points are fixed.
+        bootstraps: number of resamples.
+        seed: of the resamples.
+
+    Returns:
+        ``auroc`` (studies: DeLong; slices: bootstrap), ``auroc_bootstrap``, ``average_precision``,
+        ``brier``, ``log_loss`` (nats), each an `Estimate` dict; ``calibration``;
+        ``operating_points``; and ``roc``: ``fpr`` and ``tpr`` of the curve and, with two studies
+        or more, ``low`` and ``high``, the pointwise 95% band of the sensitivity at the false
+        positive rates ``grid``; or the ``reason`` why there is no curve.
+    """
+    one_class = test.one_class()
+    losses = np.column_stack(
+        [(test.score - test.truth) ** 2, cross_entropy(test.truth, test.score)]
+    )
+    means = ratios(
+        np.column_stack([test.by_study(loss) for loss in losses.T]),
+        np.repeat(test.by_study(np.ones(len(losses)))[:, None], 2, axis=1),
+    )
+    ranking = None if one_class else Ranking(test)
+
+    def figures(draws):
+        if one_class:
+            return means(draws)
+        return np.concatenate([means(draws), ranking.figures(draws)])
+
+    names = ("brier", "log_loss", "auroc_bootstrap", "average_precision")
+    values = figures(np.ones(test.studies, dtype=int))
+    resampled = resample(figures, test.studies, bootstraps, seed)
+    estimates = {
+        name: test.estimate("bootstrap of studies", reason=reason)
+        if (reason := test.none() if place < 2 else one_class)
+        else percentile_estimate(test, values[place], resampled[:, place])
+        for place, name in enumerate(names)
+    }
+    bootstrapped = estimates["auroc_bootstrap"]
+    estimates["auroc"] = bootstrapped if test.are_slices else auroc_delong(test)
+    roc = {"reason": one_class}
+    if not one_class:
+        fpr, tpr = roc_points(test.truth, test.score)
+        roc = {"fpr": fpr.tolist(), "tpr": tpr.tolist()}
+        curves = resampled[:, len(names) :]
+        curves = curves[np.isfinite(curves).all(1)]
+        if len(curves):
+            low, high = np.quantile(curves, TAILS, axis=0)
+            roc |= {"grid": ROC_GRID.tolist(), "low": low.tolist(), "high": high.tolist()}
+    return {name: estimates[name].as_dict() for name in (*FIGURES, "auroc_bootstrap")} | {
+        "calibration": calibration(test),
+        "operating_points": operating_points(test, valid, bootstraps, seed),
+        "roc": roc,
+    }
+
+
+def choose_thresholds(truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
+    """Thresholds to be fixed on the valid split: a case at or above one is called positive.
+
+    Args:
+        truth: (n,) bool with both classes.
+        score: (n,) float.
+
+    Returns:
+        `OPERATING_POINTS` to thresholds: the highest that reaches the sensitivity, and the highest
+        that maximises Youden's J = sensitivity + specificity - 1 (Cancer 3(1), 1950).
+    """
+    fpr, tpr, thresholds = roc_curve(truth, score, drop_intermediate=False)
+    # The first point calls nothing positive and its threshold is infinite.
+    fpr, tpr, thresholds = fpr[1:], tpr[1:], thresholds[1:]
+    positive, negative = np.count_nonzero(truth), np.count_nonzero(~truth)
+    # In whole numbers: by rounding one of equal differences would seem the largest.
+    youden = np.rint(tpr * positive) * negative - np.rint(fpr * negative) * positive
+    places = (np.argmax(tpr >= 0.90), np.argmax(tpr >= 0.95), np.argmax(youden))
+    return {name: float(thresholds[p]) for name, p in zip(OPERATING_POINTS, places, strict=True)}
+
+
+def operating_points(test: Cases, valid: Cases, bootstraps: int, seed: int) -> list[dict]:
+    """Sensitivity, specificity, PPV and NPV on test at thresholds fixed on valid.
+
+    Returns:
+        One dict a threshold: ``name``, ``threshold``, ``confusion`` (numbers of cases), both None
+        where the valid split lacks a class, and the four rates as `Estimate` dicts.
+    """
+    if missing := valid.one_class():
+        rate = test.estimate("Wilson", reason=f"no threshold from the valid split: {missing}")
+        rates = dict.fromkeys(RATES, rate.as_dict())
+        return [
+            {"name": name, "threshold": None, "confusion": None} | rates
+            for name in OPERATING_POINTS
+        ]
+    points = []
+    for name, threshold in choose_thresholds(valid.truth, valid.score).items():
+        called, truth = test.score >= threshold, test.truth
+        trials = {
+            "sensitivity": (truth, called, f"positive {test.kind}"),
+            "specificity": (~truth, ~called, f"negative {test.kind}"),
+            "ppv": (called, truth, f"{test.kind} called positive"),
+            "npv": (~called, ~truth, f"{test.kind} called negative"),
+        }
+        rates = proportions(test, trials, bootstraps, seed)
+        confusion = {
+            "true_positive": int((called & truth).sum()),
+            "false_positive": int((called & ~truth).sum()),
+            "false_negative": int((~called & truth).sum()),
+            "true_negative": int((~called & ~truth).sum()),
+        }
+        points.append(
+            {"name": name, "threshold": threshold, "confusion": confusion}
+            | {rate: estimate.as_dict() for rate, estimate in rates.items()}
+        )
+    return points
+
+
+def evaluate_subgroups(table: pd.DataFrame) -> dict[str, dict]:
+    """AUROC of PE present, a subgroup's positive studies against all negative studies.
+
+    Args:
+        table: predictions of `clotline.models.prediction.study_level_table`.
+
+    Returns:
+        Subgroup to `Estimate` dict. Indeterminate studies, which are neither, are left out, but
+        for ``indeterminate``: all positive studies against the indeterminate ones. ``all`` sets
+        all positive studies against the negative ones.
+    """
+    truth, score = pe_present(table, TRUE) == 1, pe_present(table)
+    negative, indeterminate = (
+        (table[name + TRUE] == 1).to_numpy() for name in ("negative_exam_for_pe", "indeterminate")
+    )
+    chosen = {"all": truth | negative}
+    chosen |= {n: negative | (truth & (table[n + TRUE] == 1).to_numpy()) for n in SUBGROUPS}
+    chosen["indeterminate"] = truth | indeterminate
+    return {
+        name: auroc_delong(Cases.of(truth[rows], score[rows])).as_dict()
+        for name, rows in chosen.items()
+    }

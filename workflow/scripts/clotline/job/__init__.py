@@ -1,0 +1,1 @@
+"""What carries a job and cannot change a result: logs, progress, files, processes."""

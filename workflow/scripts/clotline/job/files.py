@@ -1,0 +1,117 @@
+"""Writing files so that nothing half-written is ever taken for complete."""
+
+import glob
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clotline.errors import ClotlineError
+from clotline.job.disk import full_disk, is_full, warn_if_short
+
+#: Small files that only speed up parsing or resume a killed job; safe to delete.
+STATE_FOLDER = Path(".clotline")
+
+#: What the phantom that was written last was made of: configuration and code, a line each.
+PHANTOM_SOURCE = STATE_FOLDER / "phantom.txt"
+
+#: Folders whose files the workflow makes by itself, under its working directory.
+MADE_FOLDERS = ("results", STATE_FOLDER.name)
+
+#: Bytes that an output needs which says nothing else: tables, figures, text.
+SMALL = 1_000_000
+
+
+@contextmanager
+def atomic(path: str | os.PathLike, need: int = SMALL) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; it takes ``path``'s place on success alone.
+
+    What a killed writer of the same file has left is removed first, and a warning logged where
+    the disk has less space than needed.
+
+    Args:
+        path: file to write.
+        need: its estimated size in bytes.
+
+    Raises:
+        ClotlineError: the disk ran full; names it, the need and the free space.
+    """
+    path = Path(path)
+    # The suffix stays last: several libraries choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
+            left.unlink(missing_ok=True)
+        warn_if_short(path, need)
+        yield temporary
+        temporary.replace(path)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        written = temporary.stat().st_size if temporary.exists() else 0
+        raise full_disk(path, need, written) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def unusable(path: str | os.PathLike, reason: object) -> ClotlineError:
+    """What to raise when a file is damaged, or not what it should be; says how to make it anew.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it; of a longer text the first sentence is shown.
+    """
+    lines = str(reason).splitlines() or [type(reason).__name__]
+    reason = lines[0].partition(". ")[0].strip('".')
+    if Path(path).parts[0] in MADE_FOLDERS:
+        remedy = f"To make it anew, rm {path} and run the same snakemake command again"
+    else:
+        remedy = "Put an intact copy in its place"
+    return ClotlineError(f"{path} cannot be used: {reason}. {remedy}")
+
+
+def files_under(folder: str | os.PathLike) -> list[str]:
+    """Paths of all files under ``folder``, relative to it, sorted.
+
+    Links are followed, and each folder is entered once, whatever links lead to it.
+
+    Raises:
+        ClotlineError: a folder cannot be read.
+    """
+    found, entered = [], set()
+    for base, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        place = Path(base)
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        # Of two ways to a folder the same one is taken every time.
+        folders.sort()
+        within = place.relative_to(folder)
+        try:
+            found += [str(within / name) for name in names if (place / name).is_file()]
+        except PermissionError as error:  # its names can be read, but nothing else
+            _unreadable(error)
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ClotlineError(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file, or a folder with all that is in it; nothing where there is neither."""
+    if Path(path).is_dir():
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

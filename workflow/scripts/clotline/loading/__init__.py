@@ -1,0 +1,1 @@
+"""Stored slices and features to the batches that networks are trained on."""

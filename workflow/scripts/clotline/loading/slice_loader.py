@@ -1,0 +1,147 @@
+"""Stage 1 input: slices from shards and positives.h5 to the tensors that the networks see."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from clotline.data.shards import CHECKSUM, StoredPixels
+from clotline.labels import IMAGE_LABEL
+from clotline.loading.batches import process_batches
+from clotline.loading.prefetch import ReadAhead, ReadInBatches, asked_ahead
+from clotline.loading.preprocessing import View
+from clotline.loading.ring_buffer import ReadByProcesses
+
+#: Batches that the disk is asked for while one is read; where more processes read, one for each.
+BATCHES_AHEAD = 2
+
+
+class StoredSlices(ReadInBatches):
+    """A table of stored slices, read a batch at a time.
+
+    Attributes:
+        view: how slices become inputs.
+    """
+
+    def __init__(self, table: pd.DataFrame, view: View, augment_seed: tuple[int, ...] | None):
+        """Makes a data set of the rows of ``table``.
+
+        Args:
+            table: ``file`` (path of a shard), ``row`` in it, its checksum and the image label.
+            view: how slices become inputs.
+            augment_seed: seeds the augmentation, each slice by its place in the table; None means
+                the central view.
+        """
+        self.view = view
+        files = list(dict.fromkeys(table["file"]))
+        # Here and not by the processes that load, each of which would look at every file anew.
+        self._shards = [StoredPixels(file) for file in files]
+        self._shard = table["file"].map({f: i for i, f in enumerate(files)}).to_numpy()
+        self._row = table["row"].to_numpy()
+        self._checksum = table[CHECKSUM].to_numpy()
+        self._label = table[IMAGE_LABEL].to_numpy(np.float32)
+        self._cuts = view.cuts(len(table), augment_seed)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one cut slice: (1, c, c)."""
+        return 1, self.view.crop, self.view.crop
+
+    def fetch(self, places: list[int]) -> None:
+        """Asks the disk for slices that are soon to be read."""
+        for place in places:
+            self._shards[self._shard[place]].fetch(self._row[place])
+
+    def read(self, places: list[int]) -> tuple[Tensor, Tensor]:
+        """The slices' (n, 1, c, c) int16 Hounsfield units, cut, and their (n,) float32 labels.
+
+        They become inputs where the network is: as integers they are half as large on the way.
+        """
+        parts = np.empty((len(places), *self.shape), np.int16)
+        self.read_into(parts, places)
+        return torch.from_numpy(parts), torch.from_numpy(self.labels(places))
+
+    def read_into(self, parts: np.ndarray, places: list[int]) -> None:
+        """Writes the slices of `read` to memory that is there already."""
+        for part, place in zip(parts[:, 0], places, strict=True):
+            pixels = self._shards[self._shard[place]].read(self._row[place], self._checksum[place])
+            part[:] = self.view.cut(pixels, *self._cuts[place])
+
+    def labels(self, places: list[int]) -> np.ndarray:
+        """The slices' image labels, (n,) float32."""
+        return self._label[places]
+
+
+class SliceLoader:
+    """Batches of (inputs, labels) on the device, in the order of a data set.
+
+    Attributes:
+        dataset: the slices.
+    """
+
+    def __init__(
+        self,
+        slices: StoredSlices,
+        batch_size: int,
+        fabric: Fabric,
+        processes: int,
+        train: bool = False,
+    ):
+        """Prepares to load; each iteration starts anew.
+
+        Args:
+            slices: the data set.
+            batch_size: slices in a batch.
+            fabric: device.
+            processes: that read, beside this one; 0 is this one alone.
+            train: whether each batch must have the two slices that batch normalisation needs.
+        """
+        self.dataset = slices
+        self._fabric = fabric
+        batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
+        # Of several processes, each has the next of its own on the way.
+        asked = asked_ahead(batches, max(BATCHES_AHEAD, processes))
+        pin = fabric.device.type == "cuda"
+        if processes:
+            self._loader = ReadByProcesses(slices, asked, processes, pin)
+        else:
+            loader = DataLoader(slices, sampler=asked, batch_size=None, pin_memory=pin)
+            self._loader = ReadAhead(loader)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._loader:
+            parts, labels = self._fabric.to_device(batch)
+            yield self.dataset.view.inputs(parts), labels
+
+
+def loading_processes(threads: int, fabric: Fabric) -> int:
+    """How many processes load for each that trains.
+
+    On a CPU none: reading is a hundredth of a network's work there, and what a process forks, and
+    both go on writing to, the kernel copies page by page.
+
+    Args:
+        threads: of the job. On a GPU all of them load.
+        fabric: device.
+    """
+    return max(1, threads // fabric.world_size) if fabric.device.type == "cuda" else 0
+
+
+def inference_batch_size(on_cpu: int, fabric: Fabric) -> int:
+    """Slices in a batch that is not trained on; a GPU has enough to do with no fewer than 256.
+
+    Args:
+        on_cpu: what it is on a CPU.
+        fabric: device.
+    """
+    return 256 if fabric.device.type == "cuda" else on_cpu

@@ -1,0 +1,163 @@
+"""Stage 2 input: studies as sequences of slice features."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from clotline.data.features_file import StoredFeatures, open_features
+from clotline.job.files import unusable
+from clotline.labels import STUDY_LABELS
+from clotline.loading.batches import process_batches
+from clotline.loading.prefetch import ReadAhead, ReadInBatches, asked_ahead
+
+
+class StudyBatch(NamedTuple):
+    """Studies, their slices one after the other.
+
+    Attributes:
+        features: (all slices, width) float.
+        counts: number of slices of each study.
+    """
+
+    features: Tensor
+    counts: list[int]
+
+
+class FeatureSequences(ReadInBatches):
+    """Studies as sequences of features, read from the features files a batch at a time."""
+
+    def __init__(
+        self, studies: pd.DataFrame, files: list[str], level: str, image_labels: np.ndarray
+    ):
+        """Makes a data set of the rows of ``studies``.
+
+        Args:
+            studies: of `clotline.data.slice_table.locate_studies`.
+            files: features files whose features are joined, in this order.
+            level: image or study.
+            image_labels: (n,) the image labels of all rows of slices.parquet.
+        """
+        self._first = studies["first"].to_numpy()
+        self._count = studies["count"].to_numpy()
+        self._labels = studies[list(STUDY_LABELS)].to_numpy(np.float32)
+        self._image_labels = image_labels
+        self._level = level
+        self._paths = files
+        self._features: list | None = None
+        self.width = 0
+        for path in files:
+            with open_features(path) as file:
+                rows, width = file["features"].shape
+            if rows != len(image_labels):
+                raise unusable(
+                    path, f"it has {rows:,} rows and slices.parquet {len(image_labels):,}"
+                )
+            self.width += width
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def fetch(self, places: list[int]) -> None:
+        """Asks the disk for studies that are soon to be read."""
+        for span in self._spans(places):
+            for file in self._files():
+                file.fetch(span)
+
+    def read(self, places: list[int]) -> tuple[StudyBatch, Tensor]:
+        """The studies' features in float16, and targets in float32: (all slices,) or (studies, 9).
+
+        They become what the network wants where it is: as stored they are small on the way.
+        """
+        counts, spans = self._count[places].tolist(), self._spans(places)
+        features = np.empty((sum(counts), self.width), np.float16)
+        row = 0
+        for span, count in zip(spans, counts, strict=True):
+            parts = [file.read(span) for file in self._files()]
+            np.concatenate(parts, axis=1, out=features[row : row + count])
+            row += count
+        if self._level == "image":
+            targets = np.concatenate([self._image_labels[span] for span in spans])
+        else:
+            targets = self._labels[places]
+        targets = torch.from_numpy(targets.astype(np.float32))
+        return StudyBatch(torch.from_numpy(features), counts), targets
+
+    def _spans(self, places: list[int]) -> list[slice]:
+        """The studies' rows."""
+        ends = zip(self._first[places].tolist(), self._count[places].tolist(), strict=True)
+        return [slice(first, first + count) for first, count in ends]
+
+    def _files(self) -> list[StoredFeatures]:
+        """Opened by the process that reads them."""
+        if self._features is None:
+            self._features = [StoredFeatures(path) for path in self._paths]
+        return self._features
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_features": None}
+
+    def batches(
+        self, batch_size: int, fabric: Fabric, order: np.ndarray | None = None
+    ) -> "StudyLoader":
+        """Batches of (studies, targets in the network's output order)."""
+        order = range(len(self)) if order is None else order.tolist()
+        return StudyLoader(self, process_batches(order, batch_size, fabric), fabric)
+
+
+#: Batches that the disk is asked for while one is read.
+BATCHES_AHEAD = 1
+
+
+class StudyLoader:
+    """Batches of (studies, targets) on the device, the features in the network's precision."""
+
+    def __init__(self, sequences: FeatureSequences, batches: list[list[int]], fabric: Fabric):
+        """Prepares to load; each iteration starts anew.
+
+        Args:
+            sequences: the data set.
+            batches: the places in it of each batch.
+            fabric: device and precision.
+        """
+        self._fabric = fabric
+        asked = asked_ahead(batches, BATCHES_AHEAD)
+        loader = DataLoader(sequences, sampler=asked, batch_size=None)
+        # On a CPU a thread that reads takes the time of one that computes, and all wait for that.
+        self._loader = ReadAhead(loader) if fabric.device.type == "cuda" else loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[tuple[StudyBatch, Tensor]]:
+        precision = self._fabric.strategy.precision
+        for batch in self._loader:
+            studies, targets = self._fabric.to_device(batch)
+            # Lightning does the same where the network is called, more slowly.
+            kind = precision.convert_input(studies.features[:0]).dtype
+            yield StudyBatch(converted(studies.features, kind), studies.counts), targets
+
+
+#: Rows whose float32 values stay in a processor's cache.
+ROWS_TOGETHER = 256
+
+
+def converted(features: Tensor, kind: torch.dtype) -> Tensor:
+    """The same features in another type.
+
+    On a CPU torch takes three times as long from float16 to bfloat16 as by way of float32, which
+    gives the same bits: it has vector instructions for each of those two steps only.
+    """
+    if (features.dtype, kind) != (torch.float16, torch.bfloat16) or features.device.type != "cpu":
+        return features.to(kind)
+    result = torch.empty_like(features, dtype=kind)
+    values = torch.empty(ROWS_TOGETHER, features.shape[1])
+    parts = zip(result.split(ROWS_TOGETHER), features.split(ROWS_TOGETHER), strict=True)
+    for target, source in parts:
+        target.copy_(values[: len(source)].copy_(source))
+    return result

@@ -1,0 +1,1 @@
+"""Networks, their training, features, activation maps and the bundle."""

@@ -1,0 +1,152 @@
+"""Class activation maps: where in a slice a CNN finds what raises its logit.
+
+Grad-CAM (Selvaraju et al., ICCV 2017, doi 10.1109/ICCV.2017.74), as Captum computes it: the
+channels of a feature map, each weighted by its mean gradient, summed, and negative sums set to 0.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import LayerGradCam
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from clotline.data.activation_file import Activation
+from clotline.data.tables import uid_triples
+from clotline.errors import ClotlineError
+from clotline.job.progress import progress
+from clotline.loading.preprocessing import View
+from clotline.loading.slice_loader import SliceLoader, StoredSlices, loading_processes
+from clotline.models.backbones import Classifier, load_classifier
+from clotline.models.checkpoint import load_checkpoint
+from clotline.models.devices import make_fabric
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A feature map of a network, as what enters or leaves one of its modules.
+
+    Attributes:
+        module: the module.
+        enters: whether the map enters the module; else it leaves it.
+        shape: rows and columns.
+    """
+
+    module: nn.Module
+    enters: bool
+    shape: tuple[int, int]
+
+
+def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> FeatureMap:
+    """The last feature map with at least ``least`` rows and columns, found by a forward pass.
+
+    Modules that a network uses more than once are passed over: their map would be ambiguous.
+
+    Args:
+        model: any network.
+        inputs: (n, 1, s, s) inputs of the size that it will get.
+        least: 2 is the last map before the average over all places.
+
+    Raises:
+        ClotlineError: there is no such map.
+    """
+    seen: list[FeatureMap] = []
+    calls: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, value, enters: bool) -> None:
+        value = value[0] if isinstance(value, tuple) and value else value
+        if value is inputs or not isinstance(value, Tensor) or value.ndim != 4:
+            return
+        if min(value.shape[2:]) >= least:
+            seen.append(FeatureMap(module, enters, tuple(value.shape[2:])))
+
+    def before(module: nn.Module, values) -> None:
+        calls[module] = calls.get(module, 0) + 1
+        note(module, values, True)
+
+    def after(module: nn.Module, _, value) -> None:
+        note(module, value, False)
+
+    hooks = [module.register_forward_pre_hook(before) for module in model.modules()]
+    hooks += [module.register_forward_hook(after) for module in model.modules()]
+    try:
+        with torch.inference_mode():
+            model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    once = [found for found in seen if calls[found.module] == 1]
+    if not once:
+        raise ClotlineError(
+            f"no layer of this network gives a feature map of {least} x {least} places or more "
+            f"for inputs of {inputs.shape[-1]} pixels: raise its input_size"
+        )
+    return once[-1]
+
+
+def activation_maps(
+    model: Classifier, loader: SliceLoader, fabric: Fabric, least: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """The maps and logits of all slices that ``loader`` gives, in its order.
+
+    Args:
+        model: trained network, in evaluation mode afterwards.
+        loader: batches of (inputs, labels).
+        fabric: device; in full precision, so that small gradients are not lost.
+        least: as for `last_feature_map`.
+
+    Returns:
+        (n, rows, columns) float32, 0 or more; and (n,) float32.
+    """
+    # The gradient is that of the map, not of the weights: nothing before the map is kept for it.
+    model = fabric.to_device(model.to(memory_format=torch.channels_last))
+    model.eval().requires_grad_(False)
+    maps, logits, method = [], [], None
+    batches = progress(loader, len(loader.dataset), "maps", "slices", step=lambda b: len(b[0]))
+    for inputs, _ in batches:
+        inputs = fabric.to_device(inputs)
+        if method is None:
+            found = last_feature_map(model, inputs[:1], least)
+            method = LayerGradCam(model, found.module)
+            # Captum keeps the logits of its own forward pass to itself.
+            watch = model.register_forward_hook(
+                lambda *passed: logits.append(passed[-1].detach().float().cpu().numpy())
+            )
+        made = method.attribute(
+            inputs, attribute_to_layer_input=found.enters, relu_attributions=True
+        )
+        maps.append(made.detach()[:, 0].float().cpu().numpy())
+    if method is not None:
+        watch.remove()
+    if not maps:
+        return np.zeros((0, 1, 1), np.float32), np.zeros(0, np.float32)
+    return np.concatenate(maps), np.concatenate(logits)
+
+
+def map_slices(
+    checkpoint_path: str | Path, slices: pd.DataFrame, gpus: int, threads: int
+) -> Activation:
+    """One CNN's maps of stored slices.
+
+    Args:
+        checkpoint_path: checkpoint of the CNN.
+        slices: UID, ``file`` (path of the shard), ``row``, checksum and image label of each.
+        gpus: GPUs that the job was given.
+        threads: threads of the job.
+
+    Raises:
+        ClotlineError: a file cannot be read, or the network has no feature map.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    view = View.of(checkpoint["config"])
+    fabric = make_fabric("32-true", gpus, threads)
+    processes = loading_processes(threads, fabric)
+    loader = SliceLoader(StoredSlices(slices, view, None), BATCH_SIZE, fabric, processes)
+    model = load_classifier(checkpoint, checkpoint_path)
+    maps, logits = activation_maps(model, loader, fabric)
+    return Activation(maps, logits, uid_triples(slices), view.crop)

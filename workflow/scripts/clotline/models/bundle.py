@@ -1,0 +1,271 @@
+"""The bundle: all trained models of a run in one file, to hand on and to apply elsewhere.
+
+A ZIP file of uncompressed members with the same bytes for the same models:
+
+====================================  ============================================================
+member                                content
+====================================  ============================================================
+``manifest.json``                     format, version, `PREPROCESSING`, configuration, feature
+                                      sets, and the SHA-256 of every other member but the card
+``MODEL_CARD.md``                     what the models are, were tested on, and are not for
+``cnn/<backbone>.pt``                 checkpoints of stage 1
+``lstm/<features>-<level>.pt``        checkpoints of stage 2
+``metrics/<features>-<level>.json``   figures on the test studies, and the thresholds
+====================================  ============================================================
+"""
+
+import hashlib
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clotline.data.dicom.orientation import AXIAL
+from clotline.errors import ClotlineError
+from clotline.evaluation.intervals import describe_estimate
+from clotline.evaluation.metrics_files import read_metrics
+from clotline.feature_sets import split_lstm_name
+from clotline.grid import AIR_HU, SIZE
+from clotline.job.files import sha256
+from clotline.loading.preprocessing import MEAN, STD
+
+FORMAT, VERSION = "clotline-bundle", 1
+
+#: What this version of Clotline does to a slice before a network sees it. A bundle of models that
+#: were trained on anything else is refused.
+PREPROCESSING = {
+    "unit": "HU",
+    "slice": [SIZE, SIZE],
+    "dtype": "int16",
+    "resampling": "area average",
+    "outside_hu": AIR_HU,
+    "orientation": AXIAL,
+    "order": "along the scan axis, from feet to head",
+    "mean": MEAN,
+    "std": STD,
+}
+
+MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
+
+#: Members that a bundle can have; names become paths, so nothing else is taken.
+MEMBER = re.compile(
+    r"cnn/[a-z][a-z0-9_]*\.pt|lstm/[a-z][a-z0-9_]*-(image|study)\.pt"
+    r"|metrics/[a-z][a-z0-9_]*-(image|study)\.json"
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An unpacked bundle.
+
+    Attributes:
+        folder: where its members lie.
+        manifest: its manifest.
+    """
+
+    folder: Path
+    manifest: dict
+
+    @property
+    def backbones(self) -> list[str]:
+        """Names of the CNNs."""
+        return self._names("cnn")
+
+    @property
+    def lstms(self) -> list[str]:
+        """Names of the LSTMs, as <features>-<level>."""
+        return self._names("lstm")
+
+    def _names(self, stage: str) -> list[str]:
+        return [Path(m).stem for m in self.manifest["members"] if m.startswith(f"{stage}/")]
+
+    def features(self, lstm: str) -> list[str]:
+        """The backbones whose features an LSTM reads, in order."""
+        return self.manifest["features"][split_lstm_name(lstm)[0]]
+
+    def metrics(self, lstm: str) -> dict:
+        """An LSTM's figures on the test studies that it was evaluated on."""
+        path = self.folder / f"metrics/{lstm}.json"
+        return read_metrics([path])[lstm]
+
+
+def write_bundle(
+    path: str | Path,
+    cnns: Iterable[str | Path],
+    lstms: Iterable[str | Path],
+    metrics: Iterable[str | Path],
+    features: dict[str, list[str]],
+    config: dict,
+) -> None:
+    """Writes a bundle.
+
+    Args:
+        path: ZIP file to write.
+        cnns: checkpoints of stage 1.
+        lstms: checkpoints of stage 2.
+        metrics: figures of the LSTMs.
+        features: feature set to its backbones, in order.
+        config: the configuration that made the models.
+    """
+    members = {
+        f"{folder}/{Path(file).name}": Path(file)
+        for folder, files in (("cnn", cnns), ("lstm", lstms), ("metrics", metrics))
+        for file in files
+    }
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "preprocessing": PREPROCESSING,
+        "features": features,
+        "config": config,
+        "members": {name: sha256(file) for name, file in members.items()},
+    }
+    card = model_card(manifest, read_metrics(metrics))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        _store(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        _store(archive, CARD, card.encode())
+        for name, file in members.items():
+            _store(archive, name, file.read_bytes())
+
+
+def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    # A time of its own, so that the same models give the same bytes.
+    archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+
+
+#: What zipfile raises of a damaged file.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+
+
+def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
+    """Unpacks a bundle whose every member is what the manifest says.
+
+    Args:
+        path: ZIP file.
+        folder: existing folder to write its members to.
+
+    Raises:
+        ClotlineError: the file is missing, damaged, no bundle, or of another format or
+            preprocessing.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = json.loads(archive.read(MANIFEST))
+            _check_manifest(manifest, path)
+            for name, digest in manifest["members"].items():
+                _unpack(archive, name, digest, Path(folder), path)
+    except FileNotFoundError:
+        raise ClotlineError(f"there is no bundle of models {path}") from None
+    except (*_DAMAGE, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ClotlineError(
+            f"the bundle of models {path} cannot be read ({error}): copy or make it anew"
+        ) from None
+    return Bundle(Path(folder), manifest)
+
+
+def _check_manifest(manifest: dict, path: str | Path) -> None:
+    found = manifest["format"], manifest["version"]
+    if found != (FORMAT, VERSION):
+        raise ClotlineError(
+            f"{path} has format {found[0]} version {found[1]}, and this Clotline takes {FORMAT} "
+            f"version {VERSION}: use the Clotline that made it, or one that reads it"
+        )
+    theirs = manifest["preprocessing"]
+    differing = [
+        f"{key} is {theirs.get(key)}, here {PREPROCESSING.get(key)}"
+        for key in sorted(theirs.keys() | PREPROCESSING.keys())
+        if theirs.get(key) != PREPROCESSING.get(key)
+    ]
+    if differing:
+        raise ClotlineError(
+            f"the models of {path} were trained on slices prepared in another way: "
+            + "; ".join(differing)
+            + ". Their probabilities would be wrong here; use the Clotline that made the bundle"
+        )
+    for name in manifest["members"]:
+        if not MEMBER.fullmatch(name):
+            raise ClotlineError(f"{path} has a member {name!r}, which no bundle has")
+
+
+def _unpack(archive: zipfile.ZipFile, name: str, digest: str, folder: Path, path) -> None:
+    member = archive.getinfo(name)
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ClotlineError(f"{path} has the compressed member {name}, which no bundle has")
+    content = archive.read(member)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ClotlineError(f"{name} in {path} is damaged: copy or make the bundle anew")
+    target = folder / name
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(content)
+
+
+def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
+    """What a receiver of the models has to know, as Markdown.
+
+    Args:
+        manifest: of the bundle.
+        metrics: LSTM to its figures.
+    """
+    made = manifest["config"]
+    rows = []
+    for name, model in metrics.items():
+        auroc = next(iter(model["targets"].values()))["auroc"]
+        unit = "slices" if split_lstm_name(name)[1] == "image" else "studies"
+        rows.append(
+            f"| {name} | {describe_estimate(auroc)} | {model['n_studies']:,} | "
+            f"{auroc['n_positive']:,} {unit} |"
+        )
+    backbones = [
+        f"- {name}: {section['architecture']} of {section['library']}, input "
+        f"{section['input_size']} × {section['input_size']} pixels, window level "
+        f"{section['window_level']:g} HU, width {section['window_width']:g} HU"
+        for name, section in made["cnn"].items()
+    ]
+    data = (
+        "an embedded phantom: drawings, no patients. The models prove that the pipeline works "
+        "and say nothing about patients"
+        if made["phantom"]
+        else "the data set of those who made this bundle; ask them"
+    )
+    return "\n".join(
+        [
+            "# Detection of pulmonary embolism on CT pulmonary angiography",
+            "",
+            "**Research use, not for diagnosis.**",
+            "",
+            "## Models",
+            "",
+            "Two stages: CNNs turn each slice into features, LSTMs read a study's slices from "
+            "feet to head and give the probability of an embolus on each slice (image level) or "
+            "of nine labels of the study (study level).",
+            "",
+            *backbones,
+            f"- LSTMs: {', '.join(made['lstm'])}",
+            "",
+            "## Trained and tested on",
+            "",
+            f"{data[0].upper()}{data[1:]}.",
+            "",
+            "| model | AUROC on test (95% interval) | studies | positive |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "All figures and the thresholds are in `metrics/`.",
+            "",
+            "## Input",
+            "",
+            "Axial CT pulmonary angiography, one slice a DICOM file, in Hounsfield units by the "
+            f"file's own rescale slope and intercept, {SIZE} × {SIZE} pixels by area averaging, "
+            "turned to show the patient's left on the right.",
+            "",
+            "## Limits",
+            "",
+            "- No figure here holds for another hospital, scanner, protocol or population.",
+            "- Probabilities are not calibrated beyond what `metrics/` shows.",
+            "- A negative result excludes nothing; an activation map names a region, not a clot.",
+            "",
+        ]
+    )

@@ -1,0 +1,114 @@
+"""Trained models applied to new studies."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clotline.data.shards import POSITION, read_rows
+from clotline.data.slice_table import locate_studies
+from clotline.evaluation.predictions import PE_PRESENT, TRUE, pe_present
+from clotline.feature_sets import split_lstm_name
+from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
+from clotline.models.bundle import Bundle
+from clotline.models.features import extract_shard_features
+from clotline.models.prediction import predict_level
+
+
+def stored_slices(shard: str | Path) -> pd.DataFrame:
+    """The slices of a shard that stands alone, as slices.parquet lists those of many.
+
+    Args:
+        shard: file named shard-<name>.h5.
+    """
+    slices = read_rows(shard)
+    return slices.assign(shard=Path(shard).stem.removeprefix("shard-"), row=range(len(slices)))
+
+
+def apply_models(
+    bundle: Bundle,
+    shard: str | Path,
+    slices: pd.DataFrame,
+    folder: str | Path,
+    gpus: int,
+    threads: int,
+) -> dict[str, pd.DataFrame]:
+    """What every LSTM of a bundle says of the studies in a shard.
+
+    Args:
+        bundle: of `clotline.models.bundle.unpack_bundle`.
+        shard: the new studies.
+        slices: of `stored_slices`.
+        folder: for the features, which are only needed in between.
+        gpus: GPUs that the job was given.
+        threads: threads of the job.
+
+    Returns:
+        LSTM to its predictions, as of `clotline.models.prediction.predict_level` but without the
+        truth.
+
+    Raises:
+        ClotlineError: a file cannot be read, or a network gives features that are no numbers.
+    """
+    files = {}
+    for name in bundle.backbones:
+        files[name] = str(Path(folder, f"{name}.h5"))
+        checkpoint = bundle.folder / f"cnn/{name}.pt"
+        extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
+    slices = slices.assign(split="new")
+    plan = slices[[STUDY_UID, "split"]].drop_duplicates()
+    studies = locate_studies(slices, plan.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN)))
+    predictions = {}
+    for name in bundle.lstms:
+        table = predict_level(
+            bundle.folder / f"lstm/{name}.pt",
+            split_lstm_name(name)[1],
+            slices,
+            studies,
+            [files[backbone] for backbone in bundle.features(name)],
+            gpus,
+            threads,
+        )
+        unknown = [column for column in table if column.endswith(TRUE)]
+        predictions[name] = table.drop(columns=[*unknown, "split"])
+    return predictions
+
+
+def predictions_by_study(
+    predictions: dict[str, pd.DataFrame], slices: pd.DataFrame
+) -> pd.DataFrame:
+    """The study-level models' probabilities, for people.
+
+    Args:
+        predictions: of `apply_models`.
+        slices: of `stored_slices`.
+
+    Returns:
+        One row a study and model: study and series UID, number of ``slices``, ``model``,
+        ``pe_present`` and the nine study labels.
+    """
+    series = slices.groupby(STUDY_UID, sort=False)[SERIES_UID].agg(["first", "size"]).reset_index()
+    series.columns = [STUDY_UID, SERIES_UID, "slices"]
+    tables = [
+        series.merge(table.assign(model=name, **{PE_PRESENT: pe_present(table)}), on=STUDY_UID)
+        for name, table in predictions.items()
+        if split_lstm_name(name)[1] == "study"
+    ]
+    columns = [STUDY_UID, SERIES_UID, "slices", "model", PE_PRESENT, *STUDY_LABELS]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def predictions_by_slice(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The image-level models' probabilities, for people.
+
+    Args:
+        predictions: of `apply_models`.
+
+    Returns:
+        One row a slice: UIDs, ``position_mm``, and a column of probabilities for each model.
+    """
+    images = {n: table for n, table in predictions.items() if split_lstm_name(n)[1] == "image"}
+    first = next(iter(images.values()))
+    table = first[[*UIDS, POSITION]].copy()
+    for name, found in images.items():
+        table[name] = found[IMAGE_LABEL].to_numpy()
+    return table

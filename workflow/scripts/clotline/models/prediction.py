@@ -1,0 +1,108 @@
+"""What a trained LSTM says of studies, as tables beside the truth."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.loading.study_loader import FeatureSequences
+from clotline.models.checkpoint import load_checkpoint
+from clotline.models.devices import make_fabric
+from clotline.models.lstm import SliceLSTM, load_lstm
+
+
+def predict_studies(
+    model: SliceLSTM, sequences: FeatureSequences, fabric: Fabric
+) -> list[np.ndarray]:
+    """Probabilities of every study: (slices,) at the image level, (9,) at the study level.
+
+    One study at a time, so that a study's bits never depend on its neighbours in a batch.
+    """
+    model = fabric.setup_module(model)
+    model.eval()
+    with torch.inference_mode():
+        return [
+            torch.sigmoid(model(studies).float().cpu()).flatten().numpy()
+            for studies, _ in sequences.batches(1, fabric)
+        ]
+
+
+def predict_level(
+    checkpoint_path: str | Path,
+    level: str,
+    slices: pd.DataFrame,
+    studies: pd.DataFrame,
+    features: list[str],
+    gpus: int,
+    threads: int,
+) -> pd.DataFrame:
+    """What one LSTM says of some studies, beside their labels.
+
+    Args:
+        checkpoint_path: checkpoint of the LSTM.
+        level: image or study.
+        slices: slices.parquet.
+        studies: of `clotline.data.slice_table.locate_studies`, those to predict.
+        features: features files, in the order of the LSTM's feature set.
+        gpus: GPUs that the job was given.
+        threads: threads of the job.
+
+    Returns:
+        `image_level_table` or `study_level_table`.
+
+    Raises:
+        ClotlineError: a file cannot be read or does not fit.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    fabric = make_fabric(checkpoint["config"]["precision"], gpus, threads)
+    sequences = FeatureSequences(studies, features, level, slices[IMAGE_LABEL].to_numpy())
+    model = load_lstm(checkpoint, level, checkpoint_path)
+    probabilities = predict_studies(model, sequences, fabric)
+    if level == "image":
+        return image_level_table(slices, studies, probabilities)
+    return study_level_table(studies, probabilities)
+
+
+def study_level_table(studies: pd.DataFrame, probabilities: list[np.ndarray]) -> pd.DataFrame:
+    """Predictions of a study-level model beside the truth.
+
+    Args:
+        studies: of `clotline.data.slice_table.locate_studies`, one row a prediction.
+        probabilities: for each study (9,) float.
+
+    Returns:
+        Study UID, ``split``, and ``<label>`` (probability) and ``<label>_true`` (0 or 1) for each
+        of the nine labels.
+    """
+    table = studies[[STUDY_UID, "split"]].reset_index(drop=True)
+    probabilities = np.stack(probabilities)
+    for number, label in enumerate(STUDY_LABELS):
+        table[label] = probabilities[:, number].astype(np.float32)
+        table[f"{label}_true"] = studies[label].to_numpy(np.int8)
+    return table
+
+
+def image_level_table(
+    slices: pd.DataFrame, studies: pd.DataFrame, probabilities: list[np.ndarray]
+) -> pd.DataFrame:
+    """Predictions of an image-level model beside the truth.
+
+    Args:
+        slices: slices.parquet.
+        studies: of `clotline.data.slice_table.locate_studies`.
+        probabilities: for each study (slices,) float.
+
+    Returns:
+        One row a slice of these studies: UIDs, ``split``, ``position_mm``, the image label's
+        probability and, with the suffix ``_true``, its truth.
+    """
+    spans = zip(studies["first"], studies["count"], strict=True)
+    table = slices.iloc[np.concatenate([np.arange(f, f + n) for f, n in spans])]
+    truth = table[IMAGE_LABEL].to_numpy()
+    table = table[[*UIDS, "split", "position_mm"]].reset_index(drop=True)
+    table[IMAGE_LABEL] = np.concatenate(probabilities).astype(np.float32)
+    table[f"{IMAGE_LABEL}_true"] = truth.astype(np.int8)
+    return table

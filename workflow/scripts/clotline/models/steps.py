@@ -1,0 +1,141 @@
+"""Steps of SGD on binary cross-entropy, on a GPU started all at once."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from clotline.models.recipe import Recipe
+
+#: Batches of a size before their step becomes a graph: in the first, libraries choose kernels.
+_BATCHES_BEFORE = 3
+#: The largest batch of which a graph is made: larger ones keep a GPU busy anyway, and it would take
+#: as much memory again.
+_LARGEST_REPLAYED = 128
+
+
+class Steps:
+    """A network's training; each call is a step of it.
+
+    Attributes:
+        model: the network, as Lightning set it up.
+        optimizer: its optimizer, likewise.
+        scheduler: of the learning rate.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, steps_per_epoch: int, fabric: Fabric):
+        """Prepares the first step.
+
+        Args:
+            model: called with a batch's inputs it gives logits of the shape of the batch's targets.
+            recipe: how to train.
+            steps_per_epoch: number of batches in an epoch.
+            fabric: device and precision.
+        """
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model, self.optimizer = fabric.setup(model, recipe.optimizer(model))
+        self.scheduler = recipe.scheduler(self.optimizer, steps_per_epoch)
+        self._clip_norm, self._fabric = recipe.clip_norm, fabric
+        self._seen: Counter[torch.Size] = Counter()
+        self._graph: Graph | None = None
+        self._of_graph: list[tuple[nn.Parameter, Tensor | None]] = []
+
+    def __call__(self, inputs, targets: Tensor) -> Tensor:
+        """Takes the step of one batch.
+
+        Args:
+            inputs: what the network takes.
+            targets: float tensor.
+
+        Returns:
+            (2,) float64 on the device: summed loss and number of targets of the whole batch, those
+            of all processes.
+        """
+        inputs, targets = self._fabric.to_device((inputs, targets))
+        sums = self._gradients(inputs, targets)
+        if self._clip_norm is not None:
+            # Scaled 16-bit gradients may overflow now and then, and their step is left out.
+            # Elsewhere the next loss tells.
+            self._fabric.clip_gradients(
+                *(self.model, self.optimizer),
+                max_norm=self._clip_norm,
+                error_if_nonfinite=False,
+            )
+        self.optimizer.step()
+        self.scheduler.step()
+        return sums
+
+    def _gradients(self, inputs, targets: Tensor) -> Tensor:
+        """What a step gives; leaves the gradients with the parameters."""
+        if not self._can_replay(inputs):
+            return self._compute(inputs, targets)
+        if self._graph is None and self._seen[inputs.shape] >= _BATCHES_BEFORE:
+            self._graph = Graph(self._compute, inputs, targets)
+            self._of_graph = [(each, each.grad) for each in self.model.parameters()]
+        if self._graph is None or self._graph.shape != inputs.shape:
+            self._seen[inputs.shape] += 1
+            return self._compute(inputs, targets)
+        # A batch of another size has put its own gradients in their place.
+        for parameter, gradient in self._of_graph:
+            parameter.grad = gradient
+        return self._graph(inputs, targets)
+
+    def _can_replay(self, inputs) -> bool:
+        # Several processes talk to each other meanwhile, and each study has its own length.
+        if isinstance(self._fabric.strategy, DDPStrategy) or not isinstance(inputs, Tensor):
+            return False
+        return self._fabric.device.type == "cuda" and len(inputs) <= _LARGEST_REPLAYED
+
+    def _compute(self, inputs, targets: Tensor) -> Tensor:
+        loss = binary_cross_entropy_with_logits(self.model(inputs).float(), targets)
+        whole = _of_all_processes(loss.detach(), targets.numel(), self._fabric)
+        self.optimizer.zero_grad()
+        if self._fabric.world_size > 1:
+            # The mean of the processes' gradients is then that of the whole batch.
+            loss = loss * (targets.numel() * self._fabric.world_size / whole[1]).float()
+        self._fabric.backward(loss)
+        return whole
+
+
+class Graph:
+    """A function of tensors as a CUDA graph: a GPU gets its kernels all at once.
+
+    Of a small batch's hundreds of kernels each takes longer to start than to run.
+
+    Attributes:
+        shape: of the first tensor; later ones must have the shapes of the first.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *tensors: Tensor):
+        """Has CUDA note what the function does with such tensors, without doing it.
+
+        Args:
+            function: called before with such tensors. What it leaves in other tensors, each replay
+                leaves there too.
+            tensors: on the GPU.
+        """
+        self.shape = tensors[0].shape
+        self._inputs = [tensor.clone() for tensor in tensors]
+        self._graph = torch.cuda.CUDAGraph()
+        # Another thread meanwhile pins the memory of batches to come, which may go on.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._output = function(*self._inputs)
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        """Does it all with these tensors."""
+        for mine, given in zip(self._inputs, tensors, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._output.clone()
+
+
+def _of_all_processes(loss: Tensor, count: int, fabric: Fabric) -> Tensor:
+    """Summed loss and number of targets of a whole batch, from each process's part of it."""
+    loss = loss.double()
+    sums = torch.stack([loss * count, torch.full_like(loss, count)])
+    return sums if fabric.world_size == 1 else fabric.all_reduce(sums, reduce_op="sum")

@@ -1,0 +1,173 @@
+"""The report: one self-contained HTML page that a reader can keep, print and pass on."""
+
+import base64
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import yaml
+
+from clotline.data.rejects import count_reasons
+from clotline.evaluation.intervals import describe_estimate
+from clotline.evaluation.predictions import PE_PRESENT
+from clotline.job.progress import clock
+from clotline.labels import IMAGE_LABEL, SPLITS, STUDY_UID
+from clotline.reporting import claim
+from clotline.titles import TITLES
+
+TEMPLATE_FOLDER = Path(__file__).parents[3] / "report"
+
+#: Packages whose versions decide the figures.
+PACKAGES = (
+    "torch", "torchvision", "efficientnet-pytorch", "lightning-fabric", "pydicom", "python-gdcm",
+    "pylibjpeg-libjpeg", "h5py", "numcodecs", "numpy", "pandas", "scikit-learn", "scipy",
+    "statsmodels", "snakemake",
+)  # fmt: skip
+
+#: Rejected slices that the page lists one by one.
+MOST_LISTED = 2000
+
+
+def render_report(
+    metrics: dict[str, dict],
+    plan: pd.DataFrame,
+    slices: pd.DataFrame,
+    rejects: pd.DataFrame,
+    notes: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    competition: dict[str, dict],
+    figures: dict[str, dict[str, str]],
+    config: dict,
+    digests: dict[str, str],
+    run_times: pd.DataFrame,
+) -> str:
+    """The page as HTML text; everything from outside is escaped.
+
+    Args:
+        metrics: model name to its figures, of `clotline.evaluation.metrics.evaluate`.
+        plan: plan.parquet.
+        slices: slices.parquet.
+        rejects: all rejected slices.
+        notes: notes on studies, of all shards.
+        comparisons: of `clotline.evaluation.comparison.compare`.
+        competition: feature set to the dict of
+            `clotline.evaluation.competition.evaluate_competition`.
+        figures: heading to {caption: path of an SVG}.
+        config: the complete configuration.
+        digests: artifact's path to its SHA-256.
+        run_times: of `read_run_times`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["estimate"] = describe_estimate
+    environment.filters["clock"] = clock
+    environment.filters["title"] = lambda name: TITLES.get(name, name)
+    stored, rows = len(slices), int(plan["slices"].sum())
+    overlap = studies_in_two_splits(slices)
+    return environment.get_template("report.html.j2").render(
+        best=best_study_model(metrics),
+        metrics=metrics,
+        study_models={name: m for name, m in metrics.items() if m["level"] == "study"},
+        comparisons=comparisons[comparisons["target"].isin((PE_PRESENT, IMAGE_LABEL))].to_dict(
+            "records"
+        ),
+        competition=competition,
+        splits=account_for_splits(plan, slices),
+        overlap=overlap,
+        reasons=count_reasons(rejects).to_dict(),
+        rejects=rejects.head(MOST_LISTED).to_dict("records"),
+        unlisted=max(len(rejects) - MOST_LISTED, 0),
+        notes=notes["note"].value_counts().to_dict(),
+        rows=rows,
+        stored=stored,
+        claim=claim.ITEMS,
+        claimed=claim.fill_in(config, stored, rows - stored, overlap),
+        run_times=run_times.to_dict("records"),
+        figures={
+            heading: {caption: _data_uri(path) for caption, path in group.items()}
+            for heading, group in figures.items()
+        },
+        config=yaml.safe_dump(config, sort_keys=False),
+        versions={name: _version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        digests=digests,
+    )
+
+
+def best_study_model(metrics: dict[str, dict]) -> str | None:
+    """The study-level model with the highest AUROC for "PE present"; None where none has one."""
+    scored = {
+        name: model["targets"]["pe_present"]["auroc"]["value"]
+        for name, model in metrics.items()
+        if model["level"] == "study"
+    }
+    scored = {name: value for name, value in scored.items() if value is not None}
+    return max(scored, key=scored.get) if scored else None
+
+
+def account_for_splits(plan: pd.DataFrame, slices: pd.DataFrame) -> list[dict]:
+    """Studies and slices, planned and stored, of each split."""
+    rows = []
+    for split in SPLITS:
+        planned = plan[plan["split"] == split]
+        absent = planned["negative_exam_for_pe"] + planned["indeterminate"]
+        rows.append(
+            {
+                "split": split,
+                "studies": len(planned),
+                "positive_studies": int((absent == 0).sum()),
+                "slices": int(planned["slices"].sum()),
+                "positive_slices": int(planned["positive_slices"].sum()),
+                "stored": int((slices["split"] == split).sum()),
+            }
+        )
+    return rows
+
+
+def studies_in_two_splits(slices: pd.DataFrame) -> int:
+    """Number of studies with slices in more than one split; anything but 0 is a leak."""
+    return int((slices.groupby(STUDY_UID)["split"].nunique() > 1).sum())
+
+
+def read_run_times(folder: str | Path) -> pd.DataFrame:
+    """What the jobs of each rule took, the last time that they ran.
+
+    Args:
+        folder: of the files that Snakemake's ``benchmark`` wrote, one a job.
+
+    Returns:
+        One row a rule: ``rule``, ``jobs``, ``total_s`` and ``longest_s`` of wall time, and
+        ``memory_mb``, the largest resident set of one job.
+    """
+    jobs = []
+    for path in sorted(Path(folder).rglob("*.tsv")):
+        rule = path.relative_to(folder).with_suffix("").parts[0]
+        if not path.stat().st_size:
+            continue  # left by a machine that went down
+        # Jobs too short to be looked at have no memory.
+        job = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
+        jobs.append((rule, float(job["s"]), float(job["max_rss"])))
+    table = pd.DataFrame(jobs, columns=["rule", "s", "memory_mb"])
+    return table.groupby("rule", as_index=False).agg(
+        jobs=("s", "size"),
+        total_s=("s", "sum"),
+        longest_s=("s", "max"),
+        memory_mb=("memory_mb", "max"),
+    )
+
+
+def _data_uri(path: str | Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # Rules run in environments that hold only what they need.
+        return "not in this environment"

@@ -1,0 +1,145 @@
+"""Which studies the viewer shows, and what it says of each."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from clotline.data.shards import CHECKSUM, ORIENTATION, POSITION
+from clotline.data.tables import uid_triples
+from clotline.evaluation.predictions import PE_PRESENT, TRUE, pe_present
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+
+#: Groups that a reader looks at first, in this order.
+ERRORS = ("false_negative", "false_positive", "indeterminate")
+
+#: All groups that the page can be narrowed to.
+GROUPS = (*ERRORS, "positive")
+
+#: Of a stored slice, what the page needs beside its UIDs.
+_SHOWN = ("shard", "row", CHECKSUM, POSITION, ORIENTATION, IMAGE_LABEL)
+
+
+def fixed_thresholds(metrics: dict) -> dict[str, float | None]:
+    """Target to its first operating point's threshold; None where the valid split gave none.
+
+    Args:
+        metrics: figures of a model, of `clotline.evaluation.metrics.evaluate`.
+    """
+    return {
+        target: figures["operating_points"][0]["threshold"]
+        for target, figures in metrics["targets"].items()
+    }
+
+
+def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]) -> list[dict]:
+    """What a study-level model says of each study, and the truth where it is known.
+
+    Args:
+        table: predictions of `clotline.models.prediction.study_level_table`; the columns of the
+            truth may be missing.
+        thresholds: of `fixed_thresholds`.
+
+    Returns:
+        For each study ``uid``; ``targets``: PE present, then the nine labels, each with
+        ``probability``, ``threshold`` (or None), ``called`` (None without a threshold) and
+        ``truth`` (None where unknown); and ``groups``, those of `GROUPS` that it belongs to.
+    """
+    table = table.assign(**{PE_PRESENT: pe_present(table)})
+    if known := f"{STUDY_LABELS[0]}{TRUE}" in table.columns:
+        table[PE_PRESENT + TRUE] = pe_present(table, TRUE)
+    studies = []
+    for row in table.to_dict("records"):
+        targets = {}
+        for name in (PE_PRESENT, *STUDY_LABELS):
+            probability, threshold = float(row[name]), thresholds.get(name)
+            targets[name] = {
+                "probability": probability,
+                "threshold": threshold,
+                "called": None if threshold is None else probability >= threshold,
+                "truth": bool(row[name + TRUE]) if known else None,
+            }
+        studies.append({"uid": row[STUDY_UID], "targets": targets, "groups": _groups(targets)})
+    return studies
+
+
+def _groups(targets: dict) -> list[str]:
+    present, indeterminate = targets[PE_PRESENT], targets["indeterminate"]
+    called, truth = present["called"], present["truth"]
+    unclear = indeterminate["called"] if truth is None else indeterminate["truth"]
+    member = {
+        "false_negative": truth is True and called is False,
+        "false_positive": truth is False and called is True,
+        "indeterminate": bool(unclear),
+        "positive": called is True,
+    }
+    return [name for name in GROUPS if member[name]]
+
+
+def choose_studies(studies: list[dict], count: int) -> list[dict]:
+    """At most ``count`` studies that a reader learns most from, by descending probability.
+
+    False negatives (the most surely missed first), false positives and indeterminate studies (the
+    most suspicious first) get up to a quarter of the places each; the others go to the studies
+    most suspicious of PE.
+
+    Args:
+        studies: of `describe_studies`.
+        count: number of places.
+    """
+
+    def probability(study: dict) -> float:
+        return study["targets"][PE_PRESENT]["probability"]
+
+    # The UID only makes the order of equal probabilities the same everywhere.
+    falling = sorted(studies, key=lambda study: (-probability(study), study["uid"]))
+    chosen: dict[str, dict] = {}
+    share = -(-count // 4)
+    for group in ERRORS:
+        members = [s for s in falling if group in s["groups"] and s["uid"] not in chosen]
+        if group == "false_negative":
+            members.reverse()
+        chosen |= {study["uid"]: study for study in members[:share]}
+    for study in falling:
+        if len(chosen) >= count:
+            break
+        chosen.setdefault(study["uid"], study)
+    kept = set(list(chosen)[:count])
+    return [study for study in falling if study["uid"] in kept]
+
+
+def select(
+    studies: pd.DataFrame,
+    slices: pd.DataFrame,
+    probabilities: pd.Series,
+    study_metrics: dict,
+    image_metrics: dict,
+    count: int,
+) -> tuple[dict, pd.DataFrame]:
+    """All that the viewer needs to know of the studies that it shows, but pixels and maps.
+
+    Args:
+        studies: predictions of a study-level model; the columns of the truth may be missing.
+        slices: stored slices of these studies: UIDs, ``shard``, ``row``, ``checksum``,
+            ``position_mm``, ``patient_orientation`` and the image label, -1 where unknown.
+        probabilities: study, series and SOP instance UID to an image-level model's probability.
+        study_metrics: figures of the study-level model, for its thresholds.
+        image_metrics: figures of the image-level model.
+        count: most studies.
+
+    Returns:
+        The chosen ``studies`` (of `describe_studies`), ``of`` how many, and the
+        ``slice_threshold``; and the slices of these studies with their ``probability``.
+    """
+    described = describe_studies(studies, fixed_thresholds(study_metrics))
+    chosen = choose_studies(described, count)
+    shown = slices[slices[STUDY_UID].isin([study["uid"] for study in chosen])]
+    table = shown[[*UIDS, *_SHOWN]].assign(
+        probability=probabilities.loc[uid_triples(shown)].to_numpy(np.float32)
+    )
+    selection = {
+        "studies": chosen,
+        "of": len(described),
+        "slice_threshold": fixed_thresholds(image_metrics)[IMAGE_LABEL],
+    }
+    return selection, table

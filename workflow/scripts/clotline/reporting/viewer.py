@@ -1,0 +1,214 @@
+"""The viewer: a page that shows studies with what the networks say of them.
+
+``index.html`` holds the page and the list of studies; each study's slices lie beside it in
+``studies/<number>.js``, a script that the page loads when the study is opened. So it works from a
+folder as well as from any web server, and asks nothing of the network.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from scipy.special import expit
+
+from clotline.data.activation_file import Activation
+from clotline.data.shards import CHECKSUM, ORIENTATION, POSITION, StoredPixels
+from clotline.data.tables import uid_triples
+from clotline.feature_sets import image_level_of
+from clotline.job.files import atomic
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UNKNOWN
+from clotline.titles import TITLES
+
+TEMPLATE_FOLDER = Path(__file__).parents[3] / "report" / "viewer"
+
+#: Names, window levels and window widths in Hounsfield units.
+WINDOWS = (("PE", 100, 700), ("Mediastinum", 40, 400), ("Lung", -600, 1500))
+
+#: Targets in the order of the page's table.
+TARGETS = ("pe_present", *STUDY_LABELS)
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One study as the page shows it.
+
+    Attributes:
+        about: what a study-level model says of it, of
+            `clotline.reporting.selection.describe_studies`.
+        pixels: (n, 256, 256) int16 Hounsfield units, in scan order.
+        positions: (n,) mm along the scan axis; NaN where unknown.
+        orientations: of each slice, where its rows and columns run, such as LP; empty where
+            unknown.
+        curves: what is drawn under the slices: name to (n,) probabilities.
+        activations: backbone to its maps of these slices.
+        truth: (n,) bool, which slices show an embolus; None where unknown.
+    """
+
+    about: dict
+    pixels: np.ndarray
+    positions: np.ndarray
+    orientations: list[str]
+    curves: dict[str, np.ndarray]
+    activations: dict[str, Activation]
+    truth: np.ndarray | None = None
+
+
+def exams(
+    studies: list[dict],
+    slices: pd.DataFrame,
+    shards: list[str],
+    activations: dict[str, Activation],
+    model: str,
+) -> Iterator[Exam]:
+    """The studies as the page shows them, one after the other.
+
+    Args:
+        studies: of `clotline.reporting.selection.choose_studies`.
+        slices: of `clotline.reporting.selection.select`, grouped by study.
+        shards: shard files; the slices' ``shard`` is a file's name without ``shard-`` and ending.
+        activations: backbone to its maps of these slices, and others.
+        model: name of the study-level model, whose image-level counterpart gave the probabilities.
+    """
+    files = {Path(path).stem.removeprefix("shard-"): path for path in shards}
+    by_study = dict(list(slices.groupby(STUDY_UID)))
+    curve = image_level_of(model)
+    for about in studies:
+        rows = by_study[about["uid"]]
+        stored = StoredPixels(files[rows["shard"].iloc[0]])
+        places = zip(rows["row"], rows[CHECKSUM], strict=True)
+        pixels = np.stack([stored.read(row, checksum) for row, checksum in places])
+        found = {name: maps.of(uid_triples(rows)) for name, maps in activations.items()}
+        curves = {curve: rows["probability"].to_numpy()}
+        curves |= {name: expit(maps.logits) for name, maps in found.items()}
+        labels = rows[IMAGE_LABEL].to_numpy()
+        truth = None if (labels == UNKNOWN).any() else labels == 1
+        positions, orientations = rows[POSITION].to_numpy(), rows[ORIENTATION].tolist()
+        yield Exam(about, pixels, positions, orientations, curves, found, truth)
+
+
+def write_viewer(
+    index: str | Path,
+    folder: str | Path,
+    exams: Iterable[Exam],
+    model: str,
+    backbones: list[str],
+    subject: str = "test studies",
+    slice_threshold: float | None = None,
+) -> None:
+    """Writes the page and its studies, one study in memory at a time.
+
+    Args:
+        index: path of the page.
+        folder: for the studies; beside the page.
+        exams: the studies in the order of the list.
+        model: name of the study-level model.
+        backbones: the CNNs whose maps the exams have.
+        subject: what the exams are.
+        slice_threshold: where the curves are called positive.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for number, exam in enumerate(exams):
+        with atomic(folder / f"{number}.js") as path:
+            path.write_text(f"clotlineStudy({number}, {_script_json(study_data(exam))});\n")
+        listed.append(exam.about | {"slices": len(exam.pixels)})
+    page = render_page(listed, folder.name, model, backbones, subject, slice_threshold)
+    with atomic(index) as path:
+        path.write_text(page)
+
+
+def render_page(
+    studies: list[dict],
+    folder: str,
+    model: str,
+    backbones: list[str],
+    subject: str,
+    slice_threshold: float | None,
+) -> str:
+    """The page as HTML text; everything from outside is escaped.
+
+    Args:
+        studies: `Exam.about` of each study, with its number of ``slices``.
+        folder: name of the folder of the studies.
+        model: as for `write_viewer`.
+        backbones: as for `write_viewer`.
+        subject: as for `write_viewer`.
+        slice_threshold: as for `write_viewer`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("index.html.j2").render(
+        # Our own files: all that is not escaped.
+        style=Markup((TEMPLATE_FOLDER / "viewer.css").read_text()),
+        script=Markup((TEMPLATE_FOLDER / "viewer.js").read_text()),
+        windows=WINDOWS,
+        backbones=backbones,
+        model=model,
+        subject=subject,
+        data={
+            "folder": folder,
+            "studies": studies,
+            "targets": [[name, TITLES[name]] for name in TARGETS],
+            "sliceThreshold": slice_threshold,
+        },
+    )
+
+
+def study_data(exam: Exam) -> dict:
+    """All of one study that its script holds."""
+    return {
+        "uid": exam.about["uid"],
+        "pixels": [pack_slice(pixels) for pixels in exam.pixels],
+        # JSON knows no NaN.
+        "positions": [None if np.isnan(mm) else round(float(mm), 2) for mm in exam.positions],
+        "orientations": exam.orientations,
+        "curves": {
+            name: [round(float(p), 4) for p in curve] for name, curve in exam.curves.items()
+        },
+        "truth": None if exam.truth is None else [int(shown) for shown in exam.truth],
+        "maps": {name: pack_maps(found) for name, found in exam.activations.items()},
+    }
+
+
+def pack_slice(pixels: np.ndarray) -> str:
+    """A slice's int16 as text: the low bytes, then the high bytes; zlib; base64."""
+    planes = pixels.astype("<i2").view(np.uint8).reshape(-1, 2).T
+    return _base64(zlib.compress(planes.tobytes(), 6))
+
+
+def pack_maps(activation: Activation) -> dict:
+    """Maps as bytes from 0 to the study's highest value: slices are to be compared by brightness.
+
+    Returns:
+        ``rows`` and ``columns`` of a map, the side ``crop`` of the central square that it covers
+        and ``values``, base64 of one byte a place.
+    """
+    highest = float(activation.maps.max(initial=0))
+    scaled = activation.maps * (255 / highest) if highest > 0 else activation.maps
+    _, rows, columns = activation.maps.shape
+    return {
+        "rows": rows,
+        "columns": columns,
+        "crop": activation.crop,
+        "values": _base64(np.rint(scaled).astype(np.uint8).tobytes()),
+    }
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _script_json(value) -> str:
+    # ASCII alone, so that no character can end a line of the script early.
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -1,0 +1,1 @@
+"""What the Snakefile asks before and during a run."""

@@ -1,0 +1,87 @@
+"""A digest of the code that a job's result depends on.
+
+Snakemake's own code trigger sees neither imported modules nor the difference between a comment and
+a change. Here the digest covers the syntax trees of a script and of every module of this package
+that it imports, transitively, without comments, docstrings and layout.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1].name
+SCRIPTS = Path(__file__).parents[2]
+
+#: What carries a job (logs, progress, messages, files) but cannot change what it computes.
+PLUMBING = ("job", "errors", "workflow.code_digest")
+
+
+@cache
+def code_digest(script: str, without: tuple[str, ...] = ()) -> str:
+    """SHA-256 (16 hex digits) of ``workflow/scripts/<script>`` and the modules it imports.
+
+    Args:
+        script: file name in ``workflow/scripts``.
+        without: modules of this package, or rooms with all that is in them, that are left out
+            because what they give to the script is itself among the rule's params.
+    """
+    modules: dict[Path, str] = {}
+    _collect(SCRIPTS / script, modules, (*PLUMBING, *without))
+    parts = [f"{path.relative_to(SCRIPTS)}\n{tree}" for path, tree in sorted(modules.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _collect(path: Path, modules: dict[Path, str], without: tuple[str, ...]) -> None:
+    if path in modules:
+        return
+    modules[path], imported = _read(path)
+    for name in imported:
+        if not _is_among(name, without) and (found := _find(name)):
+            _collect(found, modules, without)
+
+
+def _is_among(name: str, modules: tuple[str, ...]) -> bool:
+    """Whether an imported name is one of these modules, or lies in one."""
+    return any(f"{name}.".startswith(f"{PACKAGE}.{module}.") for module in modules)
+
+
+@cache
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """A module's syntax tree as text, and what it imports; most rules share most modules."""
+    tree = ast.parse(path.read_bytes(), filename=str(path))
+    imported = tuple(_imported(tree, ".".join(path.parent.relative_to(SCRIPTS).parts)))
+    _strip_docstrings(tree)
+    return ast.dump(tree), imported
+
+
+def _imported(tree: ast.AST, package: str):
+    """Absolute names of what ``tree``, a module in ``package``, imports anywhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
+            yield base
+            # `from clotline import training` names a module, not an attribute
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _find(name: str) -> Path | None:
+    if name != PACKAGE and not name.startswith(PACKAGE + "."):
+        return None
+    base = SCRIPTS.joinpath(*name.split("."))
+    return next((p for p in (base / "__init__.py", base.with_suffix(".py")) if p.is_file()), None)
+
+
+def _strip_docstrings(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+            and isinstance(node.body[0].value, ast.Constant)
+            and isinstance(node.body[0].value.value, str)
+        ):
+            node.body = node.body[1:]

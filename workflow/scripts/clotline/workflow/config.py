@@ -1,0 +1,358 @@
+"""Reads a configuration against workflow/schemas/config.schema.yaml.
+
+The schema is the single source of the defaults. This module fills them in, turns every violation
+into a sentence that names the key and what is allowed, and checks what a schema cannot say:
+fractions that sum to 1, names that refer to each other, paths that must exist.
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError
+
+from clotline.errors import ClotlineError
+from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
+
+SCHEMA_PATH = Path(__file__).parents[3] / "schemas" / "config.schema.yaml"
+
+#: Where the phantom is written; fixed, so that making it can never touch a user's own data.
+PHANTOM_DATA = {"labels": "data/phantom/train.csv", "dicom": "data/phantom/train"}
+
+
+def load_schema() -> dict:
+    """The configuration's JSON schema."""
+    return yaml.safe_load(SCHEMA_PATH.read_text())
+
+
+def resolve(schema: dict, root: dict) -> dict:
+    """The schema node itself, its ``$ref`` (if any) merged under the keys beside it."""
+    if "$ref" not in schema:
+        return schema
+    target = root
+    for part in schema["$ref"].removeprefix("#/").split("/"):
+        target = target[part]
+    return resolve(target, root) | {k: v for k, v in schema.items() if k != "$ref"}
+
+
+def subschema(schema: dict, key: str, root: dict) -> dict | None:
+    """Schema of one key of an object schema, or None where the key is not allowed."""
+    if key in schema.get("properties", {}):
+        return resolve(schema["properties"][key], root)
+    for pattern, node in schema.get("patternProperties", {}).items():
+        if re.search(pattern, key):
+            return resolve(node, root)
+    return None
+
+
+def fill_defaults(value: Any, schema: dict, root: dict) -> Any:
+    """A copy of ``value`` with the schema's defaults at every level, missing sections included.
+
+    An object's own default is a base that the user's keys are laid over, so that
+    ``cnn: {resnext50: {lr: 0.05}}`` keeps the backbone's library and architecture.
+    """
+    if not isinstance(value, dict):
+        return value
+    base = schema.get("default")
+    filled = (base if isinstance(base, dict) else {}) | value
+    for key, node in schema.get("properties", {}).items():
+        node = resolve(node, root)
+        if key not in filled and "default" in node:
+            filled[key] = node["default"]
+    return {
+        key: fill_defaults(item, node, root) if (node := subschema(schema, key, root)) else item
+        for key, item in filled.items()
+    }
+
+
+def describe(error: ValidationError, root: dict) -> str:
+    """One schema violation as a sentence that names the key and what is allowed."""
+    key = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    value, rule = error.instance, error.validator_value
+    if error.validator == "additionalProperties":
+        return _describe_unknown_keys(error, key, root)
+    if error.validator == "type":
+        allowed = " or ".join(_TYPES[t] for t in ([rule] if isinstance(rule, str) else rule))
+        text = f"{key} is {_show(value)}; it must be {allowed}"
+        if "string" in rule and isinstance(value, int | float) and not isinstance(value, bool):
+            text += f" (if it is the name of a file or folder, write ./{value})"
+        if value == "null" or (value in ("true", "false") and "boolean" in rule):
+            text += f" (of {value} on the command line Snakemake makes text: write it in a file)"
+        if isinstance(value, str) and _is_number(value) and ("number" in rule or "integer" in rule):
+            number = float(value)
+            number = int(number) if number.is_integer() and "integer" in rule else number
+            if value == repr(number):
+                text += " (without quotes; of what is nested in --config Snakemake makes text)"
+            else:
+                text += f" (YAML reads {value} as text: write {number!r})"
+        return text
+    if error.validator == "enum":
+        guess = difflib.get_close_matches(str(value), map(str, rule), 1)
+        hint = f"; did you mean {guess[0]}?" if guess else ""
+        return f"{key} is {_show(value)}; it must be one of {', '.join(map(str, rule))}{hint}"
+    if error.validator == "required":
+        missing = [name for name in rule if name not in value]
+        return f"{key} lacks the key {' and '.join(missing)}"
+    if error.validator in _BOUNDS:
+        return f"{key} is {_show(value)}; it must be {_BOUNDS[error.validator]} {rule}"
+    return f"{key}: {error.message}"
+
+
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a finite number",
+    "string": "text",
+    "boolean": "true or false",
+    "object": "a section with keys of its own",
+    "array": "a list",
+    "null": "null",
+}
+_BOUNDS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+}
+
+
+def _describe_unknown_keys(error: ValidationError, key: str, root: dict) -> str:
+    schema = resolve(error.schema, root)
+    allowed = list(schema.get("properties", {}))
+    patterns = [f"any name of the form {p}" for p in schema.get("patternProperties", {})]
+    place = "" if key == "the configuration" else f"{key}."
+    sentences = []
+    for name in error.instance:
+        if subschema(schema, str(name), root) is None:
+            guess = difflib.get_close_matches(str(name), allowed, 1)
+            hint = f"did you mean {place}{guess[0]}? " if guess else ""
+            sentences.append(
+                f"{place}{name} is no known key; {hint}Allowed: {', '.join(allowed + patterns)}"
+            )
+    return "\n  ".join(sentences)
+
+
+def _show(value: Any) -> str:
+    return f"the text {value!r}" if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _is_whole(_, value: Any) -> bool:
+    # Of JSON's one kind of number, 10.0 is whole too; but range(10.0) is an error.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(_, value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_whole, "number": _is_finite}
+    ),
+)
+
+
+def _keys_that_are_no_text(value: Any, place: str = ""):
+    """A sentence for each key that YAML reads as something else than text, such as 50 or on."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if not isinstance(key, str):
+            yield (
+                f"YAML reads the key {place}{key} as {type(key).__name__}, not text; put it in "
+                "quotes, or begin it with a letter where it is a name"
+            )
+        yield from _keys_that_are_no_text(item, f"{place}{key}.")
+
+
+def check_keys_stand_once(files: Sequence[str | Path]) -> None:
+    """Checks configuration files for keys that stand twice in a section: YAML keeps the last.
+
+    Raises:
+        ClotlineError: with the file, the line and the key.
+    """
+    for path in files:
+        try:
+            node = yaml.compose(Path(path).read_bytes(), Loader=yaml.SafeLoader)
+        except (OSError, yaml.YAMLError):
+            continue  # Snakemake, which reads it too, tells
+        for key in _repeated_keys(node):
+            raise ClotlineError(
+                f"{path}, line {key.start_mark.line + 1}: the key {key.value} stands twice in its "
+                "section, and only the last would count: put the two together"
+            )
+
+
+def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated_keys(item)
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, item in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                    yield key
+                seen.add(key.value)
+            yield from _repeated_keys(item)
+
+
+def load_config(user: dict) -> dict:
+    """The complete configuration: the user's keys checked, all defaults filled in.
+
+    Args:
+        user: what the configuration file and ``--config`` gave.
+
+    Raises:
+        ClotlineError: with every problem found, each naming its key.
+    """
+    problems = list(_keys_that_are_no_text(user))
+    if not problems:
+        root = load_schema()
+        config = fill_defaults(user, root, root)
+        for section in ("cnn", "lstm"):
+            if isinstance(config[section], dict):
+                # So are those left out that are there by default.
+                config[section] = {k: v for k, v in config[section].items() if v is not None}
+        errors = sorted(_Validator(root).iter_errors(config), key=lambda e: list(map(str, e.path)))
+        # A named backbone matches a property and a pattern: dict drops the second mention.
+        problems = list(dict.fromkeys(describe(error, root) for error in errors))
+    # The checks between keys assume that each key is sound by itself.
+    problems = problems or list(_check_between_keys(config, user))
+    if problems:
+        raise ClotlineError("the configuration is not usable:\n  " + "\n  ".join(problems))
+    if config["phantom"] is not None:
+        config["data"] |= PHANTOM_DATA
+    return config
+
+
+def _check_between_keys(config: dict, user: dict):
+    split = config["data"]["split"]
+    total = split["train"] + split["valid"] + split["test"]
+    if abs(total - 1) > 1e-6:
+        yield f"data.split.train, valid and test sum to {total:g}; they must sum to 1"
+    if config["phantom"] is not None:
+        for key in PHANTOM_DATA.keys() & user.get("data", {}).keys():
+            yield (
+                f"data.{key} is set although phantom is: the phantom is always written to "
+                f"{PHANTOM_DATA[key]}. Remove one of the two keys"
+            )
+        if split["column"]:
+            yield (
+                f"data.split.column is {split['column']}, and the phantom's labels have no such "
+                "column. Remove one of the two keys"
+            )
+        if config["phantom"]["slices_min"] > config["phantom"]["slices_max"]:
+            yield "phantom.slices_min is larger than phantom.slices_max"
+    for name, backbone in config["cnn"].items():
+        if backbone["input_size"] > backbone["crop"]:
+            yield (
+                f"cnn.{name}.input_size is {backbone['input_size']} pixels; it must be at most "
+                f"cnn.{name}.crop, {backbone['crop']} pixels"
+            )
+        if backbone["init"] not in ("imagenet", "random"):
+            yield from _check_file(f"cnn.{name}.init", backbone["init"], "imagenet or random")
+            made = f"results/cnn/{name}.pt", f"results/cnn/{name}.last.pt"
+            yield from _check_not_made(f"cnn.{name}.init", backbone["init"], made)
+    if not config["cnn"]:
+        yield "cnn leaves out every backbone; at least one is needed"
+    for name in (f"{REFERENCE}-image", f"{REFERENCE}-study"):
+        if name not in config["lstm"]:
+            yield (
+                f"lstm.{name} is left out, and the comparisons, the submission and the viewer are "
+                f"of the {REFERENCE} features: keep it, and name the backbones that there are "
+                f"under features.{REFERENCE}"
+            )
+    for name, members in config["features"].items():
+        if name in config["cnn"]:
+            yield f"features.{name} has the name of a backbone; choose another name"
+        for member in members:
+            if member not in config["cnn"]:
+                yield (
+                    f"features.{name} names {member}, which is no backbone; "
+                    f"there are {', '.join(config['cnn'])}"
+                )
+    sets = feature_sets(config)
+    for name, lstm in config["lstm"].items():
+        if split_lstm_name(name)[0] not in sets:
+            yield (
+                f"lstm.{name} uses the feature set {split_lstm_name(name)[0]}; "
+                f"there are {', '.join(sets)}. To leave out this LSTM, set it to null"
+            )
+        if lstm["init"] != "random":
+            yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
+            made = (f"results/lstm/{name}.pt",)
+            yield from _check_not_made(f"lstm.{name}.init", lstm["init"], made)
+    for key, is_there, lacking in (
+        ("predict", Path.is_dir, "no such folder exists"),
+        ("models", Path.is_file, "no such file exists; it is a bundle of models"),
+    ):
+        path = config[key]
+        if path is not None and not is_there(Path(path)):
+            text = ". Leave it out: of null in --config Snakemake makes text"
+            yield f"{key} is {path}, and {lacking}{text if path == 'null' else ''}"
+    for name, path in config["evaluation"]["external"].items():
+        if name in config["lstm"]:
+            yield f"evaluation.external.{name} has the name of an LSTM; choose another name"
+        if not Path(path).is_file():
+            yield f"evaluation.external.{name} is {path}, and no such file exists"
+
+
+def _check_file(key: str, path: str, words: str):
+    if not Path(path).is_file():
+        yield f"{key} is {path}, and no such file exists; it must be {words}, or a file's path"
+
+
+def _check_not_made(key: str, path: str, made: Sequence[str]):
+    """Snakemake removes what a job makes before it starts."""
+    if Path(path).resolve() in [Path(own).resolve() for own in made]:
+        yield f"{key} is {path}, which this training would replace: copy it elsewhere and name that"
+
+
+def check_data_paths(config: dict) -> None:
+    """Checks that the labels file and the DICOM folder exist (unless the phantom is to be made).
+
+    Raises:
+        ClotlineError: naming the key, the path and what to do.
+    """
+    if config["phantom"] is not None:
+        return
+    problems = []
+    for key, exists, kind in (
+        ("labels", Path.is_file, "file"),
+        ("dicom", Path.is_dir, "folder"),
+    ):
+        path = Path(config["data"][key])
+        if not exists(path):
+            problems.append(
+                f"data.{key} is {path}, and no such {kind} exists under {Path.cwd()}: "
+                f"set data.{key} in config/config.yaml to your {_DATA_WORDS[key]}"
+            )
+    if problems:
+        raise ClotlineError("the data set is not there:\n  " + "\n  ".join(problems))
+
+
+_DATA_WORDS = {
+    "labels": "labels CSV",
+    "dicom": "folder of <study>/<series>/<SOP instance>.dcm files",
+}
+
+
+def canonical(value: Any) -> str:
+    """``value`` as one JSON string, keys sorted.
+
+    Snakemake compares parameters as a set of repr values, to which swapped values look equal and
+    reordered keys different; one canonical string has neither fault.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

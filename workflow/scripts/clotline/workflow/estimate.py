@@ -1,0 +1,194 @@
+"""About how many GPU hours, CPU hours and bytes of disk a list of jobs will take."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from clotline.job.disk import SLICE_BYTES
+from clotline.job.files import files_under
+
+#: Slices a second of one V100 in float32, in training and in inference, by architecture: NVIDIA's
+#: published figures (github.com/NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets).
+GPU_RATES = {"efficientnet-b0": (655, 2743)}
+#: NVIDIA's of ResNeXt-101 32x4d (150 and 486) times 1.9, the ratio of multiply-adds. What is not
+#: listed counts like it.
+RESNEXT50_RATES = (285, 923)
+#: Slices a second of one core of an EPYC server: measured on 586 slices of real chest CT (JPEG
+#: Lossless, 512 × 512; uncompressed files go faster), and on the demo's phantom.
+DECODED = 120
+COPIED = 10000
+JOINED = 20000
+LSTM_STEPS = 18000
+#: Seconds of a job that is not worth a rate: start-up, a plot, a bootstrap.
+SMALL_JOB = 20
+#: Bytes of one number in a features file, and numbers a slice where an architecture is not listed.
+FLOAT16 = 2
+WIDTHS = {"efficientnet-b0": 1280}
+RESNEXT50_WIDTH = 2048
+
+_RESNEXT, _EFFICIENTNET = RESNEXT50_RATES, GPU_RATES["efficientnet-b0"]
+BASIS = f"""\
+GPU hours: one V100 in float32, by NVIDIA's published figures: {_RESNEXT[0]} (ResNeXt-50) and
+{_EFFICIENTNET[0]} (EfficientNet-B0) slices/s in training, {_RESNEXT[1]} and {_EFFICIENTNET[1]} in \
+inference; an H100 takes
+a fifth of them (bench/results-gpu.md). CPU hours: all cores that jobs hold; one decodes
+{DECODED} slices/s. Disk: {SLICE_BYTES // 1000} KB a slice. Both were measured on real chest CT.
+All may be off by a factor of two: each job's log says how fast it really goes."""
+HEAD = """\
+                       each asks for                   all take about
+rule              jobs  GPU cores      GB hours at most    GPU hours    CPU hours   disk GB"""
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that would run.
+
+    Attributes:
+        rule: its rule.
+        wildcards: their values by name.
+        threads: cores that it asks for.
+        gpus: GPUs that it asks for.
+        mem_mb: memory that it asks for, in MB; 0 where nothing is said.
+        runtime: the longest that it may take, in minutes; 0 where nothing is said.
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    threads: int
+    gpus: int
+    mem_mb: int
+    runtime: int
+
+
+class Data:
+    """How much there is to work on.
+
+    Attributes:
+        config: the complete configuration.
+        shards: slices by shard.
+        slices, positives: of all splits, and by split.
+    """
+
+    def __init__(self, config: dict, shards: dict[str, dict]):
+        self.config = config
+        self.shards = {name: shard["slices"] for name, shard in shards.items()}
+        self.slices, self.positives = Counter(), Counter()
+        for shard in shards.values():
+            self.slices.update(shard["split_slices"])
+            self.positives.update(shard["split_positives"])
+
+    @cached_property
+    def new_files(self) -> int:
+        """Number of the files to predict."""
+        return len(files_under(self.config["predict"])) if self.config["predict"] else 0
+
+    def architecture(self, job: PlannedJob) -> str:
+        """The architecture of a job's backbone."""
+        return self.config["cnn"][job.wildcards["backbone"]]["architecture"]
+
+    def gpu_rates(self, job: PlannedJob) -> tuple[float, float]:
+        """Slices a second of a job's backbone, in training and in inference."""
+        return GPU_RATES.get(self.architecture(job), RESNEXT50_RATES)
+
+    def feature_bytes(self, job: PlannedJob) -> int:
+        """Bytes of one slice's features of a job's backbone."""
+        return FLOAT16 * WIDTHS.get(self.architecture(job), RESNEXT50_WIDTH)
+
+
+def _shard(job: PlannedJob, data: Data) -> tuple[float, float]:
+    slices = data.shards[job.wildcards["shard"]]
+    return slices / DECODED / job.threads, slices * SLICE_BYTES
+
+
+def _positives(job: PlannedJob, data: Data) -> tuple[float, float]:
+    slices = data.positives["train"] + data.positives["valid"]
+    return slices / COPIED, slices * SLICE_BYTES
+
+
+def _train_cnn(job: PlannedJob, data: Data) -> tuple[float, float]:
+    training, inference = data.gpu_rates(job)
+    # An epoch takes as many negatives as there are positives.
+    epoch = 2 * data.positives["train"] / training + 2 * data.positives["valid"] / inference
+    return data.config["cnn"][job.wildcards["backbone"]]["epochs"] * epoch, 0
+
+
+def _extract_features(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return data.shards[job.wildcards["shard"]] / data.gpu_rates(job)[1], 0
+
+
+def _activation(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return data.slices["test"] / data.gpu_rates(job)[1], 0
+
+
+def _merge_features(job: PlannedJob, data: Data) -> tuple[float, float]:
+    slices = data.slices.total()
+    # The shards' own files are deleted afterwards, but until then both are there.
+    return slices / JOINED, 2 * slices * data.feature_bytes(job)
+
+
+def _train_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
+    epochs = data.config["lstm"][job.wildcards["lstm"]]["epochs"]
+    return epochs * (data.slices["train"] + data.slices["valid"]) / LSTM_STEPS, 0
+
+
+def _predict_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return (data.slices["valid"] + data.slices["test"]) / LSTM_STEPS, 0
+
+
+def _decode_series(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return data.new_files / DECODED / job.threads, data.new_files * SLICE_BYTES
+
+
+def _apply_models(job: PlannedJob, data: Data) -> tuple[float, float]:
+    # As if the models were those that would be trained here.
+    sections = data.config["cnn"].values()
+    rates = [GPU_RATES.get(section["architecture"], RESNEXT50_RATES)[1] for section in sections]
+    return sum(data.new_files / rate for rate in rates), 0
+
+
+#: By rule: seconds that a job works, beside starting up, and bytes that it needs on the disk.
+COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
+    "shard": _shard,
+    "positives": _positives,
+    "train_cnn": _train_cnn,
+    "extract_features": _extract_features,
+    "merge_features": _merge_features,
+    "train_lstm": _train_lstm,
+    "predict_lstm": _predict_lstm,
+    "activation": _activation,
+    "decode_series": _decode_series,
+    "apply_models": _apply_models,
+}
+
+
+def estimate(jobs: Iterable[PlannedJob], data: Data) -> str:
+    """A table of what the jobs ask for and about take, a line for each rule, and its basis."""
+    rules: dict[str, list[PlannedJob]] = {}
+    for job in jobs:
+        rules.setdefault(job.rule, []).append(job)
+    lines, sums = [HEAD], Counter()
+    for rule, group in rules.items():
+        costs = [COSTS[rule](job, data) if rule in COSTS else (0, 0) for job in group]
+        hours = sum(SMALL_JOB + seconds for seconds, _ in costs) / 3600
+        job = group[0]
+        cost = {
+            "jobs": len(group),
+            "gpu": hours * job.gpus,
+            "cpu": hours * job.threads,
+            "disk": sum(size for _, size in costs) / 1e9,
+        }
+        sums.update(cost)
+        memory, runtime = (
+            f"{value:g}" if value else "-" for value in (job.mem_mb / 1000, job.runtime / 60)
+        )
+        asked = f"{job.gpus:>5}{job.threads:>6}{memory:>8}{runtime:>14}"
+        lines.append(_line(rule, asked, cost))
+    return "\n".join([*lines, _line("all of them", " " * 33, sums), BASIS])
+
+
+def _line(name: str, asked: str, cost: dict[str, float]) -> str:
+    return (
+        f"{name:<17}{cost['jobs']:>5,}{asked}"
+        f"{cost['gpu']:>13,.1f}{cost['cpu']:>13,.1f}{cost['disk']:>10,.1f}"
+    )

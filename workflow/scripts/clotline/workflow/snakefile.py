@@ -1,0 +1,198 @@
+"""What the Snakefile asks while it is parsed: the configuration, the shards, digests, targets.
+
+Every job parses the Snakefile again, so nothing here imports more than it must.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+from clotline.errors import ClotlineError
+from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.job.files import PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
+from clotline.workflow.code_digest import code_digest
+from clotline.workflow.config import canonical, check_data_paths, check_keys_stand_once, load_config
+
+#: The trained models of this working directory.
+BUNDLE = "results/models/clotline.zip"
+
+
+class Pipeline:
+    """One configuration with the shards that follow from its labels file.
+
+    Attributes:
+        config: the complete configuration.
+        shards: name to description, as of `clotline.data.plan.describe_shards`; none where models
+            are applied and there is nothing to train on.
+    """
+
+    def __init__(self, user_config: dict, files: Sequence[str | Path] = ()):
+        """Completes the configuration.
+
+        Args:
+            user_config: as Snakemake read it.
+            files: that it was read of.
+
+        Raises:
+            ClotlineError: the configuration or the labels file cannot be used.
+        """
+        check_keys_stand_once(files)
+        self.config = load_config(user_config)
+        self.shards, self._absent = {}, None
+        try:
+            check_data_paths(self.config)
+        except ClotlineError as error:
+            if self.config["predict"] is None:
+                raise
+            self._absent = error
+            return
+        self.shards = {shard["name"]: shard for shard in self._describe_shards()}
+
+    def shard_names(self) -> list[str]:
+        """Names of the shards to make.
+
+        Raises:
+            ClotlineError: there is nothing to make them of.
+        """
+        if self._absent:
+            raise self._absent
+        return list(self.shards)
+
+    def section(self, *keys: str) -> str:
+        """The configuration's value at ``keys`` as canonical JSON, for a rule's ``params``."""
+        value = self.config
+        for key in keys:
+            value = value[key]
+        return canonical(value)
+
+    def sections(self, *keys: str) -> str:
+        """Several of the configuration's sections as canonical JSON."""
+        return canonical({key: self.config[key] for key in keys})
+
+    def plan_digest(self, wildcards) -> str:
+        """All that the plan is made of, whatever the labels file's name, time and further columns.
+
+        Raises:
+            ClotlineError: there is nothing to make it of.
+        """
+        shards = [self.shards[name] for name in self.shard_names()]
+        return canonical([[shard["digest"], shard["splits"]] for shard in shards])
+
+    def backbones_of(self, wildcards) -> list[str]:
+        """The backbones whose features an LSTM reads, in their order."""
+        return feature_sets(self.config)[split_lstm_name(wildcards.lstm)[0]]
+
+    def features_of(self, wildcards) -> str:
+        """The same for a rule's ``params``: Snakemake forgets the order of inputs."""
+        return canonical(self.backbones_of(wildcards))
+
+    def new_files(self, wildcards) -> str:
+        """Digest of the names, sizes and times of the files to predict.
+
+        Raises:
+            ClotlineError: no folder is set, or one cannot be read.
+        """
+        if self.config["predict"] is None:
+            raise ClotlineError(
+                "no studies to predict: name their folder, as in --config predict=FOLDER"
+            )
+        return self._new_files
+
+    @cached_property
+    def _new_files(self) -> str:
+        # Two rules ask, and a folder can be large.
+        folder = Path(self.config["predict"])
+        digest = hashlib.sha256()
+        for name in files_under(folder):
+            status = (folder / name).stat()
+            line = f"{name} {status.st_size} {status.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def bundle_to_apply(self, wildcards) -> str:
+        """Path of the bundle of models to apply.
+
+        It is absolute: no rule makes that, so that a prediction can never train anything.
+
+        Raises:
+            ClotlineError: there is no bundle.
+        """
+        path = Path(self.config["models"] or BUNDLE).absolute()
+        if not path.is_file():
+            folder = "" if self.config["predict"] else "; and the studies, as in predict=FOLDER"
+            raise ClotlineError(
+                f"no trained models: {path} does not exist. Train them first (snakemake {BUNDLE}), "
+                f"or name a bundle, as in --config models=clotline.zip{folder}"
+            )
+        return str(path)
+
+    def _describe_shards(self) -> list[dict]:
+        """The shards, from a small cache where the labels file has not changed.
+
+        Reading 1.8 million rows for every job would cost seconds and half a gigabyte.
+        """
+        labels = Path(self.config["data"]["labels"])
+        made = self.config["phantom"] is not None and not self._is_phantom_there(labels)
+        if made:
+            source = self._phantom_source()
+        else:
+            status = labels.stat()
+            source = [str(labels), status.st_size, status.st_mtime_ns]
+        data = self.config["data"]
+        key = [source, data["split"], data["slices_per_shard"], code_digest("plan.py")]
+        key = canonical(key)
+        cache = STATE_FOLDER / "plan.json"
+        try:
+            cached = json.loads(cache.read_text())
+            if cached["key"] == key:
+                return cached["shards"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # no cache, or another version's
+        shards = self._read_shards(made)
+        # Of jobs that start together each may write it, and clear away what another is writing.
+        with suppress(FileNotFoundError), atomic(cache) as temporary:
+            temporary.write_text(json.dumps({"key": key, "shards": shards}))
+        return shards
+
+    def _phantom_source(self) -> str:
+        return f"{self.section('phantom')}\n{code_digest('phantom.py')}"
+
+    def _is_phantom_there(self, labels: Path) -> bool:
+        """Whether the labels file is that of this phantom: of another one, it will be replaced."""
+        try:
+            return labels.exists() and PHANTOM_SOURCE.read_text() == self._phantom_source()
+        except OSError:
+            return False
+
+    def _read_shards(self, made: bool) -> list[dict]:
+        from clotline.data import labels_file, plan
+
+        if made:
+            from clotline.data import phantom
+
+            labels = phantom.labels_table(phantom.draw_cohort(self.config["phantom"]))
+        else:
+            column = self.config["data"]["split"]["column"]
+            labels = labels_file.read_labels(self.config["data"]["labels"], column)
+        studies = plan.make_plan(labels, self.config["data"])
+        plan.check_plan(studies)
+        return plan.describe_shards(labels, studies)
+
+
+def contents(path_of: Callable) -> Callable:
+    """A rule's param: the digest of a file that a user gives.
+
+    Another one in its place can have an older time, and Snakemake would not look at it.
+
+    Args:
+        path_of: a rule's input function: wildcards to the file's path, or to none.
+    """
+
+    def digest(wildcards) -> str | None:
+        path = path_of(wildcards)
+        return sha256(path) if path else None
+
+    return digest
