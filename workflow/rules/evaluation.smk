@@ -45,6 +45,7 @@ rule evaluate:
         runtime=growing(60),
     params:
         bootstraps=pipeline.section("evaluation", "bootstraps"),
+        thresholds=pipeline.section("evaluation", "thresholds"),
         seed=pipeline.section("seed"),
         code=code_digest("evaluate.py"),
     message:

@@ -18,6 +18,7 @@ def main(snakemake):
         level,
         json.loads(snakemake.params.bootstraps),
         json.loads(snakemake.params.seed),
+        json.loads(snakemake.params.thresholds),
     )
     target, figures = next(iter(metrics["targets"].items()))
     log.info("%s: AUROC %s", target, describe_estimate(figures["auroc"]))

@@ -8,6 +8,7 @@ from builders import DATA, labels_of
 from clotline.data.plan import make_plan
 from clotline.errors import ClotlineError
 from clotline.evaluation.external import read_external
+from clotline.evaluation.predictions import PE_PRESENT, cases_by_target
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 
 STUDIES = {"aa": [0, 1, 1], "bb": [0, 0], "cc": [1], "dd": [0, 1], "ee": [0]}
@@ -115,7 +116,56 @@ def test_a_form_that_cannot_tell_them_apart_is_refused(tmp_path, numbered, plan)
 def test_without_predictions_for_valid_the_test_studies_remain(read, long):
     table, notes = read(long[~long[STUDY_UID].isin(["bb", "ee"])])
     assert table[STUDY_UID].tolist() == ["cc", "dd"]
-    assert "no predictions for the valid split: there are no operating points" in notes
+    assert (
+        "no predictions for the valid split: no operating points but those of evaluation.thresholds"
+    ) in notes
+
+
+def test_a_reader_of_pe_alone_is_taken(read, plan):
+    """Some studies, one label, and no more."""
+    given = pd.DataFrame(
+        {STUDY_UID: ["ee", "dd"], "label": "pe_present", "probability": [0.25, 0.75]}
+    )
+    table, notes = read(given)
+    assert table[STUDY_UID].tolist() == ["dd", "ee"]
+    assert table[PE_PRESENT].tolist() == [0.75, 0.25]
+    assert not set(STUDY_LABELS) & set(table)
+    assert table["negative_exam_for_pe_true"].tolist() == [0, 1]
+    assert [note.partition(":")[0] for note in notes] == [
+        "predictions for 1 of 2 valid studies",
+        "predictions for 1 of 2 test studies",
+    ]
+    assert set(cases_by_target(table, "study")) == {PE_PRESENT}
+
+
+def test_a_reader_of_some_labels_has_those_targets(read, long):
+    labels = ["negative_exam_for_pe", "indeterminate", "central_pe"]
+    table, _ = read(long[long["label"].isin(labels)])
+    assert list(cases_by_target(table, "study")) == [PE_PRESENT, *labels[:1], *labels[:0:-1]]
+    table, _ = read(long[long["label"] == "central_pe"])
+    assert set(cases_by_target(table, "study")) == {"central_pe"}
+
+
+def test_slices_of_some_studies_are_taken_and_of_these_all(read, long, slices):
+    of_dd = slices.loc[slices[STUDY_UID] == "dd", SOP_UID]
+    table, notes = read(long[long[SOP_UID].isin(of_dd)], "image")
+    assert table[SOP_UID].tolist() == of_dd.tolist()
+    assert "predictions for 1 of 2 test studies" in notes[1]
+    assert "lacks 1 of 2 predictions" in refusal(
+        read, long[long[SOP_UID] == of_dd.iloc[0]], "image"
+    )
+
+
+def test_a_file_of_other_studies_is_refused(read, long):
+    other = long.assign(**{STUDY_UID: "x" + long[STUDY_UID]})
+    assert "names none of the 2 stored test studies, such as cc" in refusal(read, other)
+
+
+def test_percentages_and_logits_are_named(read, long):
+    percent = refusal(read, long.assign(probability=100 * long["probability"]))
+    assert "these look like percentages: divide them by 100" in percent
+    logits = refusal(read, long.assign(probability=8 * long["probability"] - 4))
+    assert "these look like logits" in logits
 
 
 def test_without_valid_studies_no_predictions_for_them_are_missed(tmp_path, slices, plan, long):
@@ -164,7 +214,9 @@ def test_rows_that_are_longer_than_the_header_are_refused(tmp_path, slices, plan
 
 def test_an_unknown_label_is_named_with_its_line(read, long):
     table = long.replace({"label": {"central_pe": "centralpe"}})
-    assert ": centralpe is no label; there are negative_exam_for_pe" in refusal(read, table)
+    assert ": centralpe is no label; there are pe_present, negative_exam_for_pe" in refusal(
+        read, table
+    )
 
 
 def test_a_prediction_twice_is_named_with_its_line(read, long):

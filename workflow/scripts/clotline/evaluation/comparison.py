@@ -62,11 +62,11 @@ def compare(
 
     Returns:
         One row a model and target: ``reference``, ``model``, ``target``, the fields of `Estimate`
-        for the AUROC of the reference minus that of the model (studies: DeLong; slices:
-        bootstrap), and ``p_value``.
+        for the AUROC of the reference minus that of the model on the test studies of both
+        (studies: DeLong; slices: bootstrap), and ``p_value``.
 
     Raises:
-        ClotlineError: the reference is missing, or the models have different test cases.
+        ClotlineError: the reference is missing, or the models have different slices of a study.
     """
     rows = []
     for level in ("study", "image"):
@@ -81,11 +81,14 @@ def compare(
         if against not in test:
             raise ClotlineError(f"{against} is not among the models to compare: {', '.join(test)}")
         base = test.pop(against)
-        base_cases = cases_by_target(base, level)
         for name, table in test.items():
-            if not all(np.array_equal(table[key], base[key]) for key in _KEYS[level]):
-                kind = {"study": "studies", "image": "slices"}[level]
-                raise ClotlineError(f"{against} and {name} were not evaluated on the same {kind}")
+            both = set(table[STUDY_UID]) & set(base[STUDY_UID])
+            base_rows, table = (
+                rows[rows[STUDY_UID].isin(both)].reset_index(drop=True) for rows in (base, table)
+            )
+            if not all(np.array_equal(table[key], base_rows[key]) for key in _KEYS[level]):
+                raise ClotlineError(f"{against} and {name} were not evaluated on the same slices")
+            base_cases = cases_by_target(base_rows, level)
             for target, cases in cases_by_target(table, level).items():
                 if cases.are_slices:
                     found = paired_bootstrap(base_cases[target], cases, bootstraps, seed)

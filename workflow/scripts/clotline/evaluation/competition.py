@@ -161,8 +161,8 @@ def label_consistency(table: pd.DataFrame) -> dict:
         is consistent if there are slice predictions with which it would be. Without studies
         ``reason`` instead.
     """
-    if not len(table):
-        return {"n_studies": 0, "reason": "no studies"}
+    if reason := _lacking(table):
+        return {"n_studies": len(table), "reason": reason}
     truth, labels = _label_arrays(table)
     corrected, _ = make_consistent(labels)
     losses = [np.divide(*loss_terms(truth, p)).mean() for p in (labels, corrected)]
@@ -172,6 +172,14 @@ def label_consistency(table: pd.DataFrame) -> dict:
         "after": float(consistent(corrected).mean()),
         "cost": float(losses[1] - losses[0]),
     }
+
+
+def _lacking(table: pd.DataFrame) -> str:
+    """Why the nine labels of some studies cannot be scored, or an empty text."""
+    if not len(table):
+        return "no studies"
+    lacking = [name for name in STUDY_LABELS if name not in table]
+    return f"no predictions of {', '.join(lacking)}" if lacking else ""
 
 
 def _label_arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -193,15 +201,14 @@ def evaluate_competition(
 
     Returns:
         ``before`` and ``after`` the correction: each with ``log_loss`` (weighted, an `Estimate`
-        dict) and ``consistent`` (share of studies); and ``cost``, the growth of the log loss. With
-        no test studies ``reason`` instead.
-
-    Raises:
-        ClotlineError: the two models were not evaluated on the same studies.
+        dict) and ``consistent`` (share of studies); and ``cost``, the growth of the log loss: of
+        the test studies of both. Where there are none, or labels are missing, ``reason`` instead.
     """
+    common = set(study[STUDY_UID]) & set(image[STUDY_UID])
+    study, image = (table[table[STUDY_UID].isin(common)] for table in (study, image))
     study, image, exam = _paired_test_studies(study, image)
-    if not len(study):
-        return {"reason": "no studies"}
+    if reason := _lacking(study):
+        return {"reason": reason}
     present = cases_by_target(study, "study")[PE_PRESENT]
     on_image = cases_by_target(image, "image")[IMAGE_LABEL]
     truth, labels = _label_arrays(study)

@@ -3,9 +3,12 @@
 Two CSV forms are read, plain or gzipped:
 
 - long: ``StudyInstanceUID``, for slices also ``SOPInstanceUID``, ``label`` (a column name of the
-  labels file) and ``probability``;
+  labels file, or ``pe_present`` for PE in the study) and ``probability``;
 - the competition's: ``id`` and ``label``, where the id is ``<StudyInstanceUID>_<label name>`` or,
   for a slice, its ``SOPInstanceUID``, and ``label`` is the probability.
+
+A reader study seldom has everything: it may have some of the study labels, and some of the studies.
+Of a study that it names it has to have all of these labels, or all stored slices.
 """
 
 from pathlib import Path
@@ -15,6 +18,7 @@ import pandas as pd
 from clotline.data.shards import POSITION
 from clotline.data.slice_table import locate_studies
 from clotline.errors import ClotlineError
+from clotline.evaluation.predictions import PE_PRESENT, TRUE, pe_present
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 
 LONG = (STUDY_UID, "label", "probability")
@@ -35,14 +39,15 @@ def read_external(
         plan: plan.parquet.
 
     Returns:
-        A table as of `clotline.models.prediction.study_level_table` or ``image_level_table``, and
-        notes on what was left out. Without any prediction for valid studies these are left out
-        too, and no operating point can be fixed.
+        A table of the studies that it names, as of `clotline.models.prediction.study_level_table`
+        or ``image_level_table``, and notes on what was left out. The study level has the columns
+        of those labels alone that the file has, ``pe_present`` among them where it has that, and
+        all of the truth. Without any prediction for valid studies no operating point can be fixed.
 
     Raises:
         ClotlineError: no such form; a value that is no probability, an unknown label, or a
-            prediction twice, with line numbers; test studies without a prediction; or slices
-            that it does not tell apart.
+            prediction twice, with line numbers; no test study; a study with some of its
+            predictions only; or slices that it does not tell apart.
     """
     path = Path(path)
     found = _read(path)
@@ -54,7 +59,7 @@ def read_external(
     _refuse(path, found, found.duplicated(key), "stands twice")
     studies = locate_studies(slices, plan)
     studies = studies[studies["split"].isin(EVALUATED)]
-    expected = _expected(slices, studies, level)
+    expected = _expected(slices, studies, level, set(found["label"]))
     shared = expected[expected.duplicated(key, keep=False)]
     if len(shared):
         raise ClotlineError(
@@ -66,10 +71,9 @@ def read_external(
     notes = []
     if ignored := len(found) - int(table["probability"].notna().sum()):
         notes.append(f"{ignored:,} predictions are of no stored valid or test study: left out")
-    valid = table["split"] == "valid"
-    if valid.any() and table["probability"][valid].isna().all():
-        table = table[~valid]
-        notes.append("no predictions for the valid split: there are no operating points")
+    named = table.groupby(STUDY_UID)["probability"].transform("count") > 0
+    notes += _unnamed(path, table, named)
+    table = table[named]
     missing = table[table["probability"].isna()]
     if len(missing):
         row = missing.iloc[0]
@@ -77,7 +81,33 @@ def read_external(
             f"{path} lacks {len(missing):,} of {len(table):,} predictions at the {level} level; "
             f"the first is {row['label']} of {key[-2]} {row[key[-2]]} in the {row['split']} split"
         )
-    return (_image_level if level == "image" else _study_level)(table), notes
+    return (_image_level(table) if level == "image" else _study_level(table, studies)), notes
+
+
+def _unnamed(path: Path, table: pd.DataFrame, named: pd.Series) -> list[str]:
+    """Notes on the studies of each split of which there is no prediction at all."""
+    notes = []
+    for split in EVALUATED:
+        studies = table.loc[table["split"] == split, STUDY_UID]
+        there = studies[named].nunique()
+        if there == studies.nunique():
+            continue
+        if there:
+            notes.append(
+                f"predictions for {there:,} of {studies.nunique():,} {split} studies: it is "
+                "evaluated on these, and compared with each model on the studies of both"
+            )
+        elif split == "valid":
+            notes.append(
+                "no predictions for the valid split: no operating points but those of "
+                "evaluation.thresholds"
+            )
+        else:
+            raise ClotlineError(
+                f"{path} names none of the {studies.nunique():,} stored {split} studies, such as "
+                f"{studies.iloc[0]}"
+            )
+    return notes
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -95,8 +125,9 @@ def _read(path: Path) -> pd.DataFrame:
             f"{path} has the columns {', '.join(found.columns[:-1])}; it needs {', '.join(LONG)} "
             f"(and {SOP_UID} for slices), or the competition's {' and '.join(COMPETITION)}"
         )
-    known = found["label"].isin((*STUDY_LABELS, IMAGE_LABEL))
-    _refuse(path, found, ~known, f"is no label; there are {', '.join(STUDY_LABELS)}, {IMAGE_LABEL}")
+    labels = (PE_PRESENT, *STUDY_LABELS, IMAGE_LABEL)
+    known = found["label"].isin(labels)
+    _refuse(path, found, ~known, f"is no label; there are {', '.join(labels)}")
     if SOP_UID not in found:
         _refuse(path, found, found["label"] == IMAGE_LABEL, f"needs the column {SOP_UID}")
     probability = pd.to_numeric(found["probability"], errors="coerce")
@@ -105,9 +136,19 @@ def _read(path: Path) -> pd.DataFrame:
         row = found[bad].iloc[0]
         raise ClotlineError(
             f"{path}, line {row['line']}: the probability {row['probability']!r} must be a number "
-            f"from 0 to 1 ({int(bad.sum()):,} such rows)"
+            f"from 0 to 1 ({int(bad.sum()):,} such rows){_other_scale(probability, bad)}"
         )
     return found.assign(probability=probability)
+
+
+def _other_scale(values: pd.Series, bad: pd.Series) -> str:
+    """What numbers seem to be that are no probabilities, where they are many."""
+    outside = values[bad].dropna()
+    if len(outside) < max(2, len(values) / 20):
+        return ""
+    if values.min() >= 0 and values.max() <= 100:
+        return "; these look like percentages: divide them by 100"
+    return "; these look like logits: the probability of a logit x is 1 / (1 + exp(-x))"
 
 
 def _key(found: pd.DataFrame, level: str) -> list[str]:
@@ -130,7 +171,9 @@ def _read_cells(path: Path) -> pd.DataFrame:
 
 
 def _from_competition(found: pd.DataFrame) -> pd.DataFrame:
-    parts = found["id"].str.extract(rf"^(?P<study>.+?)_(?P<name>{'|'.join(STUDY_LABELS)})$")
+    parts = found["id"].str.extract(
+        rf"^(?P<study>.+?)_(?P<name>{'|'.join((PE_PRESENT, *STUDY_LABELS))})$"
+    )
     of_study = parts["name"].notna()
     return pd.DataFrame(
         {
@@ -151,25 +194,34 @@ def _refuse(path: Path, found: pd.DataFrame, bad: pd.Series, why: str) -> None:
         )
 
 
-def _expected(slices: pd.DataFrame, studies: pd.DataFrame, level: str) -> pd.DataFrame:
-    """One row a prediction that must be there, with its ``truth``, in the order of ``slices``."""
+def _expected(
+    slices: pd.DataFrame, studies: pd.DataFrame, level: str, given: set[str]
+) -> pd.DataFrame:
+    """One row a prediction that could be there, with its ``truth``, in the order of ``slices``.
+
+    Args:
+        slices: slices.parquet.
+        studies: of `locate_studies`.
+        level: study or image.
+        given: the labels that there are predictions of.
+    """
     if level == "study":
-        return studies.melt(
-            [STUDY_UID, "split"], list(STUDY_LABELS), var_name="label", value_name="truth"
-        )
+        labels = [label for label in (PE_PRESENT, *STUDY_LABELS) if label in given]
+        studies = studies.assign(**{PE_PRESENT: pe_present(studies)})
+        return studies.melt([STUDY_UID, "split"], labels, var_name="label", value_name="truth")
     rows = slices[slices[STUDY_UID].isin(studies[STUDY_UID])]
     columns = [*UIDS, "split", POSITION, IMAGE_LABEL]
     return rows[columns].rename(columns={IMAGE_LABEL: "truth"}).assign(label=IMAGE_LABEL)
 
 
-def _study_level(table: pd.DataFrame) -> pd.DataFrame:
-    index = table[[STUDY_UID, "split"]].drop_duplicates()
-    wide = index.reset_index(drop=True)
-    for label in STUDY_LABELS:
+def _study_level(table: pd.DataFrame, studies: pd.DataFrame) -> pd.DataFrame:
+    wide = studies[studies[STUDY_UID].isin(table[STUDY_UID])].reset_index(drop=True)
+    truth = {f"{label}{TRUE}": wide[label].to_numpy("int8") for label in STUDY_LABELS}
+    wide = wide[[STUDY_UID, "split"]]
+    for label in table["label"].unique():
         rows = table[table["label"] == label]
         wide[label] = rows["probability"].to_numpy("float32")
-        wide[f"{label}_true"] = rows["truth"].to_numpy("int8")
-    return wide
+    return wide.assign(**truth)
 
 
 def _image_level(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """All figures of one model on the test studies, and the tables that set models side by side."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
@@ -16,7 +18,12 @@ from clotline.evaluation.intervals import (
     ratios,
     resample,
 )
-from clotline.evaluation.predictions import TRUE, cases_by_target, pe_present
+from clotline.evaluation.predictions import (
+    TRUE,
+    cases_by_target,
+    pe_present,
+    says_pe_present,
+)
 from clotline.evaluation.ranking import ROC_GRID, Ranking, roc_points
 from clotline.labels import STUDY_UID
 
@@ -38,7 +45,13 @@ FIGURES = ("auroc", "average_precision", "brier", "log_loss")
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
-def evaluate(table: pd.DataFrame, level: str, bootstraps: int, seed: int) -> dict:
+def evaluate(
+    table: pd.DataFrame,
+    level: str,
+    bootstraps: int,
+    seed: int,
+    thresholds: Sequence[float] = (),
+) -> dict:
     """All figures of one model, ready for JSON.
 
     Args:
@@ -46,6 +59,7 @@ def evaluate(table: pd.DataFrame, level: str, bootstraps: int, seed: int) -> dic
         level: study or image.
         bootstraps: resamples of each bootstrap.
         seed: of each bootstrap.
+        thresholds: further operating points, beside those fixed on the valid split.
 
     Returns:
         ``level``, ``split`` (test), ``n_studies``, ``n_slices`` (None at the study level) and
@@ -64,7 +78,7 @@ def evaluate(table: pd.DataFrame, level: str, bootstraps: int, seed: int) -> dic
         "n_studies": int(test[STUDY_UID].nunique()),
         "n_slices": len(test) if level == "image" else None,
         "targets": {
-            target: evaluate_target(cases, valid_cases[target], bootstraps, seed)
+            target: evaluate_target(cases, valid_cases[target], bootstraps, seed, thresholds)
             for target, cases in test_cases.items()
         },
     }
@@ -74,7 +88,9 @@ def evaluate(table: pd.DataFrame, level: str, bootstraps: int, seed: int) -> dic
     return metrics
 
 
-def evaluate_target(test: Cases, valid: Cases, bootstraps: int, seed: int) -> dict:
+def evaluate_target(
+    test: Cases, valid: Cases, bootstraps: int, seed: int, thresholds: Sequence[float] = ()
+) -> dict:
     """The figures of one target.
 
     Args:
@@ -82,6 +98,7 @@ def evaluate_target(test: Cases, valid: Cases, bootstraps: int, seed: int) -> di
         valid: cases on which the operating points are fixed.
         bootstraps: number of resamples.
         seed: of the resamples.
+        thresholds: further operating points.
 
     Returns:
         ``auroc`` (studies: DeLong; slices: bootstrap), ``auroc_bootstrap``, ``average_precision``,
@@ -127,7 +144,7 @@ def evaluate_target(test: Cases, valid: Cases, bootstraps: int, seed: int) -> di
             roc |= {"grid": ROC_GRID.tolist(), "low": low.tolist(), "high": high.tolist()}
     return {name: estimates[name].as_dict() for name in (*FIGURES, "auroc_bootstrap")} | {
         "calibration": calibration(test),
-        "operating_points": operating_points(test, valid, bootstraps, seed),
+        "operating_points": operating_points(test, valid, bootstraps, seed, thresholds),
         "roc": roc,
     }
 
@@ -153,22 +170,26 @@ def choose_thresholds(truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
     return {name: float(thresholds[p]) for name, p in zip(OPERATING_POINTS, places, strict=True)}
 
 
-def operating_points(test: Cases, valid: Cases, bootstraps: int, seed: int) -> list[dict]:
-    """Sensitivity, specificity, PPV and NPV on test at thresholds fixed on valid.
+def operating_points(
+    test: Cases, valid: Cases, bootstraps: int, seed: int, thresholds: Sequence[float] = ()
+) -> list[dict]:
+    """Sensitivity, specificity, PPV and NPV on test at thresholds fixed on valid, then at others.
 
     Returns:
         One dict a threshold: ``name``, ``threshold``, ``confusion`` (numbers of cases), both None
         where the valid split lacks a class, and the four rates as `Estimate` dicts.
     """
+    chosen, points = {}, []
     if missing := valid.one_class():
         rate = test.estimate("Wilson", reason=f"no threshold from the valid split: {missing}")
         rates = dict.fromkeys(RATES, rate.as_dict())
-        return [
+        points = [
             {"name": name, "threshold": None, "confusion": None} | rates
             for name in OPERATING_POINTS
         ]
-    points = []
-    for name, threshold in choose_thresholds(valid.truth, valid.score).items():
+    else:
+        chosen = choose_thresholds(valid.truth, valid.score)
+    for name, threshold in (chosen | {f"p ≥ {t:g}": float(t) for t in thresholds}).items():
         called, truth = test.score >= threshold, test.truth
         trials = {
             "sensitivity": (truth, called, f"positive {test.kind}"),
@@ -199,8 +220,13 @@ def evaluate_subgroups(table: pd.DataFrame) -> dict[str, dict]:
     Returns:
         Subgroup to `Estimate` dict. Indeterminate studies, which are neither, are left out, but
         for ``indeterminate``: all positive studies against the indeterminate ones. ``all`` sets
-        all positive studies against the negative ones.
+        all positive studies against the negative ones. Without predictions of PE each says so.
     """
+    if not says_pe_present(table):
+        present = pe_present(table, TRUE)
+        reason = "no predictions of pe_present, or of negative_exam_for_pe and indeterminate"
+        none = Cases.of(present, present).estimate("DeLong", reason=reason).as_dict()
+        return dict.fromkeys(("all", *SUBGROUPS, "indeterminate"), none)
     truth, score = pe_present(table, TRUE) == 1, pe_present(table)
     negative, indeterminate = (
         (table[name + TRUE] == 1).to_numpy() for name in ("negative_exam_for_pe", "indeterminate")

@@ -17,8 +17,16 @@ PE_PRESENT_BY_MAX = "pe_present_by_max"
 
 def pe_present(table: pd.DataFrame, suffix: str = "") -> np.ndarray:
     """1 - negative_exam_for_pe - indeterminate, clipped to 0 to 1: truth or probability."""
+    if not suffix and PE_PRESENT in table:
+        # Of a reader who was asked for nothing else.
+        return table[PE_PRESENT].to_numpy(np.float64)
     negative = table["negative_exam_for_pe" + suffix].to_numpy(np.float64)
     return np.clip(1 - negative - table["indeterminate" + suffix].to_numpy(np.float64), 0, 1)
+
+
+def says_pe_present(table: pd.DataFrame) -> bool:
+    """Whether PE in the study is among the predictions, or follows from them."""
+    return PE_PRESENT in table or {"negative_exam_for_pe", "indeterminate"} <= set(table)
 
 
 def cases_by_target(table: pd.DataFrame, level: str) -> dict[str, Cases]:
@@ -30,8 +38,8 @@ def cases_by_target(table: pd.DataFrame, level: str) -> dict[str, Cases]:
         level: study or image.
 
     Returns:
-        Target to cases. Study level: PE present, then the nine labels. Image level: the slices,
-        then the studies by their highest slice.
+        Target to cases. Study level: PE present, then the nine labels, but those of which a
+        reader said nothing. Image level: the slices, then the studies by their highest slice.
 
     Raises:
         ClotlineError: a column holds something else than truths or probabilities.
@@ -40,7 +48,9 @@ def cases_by_target(table: pd.DataFrame, level: str) -> dict[str, Cases]:
         slices = _cases(table, IMAGE_LABEL, table[STUDY_UID])
         highest = table.groupby(STUDY_UID, sort=False)[[IMAGE_LABEL, IMAGE_LABEL + TRUE]].max()
         return {IMAGE_LABEL: slices, PE_PRESENT_BY_MAX: _cases(highest, IMAGE_LABEL)}
-    labels = {name: _cases(table, name) for name in STUDY_LABELS}
+    labels = {name: _cases(table, name) for name in STUDY_LABELS if name in table}
+    if not says_pe_present(table):
+        return labels
     return {PE_PRESENT: Cases.of(pe_present(table, TRUE), pe_present(table))} | labels
 
 

@@ -211,7 +211,7 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
 
 
 def plot_confusion(metrics: dict, name: str) -> Figure:
-    """Confusion matrices of one model's main target at the operating points fixed on valid.
+    """Confusion matrices of one model's main target at its operating points.
 
     Args:
         metrics: the model's figures, of `clotline.evaluation.metrics.evaluate`.
@@ -222,7 +222,7 @@ def plot_confusion(metrics: dict, name: str) -> Figure:
     figure = Figure(figsize=(3.1 * len(points), 3.4), layout="constrained")
     figure.suptitle(f"{name}, {TITLES.get(main, main)}: {_counted(metrics)}")
     for axis, point in zip(figure.subplots(1, len(points)), points, strict=True):
-        axis.set_title(f"{point['name']} on valid", fontsize=9)
+        axis.set_title(_describe_point(point), fontsize=9)
         if point["confusion"] is None:
             axis.set_axis_off()
             _say(axis, "no threshold:\none class only in valid")
@@ -284,12 +284,17 @@ def _draw_roc(axis: Axes, target: dict, label: str, style: dict) -> None:
 def _draw_operating_points(
     axis: Axes, target: dict, place: Callable[[dict], tuple[float | None, float | None]]
 ) -> None:
-    for point, marker in zip(target["operating_points"], "os^", strict=False):
+    for point, marker in zip(target["operating_points"], cycle("os^Dv<>"), strict=False):
         x, y = place(point)
         if x is not None and y is not None:
-            label = f"{point['name']} on valid"
+            label = _describe_point(point)
             # On the edge it would be cut in half.
             axis.plot(x, y, marker, color="black", fillstyle="none", label=label, clip_on=False)
+
+
+def _describe_point(point: dict) -> str:
+    # A threshold that was given was fixed on no split.
+    return point["name"] if point["name"].startswith("p ≥") else f"{point['name']} on valid"
 
 
 def _false_positive_rate_and_sensitivity(point: dict) -> tuple[float | None, float | None]:
