@@ -18,13 +18,9 @@ from bench.data import RSNA_SLICES
 from bench.race import race
 from bench.stages import default_config
 from bench.tables import describe_machine, markdown
+from clotline.job.speed import inference_batch_size, loading_processes
 from clotline.loading.preprocessing import View
-from clotline.loading.slice_loader import (
-    SliceLoader,
-    StoredSlices,
-    inference_batch_size,
-    loading_processes,
-)
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import build_classifier, for_training
 from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor

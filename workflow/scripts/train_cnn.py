@@ -9,14 +9,10 @@ from clotline.data.tables import read_table
 from clotline.job.files import STATE_FOLDER
 from clotline.job.run import job, log
 from clotline.job.scratch import nearby
+from clotline.job.speed import inference_batch_size, loading_processes
 from clotline.loading.preprocessing import View
 from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
-from clotline.loading.slice_loader import (
-    SliceLoader,
-    StoredSlices,
-    inference_batch_size,
-    loading_processes,
-)
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import for_training
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc

@@ -8,8 +8,9 @@ from builders import write_noise
 
 from clotline.data.shards import CHECKSUM, read_rows
 from clotline.errors import ClotlineError
+from clotline.job.speed import PREFETCHED
 from clotline.loading.preprocessing import View
-from clotline.loading.ring_buffer import PREFETCHED, ReadByProcesses
+from clotline.loading.ring_buffer import ReadByProcesses
 from clotline.loading.slice_loader import StoredSlices
 
 

@@ -13,7 +13,7 @@ from clotline.data.shards import StoredPixels, read_rows
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.preprocessing import MEAN, STD, View
 from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
-from clotline.loading.slice_loader import SliceLoader, StoredSlices, loading_processes
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
 
 POSITIVES, NEGATIVES, SEED = (
     st.integers(1, 30),
@@ -190,10 +190,6 @@ def test_the_disk_is_asked_once_for_each_slice_two_batches_before_it_is_read(
         assert [("fetch", soon) in before for soon in range(count)] == [
             soon <= row + 2 for soon in range(count)
         ]
-
-
-def test_on_a_cpu_no_further_process_loads(fabric):
-    assert loading_processes(4, fabric) == 0
 
 
 def test_a_data_set_that_is_sent_to_another_process_opens_its_files_there(shard):

@@ -9,8 +9,9 @@ from clotline.data.features_file import StoredFeatures, create_features, write_f
 from clotline.data.plan import make_plan
 from clotline.data.slice_table import locate_studies
 from clotline.errors import ClotlineError
+from clotline.job.speed import ROWS_TOGETHER
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
-from clotline.loading.study_loader import ROWS_TOGETHER, FeatureSequences, converted
+from clotline.loading.study_loader import FeatureSequences, converted
 from clotline.models.devices import make_fabric
 from clotline.models.lstm import SliceLSTM
 from clotline.models.prediction import image_level_table, predict_studies, study_level_table

@@ -1,4 +1,6 @@
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -227,3 +229,86 @@ def test_a_module_whose_result_is_among_the_params_can_be_left_out(scripts):
     assert digest("shard.py") != before[1]
     edit(scripts / PACKAGE / "data/dicom/ct_slice.py")
     assert digest_without_plan() != before[0]
+
+
+RULES = Path(__file__).parents[3] / "workflow/rules"
+
+
+def digests():
+    """Rule to the digest that its params hold."""
+    forget()
+    text = "".join(path.read_text() for path in sorted(RULES.glob("*.smk")))
+    calls = re.findall(r'code_digest\("(\w+)\.py"(?:, without=\(([^)]*)\))?\)', text)
+    assert len(calls) > 20
+    return {
+        rule: code_digest.code_digest(f"{rule}.py", tuple(re.findall(r'"([\w.]+)"', left_out)))
+        for rule, left_out in calls
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "rules"),
+    [
+        # What is said to a user.
+        ("data/accounting.py", "slices were rejected", "slices were not taken", set()),
+        ("models/checkpoint.py", "holds no dictionary", "has no dictionary", set()),
+        ("models/checkpoint.py", "is no {FORMAT} of version", "is no {FORMAT} with version", set()),
+        ("data/ingest.py", "nothing is left of", "nothing remains of", set()),
+        # What changes speed alone.
+        ("job/speed.py", "PREFETCHED = 2", "PREFETCHED = 3", set()),
+        ("job/speed.py", "return 256 if", "return 512 if", set()),
+        ("job/speed.py", "FILES_AHEAD = 4", "FILES_AHEAD = 8", set()),
+        # What one rule and its namesake for new studies compute with.
+        (
+            "models/extractor.py",
+            "output.shape[-1] * 8 > side",
+            "output.shape[-1] * 4 > side",
+            {"extract_features", "apply_models"},
+        ),
+        ("data/accounting.py", "<= max_rejects", "< max_rejects", {"slices"}),
+        ("data/accounting.py", "slices[STUDY_UID].map(splits)", "None", {"slices"}),
+        # The reason of a reject is a result.
+        (
+            "data/dicom/ct_slice.py",
+            "a localizer, not a slice",
+            "a localizer",
+            {"shard", "decode_series", "find_series"},
+        ),
+        (
+            "models/lstm.py",
+            "states[last]",
+            "states[:1]",
+            {"train_lstm", "predict_lstm", "apply_models"},
+        ),
+    ],
+)
+def test_an_edit_reruns_the_rules_whose_result_it_can_change(scripts, module, old, new, rules):
+    before = digests()
+    path = scripts / PACKAGE / module
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    assert {rule for rule, found in digests().items() if found != before[rule]} == rules
+
+
+@pytest.mark.parametrize(
+    ("statement", "counts"),
+    [
+        ("raise ClotlineError(f'{x} of {y}')", False),
+        ("raise unusable(path, 'damaged')", False),
+        ("log.info('%s slices', x)", False),
+        ("log.warning('other', extra={'a': 1})", False),
+        ("raise SliceError('other')", True),
+        ("raise ValueError('other')", True),
+        ("print('other')", True),
+        ("logs.info('other')", True),
+        ("log.info((x := 2))", True),
+    ],
+)
+def test_what_is_said_to_a_user_does_not_count(scripts, statement, counts):
+    said = "raise ClotlineError('')", "raise unusable()", "log.info()", "log.warning()"
+    bare = next((s for s in said if s.split("(")[0] == statement.split("(")[0]), "pass")
+    package_of(scripts, a=f"def f(x, y):\n    {bare}\n")
+    before = digest("main.py")
+    (scripts / PACKAGE / "a.py").write_text(f"def f(x, y):\n    {statement}\n")
+    assert (digest("main.py") != before) == counts

@@ -17,6 +17,7 @@ from clotline.data.chunks import Chunk
 from clotline.data.dicom.isolation import read_apart, read_in_time
 from clotline.data.study import DecodedStudy, decode_study
 from clotline.job.processes import end_with_parent, shared_memory
+from clotline.job.speed import SHARED_BYTES
 from clotline.labels import STUDY_UID
 
 log = logging.getLogger("clotline")
@@ -58,11 +59,6 @@ def decode_studies(
             yield _decoded(*waiting.popleft(), folder)
     finally:
         decoders.shutdown()
-
-
-#: Bytes of memory for the chunks of a study, enough for some 400 slices. The further ones of a
-#: larger study go through the pool's pipe.
-SHARED_BYTES = 32 * 2**20
 
 
 class _Decoders:

@@ -18,9 +18,7 @@ import numpy as np
 
 from clotline.errors import ClotlineError
 from clotline.job.files import unusable
-
-#: Bytes that are written at a time: a system call for each slice would take twice as long.
-_BLOCK = 2**20
+from clotline.job.speed import WRITTEN_BYTES
 
 
 class _Disk(io.RawIOBase):
@@ -36,7 +34,7 @@ class _Disk(io.RawIOBase):
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         self._place = 0
         # What is gathered, with its length and its place in the file, and what is being written.
-        self._blocks = [memoryview(bytearray(_BLOCK)) for _ in range(2)]
+        self._blocks = [memoryview(bytearray(WRITTEN_BYTES)) for _ in range(2)]
         self._used, self._start = 0, 0
         self._thread = ThreadPoolExecutor(1, "write-behind")
         self._writing: Future | None = None
@@ -57,9 +55,9 @@ class _Disk(io.RawIOBase):
             self._hand_over()
             self._start = self._place
         while len(rest):
-            if self._used == _BLOCK:
+            if self._used == WRITTEN_BYTES:
                 self._hand_over()
-            part, rest = rest[: _BLOCK - self._used], rest[_BLOCK - self._used :]
+            part, rest = rest[: WRITTEN_BYTES - self._used], rest[WRITTEN_BYTES - self._used :]
             # Copied, for HDF5 uses its memory again.
             self._blocks[0][self._used : self._used + len(part)] = part
             self._used += len(part)

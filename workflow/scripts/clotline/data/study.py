@@ -19,10 +19,8 @@ from clotline.data.dicom.rejection import SliceError
 from clotline.data.rejects import REJECT_COLUMNS
 from clotline.data.scan_order import along_scan, oddities
 from clotline.data.shards import ORIENTATION, POSITION
+from clotline.job.speed import FILES_AHEAD
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, UIDS
-
-#: Files of a study that the disk is asked for while one is decoded.
-FETCHED_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
         if file is not None:
             fetch(file)
         waiting.append(file)
-        if len(waiting) > FETCHED_AHEAD:
+        if len(waiting) > FILES_AHEAD:
             yield waiting.popleft()
     yield from waiting
 

@@ -1,1 +1,1 @@
-"""What carries a job and cannot change a result: logs, progress, files, processes."""
+"""What carries a job or makes it fast and cannot change a result: no digest of code counts it."""

@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clotline.job.processes import shared_memory
-
-#: Batches that each process reads ahead.
-PREFETCHED = 2
+from clotline.job.speed import PREFETCHED
 
 
 class ReadByProcesses:

@@ -10,14 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clotline.data.shards import CHECKSUM, StoredPixels
+from clotline.job.speed import SLICE_BATCHES_AHEAD
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.batches import process_batches
 from clotline.loading.prefetch import ReadAhead, ReadInBatches, asked_ahead
 from clotline.loading.preprocessing import View
 from clotline.loading.ring_buffer import ReadByProcesses
-
-#: Batches that the disk is asked for while one is read; where more processes read, one for each.
-BATCHES_AHEAD = 2
 
 
 class StoredSlices(ReadInBatches):
@@ -107,7 +105,7 @@ class SliceLoader:
         self._fabric = fabric
         batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
         # Of several processes, each has the next of its own on the way.
-        asked = asked_ahead(batches, max(BATCHES_AHEAD, processes))
+        asked = asked_ahead(batches, max(SLICE_BATCHES_AHEAD, processes))
         pin = fabric.device.type == "cuda"
         if processes:
             self._loader = ReadByProcesses(slices, asked, processes, pin)
@@ -122,26 +120,3 @@ class SliceLoader:
         for batch in self._loader:
             parts, labels = self._fabric.to_device(batch)
             yield self.dataset.view.inputs(parts), labels
-
-
-def loading_processes(threads: int, fabric: Fabric) -> int:
-    """How many processes load for each that trains.
-
-    On a CPU none: reading is a hundredth of a network's work there, and what a process forks, and
-    both go on writing to, the kernel copies page by page.
-
-    Args:
-        threads: of the job. On a GPU all of them load.
-        fabric: device.
-    """
-    return max(1, threads // fabric.world_size) if fabric.device.type == "cuda" else 0
-
-
-def inference_batch_size(on_cpu: int, fabric: Fabric) -> int:
-    """Slices in a batch that is not trained on; a GPU has enough to do with no fewer than 256.
-
-    Args:
-        on_cpu: what it is on a CPU.
-        fabric: device.
-    """
-    return 256 if fabric.device.type == "cuda" else on_cpu

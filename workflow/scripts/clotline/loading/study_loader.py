@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from clotline.data.features_file import StoredFeatures, open_features
 from clotline.job.files import unusable
+from clotline.job.speed import ROWS_TOGETHER, STUDY_BATCHES_AHEAD
 from clotline.labels import STUDY_LABELS
 from clotline.loading.batches import process_batches
 from clotline.loading.prefetch import ReadAhead, ReadInBatches, asked_ahead
@@ -110,10 +111,6 @@ class FeatureSequences(ReadInBatches):
         return StudyLoader(self, process_batches(order, batch_size, fabric), fabric)
 
 
-#: Batches that the disk is asked for while one is read.
-BATCHES_AHEAD = 1
-
-
 class StudyLoader:
     """Batches of (studies, targets) on the device, the features in the network's precision."""
 
@@ -126,7 +123,7 @@ class StudyLoader:
             fabric: device and precision.
         """
         self._fabric = fabric
-        asked = asked_ahead(batches, BATCHES_AHEAD)
+        asked = asked_ahead(batches, STUDY_BATCHES_AHEAD)
         loader = DataLoader(sequences, sampler=asked, batch_size=None)
         # On a CPU a thread that reads takes the time of one that computes, and all wait for that.
         self._loader = ReadAhead(loader) if fabric.device.type == "cuda" else loader
@@ -141,10 +138,6 @@ class StudyLoader:
             # Lightning does the same where the network is called, more slowly.
             kind = precision.convert_input(studies.features[:0]).dtype
             yield StudyBatch(converted(studies.features, kind), studies.counts), targets
-
-
-#: Rows whose float32 values stay in a processor's cache.
-ROWS_TOGETHER = 256
 
 
 def converted(features: Tensor, kind: torch.dtype) -> Tensor:

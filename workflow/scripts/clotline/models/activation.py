@@ -18,8 +18,9 @@ from clotline.data.activation_file import Activation
 from clotline.data.tables import uid_triples
 from clotline.errors import ClotlineError
 from clotline.job.progress import progress
+from clotline.job.speed import loading_processes
 from clotline.loading.preprocessing import View
-from clotline.loading.slice_loader import SliceLoader, StoredSlices, loading_processes
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import Classifier, load_classifier
 from clotline.models.checkpoint import load_checkpoint
 from clotline.models.devices import make_fabric

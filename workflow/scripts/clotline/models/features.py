@@ -14,13 +14,9 @@ from clotline.data.shards import read_rows
 from clotline.errors import ClotlineError
 from clotline.job.files import atomic, sha256
 from clotline.job.progress import progress
+from clotline.job.speed import inference_batch_size, loading_processes
 from clotline.loading.preprocessing import View
-from clotline.loading.slice_loader import (
-    SliceLoader,
-    StoredSlices,
-    inference_batch_size,
-    loading_processes,
-)
+from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import Classifier, load_classifier
 from clotline.models.checkpoint import load_checkpoint
 from clotline.models.devices import make_fabric

@@ -3,6 +3,10 @@
 Snakemake's own code trigger sees neither imported modules nor the difference between a comment and
 a change. Here the digest covers the syntax trees of a script and of every module of this package
 that it imports, transitively, without comments, docstrings and layout.
+
+What carries a job or makes it fast lies in the room ``job``, and what is said to a user stands in
+the arguments of ``ClotlineError(...)``, ``unusable(...)`` and ``log.<level>(...)``: neither counts.
+The texts of ``SliceError`` do count, for they are stored in the lists of rejects.
 """
 
 import ast
@@ -13,7 +17,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1].name
 SCRIPTS = Path(__file__).parents[2]
 
-#: What carries a job (logs, progress, messages, files) but cannot change what it computes.
+#: What cannot change what a job computes: see the room's own docstring.
 PLUMBING = ("job", "errors", "workflow.code_digest")
 
 
@@ -52,6 +56,7 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     tree = ast.parse(path.read_bytes(), filename=str(path))
     imported = tuple(_imported(tree, ".".join(path.parent.relative_to(SCRIPTS).parts)))
     _strip_docstrings(tree)
+    _strip_what_is_said(tree)
     return ast.dump(tree), imported
 
 
@@ -73,6 +78,22 @@ def _find(name: str) -> Path | None:
         return None
     base = SCRIPTS.joinpath(*name.split("."))
     return next((p for p in (base / "__init__.py", base.with_suffix(".py")) if p.is_file()), None)
+
+
+def _strip_what_is_said(tree: ast.AST) -> None:
+    """Removes the arguments of errors and log lines, unless they set a name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _is_said(node.func):
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            inside = (part for value in given for part in ast.walk(value))
+            if not any(isinstance(part, ast.NamedExpr) for part in inside):
+                node.args, node.keywords = [], []
+
+
+def _is_said(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute):
+        return isinstance(function.value, ast.Name) and function.value.id == "log"
+    return isinstance(function, ast.Name) and function.id in ("ClotlineError", "unusable")
 
 
 def _strip_docstrings(tree: ast.AST) -> None:
