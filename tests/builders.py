@@ -5,13 +5,21 @@ from pathlib import Path
 
 import gdcm
 import h5py
+import imagecodecs
 import numpy as np
 import pandas as pd
 import pydicom
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import get_frame
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import (
+    HTJ2K,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    generate_uid,
+)
 
 from clotline.data.chunks import create_pixels, pack
 from clotline.data.shards import ORIENTATION, POSITION, ShardWriter
@@ -104,6 +112,15 @@ def codestream_of(path: Path) -> bytes:
 
 def compress_dicom(source: Path, target: Path, syntax) -> Path:
     """Writes ``source`` again in a compressed transfer syntax."""
+    if syntax in (HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL):
+        dataset = pydicom.dcmread(source)
+        stored = dataset.pixel_array
+        stream = imagecodecs.htj2k_encode(stored, reversible=syntax != HTJ2K)
+        dataset.PixelData = encapsulate([stream])
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(target, enforce_file_format=True)
+        return target
     reader = gdcm.ImageReader()
     reader.SetFileName(str(source))
     assert reader.Read()

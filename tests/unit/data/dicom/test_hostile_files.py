@@ -24,7 +24,6 @@ from pydicom.data import get_testdata_file
 from pydicom.dataelem import DataElement
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import (
-    HTJ2K,
     JPEG2000,
     MPEG2MPML,
     CTImageStorage,
@@ -32,6 +31,8 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -171,6 +172,8 @@ COMPRESSED = {
     "JPEG-LS near lossless": JPEGLSNearLossless,
     "JPEG 2000 lossless": JPEG2000Lossless,
     "JPEG 2000": JPEG2000,
+    "HTJ2K lossless": HTJ2KLossless,
+    "HTJ2K lossless, RPCL": HTJ2KLosslessRPCL,
 }
 for kind, (stored, tags) in SLICES.items():
     for name, syntax in UNCOMPRESSED.items():
@@ -520,11 +523,6 @@ def two_images(path):
     wrapped(path, bytes(2), PixelData=encapsulate([codestream(JPEGLosslessSV1)] * 2))
 
 
-@lists("HTJ2K", "no decoder for this encoding")
-def no_decoder(path):
-    wrapped(path, codestream(JPEG2000Lossless), HTJ2K)
-
-
 @lists("a film", "no decoder for this encoding")
 def film(path):
     wrapped(path, b"\x00\x00\x01\xb3", MPEG2MPML)
@@ -767,6 +765,7 @@ MUTATED = [
     "JPEG-LS, unsigned",
     "JPEG 2000 lossless, signed",
     "JPEG baseline",
+    "HTJ2K lossless, signed",
 ]
 
 #: Slices of real scanners.

@@ -1,17 +1,50 @@
 import os
+import sys
 import tempfile
 
+import imagecodecs
 import numpy as np
 import pytest
-from builders import compress_dicom, write_dicom
-from pydicom.pixels import get_decoder
-from pydicom.uid import JPEGLosslessSV1
+from builders import codestream_of, compress_dicom, write_dicom
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
-from clotline.data.dicom.ct_slice import read_slice
-from clotline.data.dicom.pixels import DECODERS, MAX_SIDE
+from clotline.data.dicom import reader
+from clotline.data.dicom.codestream import frame_of
+from clotline.data.dicom.ct_slice import KEYWORDS, read_slice
+from clotline.data.dicom.pixels import MAX_SIDE, decode
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.errors import ClotlineError
 from clotline.grid import SIZE
+
+
+def compressed(path, stored, syntax, **tags):
+    """Writes a slice in any encoding; a compressed one has all the bits of the words.
+
+    Args:
+        path: of the file.
+        stored: (rows, columns) integers, of which GDCM or OpenJPH sees 16 bits.
+        syntax: transfer syntax.
+        tags: as for `builders.write_dicom`, which the encoder does not see.
+    """
+    if not syntax.is_encapsulated:
+        return write_dicom(path, stored, syntax, **tags)
+    plain = write_dicom(path.with_suffix(".plain"), stored)
+    stream = codestream_of(compress_dicom(plain, path, syntax))
+    return write_dicom(path, stored, syntax, PixelData=encapsulate([stream]), **tags)
 
 
 def packed(folder):
@@ -19,17 +52,15 @@ def packed(folder):
     return compress_dicom(plain, folder / "packed.dcm", JPEGLosslessSV1)
 
 
-@pytest.mark.parametrize("syntax", [s for s in DECODERS if DECODERS[s]], ids=lambda s: s.name)
-def test_every_encoding_has_one_decoder_and_it_is_installed(syntax):
-    assert DECODERS[syntax] in get_decoder(syntax).available_plugins
-
-
-def test_a_decoder_that_is_not_installed_is_no_fault_of_the_file(tmp_path, monkeypatch):
-    path = packed(tmp_path)
-    monkeypatch.setitem(DECODERS, JPEGLosslessSV1, "another")
+@pytest.mark.parametrize("name", ["gdcm", "imagecodecs"])
+def test_a_decoder_that_is_not_installed_is_no_fault_of_the_file(tmp_path, monkeypatch, name):
+    stored = np.full((SIZE, SIZE), 7, np.int16)
+    syntax = {"gdcm": JPEG2000Lossless, "imagecodecs": JPEGLSLossless}[name]
+    path = compressed(tmp_path / "slice.dcm", stored, syntax)
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ClotlineError) as caught:
         read_slice(path)
-    assert "is decoded by another, which is not installed here" in str(caught.value)
+    assert f"{name}, which decodes compressed images, is not installed here" in str(caught.value)
     assert "requirements.lock" in str(caught.value)
 
 
@@ -76,4 +107,174 @@ def test_that_no_temporary_file_can_be_made_is_no_fault_of_the_pixels(tmp_path, 
     read_slice(path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(ClotlineError, match=r"no temporary file can be made: .* Set TMPDIR to"):
+        read_slice(path)
+
+
+LOSSLESS = (
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    RLELossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+)
+
+
+def values_of(bits, signed):
+    """(256, 256) integers: all that so many bits hold, at random."""
+    low, high = (-(1 << bits - 1), 1 << bits - 1) if signed else (0, 1 << bits)
+    return np.random.default_rng(bits).integers(low, high, (SIZE, SIZE))
+
+
+def in_words(values, bits, *, signed, spare):
+    """The values as they lie in words of 16 bits, of which some may be spare.
+
+    Args:
+        values: integers of so many bits.
+        bits: BitsStored.
+        signed: whether the header says so.
+        spare: what lies above them: "sign" as it should, "nothing" or an "overlay".
+    """
+    words = values & (1 << bits) - 1
+    if spare == "sign":
+        words = values
+    elif spare == "overlay":
+        words = words | (np.arange(SIZE) % 2 * (1 << 15 if bits < 16 else 0))[:, None]
+    return words.astype(np.uint16).view(np.int16 if signed else np.uint16)
+
+
+@pytest.mark.parametrize("spare", ["sign", "nothing", "overlay"])
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("bits", [12, 13, 14, 15, 16])
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.name)
+def test_bits_above_bits_stored_are_no_part_of_a_value(tmp_path, syntax, bits, signed, spare):
+    values = values_of(bits, signed)
+    words = in_words(values, bits, signed=signed, spare=spare)
+    tags = {"BitsStored": bits, "HighBit": bits - 1, "RescaleIntercept": 0 if signed else -32768}
+    path = compressed(tmp_path / "slice.dcm", words, syntax, **tags)
+    assert (read_slice(path).pixels == values + tags["RescaleIntercept"]).all()
+
+
+def with_bits_stored(words, bits, syntax, **options):
+    """The codestream of words of which an encoder was told that so many bits are in use."""
+    if syntax == JPEG2000Lossless:
+        stream = imagecodecs.jpeg2k_encode(
+            words, level=0, reversible=True, bitspersample=bits, codecformat="j2k"
+        )
+    else:
+        stream = imagecodecs.jpeg8_encode(words, lossless=True, bitspersample=bits, **options)
+    assert frame_of(stream, syntax).precision == bits
+    return encapsulate([stream])
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("bits", [12, 13, 14, 15, 16])
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEG2000Lossless], ids=lambda s: s.name)
+def test_an_encoder_may_be_told_bits_stored(tmp_path, syntax, bits, signed):
+    values = values_of(bits, signed)
+    words = in_words(values, bits, signed=False, spare="nothing")
+    tags = {
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": int(signed),
+        "RescaleIntercept": 0 if signed else -32768,
+        "PixelData": with_bits_stored(words, bits, syntax),
+    }
+    path = write_dicom(tmp_path / "slice.dcm", words, syntax, **tags)
+    assert (read_slice(path).pixels == values + tags["RescaleIntercept"]).all()
+
+
+LOSSY = (JPEG2000, HTJ2K, JPEGLSNearLossless)
+
+
+def smooth(low, high):
+    """(256, 256) int16: a slope over all of a range, as lossy encodings can keep it."""
+    return np.linspace(low, high, SIZE * SIZE).reshape(SIZE, SIZE).astype(np.int16)
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("syntax", LOSSY, ids=lambda syntax: syntax.name)
+def test_a_lossy_encoding_of_values_alone_is_read(tmp_path, syntax, signed):
+    stored = smooth(-1900, 1900) if signed else smooth(100, 4000).astype(np.uint16)
+    tags = {"BitsStored": 12, "HighBit": 11}
+    path = compressed(tmp_path / "slice.dcm", stored, syntax, **tags)
+    assert np.abs(read_slice(path).pixels - stored.astype(int)).max() <= 30
+
+
+@pytest.mark.parametrize("syntax", LOSSY, ids=lambda syntax: syntax.name)
+def test_a_lossy_encoding_of_values_with_an_overlay_is_refused(tmp_path, syntax):
+    stored = smooth(100, 4000).astype(np.uint16)
+    stored[100:160, 100:200] |= 0x1000
+    tags = {"BitsStored": 12, "HighBit": 11}
+    path = compressed(tmp_path / "slice.dcm", stored, syntax, **tags)
+    with pytest.raises(SliceError, match="lossy pixels with bits above BitsStored 12"):
+        read_slice(path)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000, HTJ2K], ids=lambda syntax: syntax.name)
+def test_a_lossy_encoding_that_took_signs_for_large_values_is_refused(tmp_path, syntax):
+    words = (smooth(-1900, 1900) & 0xFFF).astype(np.uint16)
+    tags = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1}
+    path = compressed(tmp_path / "slice.dcm", words, syntax, **tags)
+    with pytest.raises(SliceError, match="or with a sign that their codestream does not know"):
+        read_slice(path)
+
+
+@pytest.mark.parametrize("spare", ["sign", "nothing"])
+def test_in_near_lossless_jpeg_ls_a_sign_may_go_on_or_not(tmp_path, spare):
+    values = smooth(-1900, 1900)
+    words = in_words(values, 12, signed=True, spare=spare)
+    tags = {"BitsStored": 12, "HighBit": 11}
+    path = compressed(tmp_path / "slice.dcm", words, JPEGLSNearLossless, **tags)
+    assert np.abs(read_slice(path).pixels - values).max() <= 8
+
+
+def test_the_sign_of_a_codestream_of_fewer_bits_is_its_highest_one(tmp_path):
+    values = values_of(12, signed=True)
+    words = in_words(values, 12, signed=False, spare="nothing")
+    data = with_bits_stored(words, 12, JPEG2000Lossless)
+    path = write_dicom(
+        tmp_path / "slice.dcm", values.astype(np.int16), JPEG2000Lossless, PixelData=data
+    )
+    assert (read_slice(path).pixels == values).all()
+
+
+@pytest.mark.parametrize("high", [2047, 2048])
+def test_jpeg_lossless_of_fewer_bits_is_read_where_no_sign_can_be_meant(tmp_path, high):
+    stored = smooth(0, high)
+    data = with_bits_stored(stored.astype(np.uint16), 12, JPEGLosslessSV1)
+    path = write_dicom(tmp_path / "slice.dcm", stored, JPEGLosslessSV1, PixelData=data)
+    if high < 2048:
+        assert (read_slice(path).pixels == stored).all()
+    else:
+        with pytest.raises(SliceError, match="the sign of the values is not known: 12 bits in"):
+            read_slice(path)
+
+
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL], ids=lambda s: s.name)
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+def test_openjph_gives_the_values_that_openjpeg_gives(tmp_path, syntax, signed):
+    stored = values_of(16, signed).astype(np.int16 if signed else np.uint16)
+    path = compressed(tmp_path / "slice.dcm", stored, syntax)
+    decoder = imagecodecs.jpeg2k_decode(codestream_of(path))
+    assert (decode(reader._read_header(path.read_bytes(), KEYWORDS)) == decoder).all()
+    assert (decoder == stored).all()
+
+
+def cut(stream, part):
+    """A codestream that lacks a part of its data, but not its end."""
+    return stream[: int(len(stream) * part)] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("part", [0.2, 0.6, 0.99, 0.9999])
+@pytest.mark.parametrize("syntax", LOSSLESS[2:], ids=lambda syntax: syntax.name)
+def test_a_codestream_that_ends_early_is_refused(tmp_path, syntax, part):
+    stored = values_of(12, signed=False).astype(np.uint16)
+    stream = codestream_of(compressed(tmp_path / "whole.dcm", stored, syntax))
+    data = encapsulate([cut(stream, part)])
+    path = write_dicom(tmp_path / "slice.dcm", stored, syntax, PixelData=data)
+    with pytest.raises(SliceError):
         read_slice(path)

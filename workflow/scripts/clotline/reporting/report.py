@@ -22,7 +22,7 @@ TEMPLATE_FOLDER = Path(__file__).parents[3] / "report"
 #: Packages whose versions decide the figures.
 PACKAGES = (
     "torch", "torchvision", "efficientnet-pytorch", "lightning-fabric", "pydicom", "python-gdcm",
-    "pylibjpeg-libjpeg", "h5py", "numcodecs", "numpy", "pandas", "scikit-learn", "scipy",
+    "imagecodecs", "h5py", "numcodecs", "numpy", "pandas", "scikit-learn", "scipy",
     "statsmodels", "snakemake",
 )  # fmt: skip
 

@@ -1,85 +1,59 @@
-"""PixelData of a DICOM file to the values that it stores: which decoder reads which encoding.
+"""PixelData of a DICOM file to the values that it stores.
 
-Each encoding has one decoder, named here and pinned in requirements.lock, so that the same file
-gives the same pixels on every machine. Decoders are native code that trusts what it is given:
-what a file claims is compared with its codestream first, and whatever a decoder or pydicom
-complains of makes the slice unusable, for pixels that only look right are worse than none.
+What a file claims is compared with its codestream before a decoder sees it, and one rule for all
+encodings says which bits are a value and which of them is its sign.
 
 Terms are those of DICOM PS3.5, chapter 8 and annex A.
 """
 
 import math
-import os
 import struct
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
+from pydicom.encaps import generate_frames
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
-    JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
 )
 
+from clotline.data.dicom.codecs import CODECS, decode_frame
+from clotline.data.dicom.codestream import Frame, frame_of
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.rejection import SliceError, one_line
-from clotline.errors import ClotlineError
 
-#: Transfer syntax to the plugin of pydicom that decodes it; None where nothing is encoded.
-DECODERS = {
-    ImplicitVRLittleEndian: None,
-    ExplicitVRLittleEndian: None,
-    ExplicitVRBigEndian: None,
-    DeflatedExplicitVRLittleEndian: None,
-    RLELossless: "pydicom",
-    JPEGBaseline8Bit: "gdcm",
-    JPEGExtended12Bit: "pylibjpeg",  # GDCM cannot: values above 4095 wrap around
-    JPEGLossless: "gdcm",
-    JPEGLosslessSV1: "gdcm",
-    JPEGLSLossless: "gdcm",
-    JPEGLSNearLossless: "gdcm",
-    JPEG2000Lossless: "gdcm",
-    JPEG2000: "gdcm",
-}
+#: Encodings in which nothing is compressed but, in one of them, the data set as a whole.
+UNCOMPRESSED = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
+#: All encodings that are read.
+ENCODINGS = (*UNCOMPRESSED, *CODECS)
+
+#: Encodings whose values are near to those that were there, not the same.
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 
 #: Largest number of rows and of columns; the largest CT matrix in use is 2048 × 2048.
 MAX_SIDE = 4096
-
-
-#: What pydicom's decoders must know of an image, by its names for them.
-OPTIONS = {
-    "samples_per_pixel": "SamplesPerPixel",
-    "photometric_interpretation": "PhotometricInterpretation",
-    "number_of_frames": "NumberOfFrames",
-    "rows": "Rows",
-    "columns": "Columns",
-    "bits_allocated": "BitsAllocated",
-    "bits_stored": "BitsStored",
-    "pixel_representation": "PixelRepresentation",
-}
 
 
 def decode(header: Header) -> np.ndarray:
     """The stored values of a single-frame, single-channel image.
 
     Args:
-        header: of a file in one of the encodings of `DECODERS`, with its PixelData.
+        header: of a file in one of the `ENCODINGS`, with its PixelData.
 
     Returns:
         (rows, columns) integers, signed where the file's are; not always writable.
@@ -90,32 +64,88 @@ def decode(header: Header) -> np.ndarray:
         ClotlineError: the decoder is not installed, or there is no place for temporary files.
     """
     shape = _check_layout(header)
-    if DECODERS[header.syntax] is None:
+    if header.syntax in UNCOMPRESSED:
         return _plain(header, shape)
-    if header.syntax != RLELossless:
-        _check_codestream(header, shape)
-    decoder, plugin = get_decoder(header.syntax), DECODERS[header.syntax]
-    if plugin not in decoder.available_plugins:
-        raise ClotlineError(
-            f"{header.syntax.name} is decoded by {plugin}, which is not installed here: install "
-            "what requirements.lock names"
+    stream = _codestream(header)
+    if header.syntax == RLELossless:
+        # It says nothing of itself.
+        frame = Frame(*shape, 1, header["BitsAllocated"], bool(header["PixelRepresentation"]))
+    else:
+        frame = _checked_frame(stream, header, shape)
+    return _stored(decode_frame(stream, frame, header.syntax), frame, header)
+
+
+def _codestream(header: Header) -> bytes:
+    """The one codestream in PixelData."""
+    offsets = None
+    if "ExtendedOffsetTable" in header:
+        names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+        offsets = tuple(header[name] for name in names)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            streams = [
+                *generate_frames(header["PixelData"], number_of_frames=1, extended_offsets=offsets)
+            ]
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom raises many kinds
+        raise SliceError(f"the codestream is damaged: {one_line(error)}") from error
+    if len(streams) != 1:
+        raise SliceError(f"PixelData has another number of images than 1: {len(streams):,}")
+    return streams[0]
+
+
+def _stored(values: np.ndarray, frame: Frame, header: Header) -> np.ndarray:
+    """Decoded values as they would lie in uncompressed PixelData, with their sign.
+
+    The bits above BitsStored are no part of a value (PS3.5, 8.1.1): an overlay may lie there, or
+    nothing where a sign should go on. Where values are signed and the codestream is not, the
+    sign is the highest bit that both have.
+
+    Raises:
+        SliceError: the sign is not known, or a lossy encoding has smoothed over what is no part of
+            the values.
+    """
+    allocated, bits = header["BitsAllocated"], header["BitsStored"]
+    signed = bool(header["PixelRepresentation"])
+    if signed != frame.signed:
+        bits = min(bits, frame.precision)
+    # By way of the unsigned ones: a sign goes on as far as there are bits.
+    words = values.astype(f"u{allocated // 8}", copy=False)
+    stored = _masked(words.view(f"i{allocated // 8}") if signed else words, bits)
+    if header.syntax in LOSSY and not _is_smooth(words, stored, frame, header):
+        raise SliceError(
+            f"lossy pixels with bits above BitsStored {header['BitsStored']}, or with a sign that "
+            f"their codestream does not know: up to {int(words.max()):,}"
         )
-    # Outside of the try: that no temporary file can be made is no fault of these pixels.
-    with warnings.catch_warnings(), _complaints() as complaints:
-        warnings.simplefilter("error")
-        try:
-            stored, _ = decoder.as_array(
-                header["PixelData"], decoding_plugin=plugin, **_options(header)
-            )
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders raise many kinds
-            raise SliceError(f"pixels cannot be decoded: {one_line(error)}") from error
-    if complaints:
-        raise SliceError(f"pixels cannot be decoded: {one_line(complaints[0])}")
-    if stored.shape != shape:
-        raise SliceError(f"pixels cannot be decoded: an image of {stored.shape}, not {shape}")
+    # Encoders write so few bits for values that need no more, as for those with a sign.
+    is_lossless_jpeg = header.syntax in (JPEGLossless, JPEGLosslessSV1)
+    if is_lossless_jpeg and bits < header["BitsStored"] and stored.min() < 0:
+        raise SliceError(
+            f"the sign of the values is not known: {frame.precision} bits in the codestream, "
+            f"BitsStored {header['BitsStored']}"
+        )
     return stored
+
+
+def _is_smooth(words: np.ndarray, stored: np.ndarray, frame: Frame, header: Header) -> bool:
+    """Whether a lossy encoding was given values, and no words in which values are some of the bits.
+
+    The step from one value to the next is smoothed in words as they are: where an overlay begins,
+    or from 0 to the bits of -1, values come out that nobody measured.
+
+    Args:
+        words: as decoded, unsigned.
+        stored: the values in them.
+        frame: what the codestream says of itself.
+        header: the file's.
+    """
+    same = np.array_equal(words, stored.view(words.dtype))
+    if header.syntax == JPEGLSNearLossless:
+        # Its error has a limit, whatever lies beside a value.
+        return same or _fits(words, header["BitsStored"])
+    return same and (frame.signed == header["PixelRepresentation"] or int(stored.min()) >= 0)
 
 
 def _plain(header: Header, shape: tuple[int, int]) -> np.ndarray:
@@ -127,9 +157,14 @@ def _plain(header: Header, shape: tuple[int, int]) -> np.ndarray:
         data = np.frombuffer(data, np.uint16).byteswap()  # two pixels a word, the first one last
     kind = f"{order}{'i' if header['PixelRepresentation'] else 'u'}{allocated // 8}"
     stored = np.frombuffer(data, kind, math.prod(shape)).reshape(shape)
-    unused = allocated - header["BitsStored"]
+    return _masked(stored, header["BitsStored"])
+
+
+def _masked(stored: np.ndarray, bits: int) -> np.ndarray:
+    """The values in the lowest bits of integers, with their sign where they have one."""
+    unused = 8 * stored.itemsize - bits
     # Seldom is anything in them, and looking takes half as long as two shifts.
-    if unused and not _fits(stored, header["BitsStored"]):
+    if unused and not _fits(stored, bits):
         stored = np.left_shift(stored, unused)
         np.right_shift(stored, unused, out=stored)
     return stored
@@ -140,16 +175,6 @@ def _fits(stored: np.ndarray, bits: int) -> bool:
     if stored.dtype.kind == "u":
         return int(stored.max()) < 1 << bits
     return -(1 << bits - 1) <= int(stored.min()) and int(stored.max()) < 1 << bits - 1
-
-
-def _options(header: Header) -> dict:
-    """What pydicom's decoders must know of the image."""
-    options = {name: header[keyword] for name, keyword in OPTIONS.items() if keyword in header}
-    options.setdefault("number_of_frames", 1)
-    if "ExtendedOffsetTable" in header:
-        names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
-        options["extended_offsets"] = tuple(header[name] for name in names)
-    return options
 
 
 def _check_layout(header: Header) -> tuple[int, int]:
@@ -191,23 +216,10 @@ def _check_length(header: Header, shape: tuple[int, int]) -> None:
         )
 
 
-class _Frame(NamedTuple):
-    """What a codestream says of its image; ``precision`` is in bits."""
-
-    rows: int
-    columns: int
-    components: int
-    precision: int
-
-
-def _check_codestream(header: Header, shape: tuple[int, int]) -> None:
-    """Compares what the codestream says of itself with the header, and looks for its end."""
+def _checked_frame(stream: bytes, header: Header, shape: tuple[int, int]) -> Frame:
+    """What the codestream says of itself, which the header must say too; looks for its end."""
     try:
-        stream = get_frame(header["PixelData"], 0, number_of_frames=1)
-        if header.syntax in JPEG2000TransferSyntaxes:
-            frame = _jpeg2000_frame(stream)
-        else:
-            frame = _jpeg_frame(stream)
+        frame = frame_of(stream, header.syntax)
     except (ValueError, struct.error, IndexError) as error:
         raise SliceError(f"the codestream is damaged: {one_line(error)}") from error
     if frame[:3] != (*shape, 1) or frame.precision > header["BitsAllocated"]:
@@ -219,69 +231,4 @@ def _check_codestream(header: Header, shape: tuple[int, int]) -> None:
     # JPEG and JPEG 2000 end with the same marker; some writers fill up to more than an even length.
     if b"\xff\xd9" not in stream.rstrip(b"\0")[-4:]:
         raise SliceError("the codestream is damaged: it has no end")
-
-
-def _jpeg_frame(stream: bytes) -> _Frame:
-    """The frame header of a JPEG or JPEG-LS codestream."""
-    if stream[:2] != b"\xff\xd8":
-        raise ValueError("not a JPEG codestream")
-    place, frame, marker = 2, None, None
-    while marker != 0xDA:  # start of scan: compressed data follows its segment
-        # Any number of fill bytes may stand before a marker (ITU-T T.81, B.1.1.2).
-        while stream[place : place + 2] == b"\xff\xff":
-            place += 1
-        prefix, marker, length = struct.unpack_from(">BBH", stream, place)
-        if prefix != 0xFF or not 0xC0 <= marker <= 0xFE:
-            raise ValueError("no marker where one must be")
-        # Start of frame: FFC0 to FFCF but DHT, JPG and DAC; FFF7 in JPEG-LS.
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, place + 4)
-            frame = _Frame(rows, columns, components, precision)
-        place += 2 + length
-    if frame is None:
-        raise ValueError("a scan without a frame header")
     return frame
-
-
-def _jpeg2000_frame(stream: bytes) -> _Frame:
-    """The SIZ segment of a JPEG 2000 codestream, with or without JP2 boxes before it."""
-    start = stream.find(b"\xff\x4f\xff\x51")
-    if start < 0:
-        raise ValueError("not a JPEG 2000 codestream")
-    width, height, left, top, tile_width, tile_height = struct.unpack_from(">6I", stream, start + 8)
-    components, precision = struct.unpack_from(">HB", stream, start + 40)
-    # Each tile costs memory, however small.
-    if not tile_width or not tile_height or width * height > 1024 * tile_width * tile_height:
-        raise ValueError(f"tiles of {tile_width} × {tile_height}")
-    return _Frame(height - top, width - left, components, (precision & 0x7F) + 1)
-
-
-@contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """The lines that native code writes to file descriptor 2 meanwhile, known at the end.
-
-    libjpeg fills what is missing with values of its own, and says so nowhere else.
-    """
-    lines: list[str] = []
-    try:
-        captured = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise ClotlineError(
-            f"no temporary file can be made: {error}. Set TMPDIR to a folder with free space"
-        ) from error
-    with captured as file:
-        with _descriptor_2_to(file):
-            yield lines
-        file.seek(0)
-        lines.extend(file.read().decode(errors="replace").splitlines())
-
-
-@contextmanager
-def _descriptor_2_to(file: BinaryIO) -> Iterator[None]:
-    kept = os.dup(2)
-    os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -24,7 +24,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from clotline.data.dicom.header import Header
-from clotline.data.dicom.pixels import DECODERS
+from clotline.data.dicom.pixels import ENCODINGS
 from clotline.data.dicom.rejection import SliceError, one_line
 
 # Its warnings quote the values of a header, and those do not belong into a log.
@@ -200,7 +200,7 @@ def _transfer_syntax(data: bytes, start: int) -> tuple[UID, int]:
     syntax = meta.get("TransferSyntaxUID")
     if not syntax:
         raise SliceError("no TransferSyntaxUID")
-    if syntax not in DECODERS:
+    if syntax not in ENCODINGS:
         raise SliceError(f"no decoder for this encoding: {one_line(UID(syntax).name)}")
     return UID(syntax), end
 

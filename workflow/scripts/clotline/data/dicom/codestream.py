@@ -1,0 +1,104 @@
+"""What a compressed image says of itself: the headers of its codestream.
+
+Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS), T.800 (JPEG 2000) and T.814 (HTJ2K).
+"""
+
+import struct
+from typing import NamedTuple
+
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+)
+
+#: Encodings by high-throughput JPEG 2000 (HTJ2K).
+HTJ2K_SYNTAXES = (HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
+JPEG2000_FAMILY = (JPEG2000Lossless, JPEG2000, *HTJ2K_SYNTAXES)
+
+
+class Frame(NamedTuple):
+    """What a codestream says of its image; ``precision`` is in bits."""
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+    signed: bool
+
+
+def frame_of(stream: bytes, syntax: str) -> Frame:
+    """What the codestream of an encoding says of its image.
+
+    Raises:
+        ValueError, struct.error, IndexError: it is no such codestream, or one that ends early.
+    """
+    if syntax not in JPEG2000_FAMILY:
+        return _jpeg_frame(stream)
+    frame = _jpeg2000_frame(stream)
+    if syntax in HTJ2K_SYNTAXES:
+        _check_tile_parts(stream)
+    return frame
+
+
+def _jpeg_frame(stream: bytes) -> Frame:
+    """The frame header of a JPEG or JPEG-LS codestream."""
+    if stream[:2] != b"\xff\xd8":
+        raise ValueError("not a JPEG codestream")
+    place, frame, marker = 2, None, None
+    while marker != 0xDA:  # start of scan: compressed data follows its segment
+        # Any number of fill bytes may stand before a marker (ITU-T T.81, B.1.1.2).
+        while stream[place : place + 2] == b"\xff\xff":
+            place += 1
+        prefix, marker, length = struct.unpack_from(">BBH", stream, place)
+        if prefix != 0xFF or not 0xC0 <= marker <= 0xFE:
+            raise ValueError("no marker where one must be")
+        # Start of frame: FFC0 to FFCF but DHT, JPG and DAC; FFF7 in JPEG-LS.
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, place + 4)
+            frame = Frame(rows, columns, components, precision, signed=False)
+        place += 2 + length
+    if frame is None:
+        raise ValueError("a scan without a frame header")
+    return frame
+
+
+def _jpeg2000_frame(stream: bytes) -> Frame:
+    """The SIZ segment of a JPEG 2000 codestream, with or without JP2 boxes before it."""
+    start = _start_of_jpeg2000(stream)
+    width, height, left, top, tile_width, tile_height = struct.unpack_from(">6I", stream, start + 8)
+    components, precision = struct.unpack_from(">HB", stream, start + 40)
+    # Each tile costs memory, however small.
+    if not tile_width or not tile_height or width * height > 1024 * tile_width * tile_height:
+        raise ValueError(f"tiles of {tile_width} × {tile_height}")
+    return Frame(
+        height - top, width - left, components, (precision & 0x7F) + 1, bool(precision & 0x80)
+    )
+
+
+def _start_of_jpeg2000(stream: bytes) -> int:
+    start = stream.find(b"\xff\x4f\xff\x51")
+    if start < 0:
+        raise ValueError("not a JPEG 2000 codestream")
+    return start
+
+
+def _check_tile_parts(stream: bytes) -> None:
+    """Follows the lengths of the tile-parts, which must lead to the codestream's end.
+
+    OpenJPH decodes what is there of a codestream that was cut, and says nothing.
+    """
+    place = _start_of_jpeg2000(stream) + 2
+    while (marker := stream[place : place + 2]) != b"\xff\xd9":
+        if marker == b"\xff\x90":  # start of tile-part: its length counts from here
+            (length,) = struct.unpack_from(">6xI", stream, place)
+            if length < 14:
+                raise ValueError("a tile-part without a length")
+            place += length
+        else:
+            if marker[:1] != b"\xff" or place > len(stream):
+                raise ValueError("no marker where one must be")
+            (length,) = struct.unpack_from(">2xH", stream, place)
+            place += 2 + length
