@@ -401,3 +401,14 @@ def test_a_decoded_study_stays_until_the_next_one_is_asked_for(
         shared = [isinstance(chunk.content, memoryview) for chunk in found.chunks]
         sizes = [len(chunk.content) for chunk in found.chunks]
         assert shared == (np.cumsum(sizes) <= shared_bytes).tolist()
+
+
+def test_what_is_wrong_with_files_and_was_put_up_with_is_told_once_a_study(tmp_path):
+    longer = {"PixelData": lambda i: np.full((256, 256), i, np.int16).tobytes() + bytes(i)}
+    labels = write_study(tmp_path, 4, ImagePositionPatient=along(1), **longer)
+    study = decode_study(labels, tmp_path)
+    assert order(study) == [0, 1, 2, 3]
+    assert study.notes == [
+        "files that are not as they should be: PixelData is longer than its image: what follows it "
+        "was left out"
+    ]

@@ -363,3 +363,21 @@ def test_what_is_the_machines_fault_is_no_fault_of_the_file(tmp_path, monkeypatc
     monkeypatch.setattr(reader.os, "open", fail)
     with pytest.raises(kind, match=os.strerror(number)):
         read_slice(path)
+
+
+def test_what_is_wrong_with_a_file_and_was_put_up_with_is_told(tmp_path):
+    stored = noise()
+    path = write_dicom(tmp_path / "slice.dcm", stored)
+    assert read_slice(path).remarks == ()
+    write_dicom(path, stored, PixelData=stored.tobytes() + b"\0\0")
+    assert read_slice(path).remarks == (
+        "PixelData is longer than its image: what follows it was left out",
+    )
+    whole = write_dicom(path, stored, ImplicitVRLittleEndian).read_bytes()
+    path.write_bytes(whole[144 + int.from_bytes(whole[140:144], "little") :])
+    assert read_slice(path).remarks == (
+        "no file meta information: read as Implicit VR Little Endian",
+    )
+    assert (read_slice(path).pixels == stored).all()
+    # Training reads a slice, predict looks at its header first.
+    assert len(reader.read_header(path, ("Modality", "PixelData"))["PixelData"]) == stored.nbytes

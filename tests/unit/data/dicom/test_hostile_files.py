@@ -343,6 +343,19 @@ bad("no PixelData", "no PixelData", PixelData=None)
 bad("PixelData empty", "no PixelData", PixelData=b"")
 bad("PixelData a row short", LENGTH, PixelData=UNSIGNED.tobytes()[:-512])
 bad("PixelData a row long", LENGTH, PixelData=UNSIGNED.tobytes() + bytes(512))
+bad(
+    "PixelData a row long, of few columns",
+    LENGTH,
+    UNSIGNED[:, :10],
+    PixelData=UNSIGNED[:, :10].tobytes() + bytes(20),
+)
+for surplus in (1, 2, 17, 510):
+    good(f"PixelData {surplus} bytes long", UNSIGNED, PixelData=UNSIGNED.tobytes() + bytes(surplus))
+ODD = BYTES[:255, :255].copy()
+CASES["an odd number of bytes"] = Case(
+    partial(write_dicom, stored=ODD, PixelData=ODD.tobytes() + b"\0"),
+    resample(ODD.astype(np.float32)).astype(float),
+)
 bad("fewer Rows than there are", LENGTH, Rows=255)
 bad("fewer Columns than there are", LENGTH, Columns=128)
 bad("more Rows than there are", LENGTH, Rows=257)
@@ -431,13 +444,14 @@ def end_of_file_meta(whole: bytes) -> int:
 
 
 def damaged(name, reason, change, **options):
-    """The bytes of a good file after ``change`` must be listed."""
+    """The bytes of a good file after ``change`` must be listed, or stored where no reason is."""
 
     def write(path):
         write_dicom(path, UNSIGNED, **options)
         path.write_bytes(change(path.read_bytes()))
 
-    CASES[name] = Case(write, reason=reason)
+    hu = UNSIGNED.astype(float) if reason is None else None
+    CASES[name] = Case(write, hu, reason)
 
 
 def without(whole, start, stop):
@@ -450,6 +464,22 @@ def cut(whole, stop):
 
 def meta_cut_out(whole):
     return without(whole, 132, end_of_file_meta(whole))
+
+
+def bare(whole):
+    """The data set alone."""
+    return whole[end_of_file_meta(whole) :]
+
+
+def declared_as(whole, old, new):
+    """The file with another TransferSyntaxUID, and all lengths as they must be."""
+    old, new = (uid.encode() + b"\0" * (len(uid) % 2) for uid in (old, new))
+    element = b"\x02\0\x10\0UI"
+    longer = int.from_bytes(whole[140:144], "little") + len(new) - len(old)
+    whole = whole[:140] + longer.to_bytes(4, "little") + whole[144:]
+    old, new = (element + len(uid).to_bytes(2, "little") + uid for uid in (old, new))
+    assert whole.count(old) == 1
+    return whole.replace(old, new)
 
 
 def syntax_replaced(whole, uid):
@@ -470,8 +500,34 @@ damaged("cut before the last byte", "", partial(cut, stop=-1))
 damaged(
     "deflated, cut", "unreadable", partial(cut, stop=-100), syntax=DeflatedExplicitVRLittleEndian
 )
-damaged("no preamble", NOT_DICOM, partial(without, start=0, stop=132))
-damaged("no meta information", "no TransferSyntaxUID", meta_cut_out)
+damaged("no preamble", None, partial(without, start=0, stop=132))
+damaged("no meta information", None, meta_cut_out)
+for name, syntax in (
+    ("explicit", ExplicitVRLittleEndian),
+    ("implicit", ImplicitVRLittleEndian),
+):
+    damaged(f"neither preamble nor meta information, {name}", None, bare, syntax=syntax)
+    damaged(
+        f"neither preamble nor meta information, {name}, cut",
+        "",
+        lambda whole: bare(whole)[:-1],
+        syntax=syntax,
+    )
+damaged(
+    "neither preamble nor meta information, big endian", NOT_DICOM, bare, syntax=ExplicitVRBigEndian
+)
+damaged("no class of object in a data set alone", NOT_DICOM, bare, SOPClassUID=None)
+damaged(
+    "implicit that is declared as explicit",
+    None,
+    lambda whole: declared_as(whole, ImplicitVRLittleEndian, ExplicitVRLittleEndian),
+    syntax=ImplicitVRLittleEndian,
+)
+damaged(
+    "explicit that is declared as implicit",
+    None,
+    lambda whole: declared_as(whole, ExplicitVRLittleEndian, ImplicitVRLittleEndian),
+)
 damaged(
     "an encoding not known", "no decoder", partial(syntax_replaced, uid=b"1.2.3.4.5.6.7.8.9.0\0")
 )
@@ -526,6 +582,33 @@ def two_images(path):
 @lists("a film", "no decoder for this encoding")
 def film(path):
     wrapped(path, b"\x00\x00\x01\xb3", MPEG2MPML)
+
+
+def declared_uncompressed(path, syntax):
+    packed(path, UNSIGNED, syntax, **TWELVE)
+    path.write_bytes(declared_as(path.read_bytes(), syntax, ExplicitVRLittleEndian))
+
+
+def alone(path, syntax):
+    packed(path, UNSIGNED, syntax, **TWELVE)
+    path.write_bytes(bare(path.read_bytes()))
+
+
+for name, syntax in COMPRESSED.items():
+    if "near" in name or name == "JPEG 2000":
+        continue
+    CASES[f"{name} that is declared as uncompressed"] = Case(
+        partial(declared_uncompressed, syntax=syntax), units(UNSIGNED, TWELVE)
+    )
+    CASES[f"{name} without meta information"] = Case(
+        partial(alone, syntax=syntax), units(UNSIGNED, TWELVE)
+    )
+
+
+@lists("an unknown encoding that is declared as uncompressed", "compressed pixels declared as")
+def unknown_encoding(path):
+    wrapped(path, b"\0\0\1\xb3" * 20)
+    path.write_bytes(declared_as(path.read_bytes(), JPEGLosslessSV1, ExplicitVRLittleEndian))
 
 
 def in_fragments(path):
@@ -812,7 +895,11 @@ def right_units(data, whole):
 
     A damaged codestream may be as good a codestream as any: its values cannot be known.
     """
-    dataset, before = (pydicom.dcmread(BytesIO(content)) for content in (data, whole))
+    dataset, before = (pydicom.dcmread(BytesIO(content), force=True) for content in (data, whole))
+    if before.file_meta.TransferSyntaxUID.is_encapsulated or "TransferSyntaxUID" not in (
+        dataset.file_meta
+    ):
+        dataset.file_meta.TransferSyntaxUID = before.file_meta.TransferSyntaxUID
     compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
     if compressed and dataset.PixelData != before.PixelData:
         return None

@@ -113,4 +113,5 @@ def oddities(columns: dict[str, list], headers: list[Slice]) -> list[str]:
         notes.append("slices turned until the patient's left is on the right and the back below")
     if any(stored_orientation(way) not in (AXIAL, UNKNOWN_ORIENTATION) for way in orientations):
         notes.append("slices that are not axial: stored as they are")
-    return notes
+    remarks = sorted({remark for header in headers for remark in header.remarks})
+    return notes + [f"files that are not as they should be: {remark}" for remark in remarks]

@@ -4,14 +4,22 @@ Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS), T.800 (JPEG 2000) and T.814 (HTJ2K).
 """
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
+    UID,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
 )
 
 #: Encodings by high-throughput JPEG 2000 (HTJ2K).
@@ -43,23 +51,65 @@ def frame_of(stream: bytes, syntax: str) -> Frame:
     return frame
 
 
-def _jpeg_frame(stream: bytes) -> Frame:
-    """The frame header of a JPEG or JPEG-LS codestream."""
-    if stream[:2] != b"\xff\xd8":
-        raise ValueError("not a JPEG codestream")
-    place, frame, marker = 2, None, None
-    while marker != 0xDA:  # start of scan: compressed data follows its segment
+def encoding_of(stream: bytes) -> UID | None:
+    """The transfer syntax that a codestream is in, as it says itself; None where it does not."""
+    try:
+        if b"\xff\x4f\xff\x51" in stream[:256]:
+            return _jpeg2000_encoding(stream)
+        if stream[:2] == b"\xff\xd8":
+            return _jpeg_encoding(stream)
+        count, first, *others = struct.unpack_from("<16L", stream)
+    except (ValueError, struct.error, IndexError):
+        return None
+    used, unused = [first, *others][:count], [first, *others][count:]
+    is_rle = count in (1, 2, 4) and first == 64 and not any(unused) and used == sorted(set(used))
+    return RLELossless if is_rle and used[-1] < len(stream) else None
+
+
+def _jpeg2000_encoding(stream: bytes) -> UID:
+    place, is_high_throughput = _start_of_jpeg2000(stream) + 2, False
+    while (marker := stream[place : place + 2]) != b"\xff\x52":  # coding style
+        (length,) = struct.unpack_from(">2xH", stream, place)
+        is_high_throughput |= marker == b"\xff\x50"  # extended capabilities
+        place += 2 + length
+    reversible = stream[place + 13] == 1
+    if is_high_throughput:
+        return HTJ2KLossless if reversible else HTJ2K
+    return JPEG2000Lossless if reversible else JPEG2000
+
+
+def _jpeg_encoding(stream: bytes) -> UID | None:
+    markers = dict(_segments(stream))
+    if 0xF7 in markers:  # its scan's header ends with the error allowed, and two bytes more
+        return JPEGLSNearLossless if markers[0xDA][-3] else JPEGLSLossless
+    encodings = {0xC0: JPEGBaseline8Bit, 0xC1: JPEGExtended12Bit, 0xC3: JPEGLossless}
+    return next((uid for marker, uid in encodings.items() if marker in markers), None)
+
+
+def _segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and content of each segment of a JPEG codestream, until compressed data follows."""
+    place, marker = 2, None
+    while marker != 0xDA:  # start of scan
         # Any number of fill bytes may stand before a marker (ITU-T T.81, B.1.1.2).
         while stream[place : place + 2] == b"\xff\xff":
             place += 1
         prefix, marker, length = struct.unpack_from(">BBH", stream, place)
         if prefix != 0xFF or not 0xC0 <= marker <= 0xFE:
             raise ValueError("no marker where one must be")
+        yield marker, stream[place + 4 : place + 2 + length]
+        place += 2 + length
+
+
+def _jpeg_frame(stream: bytes) -> Frame:
+    """The frame header of a JPEG or JPEG-LS codestream."""
+    if stream[:2] != b"\xff\xd8":
+        raise ValueError("not a JPEG codestream")
+    frame = None
+    for marker, segment in _segments(stream):
         # Start of frame: FFC0 to FFCF but DHT, JPG and DAC; FFF7 in JPEG-LS.
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, place + 4)
+            precision, rows, columns, components = struct.unpack_from(">BHHB", segment)
             frame = Frame(rows, columns, components, precision, signed=False)
-        place += 2 + length
     if frame is None:
         raise ValueError("a scan without a frame header")
     return frame

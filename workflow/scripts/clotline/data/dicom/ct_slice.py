@@ -60,6 +60,7 @@ class Slice:
         instance: InstanceNumber, or None.
         series_uid: SeriesInstanceUID of the header, or an empty text.
         sop_uid: SOPInstanceUID of the header, or an empty text.
+        remarks: what is wrong with the file and was put up with, a sentence each.
     """
 
     pixels: np.ndarray | None
@@ -70,6 +71,7 @@ class Slice:
     instance: float | None
     series_uid: str
     sop_uid: str
+    remarks: tuple[str, ...] = ()
 
 
 def read_slice(path: str | Path) -> Slice:
@@ -96,6 +98,7 @@ def read_slice(path: str | Path) -> Slice:
             instance=header.number("InstanceNumber"),
             series_uid=str(header.get("SeriesInstanceUID", "")),
             sop_uid=str(header.get("SOPInstanceUID", "")),
+            remarks=tuple(header.remarks),
         )
     except (SliceError, ClotlineError, MemoryError):
         raise

@@ -13,6 +13,9 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.valuerep import AMBIGUOUS_VR
 
+#: The length of an element that ends with a delimiter.
+UNDEFINED_LENGTH = 0xFFFFFFFF
+
 #: Longest element whose conversion is remembered, in bytes.
 MAX_REMEMBERED = 256
 
@@ -24,7 +27,12 @@ _NUMBER_VRS = {"DS": float, "IS": int}
 
 
 class Header:
-    """The values of a file's elements by their keywords, as pydicom converts them."""
+    """The values of a file's elements by their keywords, as pydicom converts them.
+
+    Attributes:
+        syntax: the file's TransferSyntaxUID, or what its data set is encoded in if that is another.
+        remarks: what is wrong with the file and was put up with, a sentence each.
+    """
 
     def __init__(
         self,
@@ -43,6 +51,7 @@ class Header:
         self._elements = elements
         self._charset = charset if isinstance(charset, str) else tuple(charset)
         self._values = {}
+        self.remarks: list[str] = []
 
     def __contains__(self, keyword: str) -> bool:
         return keyword_dict[keyword] in self._elements
@@ -82,6 +91,16 @@ class Header:
             with suppress(OverflowError, ValueError):
                 return [float(convert(number)) for number in element.value.split(b"\\")]
         return np.array(self.get(keyword), dtype=float).reshape(-1).tolist()
+
+    @property
+    def tags(self) -> list[int]:
+        """The numbers of the elements' tags, in the order of the file."""
+        return list(self._elements)
+
+    def is_encapsulated(self, keyword: str) -> bool:
+        """Whether an element is a sequence of fragments: its length is not defined."""
+        element = self._elements.get(keyword_dict[keyword])
+        return isinstance(element, RawDataElement) and element.length == UNDEFINED_LENGTH
 
     def vr(self, keyword: str) -> str:
         """The value representation of an element."""

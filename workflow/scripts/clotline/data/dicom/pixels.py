@@ -15,6 +15,7 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -28,7 +29,7 @@ from pydicom.uid import (
 )
 
 from clotline.data.dicom.codecs import CODECS, decode_frame
-from clotline.data.dicom.codestream import Frame, frame_of
+from clotline.data.dicom.codestream import Frame, encoding_of, frame_of
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.rejection import SliceError, one_line
 
@@ -63,16 +64,23 @@ def decode(header: Header) -> np.ndarray:
             header says and what PixelData holds differ, or the data is damaged.
         ClotlineError: the decoder is not installed, or there is no place for temporary files.
     """
-    shape = _check_layout(header)
-    if header.syntax in UNCOMPRESSED:
+    shape, syntax = _check_layout(header), header.syntax
+    if syntax in UNCOMPRESSED and not header.is_encapsulated("PixelData"):
         return _plain(header, shape)
     stream = _codestream(header)
-    if header.syntax == RLELossless:
+    if syntax in UNCOMPRESSED:
+        syntax = encoding_of(stream)
+        if syntax is None:
+            raise SliceError(
+                f"compressed pixels declared as {header.syntax.name}: by which encoding is unknown"
+            )
+        header.remarks.append(f"{header.syntax.name} in the header, {syntax.name} in the file")
+    if syntax == RLELossless:
         # It says nothing of itself.
         frame = Frame(*shape, 1, header["BitsAllocated"], bool(header["PixelRepresentation"]))
     else:
-        frame = _checked_frame(stream, header, shape)
-    return _stored(decode_frame(stream, frame, header.syntax), frame, header)
+        frame = _checked_frame(stream, syntax, header, shape)
+    return _stored(decode_frame(stream, frame, syntax), frame, syntax, header)
 
 
 def _codestream(header: Header) -> bytes:
@@ -96,7 +104,7 @@ def _codestream(header: Header) -> bytes:
     return streams[0]
 
 
-def _stored(values: np.ndarray, frame: Frame, header: Header) -> np.ndarray:
+def _stored(values: np.ndarray, frame: Frame, syntax: UID, header: Header) -> np.ndarray:
     """Decoded values as they would lie in uncompressed PixelData, with their sign.
 
     The bits above BitsStored are no part of a value (PS3.5, 8.1.1): an overlay may lie there, or
@@ -114,13 +122,13 @@ def _stored(values: np.ndarray, frame: Frame, header: Header) -> np.ndarray:
     # By way of the unsigned ones: a sign goes on as far as there are bits.
     words = values.astype(f"u{allocated // 8}", copy=False)
     stored = _masked(words.view(f"i{allocated // 8}") if signed else words, bits)
-    if header.syntax in LOSSY and not _is_smooth(words, stored, frame, header):
+    if syntax in LOSSY and not _is_smooth(words, stored, frame, syntax, header):
         raise SliceError(
             f"lossy pixels with bits above BitsStored {header['BitsStored']}, or with a sign that "
             f"their codestream does not know: up to {int(words.max()):,}"
         )
     # Encoders write so few bits for values that need no more, as for those with a sign.
-    is_lossless_jpeg = header.syntax in (JPEGLossless, JPEGLosslessSV1)
+    is_lossless_jpeg = syntax in (JPEGLossless, JPEGLosslessSV1)
     if is_lossless_jpeg and bits < header["BitsStored"] and stored.min() < 0:
         raise SliceError(
             f"the sign of the values is not known: {frame.precision} bits in the codestream, "
@@ -129,7 +137,9 @@ def _stored(values: np.ndarray, frame: Frame, header: Header) -> np.ndarray:
     return stored
 
 
-def _is_smooth(words: np.ndarray, stored: np.ndarray, frame: Frame, header: Header) -> bool:
+def _is_smooth(
+    words: np.ndarray, stored: np.ndarray, frame: Frame, syntax: UID, header: Header
+) -> bool:
     """Whether a lossy encoding was given values, and no words in which values are some of the bits.
 
     The step from one value to the next is smoothed in words as they are: where an overlay begins,
@@ -139,10 +149,11 @@ def _is_smooth(words: np.ndarray, stored: np.ndarray, frame: Frame, header: Head
         words: as decoded, unsigned.
         stored: the values in them.
         frame: what the codestream says of itself.
+        syntax: its encoding.
         header: the file's.
     """
     same = np.array_equal(words, stored.view(words.dtype))
-    if header.syntax == JPEGLSNearLossless:
+    if syntax == JPEGLSNearLossless:
         # Its error has a limit, whatever lies beside a value.
         return same or _fits(words, header["BitsStored"])
     return same and (frame.signed == header["PixelRepresentation"] or int(stored.min()) >= 0)
@@ -206,20 +217,30 @@ def _check_layout(header: Header) -> tuple[int, int]:
 
 
 def _check_length(header: Header, shape: tuple[int, int]) -> None:
-    expected = shape[0] * shape[1] * header["BitsAllocated"] // 8
-    # An odd length is filled up with one byte.
-    if len(header["PixelData"]) != expected + expected % 2:
+    """Checks that PixelData holds the image, and no whole row or column more than that.
+
+    Older software filled PixelData up to more than an even length, and receivers are asked to
+    accept that (PS3.5, 8.1.1). Where as much is left as a row or column takes, Rows or Columns may
+    be wrong, and the image askew.
+    """
+    size = header["BitsAllocated"] // 8
+    expected = shape[0] * shape[1] * size
+    surplus = len(header["PixelData"]) - expected
+    if not 0 <= surplus < max(min(shape) * size, 2):
         raise SliceError(
             f"PixelData has another length than its image: {len(header['PixelData']):,} bytes, "
             f"where {shape[0]} × {shape[1]} pixels of {header['BitsAllocated']} bits take "
             f"{expected:,}"
         )
+    # An odd length is filled up with one byte.
+    if surplus > expected % 2:
+        header.remarks.append("PixelData is longer than its image: what follows it was left out")
 
 
-def _checked_frame(stream: bytes, header: Header, shape: tuple[int, int]) -> Frame:
+def _checked_frame(stream: bytes, syntax: UID, header: Header, shape: tuple[int, int]) -> Frame:
     """What the codestream says of itself, which the header must say too; looks for its end."""
     try:
-        frame = frame_of(stream, header.syntax)
+        frame = frame_of(stream, syntax)
     except (ValueError, struct.error, IndexError) as error:
         raise SliceError(f"the codestream is damaged: {one_line(error)}") from error
     if frame[:3] != (*shape, 1) or frame.precision > header["BitsAllocated"]:

@@ -20,7 +20,12 @@ from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from clotline.data.dicom.header import Header
@@ -112,18 +117,61 @@ def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
     if not data:
         raise SliceError("an empty file")
     try:
-        if data[128:132] != b"DICM":
+        start = 132 if data[128:132] == b"DICM" else 0
+        if data[start : start + 2] == _DATA_SET:
+            return _read_bare(data, start, keywords)
+        if not start and data[:2] != _FILE_META:
             raise SliceError("not a DICOM file")
-        syntax, start = _transfer_syntax(data, 132)
-        if syntax == DeflatedExplicitVRLittleEndian:
+        declared, start = _transfer_syntax(data, start)
+        if declared == DeflatedExplicitVRLittleEndian:
             data, start = _inflate(memoryview(data)[start:]), 0
+        syntax = _with_or_without_vr(data, start, declared)
         plain = syntax == ExplicitVRLittleEndian and _read_plain(data, start, keywords)
         header, _ = plain or _read_any(data, start, syntax, specific_tags=[*map(Tag, keywords)])
+        if syntax != declared:
+            header.remarks.append(f"{declared.name} in the header, {syntax.name} in the file")
         return header
     except (SliceError, MemoryError):
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise SliceError(f"unreadable: {one_line(error)}") from error
+
+
+#: The first bytes of the groups 0002 and 0008, little endian.
+_FILE_META, _DATA_SET = b"\x02\x00", b"\x08\x00"
+
+
+def _with_or_without_vr(data: bytes, start: int, declared: UID) -> UID:
+    """Whether the data set that starts there is in explicit or implicit VR, where one is declared.
+
+    The first element says it: a length of two capital letters would be one of 16 KiB or more.
+    """
+    others = {
+        ImplicitVRLittleEndian: ExplicitVRLittleEndian,
+        ExplicitVRLittleEndian: ImplicitVRLittleEndian,
+    }
+    letters = data[start + 4 : start + 6]
+    if declared not in others or data[start : start + 2] != _DATA_SET or len(letters) < 2:
+        return declared
+    is_implicit = not (letters.isalpha() and letters.isupper())
+    return declared if is_implicit == declared.is_implicit_VR else others[declared]
+
+
+def _read_bare(data: bytes, start: int, keywords: tuple[str, ...]) -> Header:
+    """A data set without file meta information, as it goes over a network.
+
+    Raises:
+        SliceError: it is not certain that it is one, whole and in little endian.
+    """
+    syntax = _with_or_without_vr(data, start, ImplicitVRLittleEndian)
+    whole, end = _read_any(data, start, syntax)
+    tags = whole.tags
+    storage = whole.get("SOPClassUID")
+    if not (storage and UID(storage).is_valid and tags == sorted(tags) and end == len(data)):
+        raise SliceError("not a DICOM file: no file meta information, and no whole data set")
+    header, _ = _read_any(data, start, syntax, specific_tags=[*map(Tag, keywords)])
+    header.remarks.append(f"no file meta information: read as {syntax.name}")
+    return header
 
 
 def _read_any(data: bytes, start: int, syntax: UID, **options) -> tuple[Header, int]:
