@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from clotline.version import CLOTLINE_VERSION
 from clotline.workflow import code_digest
 from clotline.workflow.config import load_config
 from tools.describe_config import config_readme
@@ -150,6 +151,16 @@ def test_every_tool_can_be_imported():
     code = f"import importlib\nfor name in {names!r}: importlib.import_module('tools.' + name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_that_of_the_changelog_and_of_the_citation():
+    changes = re.findall(r"^## (\S+)", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert changes[0] == CLOTLINE_VERSION
+    assert len(set(changes)) == len(changes)
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert citation["version"] == CLOTLINE_VERSION
+    data_set = citation["references"][0]
+    assert data_set["doi"] == "10.1148/ryai.2021200254"
 
 
 def test_a_rooms_face_hands_on_no_names():

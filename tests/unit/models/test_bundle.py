@@ -7,6 +7,7 @@ import pytest
 from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets
 from clotline.models.bundle import MANIFEST, PREPROCESSING, unpack_bundle, write_bundle
+from clotline.version import CLOTLINE_VERSION
 from clotline.workflow.config import load_config
 
 CONFIG = load_config({})
@@ -62,6 +63,32 @@ def changed_manifest(source, target, **keys):
         return json.dumps(json.loads(content) | keys) if name == MANIFEST else content
 
     return rewrite(source, target, change)
+
+
+def test_a_bundle_names_the_clotline_that_made_it(made, tmp_path):
+    path, _ = made
+    bundle = unpack(path, tmp_path)
+    assert bundle.manifest["clotline"] == CLOTLINE_VERSION
+    with zipfile.ZipFile(path) as archive:
+        assert f"Made by Clotline {CLOTLINE_VERSION}." in archive.read("MODEL_CARD.md").decode()
+
+
+@pytest.mark.parametrize(
+    ("maker", "named"), [({"clotline": "7.8.9"}, "Clotline 7.8.9"), ({}, "Clotline before 0.9.0")]
+)
+@pytest.mark.parametrize("other", [{"version": 99}, {"preprocessing": {"unit": "g/L"}}])
+def test_a_bundle_that_cannot_be_used_names_the_version_to_use(made, tmp_path, maker, named, other):
+    def change(name, content):
+        if name != MANIFEST:
+            return content
+        manifest = json.loads(content)
+        del manifest["clotline"]
+        return json.dumps(manifest | maker | other)
+
+    path = rewrite(made[0], tmp_path / "other.zip", change)
+    with pytest.raises(ClotlineError) as caught:
+        unpack(path, tmp_path)
+    assert f"use {named} (this is {CLOTLINE_VERSION}), which made" in str(caught.value)
 
 
 def test_what_is_packed_is_unpacked(made, tmp_path):

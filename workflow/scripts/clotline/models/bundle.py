@@ -31,6 +31,7 @@ from clotline.feature_sets import split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.job.files import sha256
 from clotline.loading.preprocessing import MEAN, STD
+from clotline.version import CLOTLINE_VERSION
 
 FORMAT, VERSION = "clotline-bundle", 1
 
@@ -118,6 +119,7 @@ def write_bundle(
     manifest = {
         "format": FORMAT,
         "version": VERSION,
+        "clotline": CLOTLINE_VERSION,
         "preprocessing": PREPROCESSING,
         "features": features,
         "config": config,
@@ -171,7 +173,7 @@ def _check_manifest(manifest: dict, path: str | Path) -> None:
     if found != (FORMAT, VERSION):
         raise ClotlineError(
             f"{path} has format {found[0]} version {found[1]}, and this Clotline takes {FORMAT} "
-            f"version {VERSION}: use the Clotline that made it, or one that reads it"
+            f"version {VERSION}: use {_maker(manifest)}, which made it, or one that reads it"
         )
     theirs = manifest["preprocessing"]
     differing = [
@@ -183,11 +185,17 @@ def _check_manifest(manifest: dict, path: str | Path) -> None:
         raise ClotlineError(
             f"the models of {path} were trained on slices prepared in another way: "
             + "; ".join(differing)
-            + ". Their probabilities would be wrong here; use the Clotline that made the bundle"
+            + f". Their probabilities would be wrong here; use {_maker(manifest)}, which made the "
+            "bundle"
         )
     for name in manifest["members"]:
         if not MEMBER.fullmatch(name):
             raise ClotlineError(f"{path} has a member {name!r}, which no bundle has")
+
+
+def _maker(manifest: dict) -> str:
+    """The Clotline that made a bundle; the first ones did not say which they were."""
+    return f"Clotline {manifest.get('clotline', 'before 0.9.0')} (this is {CLOTLINE_VERSION})"
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, digest: str, folder: Path, path) -> None:
@@ -254,6 +262,8 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
             *rows,
             "",
             "All figures and the thresholds are in `metrics/`.",
+            "",
+            f"Made by Clotline {manifest['clotline']}.",
             "",
             "## Input",
             "",

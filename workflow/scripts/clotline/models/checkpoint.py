@@ -38,7 +38,8 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
     _check_records(path)
     content = load_tensors(path)
     if content.get("format") != FORMAT or content.get("version") != VERSION:
-        raise ClotlineError(f"{path} is no {FORMAT} of version {VERSION}")
+        maker = f": Clotline {content['clotline']} made it" if "clotline" in content else ""
+        raise ClotlineError(f"{path} is no {FORMAT} of version {VERSION}{maker}")
     return content
 
 

@@ -26,6 +26,7 @@ from clotline.job.progress import clock, progress
 from clotline.models.checkpoint import load_checkpoint, save_checkpoint
 from clotline.models.recipe import Recipe
 from clotline.models.steps import Steps
+from clotline.version import CLOTLINE_VERSION
 
 log = logging.getLogger("clotline")
 
@@ -183,11 +184,12 @@ def save_fitted(
 
     Args:
         fitted: of `fit`.
-        about: what the checkpoints hold beside ``epoch`` and ``weights``.
+        about: what the checkpoints hold beside ``epoch``, ``weights`` and the version.
         history: CSV file to write.
         best: checkpoint to write of the best epoch.
         last: checkpoint to write of the last epoch, if wanted.
     """
+    about = {"clotline": CLOTLINE_VERSION} | about
     save_checkpoint(best, about | {"epoch": fitted.best_epoch, "weights": fitted.best})
     if last:
         save_checkpoint(last, about | {"epoch": len(fitted.history), "weights": fitted.last})

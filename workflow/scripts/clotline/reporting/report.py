@@ -16,6 +16,7 @@ from clotline.job.progress import clock
 from clotline.labels import IMAGE_LABEL, SPLITS, STUDY_UID
 from clotline.reporting import claim
 from clotline.titles import TITLES
+from clotline.version import CLOTLINE_VERSION
 
 TEMPLATE_FOLDER = Path(__file__).parents[3] / "report"
 
@@ -93,7 +94,9 @@ def render_report(
             for heading, group in figures.items()
         },
         config=yaml.safe_dump(config, sort_keys=False),
-        versions={name: _version(name) for name in PACKAGES}
+        clotline=CLOTLINE_VERSION,
+        versions={"clotline": CLOTLINE_VERSION}
+        | {name: _version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
         digests=digests,
     )

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1].name
 SCRIPTS = Path(__file__).parents[2]
 
 #: What cannot change what a job computes: see the room's own docstring.
-PLUMBING = ("job", "errors", "workflow.code_digest")
+PLUMBING = ("job", "errors", "version", "workflow.code_digest")
 
 
 @cache
