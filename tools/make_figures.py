@@ -60,7 +60,7 @@ def draw_phantom(results: Path) -> Figure:
         axis.imshow(np.clip(pixels, -250, 450), cmap="gray", vmin=-250, vmax=450)
         axis.axis("off")
         study = plan.loc[getattr(row, STUDY_UID)]
-        labels = [TITLES[name] for name in STUDY_LABELS if study[name]]
+        labels = [TITLES.get(name, name) for name in STUDY_LABELS if study[name]]
         axis.set_title(f"{IMAGE_LABEL} = {label}\nstudy: {', '.join(labels).lower()}", fontsize=9)
     figure.supxlabel("level 100 HU, width 700 HU", fontsize=8)
     return figure

@@ -4,6 +4,8 @@ Source of the label set: Colak et al., "The RSNA Pulmonary Embolism CT Dataset",
 Radiology: Artificial Intelligence 3(2), 2021, doi 10.1148/ryai.2021200254.
 """
 
+from enum import Enum
+
 STUDY_UID = "StudyInstanceUID"
 SERIES_UID = "SeriesInstanceUID"
 SOP_UID = "SOPInstanceUID"
@@ -12,21 +14,34 @@ UIDS = (STUDY_UID, SERIES_UID, SOP_UID)
 #: The one label that differs between the slices of a study.
 IMAGE_LABEL = "pe_present_on_image"
 
-#: The nine labels that the study-level models predict, in the order of their outputs.
-STUDY_LABELS = (
-    "negative_exam_for_pe",
-    "rv_lv_ratio_gte_1",
-    "rv_lv_ratio_lt_1",
-    "leftsided_pe",
-    "chronic_pe",
-    "rightsided_pe",
-    "acute_and_chronic_pe",
-    "central_pe",
-    "indeterminate",
-)
 
-#: All 17 columns, in the order of the published labels file.
-COLUMNS = (
+class Role(Enum):
+    """What a study label says; of a label that is OTHER nothing follows about PE."""
+
+    ABSENT = "there is no PE, or none could be seen"
+    RATIO = "of a PE: whether the right ventricle is as wide as the left"
+    SIDE = "of a PE: where it lies"
+    AGE = "of a PE: how old it is"
+    OTHER = "anything else"
+
+
+#: The labels that the study-level models predict, in the order of their outputs, with their roles.
+#: A further one goes to the end; a labels file then needs a column of its name.
+ROLES = {
+    "negative_exam_for_pe": Role.ABSENT,
+    "rv_lv_ratio_gte_1": Role.RATIO,
+    "rv_lv_ratio_lt_1": Role.RATIO,
+    "leftsided_pe": Role.SIDE,
+    "chronic_pe": Role.AGE,
+    "rightsided_pe": Role.SIDE,
+    "acute_and_chronic_pe": Role.AGE,
+    "central_pe": Role.SIDE,
+    "indeterminate": Role.ABSENT,
+}
+STUDY_LABELS = tuple(ROLES)
+
+#: The 17 columns of the published labels file, in their order.
+_PUBLISHED = (
     *UIDS,
     IMAGE_LABEL,
     "negative_exam_for_pe",
@@ -44,7 +59,20 @@ COLUMNS = (
     "indeterminate",
 )
 
+#: The columns that a labels file must have.
+COLUMNS = (*_PUBLISHED, *(name for name in STUDY_LABELS if name not in _PUBLISHED))
+
+
+def labels_of(*roles: Role) -> tuple[str, ...]:
+    """The study labels of some roles, in the order of the models' outputs."""
+    return tuple(name for name, role in ROLES.items() if role in roles)
+
+
 SPLITS = ("train", "valid", "test")
 
 #: A label of what nobody has labelled.
 UNKNOWN = -1
+
+#: The study labels that say that there is no PE to be seen, and those that say something about one.
+NO_PE_LABELS = labels_of(Role.ABSENT)
+PE_LABELS = labels_of(Role.RATIO, Role.SIDE, Role.AGE)

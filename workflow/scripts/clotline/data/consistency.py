@@ -7,20 +7,19 @@ probability is above 0.5; exactly 0.5 is negative.
 import numpy as np
 import pandas as pd
 
-from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, Role, labels_of
 
 
-def _columns(*names: str) -> np.ndarray:
-    return np.array([STUDY_LABELS.index(name) for name in names])
+def _columns(*roles: Role) -> np.ndarray:
+    return np.array([STUDY_LABELS.index(name) for name in labels_of(*roles)])
 
 
 #: Columns of the study labels of which the rules speak: no PE; the ratio of the ventricles; where
 #: the clot lies; how old it is; and all that say that there is a clot.
-ABSENT = _columns("negative_exam_for_pe", "indeterminate")
-RATIO = _columns("rv_lv_ratio_gte_1", "rv_lv_ratio_lt_1")
-SIDE = _columns("central_pe", "rightsided_pe", "leftsided_pe")
-CHRONIC = _columns("chronic_pe", "acute_and_chronic_pe")
-PRESENT = np.setdiff1d(np.arange(len(STUDY_LABELS)), ABSENT)
+ABSENT, RATIO, CHRONIC = map(_columns, (Role.ABSENT, Role.RATIO, Role.AGE))
+PRESENT = _columns(Role.RATIO, Role.SIDE, Role.AGE)
+# Central, right, left: of sides that are equally likely, the first one is taken.
+SIDE = _columns(Role.SIDE)[::-1]
 
 #: Slices, and the examination of each, where there are only study labels.
 NO_SLICES = (np.empty(0), np.empty(0, dtype=int))

@@ -16,7 +16,7 @@ from clotline.evaluation.intervals import cross_entropy, percentile_estimate, ra
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, cases_by_target
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID
 
-#: Weight of each study label.
+#: Weight of each study label; one that the competition did not have weighs nothing.
 WEIGHTS = {
     "negative_exam_for_pe": 0.0736196319,
     "rv_lv_ratio_gte_1": 0.2346625767,
@@ -28,7 +28,8 @@ WEIGHTS = {
     "central_pe": 0.1877300613,
     "indeterminate": 0.09202453988,
 }
-_WEIGHTS = np.array([WEIGHTS[name] for name in STUDY_LABELS])
+_WEIGHTS = np.array([WEIGHTS.get(name, 0.0) for name in STUDY_LABELS])
+_SCORED = [number for number, name in enumerate(STUDY_LABELS) if name in WEIGHTS]
 
 #: Weight of a slice, before the share of positive slices of its examination.
 IMAGE_WEIGHT = 0.07361963
@@ -246,7 +247,8 @@ def submission(study: pd.DataFrame, image: pd.DataFrame) -> pd.DataFrame:
     study, image, exam = _paired_test_studies(study, image)
     _, labels = _label_arrays(study)
     labels, slices = make_consistent(labels, image[IMAGE_LABEL].to_numpy(), exam)
-    ids = [f"{uid}_{name}" for uid in study[STUDY_UID] for name in STUDY_LABELS]
+    labels = labels[:, _SCORED]
+    ids = [f"{uid}_{name}" for uid in study[STUDY_UID] for name in STUDY_LABELS if name in WEIGHTS]
     return pd.DataFrame(
         {"id": [*ids, *image[SOP_UID]], "label": np.concatenate([labels.ravel(), slices])}
     )

@@ -25,10 +25,10 @@ from clotline.evaluation.predictions import (
     says_pe_present,
 )
 from clotline.evaluation.ranking import ROC_GRID, Ranking, roc_points
-from clotline.labels import STUDY_UID
+from clotline.labels import PE_LABELS, STUDY_UID
 
-#: Subgroups of positive studies, each compared with all negative studies.
-SUBGROUPS = (
+#: The published labels that describe a PE, in the order in which they are reported.
+_DESCRIBING = (
     "central_pe",
     "chronic_pe",
     "acute_and_chronic_pe",
@@ -36,6 +36,11 @@ SUBGROUPS = (
     "rv_lv_ratio_lt_1",
     "leftsided_pe",
     "rightsided_pe",
+)
+#: Subgroups of positive studies, each compared with all negative studies.
+SUBGROUPS = (
+    *_DESCRIBING,
+    *(name for name in PE_LABELS if name not in _DESCRIBING),
 )
 
 #: Names of the operating points, in the order in which they are reported.

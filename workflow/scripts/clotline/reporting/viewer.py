@@ -159,7 +159,7 @@ def render_page(
         data={
             "folder": folder,
             "studies": studies,
-            "targets": [[name, TITLES[name]] for name in TARGETS],
+            "targets": [[name, TITLES.get(name, name)] for name in TARGETS],
             "sliceThreshold": slice_threshold,
         },
     )

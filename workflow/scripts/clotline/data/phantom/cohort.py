@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID
+from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
 
 from .anatomy import Chest, draw_chest
 from .emboli import ACUTE_SHAPES, CHRONIC_SHAPES, Clot, draw_clots, visible_slices
@@ -270,6 +270,7 @@ def _study_labels(
 ) -> dict[str, int]:
     strained = chest.ventricle_ratio >= 1
     return {
+        **dict.fromkeys(STUDY_LABELS, 0),
         "negative_exam_for_pe": int(kind == "negative"),
         **quality,
         "rv_lv_ratio_gte_1": int(bool(clots) and strained),
