@@ -22,20 +22,28 @@ from clotline.data.hdf5 import (
 from clotline.errors import ClotlineError
 
 
-@given(st.binary(max_size=200))
-def test_the_sum_of_bytes_is_that_of_64_bit_words_filled_up_with_zeros(content):
-    padded = content + bytes(-len(content) % 8)
-    words = [int.from_bytes(padded[i : i + 8], "little") for i in range(0, len(padded), 8)]
-    assert byte_sum(content) == sum(words) % 2**64
+@pytest.mark.parametrize(
+    ("content", "published"),
+    [(b"", 0x2D06800538D394C2), (b"a", 0xE6C632B61E964E1F), (b"abc", 0x78AF5F94892F3950)],
+)
+def test_the_checksum_of_bytes_is_xxh3s(content, published):
+    assert byte_sum(content) == published
+    assert byte_sum(memoryview(content)) == published
+
+
+@given(st.binary(min_size=16, max_size=200))
+def test_the_checksum_sees_words_that_have_changed_places(content):
+    swapped = content[8:16] + content[:8] + content[16:]
+    assert (byte_sum(swapped) == byte_sum(content)) == (swapped == content)
 
 
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 10**6))
-def test_the_sum_of_bytes_sees_every_flipped_bit(content, seed):
+def test_the_checksum_sees_every_flipped_bit(content, seed):
     assert byte_sum(flip_bit(content, random.Random(seed))) != byte_sum(content)
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 1280])
-def test_rows_have_the_sums_of_their_bytes(width):
+def test_rows_have_the_checksums_of_their_bytes(width):
     rows = np.random.default_rng(0).normal(size=(5, width)).astype(np.float16)
     assert byte_sums(rows).tolist() == [byte_sum(row.tobytes()) for row in rows]
 

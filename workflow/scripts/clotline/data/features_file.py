@@ -17,7 +17,7 @@ from clotline.data.hdf5 import NewHDF5, byte_sums, open_hdf5, read_attributes, r
 from clotline.errors import ClotlineError
 from clotline.job.files import unusable
 
-FORMAT, VERSION = "clotline-features", 3
+FORMAT, VERSION = "clotline-features", 4
 
 #: Rows that are read at a time where all are.
 BLOCK_ROWS = 256

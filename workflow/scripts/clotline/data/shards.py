@@ -1,6 +1,6 @@
 """Slices in HDF5: the shard format, its writer and reader, and what is made of several.
 
-Format, version 4 (attributes ``format`` and ``version`` of the file):
+Format, version 5 (attributes ``format`` and ``version`` of the file):
 
 ===================================  ===================  =========================================
 dataset                              shape, dtype         content
@@ -43,7 +43,7 @@ from clotline.grid import SIZE
 from clotline.job.files import unusable
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 
-FORMAT, VERSION = "clotline-shard", 4
+FORMAT, VERSION = "clotline-shard", 5
 
 POSITION = "position_mm"
 ORIENTATION = "patient_orientation"
