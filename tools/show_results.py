@@ -22,10 +22,12 @@ def results_text(folder: Path) -> str:
             f"{row['model']:24} {auroc:34} {row['n_studies']:8,} {row['n_positive']:9,} {unit}"
         )
     results = folder / "results"
+    warnings = pd.read_csv(results / "warnings.csv")
+    lines += ["", *(f"warning: {row.model}: {row.warning}" for row in warnings.itertuples())]
     return "\n".join(
         [
             *lines,
-            "",
+            *([""] if len(warnings) else []),
             f"ROC plot  {results / 'roc/all.png'}",
             f"report    {results / 'report.html'}",
             f"studies   {results / 'viewer/index.html'}",

@@ -116,7 +116,9 @@ def train(table, section, fabric, folder, epochs=3, model=None, kill=None):
     valid = batches(table, section, fabric)
     recipe = Recipe.of(section | {"epochs": epochs})
     state = folder / "state.pt"
-    return fit(model, recipe, of_epoch, valid, auroc, fabric, state, seed=2).history
+    return fit(
+        model, recipe, of_epoch, valid, auroc, fabric, state, seed=2, train_base_loss=0.69
+    ).history
 
 
 def test_the_automatic_precision_is_that_of_the_gpu_also_once_it_is_in_use():
@@ -311,6 +313,7 @@ def test_an_lstm_trains_and_predicts_as_on_a_cpu(cpu, gpu, replays, tmp_path, le
             auroc if level == "image" else pe_present_auroc,
             *(fabric, tmp_path / f"{fabric.device.type}.pt"),
             seed=1,
+            train_base_loss=0.69,
         )
         histories.append(fitted.history)
         found = predict_studies(model, sequences, fabric)
@@ -348,7 +351,7 @@ else:
         plugins=LightningEnvironment(),
         precision="bf16-mixed",
     )
-recipe = Recipe(2, 0.1, 0.9, 1e-4, "one_cycle", [], 1.0, "bf16-mixed")
+recipe = Recipe(2, "sgd", 0.1, 0.9, 1e-4, "one_cycle", [], 1.0, "bf16-mixed", "best")
 
 
 def batches():
@@ -363,7 +366,7 @@ def run():
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 1), nn.Flatten(0)
     )
-    return fit(model, recipe, lambda _: batches(), batches(), auroc, fabric, state, seed=3)
+    return fit(model, recipe, lambda _: batches(), batches(), auroc, fabric, state, seed=3, train_base_loss=0.69)
 
 
 print(len(train_together(fabric, run, state).history), "epochs")

@@ -122,8 +122,9 @@ def all_models(wildcards):
     return [*cnns, *expand("results/lstm/{name}.pt", name=config["lstm"])]
 
 
-def curves(stage):
-    return expand("results/{stage}/{name}.svg", stage=stage, name=config[stage])
+def curves(stage, ending="svg"):
+    names = config[stage]
+    return expand("results/{stage}/{name}.{e}", stage=stage, name=names, e=ending)
 
 
 def model_plots(ending):

@@ -56,13 +56,15 @@ rule evaluate:
 
 rule metrics_table:
     input:
-        expand("results/metrics/{model}.json", model=MODELS),
+        metrics=expand("results/metrics/{model}.json", model=MODELS),
+        histories=[*curves("cnn", "csv"), *curves("lstm", "csv")],
     output:
-        report(
+        table=report(
             "results/metrics.csv",
             caption="../report/metrics.rst",
             category="Evaluation",
         ),
+        warnings="results/warnings.csv",
     log:
         "logs/metrics_table.log",
     benchmark:
@@ -208,7 +210,7 @@ rule roc_all:
 rule report:
     input:
         metrics=expand("results/metrics/{model}.json", model=MODELS),
-        table="results/metrics.csv",
+        warnings="results/warnings.csv",
         comparisons="results/comparisons.csv",
         competition=expand("results/competition/{pair}.json", pair=PAIRS),
         plan="results/data/plan.parquet",

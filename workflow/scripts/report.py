@@ -32,6 +32,7 @@ def main(snakemake):
         read_lists(snakemake.input.notes),
         pd.read_csv(snakemake.input.comparisons),
         read_metrics(snakemake.input.competition),
+        pd.read_csv(snakemake.input.warnings),
         figures,
         snakemake.config,
         {path: sha256(path) for path in [*snakemake.input.models, *snakemake.input.metrics]},

@@ -1,6 +1,7 @@
 """Trains one CNN on balanced epochs of slices."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -17,7 +18,14 @@ from clotline.models.backbones import for_training
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc
 from clotline.models.recipe import Recipe
-from clotline.models.training import drop_states, fit, save_fitted, train_together, training_state
+from clotline.models.training import (
+    drop_states,
+    fit,
+    save_fitted,
+    train_together,
+    training_state,
+    warn_of_training,
+)
 
 
 def main(snakemake):
@@ -67,9 +75,11 @@ def train_on(snakemake, shard_folder, positives):
             fabric,
             state,
             seed,
+            math.log(2),  # of balanced epochs
         )
 
     fitted = train_together(fabric, run, state)
+    warn_of_training(name, fitted.history)
     width = fitted.best["head.weight"].shape[1]
     about = {"kind": "cnn", "name": name, "config": section, "seed": seed, "width": width}
     output = snakemake.output

@@ -1,6 +1,7 @@
 """Trains one LSTM on sequences of slice features."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,10 +14,19 @@ from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.study_loader import FeatureSequences
 from clotline.models.devices import make_training_fabric
-from clotline.models.lstm import build_lstm
 from clotline.models.monitoring import auroc, pe_present_auroc
 from clotline.models.recipe import Recipe
-from clotline.models.training import drop_states, fit, save_fitted, train_together, training_state
+from clotline.models.steps import cross_entropy_loss
+from clotline.models.supervision import StudyLoss, build_trained_lstm, published_weights
+from clotline.models.training import (
+    base_rate_loss,
+    drop_states,
+    fit,
+    save_fitted,
+    train_together,
+    training_state,
+    warn_of_training,
+)
 
 
 def main(snakemake):
@@ -45,10 +55,12 @@ def main(snakemake):
         order = np.random.default_rng((seed, epoch)).permutation(len(train))
         return train.batches(section["batch_size"], fabric, order)
 
+    moments = train.moments() if section["standardize"] else None
+
     def run():
         torch.manual_seed(seed)
         return fit(
-            build_lstm(train.width, section, level),
+            build_trained_lstm(train.width, section, level, moments),
             Recipe.of(section),
             train_batches,
             valid.batches(section["batch_size"], fabric),
@@ -56,9 +68,13 @@ def main(snakemake):
             fabric,
             state,
             seed,
+            base_rate_loss(train.targets()),
+            cross_entropy_loss if level == "image" else StudyLoss(section["target_replication"]),
         )
 
     fitted = train_together(fabric, run, state)
+    fitted = replace(fitted, best=published_weights(fitted.best, moments))
+    warn_of_training(name, fitted.history)
     about = {"kind": "lstm", "name": name, "config": section, "seed": seed, "width": train.width}
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
     drop_states(STATE_FOLDER, name)

@@ -115,7 +115,7 @@ def test_in_mixed_precision_only_the_features_products_are_rounded(studies):
     model = network("image")
     exact = call(model, studies)
     with torch.autocast("cpu", torch.bfloat16):
-        states = model._hidden_states(batch_of(studies)).detach()
+        states = model.hidden_states(batch_of(studies)).detach()
     assert states.dtype == torch.float32
     assert torch.allclose(model.linear(states).squeeze(-1), exact, atol=0.02)
 

@@ -26,6 +26,8 @@ RECIPE = Recipe(
     milestones=[2, 3],
     clip_norm=None,
     precision="32-true",
+    optimizer="sgd",
+    keep="best",
 )
 RNG = np.random.default_rng(0)
 X = torch.from_numpy(RNG.normal(size=(64, 8)).astype(np.float32))
@@ -69,7 +71,7 @@ def killed_at(epoch, batches=train_batches):
 def run(fabric, state, recipe=RECIPE, batches=train_batches, model=None, valid=VALID, **options):
     torch.manual_seed(12345)  # whatever the process did before
     model = network() if model is None else model
-    options = {"score": auroc, "seed": 3} | options
+    options = {"score": auroc, "seed": 3, "train_base_loss": 0.69} | options
     return fit(model, recipe, batches, valid, fabric=fabric, state_path=state, **options)
 
 
@@ -88,7 +90,10 @@ def test_a_tiny_problem_is_learned(fabric, tmp_path):
 
 def test_the_history_has_a_row_for_each_epoch(fabric, tmp_path):
     history = run(fabric, tmp_path / "s.pt").history
-    assert list(history) == ["epoch", "lr", "train_loss", "valid_loss", "valid_auroc"]
+    assert list(history) == [
+        *("epoch", "lr", "train_loss", "valid_loss", "valid_auroc"),
+        *("train_base_loss", "valid_base_loss", "kept"),
+    ]
     assert history["epoch"].tolist() == [1, 2, 3, 4]
     assert history.notna().all(axis=None)
 

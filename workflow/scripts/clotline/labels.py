@@ -76,3 +76,17 @@ UNKNOWN = -1
 #: The study labels that say that there is no PE to be seen, and those that say something about one.
 NO_PE_LABELS = labels_of(Role.ABSENT)
 PE_LABELS = labels_of(Role.RATIO, Role.SIDE, Role.AGE)
+
+
+def pe_probability(negative, indeterminate):
+    """Probability that PE is present, from those of the two labels that say otherwise.
+
+    The two are outputs of their own that may add up to more than 1. 1 - negative - indeterminate
+    would then have to be cut off at 0, which no output said; this product never is, and it falls
+    as either rises.
+
+    Args:
+        negative: probability of negative_exam_for_pe, a float or an array of float64.
+        indeterminate: that of indeterminate, of the same shape.
+    """
+    return (1 - negative) * (1 - indeterminate)

@@ -8,6 +8,7 @@ import pandas as pd
 from clotline.errors import ClotlineError
 from clotline.evaluation.delong import paired_delong
 from clotline.evaluation.intervals import Estimate
+from clotline.evaluation.learning import chance_warning
 from clotline.evaluation.metrics import FIGURES
 from clotline.evaluation.predictions import cases_by_target
 from clotline.evaluation.ranking import paired_bootstrap
@@ -18,16 +19,19 @@ from clotline.labels import STUDY_UID, UIDS
 _KEYS = {"study": [STUDY_UID], "image": list(UIDS)}
 
 
-def metrics_table(metrics: dict[str, dict]) -> pd.DataFrame:
+def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFrame:
     """One row a model and target: counts, figures with intervals, and why a figure is missing.
 
     Args:
         metrics: model name to the dict of `clotline.evaluation.metrics.evaluate`.
+        warnings: of `clotline.evaluation.learning.warnings_table`.
 
     Returns:
         ``model``, ``level``, ``target``, ``n_studies``, ``n_slices``, ``n_positive``; each of
         `FIGURES` and, at the operating point for 90% sensitivity, ``sensitivity`` and
-        ``specificity``, with ``_low`` and ``_high``; and ``note``.
+        ``specificity``, with ``_low`` and ``_high``; ``note``, why a metric is missing; and
+        ``warnings``, that of `clotline.evaluation.learning.chance_warning` and, of a model that was
+        trained here, those of its training.
     """
     counts = ("n_studies", "n_slices", "n_positive")
     names = (*FIGURES, "sensitivity", "specificity")
@@ -43,8 +47,12 @@ def metrics_table(metrics: dict[str, dict]) -> pd.DataFrame:
                 row |= {name: value, f"{name}_low": low, f"{name}_high": high}
             reasons = (estimates[name]["reason"] for name in names)
             row["note"] = "; ".join(dict.fromkeys(filter(None, reasons)))
+            of_training = warnings[(warnings["model"] == model) & (warnings["from"] == "training")]
+            doubts = [chance_warning(found["auroc"]), *of_training["warning"]]
+            row["warnings"] = "; ".join(filter(None, doubts))
             rows.append(row)
-    table = pd.DataFrame(rows, columns=["model", "level", "target", *counts, *floats, "note"])
+    texts = ("note", "warnings")
+    table = pd.DataFrame(rows, columns=["model", "level", "target", *counts, *floats, *texts])
     return table.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(floats, "float64"))
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 
 from clotline.evaluation.intervals import Cases
-from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
+from clotline.labels import (
+    IMAGE_LABEL,
+    NO_PE_LABELS,
+    PE_LABELS,
+    STUDY_LABELS,
+    STUDY_UID,
+    pe_probability,
+)
 
 TRUE = "_true"
 
@@ -16,12 +23,38 @@ PE_PRESENT_BY_MAX = "pe_present_by_max"
 
 
 def pe_present(table: pd.DataFrame, suffix: str = "") -> np.ndarray:
-    """1 - negative_exam_for_pe - indeterminate, clipped to 0 to 1: truth or probability."""
+    """PE in the study: the truth (1 where neither label says otherwise), or a probability.
+
+    Args:
+        table: of `clotline.models.prediction.study_level_table`.
+        suffix: `TRUE` for the truth.
+
+    Returns:
+        (n,) float64.
+    """
     if not suffix and PE_PRESENT in table:
         # Of a reader who was asked for nothing else.
         return table[PE_PRESENT].to_numpy(np.float64)
-    negative = table["negative_exam_for_pe" + suffix].to_numpy(np.float64)
-    return np.clip(1 - negative - table["indeterminate" + suffix].to_numpy(np.float64), 0, 1)
+    absent = (table[name + suffix].to_numpy(np.float64) for name in NO_PE_LABELS)
+    return pe_probability(*absent)
+
+
+def contradictions(table: pd.DataFrame) -> pd.Series:
+    """Of each study, the label about a PE that is more probable than PE itself.
+
+    The networks' outputs know nothing of one another, so that may happen, and it tells a reader
+    not to rely on either.
+
+    Args:
+        table: of `clotline.models.prediction.study_level_table`.
+
+    Returns:
+        (n,) names of labels, the most probable where there are several; "" where there is none.
+    """
+    labels = table[[name for name in PE_LABELS if name in table]].astype(np.float64)
+    if labels.empty:
+        return pd.Series("", table.index)
+    return labels.idxmax(1).where(labels.max(1) > pe_present(table), "")
 
 
 def says_pe_present(table: pd.DataFrame) -> bool:

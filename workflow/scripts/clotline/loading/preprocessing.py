@@ -23,6 +23,8 @@ class View:
         crop: side of the square cut out, in pixels.
         input_size: side of the input, in pixels.
         vertical_flip: whether training flips half of the slices.
+        shift: farthest that training moves the cut from the centre along each axis, in pixels;
+            None is wherever it fits.
     """
 
     window_level: float
@@ -30,11 +32,13 @@ class View:
     crop: int
     input_size: int
     vertical_flip: bool
+    shift: int | None = None
 
     @classmethod
     def of(cls, section: dict) -> "View":
         """The view of one ``cnn`` entry of the configuration."""
-        return cls(**{name: section[name] for name in cls.__dataclass_fields__})
+        # A checkpoint of an older version may lack a key.
+        return cls(**{name: section[name] for name in cls.__dataclass_fields__ if name in section})
 
     def cuts(self, count: int, seed: tuple[int, ...] | None) -> np.ndarray:
         """Where each of ``count`` slices is cut.
@@ -50,7 +54,9 @@ class View:
         if seed is None:
             return np.tile((margin // 2, margin // 2, 0), (count, 1))
         rng = np.random.default_rng(seed)
-        corners = rng.integers(0, margin, (count, 2), endpoint=True)
+        reach = margin if self.shift is None else self.shift
+        low, high = max(0, margin // 2 - reach), min(margin, margin // 2 + reach)
+        corners = rng.integers(low, high, (count, 2), endpoint=True)
         flips = rng.integers(0, 1, (count, 1), endpoint=True) * self.vertical_flip
         return np.hstack([corners, flips])
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from clotline.data.features_file import StoredFeatures, open_features
 from clotline.job.files import unusable
+from clotline.job.progress import progress
 from clotline.job.speed import ROWS_TOGETHER, STUDY_BATCHES_AHEAD
 from clotline.labels import STUDY_LABELS
 from clotline.loading.batches import process_batches
@@ -28,6 +29,17 @@ class StudyBatch(NamedTuple):
 
     features: Tensor
     counts: list[int]
+
+
+class Moments(NamedTuple):
+    """Of each feature, over slices: (width,) float32 mean and standard deviation."""
+
+    mean: Tensor
+    std: Tensor
+
+
+#: Studies whose features are summed at a time.
+STUDIES_TOGETHER = 16
 
 
 class FeatureSequences(ReadInBatches):
@@ -82,12 +94,31 @@ class FeatureSequences(ReadInBatches):
             parts = [file.read(span) for file in self._files()]
             np.concatenate(parts, axis=1, out=features[row : row + count])
             row += count
-        if self._level == "image":
-            targets = np.concatenate([self._image_labels[span] for span in spans])
-        else:
-            targets = self._labels[places]
-        targets = torch.from_numpy(targets.astype(np.float32))
+        targets = torch.from_numpy(self._targets(places).astype(np.float32))
         return StudyBatch(torch.from_numpy(features), counts), targets
+
+    def targets(self) -> np.ndarray:
+        """All targets in the order of the studies: (all slices,) or (studies, 9)."""
+        return self._targets(np.arange(len(self)))
+
+    def _targets(self, places: np.ndarray | list[int]) -> np.ndarray:
+        if self._level == "study":
+            return self._labels[places]
+        return np.concatenate([self._image_labels[span] for span in self._spans(places)])
+
+    def moments(self) -> Moments:
+        """Mean and standard deviation of each feature over all slices of the studies."""
+        sums, squares, count = np.zeros(self.width), np.zeros(self.width), 0
+        batches = np.array_split(np.arange(len(self)), -(-len(self) // STUDIES_TOGETHER))
+        for rows in progress(batches, len(batches), "statistics of features", "batches"):
+            features = self.read(rows)[0].features.numpy().astype(np.float64)
+            sums += features.sum(0)
+            squares += np.square(features).sum(0)
+            count += len(features)
+        mean = sums / count
+        # By rounding a constant feature's may fall below zero.
+        variance = np.maximum(squares / count - mean**2, 0)
+        return Moments(*(torch.from_numpy(v.astype(np.float32)) for v in (mean, np.sqrt(variance))))
 
     def _spans(self, places: list[int]) -> list[slice]:
         """The studies' rows."""
@@ -137,7 +168,7 @@ class StudyLoader:
             studies, targets = self._fabric.to_device(batch)
             # Lightning does the same where the network is called, more slowly.
             kind = precision.convert_input(studies.features[:0]).dtype
-            yield StudyBatch(converted(studies.features, kind), studies.counts), targets
+            yield studies._replace(features=converted(studies.features, kind)), targets
 
 
 def converted(features: Tensor, kind: torch.dtype) -> Tensor:

@@ -5,8 +5,11 @@ from pathlib import Path
 import efficientnet_pytorch
 import torch
 import torchvision
+from efficientnet_pytorch.model import MBConvBlock
 from efficientnet_pytorch.utils import url_map as efficientnet_urls
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import StochasticDepth
 
 from clotline.errors import ClotlineError
 from clotline.job.files import sha256
@@ -46,8 +49,8 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     torch's global generator.
 
     Args:
-        section: the entry; of it ``library``, ``architecture``, ``init`` and
-            ``batch_norm_momentum`` are used.
+        section: the entry; of it ``library``, ``architecture``, ``init``,
+            ``zero_init_residual``, ``dropout`` and ``batch_norm_momentum`` are used.
         imagenet: the file of `clotline.models.imagenet.fetch_imagenet_weights`, where ``init`` is
             imagenet.
 
@@ -58,6 +61,10 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     backbone = _build(section)
     if init == "imagenet":
         _load_imagenet_weights(backbone, section, imagenet)
+    elif init == "random" and section["zero_init_residual"]:
+        _start_residuals_at_zero(backbone)
+    if not section["dropout"]:
+        _without_dropout(backbone)
     _take_one_channel(backbone)
     if (momentum := section["batch_norm_momentum"]) is not None:
         for module in backbone.modules():
@@ -88,7 +95,8 @@ def load_classifier(checkpoint: dict, path: str | Path) -> Classifier:
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    classifier = build_classifier(checkpoint["config"] | {"init": "random"})
+    config = {"zero_init_residual": False, "dropout": True} | checkpoint["config"]
+    classifier = build_classifier(config | {"init": "random"})
     load_weights(classifier, checkpoint["weights"], path)
     return classifier
 
@@ -123,6 +131,36 @@ def _load_imagenet_weights(backbone: nn.Module, section: dict, path: str | Path)
             f"begin with {checksum}. Delete it and run the same target again"
         )
     load_weights(backbone, load_tensors(path), path)
+
+
+def _start_residuals_at_zero(backbone: nn.Module) -> None:
+    """Has each residual block begin as the identity: its last normalisation gives zero.
+
+    Goyal et al., Accurate, Large Minibatch SGD, 2017, section 5.1.
+    """
+    for block in backbone.modules():
+        if isinstance(block, Bottleneck | BasicBlock):
+            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        elif isinstance(block, MBConvBlock) and _has_shortcut(block):
+            last = block._bn2
+        else:
+            continue
+        nn.init.zeros_(last.weight)
+
+
+def _has_shortcut(block: MBConvBlock) -> bool:
+    arguments = block._block_args
+    same_width = arguments.input_filters == arguments.output_filters
+    return block.id_skip and arguments.stride in (1, [1]) and same_width
+
+
+def _without_dropout(backbone: nn.Module) -> None:
+    """Switches off dropout of units and of whole residual blocks."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout | StochasticDepth):
+            module.p = 0.0
+        elif isinstance(module, efficientnet_pytorch.EfficientNet):
+            module._global_params = module._global_params._replace(drop_connect_rate=0.0)
 
 
 def _last(module: nn.Module, kind: type) -> tuple[str, nn.Module]:

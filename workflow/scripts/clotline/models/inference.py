@@ -6,7 +6,7 @@ import pandas as pd
 
 from clotline.data.shards import POSITION, read_rows
 from clotline.data.slice_table import locate_studies
-from clotline.evaluation.predictions import PE_PRESENT, TRUE, pe_present
+from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
 from clotline.feature_sets import split_lstm_name
 from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.models.bundle import Bundle
@@ -84,16 +84,24 @@ def predictions_by_study(
 
     Returns:
         One row a study and model: study and series UID, number of ``slices``, ``model``,
-        ``pe_present`` and the nine study labels.
+        ``pe_present``, the nine study labels, and ``contradiction``: the label about a PE that is
+        more probable than PE itself, if there is one.
     """
     series = slices.groupby(STUDY_UID, sort=False)[SERIES_UID].agg(["first", "size"]).reset_index()
     series.columns = [STUDY_UID, SERIES_UID, "slices"]
     tables = [
-        series.merge(table.assign(model=name, **{PE_PRESENT: pe_present(table)}), on=STUDY_UID)
+        series.merge(
+            table.assign(
+                model=name,
+                contradiction=contradictions(table),
+                **{PE_PRESENT: pe_present(table)},
+            ),
+            on=STUDY_UID,
+        )
         for name, table in predictions.items()
         if split_lstm_name(name)[1] == "study"
     ]
-    columns = [STUDY_UID, SERIES_UID, "slices", "model", PE_PRESENT, *STUDY_LABELS]
+    columns = [STUDY_UID, SERIES_UID, "slices", "model", PE_PRESENT, *STUDY_LABELS, "contradiction"]
     return pd.concat(tables, ignore_index=True)[columns]
 
 

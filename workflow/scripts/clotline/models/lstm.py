@@ -43,13 +43,17 @@ class SliceLSTM(nn.Module):
             Image level: (all slices,) in the order of the slices; study level: (studies, 9), the
             labels in the order of `clotline.labels.STUDY_LABELS`.
         """
-        states = self._hidden_states(studies)
+        states = self.hidden_states(studies)
         if self.level == "image":
             return self.linear(states).squeeze(-1)
-        last = [end - 1 for end in accumulate(studies.counts)]
-        return self.linear(states[last])
+        return self.linear(states[self.last_slices(studies)])
 
-    def _hidden_states(self, studies: StudyBatch) -> Tensor:
+    @staticmethod
+    def last_slices(studies: StudyBatch) -> list[int]:
+        """The row of each study's last slice."""
+        return [end - 1 for end in accumulate(studies.counts)]
+
+    def hidden_states(self, studies: StudyBatch) -> Tensor:
         """(all slices, hidden units) float32.
 
         torch's own call of the layer would take most of its time for what nothing needs: the
@@ -57,7 +61,7 @@ class SliceLSTM(nn.Module):
         So the features meet their weights here, in the network's precision and without padding,
         and the layer runs on the products, which it multiplies by the identity.
         """
-        layer, (features, counts) = self.lstm, studies
+        layer, features, counts = self.lstm, studies.features, studies.counts
         device = features.device
         mixed = torch.is_autocast_enabled(device.type)
         kind = torch.get_autocast_dtype(device.type) if mixed else torch.float32

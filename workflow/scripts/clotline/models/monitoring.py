@@ -4,9 +4,9 @@ import numpy as np
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from clotline.labels import STUDY_LABELS
+from clotline.labels import NO_PE_LABELS, STUDY_LABELS, pe_probability
 
-_ABSENT = [STUDY_LABELS.index(name) for name in ("negative_exam_for_pe", "indeterminate")]
+_ABSENT = [STUDY_LABELS.index(name) for name in NO_PE_LABELS]
 
 
 def auroc(targets: np.ndarray, scores: np.ndarray) -> float | None:
@@ -23,4 +23,4 @@ def pe_present_auroc(targets: np.ndarray, logits: np.ndarray) -> float | None:
     """
     absent = expit(logits[:, _ABSENT].astype(np.float64))
     # A labels file may say both of a study.
-    return auroc(1 - targets[:, _ABSENT].max(1), 1 - absent.sum(1))
+    return auroc(1 - targets[:, _ABSENT].max(1), pe_probability(*absent.T))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from scipy.special import expit
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.loading.study_loader import FeatureSequences
@@ -17,7 +18,9 @@ from clotline.models.lstm import SliceLSTM, load_lstm
 def predict_studies(
     model: SliceLSTM, sequences: FeatureSequences, fabric: Fabric
 ) -> list[np.ndarray]:
-    """Probabilities of every study: (slices,) at the image level, (9,) at the study level.
+    """Probabilities of every study, float64: (slices,) at the image level, (9,) at the study level.
+
+    In float32 all logits above 17 would give the same.
 
     One study at a time, so that a study's bits never depend on its neighbours in a batch.
     """
@@ -25,7 +28,7 @@ def predict_studies(
     model.eval()
     with torch.inference_mode():
         return [
-            torch.sigmoid(model(studies).float().cpu()).flatten().numpy()
+            expit(model(studies).double().cpu().numpy()).ravel()
             for studies, _ in sequences.batches(1, fabric)
         ]
 
@@ -80,7 +83,7 @@ def study_level_table(studies: pd.DataFrame, probabilities: list[np.ndarray]) ->
     table = studies[[STUDY_UID, "split"]].reset_index(drop=True)
     probabilities = np.stack(probabilities)
     for number, label in enumerate(STUDY_LABELS):
-        table[label] = probabilities[:, number].astype(np.float32)
+        table[label] = probabilities[:, number].astype(np.float64)
         table[f"{label}_true"] = studies[label].to_numpy(np.int8)
     return table
 
@@ -103,6 +106,6 @@ def image_level_table(
     table = slices.iloc[np.concatenate([np.arange(f, f + n) for f, n in spans])]
     truth = table[IMAGE_LABEL].to_numpy()
     table = table[[*UIDS, "split", "position_mm"]].reset_index(drop=True)
-    table[IMAGE_LABEL] = np.concatenate(probabilities).astype(np.float32)
+    table[IMAGE_LABEL] = np.concatenate(probabilities).astype(np.float64)
     table[f"{IMAGE_LABEL}_true"] = truth.astype(np.int8)
     return table

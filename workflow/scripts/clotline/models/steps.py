@@ -1,4 +1,4 @@
-"""Steps of SGD on binary cross-entropy, on a GPU started all at once."""
+"""Steps of a training, on a GPU started all at once."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +18,17 @@ _BATCHES_BEFORE = 3
 _LARGEST_REPLAYED = 128
 
 
+#: A network's outputs, inputs and targets to two means over the targets: what the step lowers, and
+#: the binary cross-entropy that the history tells.
+Loss = Callable[..., tuple[Tensor, Tensor]]
+
+
+def cross_entropy_loss(logits: Tensor, inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy in nats, of logits of the shape of the targets: a `Loss`."""
+    loss = binary_cross_entropy_with_logits(logits.float(), targets)
+    return loss, loss
+
+
 class Steps:
     """A network's training; each call is a step of it.
 
@@ -27,7 +38,14 @@ class Steps:
         scheduler: of the learning rate.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, steps_per_epoch: int, fabric: Fabric):
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        steps_per_epoch: int,
+        fabric: Fabric,
+        loss: Loss = cross_entropy_loss,
+    ):
         """Prepares the first step.
 
         Args:
@@ -35,12 +53,13 @@ class Steps:
             recipe: how to train.
             steps_per_epoch: number of batches in an epoch.
             fabric: device and precision.
+            loss: what the steps lower.
         """
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.model, self.optimizer = fabric.setup(model, recipe.optimizer(model))
+        self.model, self.optimizer = fabric.setup(model, recipe.make_optimizer(model))
         self.scheduler = recipe.scheduler(self.optimizer, steps_per_epoch)
-        self._clip_norm, self._fabric = recipe.clip_norm, fabric
+        self._clip_norm, self._fabric, self._loss = recipe.clip_norm, fabric, loss
         self._seen: Counter[torch.Size] = Counter()
         self._graph: Graph | None = None
         self._of_graph: list[tuple[nn.Parameter, Tensor | None]] = []
@@ -92,8 +111,8 @@ class Steps:
         return self._fabric.device.type == "cuda" and len(inputs) <= _LARGEST_REPLAYED
 
     def _compute(self, inputs, targets: Tensor) -> Tensor:
-        loss = binary_cross_entropy_with_logits(self.model(inputs).float(), targets)
-        whole = _of_all_processes(loss.detach(), targets.numel(), self._fabric)
+        loss, watched = self._loss(self.model(inputs), inputs, targets)
+        whole = _of_all_processes(watched.detach(), targets.numel(), self._fabric)
         self.optimizer.zero_grad()
         if self._fabric.world_size > 1:
             # The mean of the processes' gradients is then that of the whole batch.

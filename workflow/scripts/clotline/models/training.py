@@ -1,4 +1,4 @@
-"""The one training loop, for both stages: SGD on binary cross-entropy, resumable by epoch."""
+"""The one training loop, for both stages, resumable by epoch."""
 
 import hashlib
 import logging
@@ -14,18 +14,20 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from scipy.special import entr
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from clotline.errors import ClotlineError
+from clotline.evaluation.learning import training_warnings
 from clotline.job.disk import warn_if_short
 from clotline.job.files import atomic
 from clotline.job.processes import end_with_parent
 from clotline.job.progress import clock, progress
 from clotline.models.checkpoint import load_checkpoint, save_checkpoint
 from clotline.models.recipe import Recipe
-from clotline.models.steps import Steps
+from clotline.models.steps import Loss, Steps, cross_entropy_loss
 from clotline.version import CLOTLINE_VERSION
 
 log = logging.getLogger("clotline")
@@ -36,12 +38,14 @@ class Fitted:
     """What a training gives.
 
     Attributes:
-        best: state dict of the epoch with the lowest validation loss.
+        best: state dict of the kept epoch: that of the lowest validation loss or, where the recipe
+            says so, the last.
         last: state dict of the last epoch.
         best_epoch: number of that epoch, from 1.
         history: one row an epoch: ``epoch`` (from 1), ``lr`` (at its end), ``train_loss``,
             ``valid_loss`` (mean binary cross-entropy in nats), ``valid_auroc`` (NaN where it
-            cannot be computed).
+            cannot be computed), ``train_base_loss`` and ``valid_base_loss`` (what base rates alone
+            give), and ``kept`` (1 of the kept epoch, 0 of others).
     """
 
     best: dict[str, Tensor]
@@ -53,6 +57,7 @@ class Fitted:
     def of(cls, state: dict) -> "Fitted":
         """What the state of a training after its last epoch says."""
         best, history = state["best"], pd.DataFrame(state["history"])
+        history["kept"] = (history["epoch"] == best["epoch"]).astype(int)
         return cls(best["weights"], state["weights"], best["epoch"], history)
 
 
@@ -100,6 +105,8 @@ def fit(
     fabric: Fabric,
     state_path: Path,
     seed: int,
+    train_base_loss: float,
+    loss: Loss = cross_entropy_loss,
 ) -> Fitted:
     """Trains ``model``; a killed training goes on after its last finished epoch.
 
@@ -117,6 +124,8 @@ def fit(
         fabric: device and precision.
         state_path: file that holds the state between epochs; the caller removes it.
         seed: of the random layers.
+        train_base_loss: of `base_rate_loss`, of the training's targets.
+        loss: what the training lowers.
 
     Raises:
         ClotlineError: the loss of training or of validation became infinite or NaN. The state then
@@ -124,7 +133,7 @@ def fit(
     """
     if fabric.is_global_zero:
         warn_if_short(state_path, _STATE_COPIES * _size(model))
-    steps = Steps(model, recipe, len(train_batches(0)), fabric)
+    steps = Steps(model, recipe, len(train_batches(0)), fabric, loss)
     model, optimizer, scheduler = steps.model, steps.optimizer, steps.scheduler
     done, history, best = 0, [], {"loss": math.inf, "epoch": 0, "weights": {}}
     if state_path.exists():
@@ -149,9 +158,11 @@ def fit(
                 "train_loss": train_loss,
                 "valid_loss": valid_loss,
                 "valid_auroc": math.nan if auroc is None else auroc,
+                "train_base_loss": train_base_loss,
+                "valid_base_loss": base_rate_loss(targets.numpy()),
             }
         )
-        if valid_loss < best["loss"]:
+        if recipe.keep == "last" or valid_loss < best["loss"]:
             best = {"loss": valid_loss, "epoch": epoch + 1, "weights": _weights(model)}
         state = {
             "epoch": epoch + 1,
@@ -171,6 +182,22 @@ def fit(
             "not computable" if auroc is None else f"{auroc:.4f}", clock(time.monotonic() - start),
         )  # fmt: skip
     return Fitted.of({"best": best, "weights": _weights(model), "history": history})
+
+
+def base_rate_loss(targets: np.ndarray) -> float:
+    """Mean binary cross-entropy in nats of a model that knows each label's frequency alone.
+
+    Args:
+        targets: (n,) or (n, labels) of 0 and 1.
+    """
+    rates = targets.mean(0, dtype=np.float64)
+    return float(np.mean(entr(rates) + entr(1 - rates)))
+
+
+def warn_of_training(name: str, history: pd.DataFrame) -> None:
+    """Logs what says that a training failed: see `clotline.evaluation.learning`."""
+    for warning in training_warnings(history):
+        log.warning("%s: %s", name, warning)
 
 
 def save_fitted(

@@ -67,7 +67,7 @@ def plot_history(history: pd.DataFrame, name: str) -> Figure:
         ("valid_loss", "valid", STYLES[1]),
     ):
         losses.plot(history["epoch"], history[column], label=label, marker=".", **style)
-    best = history["epoch"][history["valid_loss"].idxmin()]
+    best = history["epoch"][history["kept"].idxmax()]
     losses.axvline(best, color="0.7", linewidth=0.8, zorder=0)
     losses.set(title=name, xlabel="epoch", ylabel="cross-entropy (nats)")
     losses.legend(title=f"kept: epoch {best}")

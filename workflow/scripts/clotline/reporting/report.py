@@ -39,6 +39,7 @@ def render_report(
     notes: pd.DataFrame,
     comparisons: pd.DataFrame,
     competition: dict[str, dict],
+    warnings: pd.DataFrame,
     figures: dict[str, dict[str, str]],
     config: dict,
     digests: dict[str, str],
@@ -55,6 +56,7 @@ def render_report(
         comparisons: of `clotline.evaluation.comparison.compare`.
         competition: feature set to the dict of
             `clotline.evaluation.competition.evaluate_competition`.
+        warnings: of `clotline.evaluation.learning.warnings_table`.
         figures: heading to {caption: path of an SVG}.
         config: the complete configuration.
         digests: artifact's path to its SHA-256.
@@ -78,6 +80,7 @@ def render_report(
             "records"
         ),
         competition=competition,
+        warnings=warnings.to_dict("records"),
         splits=account_for_splits(plan, slices),
         overlap=overlap,
         reasons=count_reasons(rejects).to_dict(),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from clotline.data.shards import CHECKSUM, ORIENTATION, POSITION
 from clotline.data.tables import uid_triples
-from clotline.evaluation.predictions import PE_PRESENT, TRUE, pe_present
+from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 
 #: Groups that a reader looks at first, in this order.
@@ -43,9 +43,11 @@ def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]
     Returns:
         For each study ``uid``; ``targets``: PE present, then the nine labels, each with
         ``probability``, ``threshold`` (or None), ``called`` (None without a threshold) and
-        ``truth`` (None where unknown); and ``groups``, those of `GROUPS` that it belongs to.
+        ``truth`` (None where unknown); ``contradiction``, of
+        `clotline.evaluation.predictions.contradictions`; and ``groups``, those of `GROUPS` that it
+        belongs to.
     """
-    table = table.assign(**{PE_PRESENT: pe_present(table)})
+    table = table.assign(**{PE_PRESENT: pe_present(table), "contradiction": contradictions(table)})
     if known := f"{STUDY_LABELS[0]}{TRUE}" in table.columns:
         table[PE_PRESENT + TRUE] = pe_present(table, TRUE)
     studies = []
@@ -59,7 +61,8 @@ def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]
                 "called": None if threshold is None else probability >= threshold,
                 "truth": bool(row[name + TRUE]) if known else None,
             }
-        studies.append({"uid": row[STUDY_UID], "targets": targets, "groups": _groups(targets)})
+        study = {"uid": row[STUDY_UID], "targets": targets, "groups": _groups(targets)}
+        studies.append(study | {"contradiction": row["contradiction"]})
     return studies
 
 

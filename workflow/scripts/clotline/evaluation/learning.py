@@ -1,0 +1,93 @@
+"""Whether a model learned: what its training's history and its interval say against it.
+
+One place decides, for the job's log, metrics.csv, the report and the end of the demo.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+#: A loss that grows so many times from one epoch to a later one has jumped.
+JUMP = 10
+
+#: Share of the base rates' loss that a training must get below on its own split.
+FITTED = 0.98
+
+
+def training_warnings(history: pd.DataFrame) -> list[str]:
+    """What a training's history says against it; nothing if it went well.
+
+    Args:
+        history: of `clotline.models.training.Fitted`.
+
+    Returns:
+        Sentences with the numbers that they rest on.
+    """
+    kept = history[history["kept"] == 1].iloc[0]
+    epochs, epoch = len(history), int(kept["epoch"])
+    warnings = []
+    if kept["valid_loss"] >= kept["valid_base_loss"]:
+        warnings.append(
+            f"the validation loss of the kept epoch, {kept['valid_loss']:.3f}, is no lower than "
+            f"that of the labels' base rates, {kept['valid_base_loss']:.3f}"
+        )
+    if kept["train_loss"] >= FITTED * kept["train_base_loss"]:
+        warnings.append(
+            f"it does not fit its own training split: its loss there is {kept['train_loss']:.3f}, "
+            f"and that of the labels' base rates {kept['train_base_loss']:.3f}"
+        )
+    for split in ("train", "valid"):
+        # Before the first epoch a network is about as good as base rates.
+        before = (
+            history[f"{split}_loss"].cummin().shift(fill_value=history[f"{split}_base_loss"][0])
+        )
+        jumped = history[history[f"{split}_loss"] > JUMP * before]
+        if len(jumped):
+            first = jumped.iloc[0]
+            warnings.append(
+                f"the {split} loss jumped to {first[f'{split}_loss']:.4g} in epoch "
+                f"{int(first['epoch'])}, from {before[jumped.index[0]]:.3f} at best before"
+            )
+    best = int(history["epoch"][history["valid_loss"].idxmin()])
+    if epochs > 1 and best == 1:
+        warnings.append(f"its best epoch is the first of {epochs}: all later ones were worse")
+    if epochs > 1 and best == epoch == epochs:
+        warnings.append(f"its best epoch is the last of {epochs}: more epochs might be better")
+    return warnings
+
+
+def chance_warning(auroc: dict) -> str | None:
+    """Says so where an AUROC's 95% interval contains 0.5.
+
+    Args:
+        auroc: dict of `clotline.evaluation.intervals.Estimate`.
+    """
+    low, high = auroc["low"], auroc["high"]
+    if low is None or high is None or not low <= 0.5 <= high:
+        return None
+    return f"no better than chance: the 95% interval of its AUROC, {low:.3f} to {high:.3f}, has 0.5"
+
+
+def warnings_table(
+    histories: Mapping[str, pd.DataFrame], metrics: Mapping[str, dict]
+) -> pd.DataFrame:
+    """All that speaks against the networks of a run.
+
+    Args:
+        histories: network, a backbone or an LSTM, to its training's history.
+        metrics: model to the dict of `clotline.evaluation.metrics.evaluate`.
+
+    Returns:
+        One row a warning: ``model`` (or backbone), ``from`` (training or test) and ``warning``. Of
+        the test's targets the first of each model counts, PE in the study or on the slice.
+    """
+    rows = [
+        (name, "training", warning)
+        for name, history in histories.items()
+        for warning in training_warnings(history)
+    ]
+    for name, model in metrics.items():
+        first = next(iter(model["targets"].values()))
+        if warning := chance_warning(first["auroc"]):
+            rows.append((name, "test", warning))
+    return pd.DataFrame(rows, columns=["model", "from", "warning"])
