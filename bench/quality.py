@@ -4,6 +4,7 @@ All of it on the demo's slices and its trained networks, at the demo's small siz
 """
 
 import logging
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from clotline.models.lstm import build_lstm
 from clotline.models.monitoring import auroc
 from clotline.models.prediction import predict_studies
 from clotline.models.recipe import Recipe
-from clotline.models.training import fit
+from clotline.models.training import base_rate_loss, fit
 
 SEEDS = range(5)
 #: Training slices of each class in one epoch of the comparison of losses.
@@ -106,7 +107,8 @@ def _valid_loss(section: dict, precision: str, train, valid, seed: int) -> float
     loader = SliceLoader(StoredSlices(valid, view, None), section["batch_size"], fabric, 0)
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state.pt")
-        fitted = fit(model, Recipe.of(section), batches, loader, auroc, fabric, state, seed)
+        recipe, base_loss = Recipe.of(section), math.log(2)
+        fitted = fit(model, recipe, batches, loader, auroc, fabric, state, seed, base_loss)
     return float(fitted.history["valid_loss"].iloc[-1])
 
 
@@ -210,7 +212,8 @@ def _train_lstm(demo: Demo, files: list[Path], section: dict, seed: int):
     recipe, loader = Recipe.of(section), valid.batches(section["batch_size"], fabric)
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state.pt")
-        fitted = fit(model, recipe, batches, loader, auroc, fabric, state, seed)
+        base_loss = base_rate_loss(train.targets())
+        fitted = fit(model, recipe, batches, loader, auroc, fabric, state, seed, base_loss)
     model.load_state_dict(fitted.best)
     return float(fitted.history["valid_loss"].min()), model, test, fabric
 

@@ -351,7 +351,7 @@ else:
         plugins=LightningEnvironment(),
         precision="bf16-mixed",
     )
-recipe = Recipe(2, "sgd", 0.1, 0.9, 1e-4, "one_cycle", [], 1.0, "bf16-mixed", "best")
+recipe = Recipe(2, "sgd", 0.1, 0.9, 1e-4, "one_cycle", 0.3, [], 1.0, "bf16-mixed", "best")
 
 
 def batches():
@@ -366,7 +366,8 @@ def run():
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 1), nn.Flatten(0)
     )
-    return fit(model, recipe, lambda _: batches(), batches(), auroc, fabric, state, seed=3, train_base_loss=0.69)
+    args = model, recipe, lambda _: batches(), batches(), auroc, fabric, state
+    return fit(*args, seed=3, train_base_loss=0.69)
 
 
 print(len(train_together(fabric, run, state).history), "epochs")

@@ -18,7 +18,13 @@ HOSTILE = "<script>alert(1)</script>\"'&amp;"
 
 def test_a_figure_shows_hostile_text_as_text(tmp_path):
     history = pd.DataFrame(
-        {"epoch": [1, 2], "train_loss": [1, 0.5], "valid_loss": [1, 0.6], "valid_auroc": [0.5, 0.6]}
+        {
+            "epoch": [1, 2],
+            "train_loss": [1, 0.5],
+            "valid_loss": [1, 0.6],
+            "valid_auroc": [0.5, 0.6],
+            "kept": [0, 1],
+        }
     )
     save_figure(plot_history(history, HOSTILE), tmp_path / "a.svg")
     root = ElementTree.parse(tmp_path / "a.svg").getroot()

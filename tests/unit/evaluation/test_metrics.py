@@ -18,6 +18,7 @@ from clotline.errors import ClotlineError
 from clotline.evaluation.comparison import compare, metrics_table
 from clotline.evaluation.competition import evaluate_competition, label_consistency, submission
 from clotline.evaluation.intervals import Cases
+from clotline.evaluation.learning import warnings_table
 from clotline.evaluation.metrics import (
     FIGURES,
     OPERATING_POINTS,
@@ -32,6 +33,7 @@ from clotline.evaluation.predictions import pe_present
 from clotline.evaluation.ranking import ROC_GRID
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
 
+NO_WARNINGS = warnings_table({}, {})
 RESAMPLES = 100
 
 
@@ -76,11 +78,6 @@ def all_estimates(tree):
     elif isinstance(tree, list):
         for branch in tree:
             yield from all_estimates(branch)
-
-
-def test_pe_present_is_what_is_neither_negative_nor_indeterminate():
-    table = pd.DataFrame({"negative_exam_for_pe": [0.2, 0.9], "indeterminate": [0.3, 0.4]})
-    assert pe_present(table) == pytest.approx([0.5, 0])
 
 
 def test_study_level_figures():
@@ -358,7 +355,7 @@ def test_degenerate_tables_give_reasons_and_never_nan(table, level):
     for figures in metrics["targets"].values():
         assert ("fpr" in figures["roc"]) != ("reason" in figures["roc"])
         assert len(figures["operating_points"]) == len(OPERATING_POINTS)
-    assert len(metrics_table({"model": metrics})) == len(metrics["targets"])
+    assert len(metrics_table({"model": metrics}, NO_WARNINGS)) == len(metrics["targets"])
 
 
 def test_one_class_on_valid_leaves_the_operating_points_without_threshold():
@@ -387,7 +384,14 @@ def test_metrics_table_has_one_row_a_model_and_target():
         "combined-study": evaluate(table, "study", 20, 0),
         "combined-image": evaluate(image_table(), "image", 20, 0),
     }
-    found = metrics_table(metrics).set_index(["model", "target"])
+    said = pd.DataFrame(
+        {
+            "model": ["combined-image"],
+            "from": ["training"],
+            "warning": ["its best epoch is the last"],
+        }
+    )
+    found = metrics_table(metrics, said).set_index(["model", "target"])
     assert len(found) == 12
     row = found.loc["combined-study", "pe_present"]
     figures = metrics["combined-study"]["targets"]["pe_present"]
@@ -397,7 +401,14 @@ def test_metrics_table_has_one_row_a_model_and_target():
     assert row["sensitivity"] == figures["operating_points"][0]["sensitivity"]["value"]
     assert "all 60 studies are negative" in found.loc["combined-study", "central_pe"]["note"]
     assert np.isnan(found.loc["combined-study", "central_pe"]["auroc"])
-    assert list(metrics_table({}).columns) == list(metrics_table(metrics).columns)
+    assert found.loc["combined-image"]["warnings"].str.contains("its best epoch is the last").all()
+    for target, row in found.loc["combined-study"].iterrows():
+        low, high = (
+            metrics["combined-study"]["targets"][target]["auroc"][k] for k in ("low", "high")
+        )
+        by_chance = low is not None and low <= 0.5 <= high
+        assert row["warnings"].startswith("no better than chance") == by_chance
+    assert list(metrics_table({}, said).columns) == list(metrics_table(metrics, said).columns)
 
 
 def test_compare_sets_every_model_against_the_reference():

@@ -252,3 +252,20 @@ def test_image_level_predictions_stand_beside_their_slices(slices, studies):
     assert table[[*UIDS, "split", "position_mm"]].equals(expected[[*UIDS, "split", "position_mm"]])
     assert table[IMAGE_LABEL].tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9])
     assert table[f"{IMAGE_LABEL}_true"].tolist() == [*STUDIES["bb"], *STUDIES["dd"]]
+
+
+def test_moments_are_those_of_all_slices_of_the_studies(slices, studies, files):
+    chosen = sequences(slices, studies.iloc[[0, 3]], files, "study")
+    rows = np.r_[0:4, 11:14]
+    columns = np.r_[np.arange(3) / 8, 100 + np.arange(2) / 8]
+    values = rows[:, None] + columns
+    mean, std = chosen.moments()
+    assert mean.numpy() == pytest.approx(values.mean(0))
+    assert std.numpy() == pytest.approx(values.std(0), rel=1e-5)
+
+
+def test_all_targets_stand_in_the_order_of_the_studies(slices, studies, files):
+    of_slices = sequences(slices, studies.iloc[[3, 0]], files, "image").targets()
+    assert of_slices.tolist() == [0, 1, 0, 0, 1, 1, 0]
+    of_studies = sequences(slices, studies.iloc[[3, 0]], files, "study").targets()
+    assert np.array_equal(of_studies, studies.iloc[[3, 0]][list(STUDY_LABELS)])

@@ -7,7 +7,9 @@ import pytest
 import torch
 import torchvision
 from builders import cnn_section
+from efficientnet_pytorch.model import MBConvBlock
 from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from clotline.errors import ClotlineError
 from clotline.models import backbones, imagenet
@@ -324,3 +326,56 @@ def test_batch_normalisations_stay_where_others_read_the_convolution_or_share_th
     fold_batch_norms(network)
     assert batch_norms(network) == 2
     assert torch.equal(network(slices), expected)
+
+
+@pytest.mark.parametrize(
+    "section", [RESNEXT, EFFICIENTNET, RESNET], ids=lambda s: s["architecture"]
+)
+def test_residual_blocks_can_start_as_the_identity(section):
+    torch.manual_seed(0)
+    model = build_classifier(section | {"zero_init_residual": True})
+    blocks = [
+        block
+        for block in model.modules()
+        if isinstance(block, Bottleneck | BasicBlock | MBConvBlock)
+    ]
+    compared = 0
+    for block in blocks:
+        if isinstance(block, MBConvBlock):
+            channels = block._block_args.input_filters
+        else:
+            channels = block.conv1.in_channels
+            block = nn.Sequential(block, nn.Identity()) if block.downsample is None else None
+        # After a ReLU, so that those of ResNet's blocks change nothing.
+        inputs = torch.rand(2, channels, 8, 8)
+        outputs = block(inputs) if block is not None else inputs
+        if block is not None and outputs.shape == inputs.shape:
+            compared += torch.equal(outputs, inputs)
+    assert compared >= 4
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        EFFICIENTNET,
+        cnn_section(architecture="efficientnet_b0"),
+        cnn_section(architecture="mobilenet_v3_small"),
+    ],
+    ids=lambda s: f"{s['library']} {s['architecture']}",
+)
+def test_dropout_can_be_switched_off(section):
+    slices = torch.randn(4, 1, 64, 64)
+    for dropout in (True, False):
+        torch.manual_seed(0)
+        model = build_classifier(section | {"dropout": dropout}).train()
+        with torch.no_grad():
+            outputs = [model(slices) for _ in range(2)]
+        assert torch.equal(*outputs) != dropout
+
+
+def test_a_checkpoint_from_before_these_keys_is_read(tmp_path):
+    section = {k: v for k, v in RESNET.items() if k not in ("zero_init_residual", "dropout")}
+    torch.manual_seed(0)
+    weights = build_classifier(RESNET).state_dict()
+    model = load_classifier({"config": section, "weights": weights}, "old.pt")
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in weights.items())

@@ -25,8 +25,8 @@ def test_one_class_alone_has_no_auroc():
 def test_pe_is_present_where_a_study_is_neither_negative_nor_indeterminate():
     logits = np.random.default_rng(0).normal(size=(6, len(STUDY_LABELS)))
     targets = studies([1, 0, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0])
-    absent = 1 / (1 + np.exp(-logits[:, [NEGATIVE, INDETERMINATE]]))
-    expected = roc_auc_score([0, 0, 1, 0, 1, 1], 1 - absent.sum(1))
+    negative, indeterminate = 1 / (1 + np.exp(-logits[:, [NEGATIVE, INDETERMINATE]].T))
+    expected = roc_auc_score([0, 0, 1, 0, 1, 1], (1 - negative) * (1 - indeterminate))
     assert pe_present_auroc(targets, logits) == pytest.approx(expected)
 
 

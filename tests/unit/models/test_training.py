@@ -23,6 +23,7 @@ RECIPE = Recipe(
     momentum=0.9,
     weight_decay=1e-4,
     schedule="step",
+    warm_up=0.3,
     milestones=[2, 3],
     clip_norm=None,
     precision="32-true",

@@ -125,6 +125,7 @@ def test_the_history_marks_the_kept_epoch(tmp_path):
             "train_loss": [0.7, 0.5, 0.4],
             "valid_loss": [0.7, 0.5, 0.6],
             "valid_auroc": [0.5, 0.8, 0.7],
+            "kept": [0, 1, 0],
         }
     )
     assert "kept: epoch 2" in svg(plot_history(history, "resnext50"), tmp_path)

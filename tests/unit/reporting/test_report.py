@@ -48,6 +48,7 @@ def render(
     comparisons=None,
     metrics=None,
     competition=None,
+    warnings=(),
 ):
     return render_report(
         metrics or {"combined-study": evaluate(predictions(), "study", 20, 0)},
@@ -59,6 +60,7 @@ def render(
         pd.DataFrame({"note": notes}, dtype=str),
         pd.DataFrame(columns=["target"]) if comparisons is None else comparisons,
         competition or {},
+        pd.DataFrame(warnings, columns=["model", "from", "warning"]),
         {},
         load_config(config or {}),
         {"results/lstm/combined-study.pt": "0123abcd"},
@@ -70,6 +72,14 @@ def cells(page, subject):
     """The cells of the row whose heading is ``subject``."""
     row = re.search(rf"<tr>(?:(?!</tr>).)*>{re.escape(subject)}</th>.*?</tr>", page, re.DOTALL)
     return re.findall(r"<td[^>]*>(.*?)</td>", row.group(0), re.DOTALL)
+
+
+def test_what_speaks_against_a_network_stands_before_all_tables(plan, slices):
+    said = [("resnext50", "training", "its best epoch is the <first> of 5")]
+    page = render(plan, slices, warnings=said)
+    assert "its best epoch is the &lt;first&gt; of 5" in page[: page.index("<table")]
+    assert "1 warning<" in page
+    assert 'class="warnings"' not in render(plan, slices)
 
 
 def test_the_best_model_and_what_it_was_tested_on_come_first(plan, slices):

@@ -54,7 +54,7 @@ def contradictions(table: pd.DataFrame) -> pd.Series:
     labels = table[[name for name in PE_LABELS if name in table]].astype(np.float64)
     if labels.empty:
         return pd.Series("", table.index)
-    return labels.idxmax(1).where(labels.max(1) > pe_present(table), "")
+    return labels.idxmax(axis=1).where(labels.max(axis=1) > pe_present(table), "")
 
 
 def says_pe_present(table: pd.DataFrame) -> bool:

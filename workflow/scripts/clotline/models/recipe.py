@@ -17,6 +17,7 @@ class Recipe:
     momentum: float
     weight_decay: float
     schedule: str
+    warm_up: float
     milestones: list[int]
     clip_norm: float | None
     precision: str
@@ -46,7 +47,13 @@ class Recipe:
         """The learning rate's course, stepped after every batch."""
         if self.schedule == "one_cycle":
             total = self.epochs * steps_per_epoch
-            return OneCycleLR(optimizer, self.lr, total_steps=total, cycle_momentum=False)
+            return OneCycleLR(
+                optimizer,
+                self.lr,
+                total_steps=total,
+                pct_start=self.warm_up,
+                cycle_momentum=False,
+            )
         if self.schedule == "step":
             milestones = [epoch * steps_per_epoch for epoch in self.milestones]
             return MultiStepLR(optimizer, milestones, gamma=0.1)

@@ -78,7 +78,7 @@ class StudyLoss:
     def __call__(
         self, outputs: StudyOutputs, studies: StudyBatch, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What a step lowers, and the mean of the last slices alone, as a validation computes it."""
+        """What a step lowers, and the loss of the last slices alone, as validation computes it."""
         last = binary_cross_entropy_with_logits(outputs.study.float(), targets)
         counts = torch.tensor(studies.counts, device=targets.device)
         replicated = targets.repeat_interleave(counts, 0)

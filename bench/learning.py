@@ -1,0 +1,292 @@
+"""What the demo's recipe learns, over seeds and arithmetics: writes bench/learning.md.
+
+Each run trains both CNNs and all six LSTMs of the demo on its phantom, by the workflow's own
+scripts. Runs that are finished are kept in the folder, so that the benchmark goes on where it was
+stopped.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import yaml
+
+from bench import PROJECT, tables
+from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.workflow.config import load_config
+
+SEEDS = range(1, 6)
+
+#: Name to the precision, and the variables that hold oneDNN and torch to a processor's units.
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+ARITHMETICS = {
+    "bf16-mixed": ("bf16-mixed", {}),
+    "32-true": ("32-true", {}),
+    "32-true AVX2": ("32-true", AVX2),
+}
+
+#: What must hold: in every run, and for the combined features in the median as well.
+LEAST = {"study": 0.70, "image": 0.85}
+LEAST_COMBINED, LEAST_COMBINED_MEDIAN = 0.80, 0.85
+#: How much worse than a single backbone the combined features may be in the median.
+WORSE = 0.02
+
+
+def main() -> None:
+    """Runs what is missing of the grid, and writes its table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.learning", description=__doc__)
+    parser.add_argument("--folder", default="bench/learning", help="of the runs")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--arithmetics", nargs="*", choices=ARITHMETICS, default=list(ARITHMETICS))
+    parser.add_argument("--run", nargs=2, metavar=("ARITHMETIC", "SEED"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    folder = PROJECT / arguments.folder
+    if arguments.run:
+        arithmetic, seed = arguments.run
+        run(folder, arithmetic, int(seed))
+        return
+    grid = [(name, seed) for seed in arguments.seeds for name in arguments.arithmetics]
+    for done, (name, seed) in enumerate(grid, start=1):
+        if not _result(folder, name, seed).exists():
+            print(f"run {done} of {len(grid)}: {name}, seed {seed}", flush=True)
+            command = [sys.executable, "-m", "bench.learning", "--folder", arguments.folder]
+            subprocess.run(
+                [*command, "--run", name, str(seed)],
+                check=True,
+                cwd=PROJECT,
+                env=os.environ | ARITHMETICS[name][1],
+            )
+    results = read_results(folder)
+    text = describe(results)
+    print(text)
+    path = PROJECT / "bench/learning.md"
+    path.write_text(text)
+    print(f"written to {path}")
+
+
+def _result(folder: Path, arithmetic: str, seed: int) -> Path:
+    return folder / f"{arithmetic.replace(' ', '-')}-{seed}" / "result.json"
+
+
+def run(folder: Path, arithmetic: str, seed: int) -> None:
+    """One run of the grid, by two processes of one thread each."""
+    result = _result(folder, arithmetic, seed)
+    precision, _ = ARITHMETICS[arithmetic]
+    config = yaml.safe_load((PROJECT / "demo/config/config.yaml").read_text())
+    for section in (*config["cnn"].values(), *config["lstm"].values()):
+        section["precision"] = precision
+    config = load_config(config | {"seed": seed})
+    where = result.parent
+    (where / "results").mkdir(parents=True, exist_ok=True)
+    sets = feature_sets(config)
+    start = time.monotonic()
+    emulated = precision == "bf16-mixed" and not _has_bfloat16()
+    with ProcessPoolExecutor(2, get_context("spawn"), _enter, (str(where), emulated)) as pool:
+        # The slower network first.
+        backbones = sorted(config["cnn"], key=lambda name: name != "resnext50")
+        list(pool.map(_train_backbone, [(name, config["cnn"][name], seed) for name in backbones]))
+        jobs = [
+            (name, section, seed, sets[split_lstm_name(name)[0]])
+            for name, section in config["lstm"].items()
+        ]
+        auroc = dict(pool.map(_train_lstm, jobs))
+    seconds = time.monotonic() - start
+    content = {"arithmetic": arithmetic, "seed": seed, "emulated": emulated, "auroc": auroc}
+    result.write_text(json.dumps(content | {"seconds": seconds}))
+
+
+def _has_bfloat16() -> bool:
+    import torch
+
+    return torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+def _enter(folder: str, emulated: bool) -> None:
+    """Prepares a process of a run."""
+    os.chdir(folder)
+    if emulated:
+        from bench.bfloat16 import BFloat16Units
+
+        # For as long as the process lives.
+        contextlib.ExitStack().enter_context(BFloat16Units())
+
+
+def _script(name: str):
+    """The ``main`` of one of the workflow's scripts."""
+    path = PROJECT / f"workflow/scripts/{name}.py"
+    spec = importlib.util.spec_from_file_location(f"clotline_script_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def _job(script: str, inputs: dict, outputs: dict, params: dict | None = None, **wildcards) -> None:
+    """Runs a script as Snakemake would, with one thread and no GPU."""
+    from snakemake.iocontainers import InputFiles, OutputFiles, Params, Resources, Wildcards
+
+    _script(script)(
+        SimpleNamespace(
+            input=InputFiles(fromdict=inputs),
+            output=OutputFiles(fromdict=outputs),
+            params=Params(fromdict=params or {}),
+            wildcards=Wildcards(fromdict=wildcards),
+            resources=Resources(fromdict={"gpu": 0}),
+            threads=1,
+            config={},
+        )
+    )
+
+
+_DATA = PROJECT / "demo/results/data"
+
+
+def _train_backbone(job: tuple[str, dict, int]) -> None:
+    """Trains one CNN and makes its features."""
+    name, section, seed = job
+    shards = sorted(map(str, (_DATA / "shards").glob("shard-*.h5")))
+    features = Path("results/features")
+    features.mkdir(parents=True, exist_ok=True)
+    (Path("results/cnn")).mkdir(exist_ok=True)
+    params = {"cfg": json.dumps(section), "seed": json.dumps(seed), "code": ""}
+    _job(
+        "train_cnn",
+        {
+            "slices": str(_DATA / "slices.parquet"),
+            "positives": str(_DATA / "positives.h5"),
+            "shards": shards,
+            "imagenet": [],
+            "init": [],
+        },
+        {
+            "best": f"results/cnn/{name}.pt",
+            "last": f"results/cnn/{name}.last.pt",
+            "history": f"results/cnn/{name}.csv",
+        },
+        params,
+        backbone=name,
+    )
+    parts = []
+    for shard in shards:
+        part = features / f"{name}-{Path(shard).name}"
+        parts.append(str(part))
+        inputs = {"checkpoint": f"results/cnn/{name}.pt", "shard": shard}
+        _job("extract_features", inputs, {"part": str(part)}, backbone=name)
+    _job("merge_features", {"parts": parts}, {"features": str(features / f"{name}.h5")})
+
+
+def _train_lstm(job: tuple[str, dict, int, list[str]]) -> tuple[str, float]:
+    """Trains one LSTM and tests it; gives its name and the AUROC of its first target on test."""
+    from clotline.data.tables import read_table
+    from clotline.evaluation.predictions import cases_by_target
+    from clotline.models.monitoring import auroc
+
+    name, section, seed, backbones = job
+    for folder in ("lstm", "predictions"):
+        Path("results", folder).mkdir(exist_ok=True)
+    inputs = {
+        "slices": str(_DATA / "slices.parquet"),
+        "plan": str(_DATA / "plan.parquet"),
+        "features": [f"results/features/{backbone}.h5" for backbone in backbones],
+    }
+    best, predictions = f"results/lstm/{name}.pt", f"results/predictions/{name}.parquet"
+    params = {"cfg": json.dumps(section), "seed": json.dumps(seed), "code": ""}
+    outputs = {"best": best, "history": f"results/lstm/{name}.csv"}
+    _job("train_lstm", inputs | {"init": []}, outputs, params, lstm=name)
+    _job("predict_lstm", inputs | {"checkpoint": best}, {"table": predictions}, lstm=name)
+    table = read_table(predictions)
+    cases = cases_by_target(table[table["split"] == "test"], split_lstm_name(name)[1])
+    first = next(iter(cases.values()))
+    return name, auroc(first.truth.astype(int), first.score)
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """One row a run and LSTM: ``arithmetic``, ``seed``, ``emulated``, ``seconds``, ``auroc``."""
+    rows = []
+    for path in sorted(folder.glob("*/result.json")):
+        found = json.loads(path.read_text())
+        values = found.pop("auroc")
+        rows += [found | {"lstm": name, "auroc": value} for name, value in values.items()]
+    return pd.DataFrame(rows)
+
+
+def describe(results: pd.DataFrame) -> str:
+    """The grid's tables as Markdown, and whether what must hold holds."""
+    today = f"{datetime.date.today():%Y-%m-%d}"
+    lines = [
+        "# What the demo's recipe learns",
+        "",
+        f"Measured by `make bench-learning` on {today}: {tables.describe_machine()}. AUROC on the "
+        "phantom's test studies: of PE present at the study level, of slices at the image level.",
+        "",
+    ]
+    if results["emulated"].any():
+        lines += [
+            "This machine has no bfloat16 units: the operands and results of convolutions and "
+            "matrix products were rounded to bfloat16 and summed in float32, as such units do.",
+            "",
+        ]
+    lines += [
+        "| LSTM | arithmetic | seeds | least | median | greatest | each |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, of_lstm in results.groupby("lstm", sort=False):
+        for arithmetic, runs in [*of_lstm.groupby("arithmetic", sort=False), ("all", of_lstm)]:
+            values = runs.sort_values("seed")["auroc"]
+            each = "" if arithmetic == "all" else ", ".join(f"{value:.3f}" for value in values)
+            lines.append(
+                f"| {name} | {arithmetic} | {len(values)} | {values.min():.3f} | "
+                f"{statistics.median(values):.3f} | {values.max():.3f} | {each} |"
+            )
+    runs = results.drop_duplicates(["arithmetic", "seed"])
+    lines += ["", "| arithmetic | seconds a run, median (least to greatest) |", "|---|---|"]
+    for arithmetic, found in runs.groupby("arithmetic", sort=False)["seconds"]:
+        median = statistics.median(found)
+        lines.append(f"| {arithmetic} | {median:.0f} ({found.min():.0f} to {found.max():.0f}) |")
+    lines += ["", *(f"- {'yes' if ok else 'NO'}: {what}" for what, ok in judge(results)), ""]
+    return "\n".join(lines)
+
+
+def judge(results: pd.DataFrame) -> list[tuple[str, bool]]:
+    """What must hold of the grid, in words, and whether it does."""
+    least, median = (results.groupby("lstm")["auroc"].agg(of) for of in ("min", "median"))
+    checks = [
+        (
+            f"{name}: at least {LEAST[split_lstm_name(name)[1]]:.2f} in every run",
+            value >= LEAST[split_lstm_name(name)[1]],
+        )
+        for name, value in least.items()
+    ]
+    combined = "combined-study"
+    checks += [
+        (
+            f"{combined}: at least {LEAST_COMBINED:.2f} in every run",
+            least[combined] >= LEAST_COMBINED,
+        ),
+        (
+            f"{combined}: at least {LEAST_COMBINED_MEDIAN:.2f} in the median",
+            median[combined] >= LEAST_COMBINED_MEDIAN,
+        ),
+    ]
+    for level in ("study", "image"):
+        for name, value in median.items():
+            features, of = split_lstm_name(name)
+            if of == level and features != "combined":
+                what = f"combined-{level} is at most {WORSE} below {name} in the median"
+                checks.append((what, median[f"combined-{level}"] >= value - WORSE))
+    return checks
+
+
+if __name__ == "__main__":
+    main()
