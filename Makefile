@@ -5,6 +5,7 @@
 # make cluster   tests on these two
 # make gpu   tests on a CUDA GPU
 # make bench   speeds against the published way, memory and growth; writes bench/results.md
+# make bench-learning   the demo's recipe over seeds and arithmetics; writes bench/learning.md
 # make bench-gpu   training and features on a CUDA machine; writes bench/results-gpu.md
 # make figures   the README's figures, from the demo
 # make lock   renews requirements.lock from requirements.in
@@ -25,7 +26,7 @@ TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	integration/test_hostile_* integration/test_kills integration/test_damage\
 	integration/test_full_disk)))
 
-.PHONY: demo test lint unit integration torture gpu cluster clusters bench bench-gpu figures lock clean
+.PHONY: demo test lint unit integration torture gpu cluster clusters bench bench-gpu bench-learning figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -71,6 +72,12 @@ clusters:
 # What is as good is seen on the demo's networks.
 bench: demo
 	python -m bench
+
+# On the demo's slices. Hours; goes on where it was stopped.
+bench-learning: .venv/installed
+	snakemake --profile profiles/local --directory demo --quiet rules host -- \
+		results/data/slices.parquet results/data/positives.h5
+	python -m bench.learning
 
 bench-gpu: .venv/installed
 	python -m bench.gpu

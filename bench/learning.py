@@ -132,17 +132,25 @@ def _script(name: str):
     return module.main
 
 
+class _Files(list):
+    """Paths in order, each also by its name, as Snakemake gives them."""
+
+    def __init__(self, named: dict):
+        super().__init__()
+        for name, paths in named.items():
+            setattr(self, name, paths)
+            self.extend([paths] if isinstance(paths, str) else paths)
+
+
 def _job(script: str, inputs: dict, outputs: dict, params: dict | None = None, **wildcards) -> None:
     """Runs a script as Snakemake would, with one thread and no GPU."""
-    from snakemake.iocontainers import InputFiles, OutputFiles, Params, Resources, Wildcards
-
     _script(script)(
         SimpleNamespace(
-            input=InputFiles(fromdict=inputs),
-            output=OutputFiles(fromdict=outputs),
-            params=Params(fromdict=params or {}),
-            wildcards=Wildcards(fromdict=wildcards),
-            resources=Resources(fromdict={"gpu": 0}),
+            input=_Files(inputs),
+            output=_Files(outputs),
+            params=SimpleNamespace(**params or {}),
+            wildcards=SimpleNamespace(**wildcards),
+            resources={"gpu": 0},
             threads=1,
             config={},
         )

@@ -50,8 +50,10 @@ def test_each_study_has_a_row_a_model_with_pe_present_and_its_series():
         ["a", "a.1", 2, "combined-study"],
         ["b", "b.7", 1, "combined-study"],
     ]
-    # 1 - negative exam - indeterminate, never below 0
-    assert table["pe_present"].tolist() == pytest.approx([0.3, 0, 0.7, 0.6])
+    # (1 - negative exam)(1 - indeterminate)
+    assert table["pe_present"].tolist() == pytest.approx([0.36, 0.045, 0.72, 0.63])
+    # At 0.045, with each label about a PE at 0.1
+    assert table["contradiction"].ne("").tolist() == [False, True, False, False]
 
 
 def test_each_slice_has_a_column_a_model():

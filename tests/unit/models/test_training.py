@@ -1,6 +1,7 @@
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from builders import DyingBatches, KilledError
@@ -15,7 +16,15 @@ from clotline.models.devices import make_fabric, make_training_fabric
 from clotline.models.monitoring import auroc
 from clotline.models.recipe import Recipe
 from clotline.models.steps import Steps
-from clotline.models.training import drop_states, fit, predict, train_epoch, training_state
+from clotline.models.training import (
+    base_rate_loss,
+    drop_states,
+    fit,
+    predict,
+    train_epoch,
+    training_state,
+    warn_of_training,
+)
 
 RECIPE = Recipe(
     epochs=4,
@@ -393,7 +402,7 @@ def test_the_gradient_is_scaled_down_to_clip_norm(fabric):
 
 def rates(chosen, steps_per_epoch):
     """The learning rate of every batch, and that after the last."""
-    optimizer = chosen.optimizer(nn.Linear(1, 1))
+    optimizer = chosen.make_optimizer(nn.Linear(1, 1))
     scheduler = chosen.scheduler(optimizer, steps_per_epoch)
     found = [optimizer.param_groups[0]["lr"]]
     for _ in range(chosen.epochs * steps_per_epoch):
@@ -425,7 +434,7 @@ def test_the_one_cycle_schedule_rises_to_lr_and_falls_once_over_the_whole_traini
 
 def test_the_one_cycle_schedule_leaves_the_momentum_alone():
     chosen = recipe(schedule="one_cycle", momentum=0.7)
-    optimizer = chosen.optimizer(nn.Linear(1, 1))
+    optimizer = chosen.make_optimizer(nn.Linear(1, 1))
     scheduler, found = chosen.scheduler(optimizer, steps_per_epoch=3), set()
     for _ in range(chosen.epochs * 3):
         found.add(optimizer.param_groups[0]["momentum"])
@@ -435,9 +444,89 @@ def test_the_one_cycle_schedule_leaves_the_momentum_alone():
 
 
 def test_the_optimizer_is_sgd_with_the_recipes_settings():
-    group = recipe(momentum=0.7, weight_decay=0.01).optimizer(nn.Linear(1, 1)).param_groups[0]
+    group = recipe(momentum=0.7, weight_decay=0.01).make_optimizer(nn.Linear(1, 1)).param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.7, 0.01)
     assert not group["nesterov"]
+
+
+def test_adamw_decays_matrices_alone():
+    chosen = recipe(optimizer="adamw", momentum=0.7, weight_decay=0.01, lr=0.003)
+    optimizer = chosen.make_optimizer(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+    assert type(optimizer).__name__ == "AdamW"
+    decays = {
+        tuple(parameter.shape): group["weight_decay"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert decays == {(3, 2): 0.01, (3,): 0}
+    assert {(g["lr"], g["betas"]) for g in optimizer.param_groups} == {(0.003, (0.7, 0.999))}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_each_optimizer_learns_and_resumes_to_the_same_bits(fabric, tmp_path, optimizer):
+    chosen = recipe(optimizer=optimizer, lr=0.05, epochs=6)
+    whole = run(fabric, tmp_path / "a.pt", chosen)
+    assert whole.history["train_loss"].iloc[-1] < whole.history["train_loss"].iloc[0]
+    with pytest.raises(KilledError):
+        run(fabric, tmp_path / "b.pt", chosen, killed_at(3))
+    assert same_weights(run(fabric, tmp_path / "b.pt", chosen).last, whole.last)
+
+
+@pytest.mark.parametrize("warm_up", [0.1, 0.5])
+def test_the_warm_up_is_the_share_in_which_the_rate_rises(warm_up):
+    chosen = recipe(schedule="one_cycle", warm_up=warm_up, epochs=10, lr=1.0)
+    found = rates(chosen, steps_per_epoch=10)
+    assert np.argmax(found) == pytest.approx(100 * warm_up - 1, abs=1)
+
+
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 2), ("last", 4)])
+def test_the_recipe_says_which_epoch_is_kept(fabric, tmp_path, keep, epoch):
+    """Validation whose loss is lowest after the second epoch: its labels turn round."""
+    losses = iter([0.9, 0.1, 0.9, 0.9])
+
+    def valid():
+        yield X[:20], torch.full((20,), float(next(losses) < 0.5))
+
+    class Valid:
+        def __iter__(self):
+            return valid()
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, inputs):
+            return self.weight.expand(len(inputs)) + (1.0 if not self.training else 0.0)
+
+    fitted = run(
+        fabric, tmp_path / "s.pt", recipe(keep=keep, lr=1e-6), model=Constant(), valid=Valid()
+    )
+    assert fitted.best_epoch == epoch
+    assert fitted.history["kept"].tolist() == [int(n == epoch) for n in (1, 2, 3, 4)]
+
+
+def test_base_rates_loss_is_the_entropy_of_each_label():
+    assert base_rate_loss(np.array([0, 1, 0, 1])) == pytest.approx(np.log(2))
+    targets = np.array([[1, 0], [0, 0], [0, 0], [0, 0]])
+    entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    assert base_rate_loss(targets) == pytest.approx(entropy / 2)
+
+
+def test_what_a_training_did_wrong_is_logged(caplog):
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2],
+            "train_loss": [0.69, 0.69],
+            "valid_loss": [0.71, 0.70],
+            "train_base_loss": 0.69,
+            "valid_base_loss": 0.69,
+            "kept": [0, 1],
+        }
+    )
+    with caplog.at_level("WARNING", logger="clotline"):
+        warn_of_training("resnext50", history)
+    assert "resnext50: it does not fit its own training split" in caplog.text
 
 
 def test_the_history_gives_the_learning_rate_at_the_end_of_each_epoch(fabric, tmp_path):

@@ -136,9 +136,9 @@ def test_the_history_marks_the_kept_epoch(tmp_path):
 def test_a_precision_recall_curve_passes_through_the_steps_of_the_cases(study):
     test = study_predictions()
     test = test[test["split"] == "test"]
-    truth, score = 1 - test["negative_exam_for_pe_true"], 1 - test["negative_exam_for_pe"]
-    score = score - test["indeterminate"]
-    precision, recall, _ = precision_recall_curve(truth, score.clip(0, 1))
+    truth = 1 - test["negative_exam_for_pe_true"]
+    score = (1 - test["negative_exam_for_pe"]) * (1 - test["indeterminate"])
+    precision, recall, _ = precision_recall_curve(truth, score)
     line = plot_precision_recall(study, "m").axes[0].lines[0]
     drawn = np.column_stack([line.get_xdata(), line.get_ydata()])
     for point in np.column_stack([recall, precision])[:-1]:
