@@ -126,6 +126,13 @@ function showLabels(study) {
     );
     return row;
   });
+  if (study.contradiction) {
+    // More probable than PE itself, of which it would be a part.
+    const title = about.targets.find(([name]) => name === study.contradiction)[1];
+    const row = element("tr", { id: "contradiction" });
+    row.append(element("td", { class: "wrong", colspan: 5 }, `${title} is more probable than PE present: these outputs contradict each other`));
+    rows.push(row);
+  }
   at("labels").replaceChildren(...rows);
 }
 

@@ -83,8 +83,9 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             "through the negatives. LSTMs and all figures: every stored slice."
         ),
         11: (
-            "The labels of the RSNA-STR Pulmonary Embolism competition; PE present is 1 − "
-            "negative exam − indeterminate."
+            "The labels of the RSNA-STR Pulmonary Embolism competition; PE is present where a "
+            "study is neither a negative exam nor indeterminate. Its probability is (1 − negative "
+            "exam)(1 − indeterminate)."
         ),
         12: (
             "Artifacts hold pixels, positions, orientations and UIDs, and no other header "
