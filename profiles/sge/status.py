@@ -49,6 +49,9 @@ def main(job_id: str) -> str:
     if job.exit_status is None:
         states = polling.queue(site.poll_seconds, job.submitted)
         if states is None:
+            # Where qstat never answers, the accounting file still tells of an end.
+            if site.accounting and polling.is_failing() and polling.account(job, site.poll_seconds):
+                return gone(job, site)
             return "running"
         state = states.get(job_id)
         if state is not None and "E" not in state:

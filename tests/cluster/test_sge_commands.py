@@ -1,5 +1,6 @@
 """The commands of profiles/sge against stand-ins for Grid Engine's own: no cluster needed."""
 
+import errno
 import importlib
 import json
 import os
@@ -446,3 +447,148 @@ def test_a_job_deleted_by_hand_is_not_tried_again_in_the_same_run(cluster):
     assert answer.returncode == 1
     assert "deleted by hand" in answer.stderr
     assert cluster.submit() != number
+
+
+NOTICE = "echo 'The site checked this job (JSV 2.1)'"
+BANNER = "echo '*** 2 days until the maintenance of 2026-11-30, 7:00, see http://site/8080 ***'"
+NUMBERED = {
+    "before": f"{NOTICE}; echo $n",
+    "behind": f"echo $n; {NOTICE}; {BANNER}",
+    "around": f"{BANNER}; echo; echo $n; echo; echo Thank you.",
+    "as an array": f"{NOTICE}; echo $n.1-1:1",
+    "without -terse": "echo 'Your job '$n' (\"c.train_cnn\") has been submitted'",
+    "without -terse, and more": f"{BANNER}; echo 2026; "
+    "echo 'Your job '$n' (\"c.train_cnn\") has been submitted'; echo 7",
+    "to standard error": "echo 'Your job '$n' (\"c.train_cnn\") has been submitted' >&2",
+    "a line of another number": "echo 2026; echo $n",
+    "in other words": f"{BANNER}; echo Job \\<$n\\> is submitted to queue all.q",
+}
+QSTAT_J = (
+    'if [[ $* == *-j* ]]; then [[ $* == *" 101" || $* == "-j 101" ]] && '
+    'echo "job_name: c.train_cnn"; '
+    'echo "stdout_path_list: NONE:NONE:$PWD/logs/cluster/train_cnn/train_cnn.\\$JOB_ID.log"; '
+    "else cat queue.xml; fi"
+)
+
+
+@pytest.mark.parametrize("printed", NUMBERED.values(), ids=NUMBERED)
+def test_the_jobs_number_is_told_from_what_is_printed_beside_it(cluster, printed):
+    cluster.script("qsub", f"n=101; {printed}")
+    cluster.script("qstat", QSTAT_J)
+    assert cluster.submit() == "101"
+    (record,) = (cluster.folder / ".clotline/gridengine/jobs").glob("*.json")
+    assert json.loads(record.read_text())["id"] == "101"
+    assert not (cluster.folder / ".clotline/gridengine/undone").exists()
+
+
+@pytest.mark.parametrize("printed", ["before", "behind", "around", "without -terse, and more"])
+def test_where_qstat_knows_no_single_jobs_qsubs_own_words_count(cluster, printed):
+    cluster.script("qsub", f"n=101; {NUMBERED[printed]}")
+    cluster.script("qstat", "[[ $* == *-j* ]] && exit 1; cat queue.xml")
+    assert cluster.submit() == "101"
+
+
+def test_a_number_that_nobody_prints_is_found_in_the_queue(cluster):
+    cluster.script("qsub", "echo Thank you for 1 job.")
+    cluster.script("qstat", QSTAT_J)
+    jobs = "".join(
+        f"<job_list><JB_job_number>{number}</JB_job_number><JB_name>{name}</JB_name></job_list>"
+        for number, name in ((99, "c.train_cnn"), (101, "c.train_cnn"), (102, "other"))
+    )
+    (cluster.folder / "queue.xml").write_text(f"<job_info>{jobs}</job_info>")
+    assert cluster.submit() == "101"
+
+
+@pytest.mark.parametrize("printed", ["echo Thank you.", "true", "echo 7; echo 8"])
+def test_a_submission_without_a_number_is_undone(cluster, printed):
+    cluster.site("[job]\nsetup = touch begun")
+    cluster.script("qsub", f"cat ${{@: -1}} >submitted.sh; {printed}")
+    answer = cluster.run("submit", cluster.job_script())
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert "its number cannot be told" in answer.stderr
+    # Whatever Grid Engine has taken does nothing when its turn comes.
+    script = (cluster.folder / "submitted.sh").read_text()
+    assert "snakemake --attempt 1" in script
+    (cluster.folder / "bin/snakemake").write_text("#!/bin/sh\ntouch worked\n")
+    (cluster.folder / "bin/snakemake").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{cluster.bin}:{os.environ['PATH']}", "JOB_ID": "7"}
+
+    def run_job() -> int:
+        command = ["bash", "submitted.sh"]
+        return subprocess.run(command, cwd=cluster.folder, env=environment, check=False).returncode
+
+    assert run_job() == 0
+    assert (cluster.folder / "begun").exists() and not (cluster.folder / "worked").exists()
+    (mark,) = (cluster.folder / ".clotline/gridengine/undone").iterdir()
+    mark.unlink()
+    assert run_job() == 0
+    assert (cluster.folder / "worked").exists()
+
+
+def test_a_wrapper_that_fails_behind_qsub_leaves_no_job(cluster):
+    cluster.script("qsub", "echo 101; echo the wrapper has no disk left >&2; exit 1")
+    answer = cluster.run("submit", cluster.job_script())
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert "the wrapper has no disk left" in answer.stderr
+    assert [arguments for _, arguments in calls(cluster.bin, "qdel")] == ["101"]
+
+
+def test_what_stands_around_the_queues_xml_does_not_count(cluster):
+    cluster.script("qstat", f"{BANNER}; echo \"<?xml version='1.0'?>\"; cat queue.xml; {NOTICE}")
+    cluster.site("[polling]\nseconds = 0\npatience = 0\naccounting = no")
+    numbers = [cluster.submit(rule="shard"), cluster.submit(rule="other")]
+    for number in numbers:
+        cluster.ended(number)
+    cluster.queue({numbers[0]: "r"})
+    assert cluster.status(numbers[0])[0] == "running"
+    found, screen = cluster.status(numbers[1])
+    assert found == "failed"
+    assert "host was lost" in screen
+
+
+def test_the_queues_xml_has_an_element_of_its_own_name_within(cluster):
+    number = cluster.submit()
+    cluster.ended(number)
+    inner = (cluster.folder / "queue.xml").read_text()
+    job = f"<job_list><JB_job_number>{number}</JB_job_number><state>qw</state></job_list>"
+    text = f"<job_info xmlns:xsd='x'>\n{inner}<job_info>{job}</job_info>\n</job_info>\n"
+    (cluster.folder / "queue.xml").write_text(text)
+    cluster.site("[polling]\nseconds = 0\npatience = 0")
+    assert cluster.status(number)[0] == "running"
+
+
+def test_where_qstat_gives_no_list_the_accounting_file_tells_of_an_end(cluster):
+    cluster.script("qstat", "echo qstat is closed today")
+    cluster.site("[polling]\nseconds = 0")
+    number = cluster.submit()
+    cluster.ended(number)
+    status, screen = cluster.status(number)
+    assert status == "running"
+    assert "no XML in the answer to -xml, but 'qstat is closed today'" in screen
+    cluster.ended(number, failed="37  : qmaster enforced h_rt", exit_status="137",
+                  ru_wallclock="7201s")  # fmt: skip
+    status, screen = cluster.status(number)
+    assert status == "failed"
+    assert "over its wall time" in screen
+
+
+def test_what_stands_around_accounting_records_does_not_count(cluster):
+    cluster.script("qacct", f"{BANNER}; cat accounts.txt; echo 'failed 37 : to update this host'")
+    number = cluster.submit()
+    cluster.ended(number, 0, failed="0", exit_status="0", ru_wallclock="5s")
+    assert cluster.status(number)[0] == "success"
+    accounts = json.loads((cluster.folder / ".clotline/gridengine/accounts.json").read_text())
+    assert accounts[number]["failed"] == "0"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EAGAIN, 524])
+def test_a_file_system_without_locks_harms_nothing(cluster, monkeypatch, number):
+    jobs = importlib.import_module("gridengine.jobs")
+    monkeypatch.chdir(cluster.folder)
+
+    def refuse(*_):
+        raise OSError(number, "No locks available")
+
+    monkeypatch.setattr(jobs.fcntl, "lockf", refuse)
+    with jobs.locked():
+        pass

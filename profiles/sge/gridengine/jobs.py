@@ -16,6 +16,8 @@ RECORDS = STATE / "jobs"
 EXITS = STATE / "exits"
 #: By outputs, the job that last was to make them.
 MAKERS = STATE / "makers"
+#: Marks of submissions whose job must do nothing, should it begin nevertheless.
+UNDONE = STATE / "undone"
 
 
 class Job:
@@ -124,7 +126,9 @@ def locked() -> Iterator[None]:
     """Holds the state folder's lock: one process at a time asks Grid Engine."""
     STATE.mkdir(parents=True, exist_ok=True)
     with (STATE / "lock").open("w") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+        # Some file systems have no locks: then Grid Engine is asked a few times more often.
+        with contextlib.suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from gridengine.answers import account_records, queue_document
 from gridengine.jobs import RECORDS, STATE, Job, age, locked, write
 
 #: On its first line, for how many seconds it holds; then a job number and its state on each line.
@@ -71,17 +72,40 @@ def queue(every: float, newer_than: float = 0) -> dict[str, str] | None:
         return None
 
 
-def _ask_queue(every: float) -> None:
+def listed() -> dict[str, tuple[str, str]]:
+    """State and name of each job of this user that is in the queue, by its number.
+
+    Raises:
+        UnreachableError: Grid Engine, or a command in its place, gives no list.
+    """
     from xml.etree import ElementTree
 
+    answer = call("qstat", "-xml", "-u", user())
+    if answer.returncode:
+        raise UnreachableError(answer.stderr.strip())
+    document = queue_document(answer.stdout)
+    if document is None:
+        said = (answer.stdout + answer.stderr).strip().splitlines() or ["nothing"]
+        raise UnreachableError(f"no XML in the answer to -xml, but {said[0]!r}")
+    try:
+        jobs = ElementTree.fromstring(document).iter("job_list")
+    except ElementTree.ParseError as error:
+        raise UnreachableError(f"its XML is damaged: {error}") from None
+    names = ("JB_job_number", "state", "JB_name")
+    rows = [[job.findtext(name) or "" for name in names] for job in jobs]
+    return {number: (state, name) for number, state, name in rows}
+
+
+def is_failing() -> bool:
+    """Whether the last call of qstat gave no list."""
+    return FAILED.exists()
+
+
+def _ask_queue(every: float) -> None:
     asked = time.time()
     try:
-        answer = call("qstat", "-xml", "-u", user())
-        if answer.returncode:
-            raise UnreachableError(answer.stderr.strip())
-        jobs = ElementTree.fromstring(answer.stdout).iter("job_list")
-        states = {job.findtext("JB_job_number"): job.findtext("state") for job in jobs}
-    except (UnreachableError, ElementTree.ParseError) as error:
+        states = {number: state for number, (state, _) in listed().items()}
+    except UnreachableError as error:
         write(FAILED, str(error))
         first = str(error).splitlines()[0] if str(error) else "no answer"
         print(f"Grid Engine: qstat: {first}: jobs count as running meanwhile", file=sys.stderr)
@@ -124,23 +148,12 @@ def _ask_accounting() -> None:
     except UnreachableError:
         answer = None
     if answer and not answer.returncode:
-        for number, record in parse_accounts(answer.stdout).items():
+        for number, record in account_records(answer.stdout).items():
             job = waiting.get(number)
             # Numbers start again after some years, or with a new master.
             if job and _seconds_since_1970(record.get("qsub_time", "")) > job.submitted - 600:
                 known[number] = record
     write(ACCOUNTS, json.dumps(known))
-
-
-def parse_accounts(text: str) -> dict[str, dict[str, str]]:
-    """Qacct's records by job number."""
-    records = {}
-    for block in text.split("=" * 62):
-        lines = (line.split(None, 1) for line in block.splitlines())
-        record = {line[0]: line[1].strip() for line in lines if len(line) == 2}
-        if "jobnumber" in record:
-            records[record["jobnumber"]] = record
-    return records
 
 
 def _seconds_since_1970(text: str) -> float:
