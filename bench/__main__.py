@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -42,12 +43,12 @@ def _write(part: str, texts: list[str]) -> None:
     """Puts a part's tables into bench/results.md in place of its earlier ones."""
     path, sections = PROJECT / "bench/results.md", dict.fromkeys(PARTS, "")
     if path.exists():
-        _, *found = re.split(r"<!-- (\w+) -->\n", path.read_text())
+        _, *found = re.split(r"<!-- (\w+) -->\n", path.read_text(encoding="utf-8"))
         sections |= zip(found[::2], found[1::2], strict=True)
     head = f"Measured by `python -m bench {part}` on {datetime.date.today():%Y-%m-%d}: "
     sections[part] = head + tables.describe_machine() + ".\n\n" + "\n".join(texts)
     kept = (f"<!-- {name} -->\n{text.strip()}\n" for name, text in sections.items() if text)
-    path.write_text("# Benchmarks\n\n" + "\n".join(kept))
+    path.write_text("# Benchmarks\n\n" + "\n".join(kept), encoding="utf-8")
     print(f"\nwritten to {path}", flush=True)
 
 
@@ -89,4 +90,5 @@ def _measure(part: str, cohort, folder: Path, full_size: bool) -> list[str]:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")
     main()

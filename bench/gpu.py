@@ -5,6 +5,7 @@ import datetime
 import math
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class Utilisation:
     def __enter__(self) -> None:
         query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100"]
         self._process = subprocess.Popen(
-            ["nvidia-smi", "--id=0", *query], stdout=subprocess.PIPE, text=True
+            ["nvidia-smi", "--id=0", *query], stdout=subprocess.PIPE, encoding="utf-8"
         )
 
     def __exit__(self, *_) -> None:
@@ -198,7 +199,7 @@ def main() -> None:
             found += measure(name, section, rows, folder, arguments.threads)
     text = _report(found, config["cnn"]["resnext50"]["epochs"], arguments)
     print(text)
-    RESULTS.write_text(text)
+    RESULTS.write_text(text, encoding="utf-8")
 
 
 def _report(found: list[Measured], epochs: int, arguments: argparse.Namespace) -> str:
@@ -233,9 +234,11 @@ def _say_not_measured() -> None:
     ]
     RESULTS.write_text(
         "# On a GPU\n\nNot measured yet: `make bench-gpu` on a CUDA machine fills this in.\n\n"
-        + markdown(HEAD, lines)
+        + markdown(HEAD, lines),
+        encoding="utf-8",
     )
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")
     main()

@@ -38,7 +38,9 @@ def dry_run(folder: Path) -> list[Cost]:
     """``snakemake -n all`` on labels of RSNA's size, with the plan to be made and known."""
     (folder / "dicom").mkdir()
     (folder / "config").mkdir()
-    (folder / "config/config.yaml").write_text("data: {labels: train.csv, dicom: dicom}\n")
+    (folder / "config/config.yaml").write_text(
+        "data: {labels: train.csv, dicom: dicom}\n", encoding="utf-8"
+    )
     write_rsna_sized_labels(folder / "train.csv")
     costs = []
     for which in ("first", "second"):
@@ -70,7 +72,7 @@ def _measured(command: list) -> tuple[float, float]:
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     return time.perf_counter() - start, float(done.stdout)

@@ -66,7 +66,7 @@ TRAINED, EXTRACTED = 96, 128
 
 def default_config() -> dict:
     """The production recipe, with random weights."""
-    config = yaml.safe_load((PROJECT / "config/config.yaml").read_text())
+    config = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
     for section in config["cnn"].values():
         section["init"] = "random"
     return load_config(config)

@@ -67,4 +67,6 @@ def config_readme() -> str:
 
 
 if __name__ == "__main__":
-    Path(__file__).parents[1].joinpath("config/README.md").write_text(config_readme())
+    Path(__file__).parents[1].joinpath("config/README.md").write_text(
+        config_readme(), encoding="utf-8"
+    )

@@ -95,7 +95,7 @@ def main(folder: Path, target: Path) -> None:
         target: folder for the figures.
     """
     command = ["snakemake", "--directory", str(folder), "--rulegraph", "--forceall", "all"]
-    dot = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    dot = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     save_figure(draw_rule_graph(rule_graph(dot)), target / "rulegraph.svg")
     save_figure(draw_phantom(folder / "results"), target / "phantom.png", dpi=110)
     shutil.copy(folder / "results/roc/all.png", target / "roc.png")

@@ -36,4 +36,5 @@ def results_text(folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")
     print(results_text(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))

@@ -17,7 +17,7 @@ def in_queue(job_id: str) -> bool:
     With hundreds of jobs this is nearly every call, so it does without any import that takes time.
     """
     try:
-        with open(f"{STATE}/queue") as file:  # noqa: PTH123
+        with open(f"{STATE}/queue", encoding="utf-8") as file:  # noqa: PTH123
             age = time.time() - os.fstat(file.fileno()).st_mtime
             every, *lines = file.read().splitlines()
         os.stat(f"{STATE}/exits/{job_id}")  # noqa: PTH116
@@ -111,7 +111,7 @@ def report(job, ending) -> str:
         try:
             if name == job.log and not Path(name).exists():
                 continue
-            with Path(name).open("a") as file:
+            with Path(name).open("a", encoding="utf-8") as file:
                 print(line, file=file)
         except OSError:
             pass  # the screen has it

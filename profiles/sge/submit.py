@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from gridengine.answers import job_details, possible_numbers, told_numbers
-from gridengine.jobs import EXITS, STATE, UNDONE, Job, write
+from gridengine.jobs import EXITS, STATE, UNDONE, Job, read_script, write
 from gridengine.polling import UnreachableError, call, listed, queue
 from gridengine.sites import Site, SiteError
 
@@ -61,7 +61,7 @@ def main(script: str) -> int:
     except SiteError as error:
         say(str(error))
         return 1
-    submission = Submission(job, site, Path(script).read_text(), flat(arguments))
+    submission = Submission(job, site, read_script(script), flat(arguments))
     answer = submission.submit()
     if answer.returncode:
         submission.undo()

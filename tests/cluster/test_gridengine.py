@@ -186,7 +186,7 @@ def test_a_job_that_fails_once_asks_for_more_and_makes_the_same(cluster_run, loc
     (cluster_run.data / artifact).unlink()
     site = tmp_path / "site.ini"
     setup = f"setup =\n    mkdir {tmp_path}/tried && echo no luck yet && exit 1"
-    text = Path(cluster_run.environment["CLOTLINE_SITE"]).read_text()
+    text = Path(cluster_run.environment["CLOTLINE_SITE"]).read_text(encoding="utf-8")
     site.write_text(text.replace("\nsetup =\n", f"\n{setup}\n"))
     first = Run(
         REPOSITORY, cluster_run.options, {**cluster_run.environment, "CLOTLINE_SITE": str(site)}

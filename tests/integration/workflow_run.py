@@ -30,8 +30,8 @@ class Run:
             raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
         return done
 
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """Starts snakemake, the leader of a process group of its own."""
+    def start(self, *arguments: str, **options) -> subprocess.Popen:
+        """Starts snakemake, the leader of a process group of its own; options are of `Popen`."""
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "snakemake", "--snakefile", self.project / "Snakefile"),
@@ -44,6 +44,7 @@ class Run:
             cwd=self.project,
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
             start_new_session=True,
+            **options,
         )
 
     def build(self, *targets: str, check: bool = True) -> subprocess.CompletedProcess:

@@ -48,7 +48,7 @@ def main(snakemake):
                 write_activation(path, activation, name)
     write_table(shown, output.selected_slices)
     with atomic(output.selection) as path:
-        path.write_text(json.dumps(selection, indent=1))
+        path.write_text(json.dumps(selection, indent=1), encoding="utf-8")
     with atomic(output.slices) as path:
         predictions_by_slice(predictions).to_csv(path, index=False, float_format="%.6g")
     with atomic(output.studies) as path:

@@ -17,7 +17,7 @@ def main(snakemake):
         json.loads(snakemake.params.seed),
     )
     with atomic(snakemake.output[0]) as path:
-        path.write_text(json.dumps(score, indent=1, allow_nan=False))
+        path.write_text(json.dumps(score, indent=1, allow_nan=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

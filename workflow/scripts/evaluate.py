@@ -24,7 +24,7 @@ def main(snakemake):
     log.info("%s: AUROC %s", target, describe_estimate(figures["auroc"]))
     with atomic(snakemake.output[0]) as path:
         # allow_nan=False: a figure that is missing must say why
-        path.write_text(json.dumps(metrics, indent=1, allow_nan=False))
+        path.write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main(snakemake):
         progress=Meter("phantom", "studies"),
     )
     with atomic(PHANTOM_SOURCE) as path:
-        path.write_text(f"{snakemake.params.cfg}\n{snakemake.params.code}")
+        path.write_text(f"{snakemake.params.cfg}\n{snakemake.params.code}", encoding="utf-8")
 
 
 if __name__ == "__main__":

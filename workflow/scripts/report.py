@@ -40,7 +40,7 @@ def main(snakemake):
         read_run_times("benchmarks"),
     )
     with atomic(snakemake.output[0]) as path:
-        path.write_text(page)
+        path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(snakemake):
     )
     write_table(table, snakemake.output.slices)
     with atomic(snakemake.output.studies) as path:
-        path.write_text(json.dumps(selection, indent=1))
+        path.write_text(json.dumps(selection, indent=1), encoding="utf-8")
     log.info("%s of %s test studies", len(selection["studies"]), f"{selection['of']:,}")
 
 

@@ -12,7 +12,7 @@ from clotline.reporting.viewer import exams, write_viewer
 
 def main(snakemake):
     """Writes the page and the studies' scripts."""
-    selection = json.loads(Path(snakemake.input.studies).read_text())
+    selection = json.loads(Path(snakemake.input.studies).read_text(encoding="utf-8"))
     activations = read_activations(snakemake.input.activations)
     shown = exams(
         selection["studies"],

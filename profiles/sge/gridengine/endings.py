@@ -122,7 +122,7 @@ def last_words(job: Job) -> str:
     """The end of the job's log, else of what it printed outside of it."""
     for name in (job.log if opened_log(job) else None, job.cluster_log):
         try:
-            lines = Path(name).read_text(errors="replace").splitlines()
+            lines = Path(name).read_text(errors="replace", encoding="utf-8").splitlines()
         except (OSError, TypeError):
             continue
         if lines:

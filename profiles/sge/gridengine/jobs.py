@@ -43,7 +43,7 @@ class Job:
     @classmethod
     def from_script(cls, path: str) -> "Job":
         """The job of a script that Snakemake wrote."""
-        text = Path(path).read_text()
+        text = read_script(path)
         properties = json.loads(re.search(r"^# properties = (.*)$", text, re.M)[1])
         resources = properties["resources"]
         rule = properties.get("rule") or properties["groupid"]
@@ -67,7 +67,7 @@ class Job:
     def find(cls, job_id: str) -> "Job | None":
         """A submitted job, by its number."""
         try:
-            return cls(**json.loads((RECORDS / f"{job_id}.json").read_text()))
+            return cls(**json.loads((RECORDS / f"{job_id}.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return None
 
@@ -75,7 +75,7 @@ class Job:
     def last_maker(cls, other: "Job") -> "Job | None":
         """The job that last was to make another's outputs."""
         try:
-            return cls.find((MAKERS / other._outputs_key()).read_text())
+            return cls.find((MAKERS / other._outputs_key()).read_text(encoding="utf-8"))
         except OSError:
             return None
 
@@ -92,7 +92,7 @@ class Job:
     def exit_status(self) -> int | None:
         """What the job's shell left behind; None if it was killed with its shell, or still runs."""
         try:
-            return int((EXITS / self.id).read_text())
+            return int((EXITS / self.id).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
@@ -113,11 +113,16 @@ class Job:
         return _digest(self.outputs or [self.rule, self.wildcards])[:32]
 
 
+def read_script(path: str | Path) -> str:
+    """A text of the user's or of Snakemake's, in whatever encoding; `write` gives its bytes."""
+    return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+
+
 def write(path: Path, text: str) -> None:
     """Replaces a file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
     temporary.replace(path)
 
 
@@ -125,7 +130,7 @@ def write(path: Path, text: str) -> None:
 def locked() -> Iterator[None]:
     """Holds the state folder's lock: one process at a time asks Grid Engine."""
     STATE.mkdir(parents=True, exist_ok=True)
-    with (STATE / "lock").open("w") as file:
+    with (STATE / "lock").open("w", encoding="utf-8") as file:
         # Some file systems have no locks: then Grid Engine is asked a few times more often.
         with contextlib.suppress(OSError):
             fcntl.lockf(file, fcntl.LOCK_EX)

@@ -39,7 +39,7 @@ def call(*command: str, **options) -> subprocess.CompletedProcess:
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=TIMEOUT,
             check=False,
@@ -67,7 +67,7 @@ def queue(every: float, newer_than: float = 0) -> dict[str, str] | None:
     try:
         if QUEUE.stat().st_mtime <= newer_than + 1:
             return None
-        return dict(line.split() for line in QUEUE.read_text().splitlines()[1:])
+        return dict(line.split() for line in QUEUE.read_text(encoding="utf-8").splitlines()[1:])
     except (OSError, ValueError):
         return None
 
@@ -130,7 +130,7 @@ def account(job: Job, every: float) -> dict[str, str] | None:
 
 def _accounts() -> dict[str, dict[str, str]]:
     try:
-        return json.loads(ACCOUNTS.read_text())
+        return json.loads(ACCOUNTS.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+from gridengine.jobs import read_script
+
 #: In the order in which qsub sees them.
 QSUB_OPTIONS = ("every_job", "cpu_job", "gpu_job", "parallel_job", "memory", "time", "verify")
 DEFAULTS = {
@@ -43,7 +45,7 @@ class Site:
         parser = configparser.ConfigParser(interpolation=None, comment_prefixes=(";", "#"))
         parser.read_dict(DEFAULTS)
         try:
-            self._text = self.path.read_text()
+            self._text = read_script(self.path)
             parser.read_string(self._text)
         except (OSError, configparser.Error) as error:
             raise SiteError(f"{self.path}: {error}") from None

@@ -32,7 +32,9 @@ def scratch(tmp_path, monkeypatch):
 
 def test_copies_lie_on_the_nodes_disk_and_are_removed(files, scratch):
     with nearby(files) as copies:
-        assert [Path(copy).read_text() for copy in copies] == [Path(f).read_text() for f in files]
+        assert [Path(copy).read_text(encoding="utf-8") for copy in copies] == [
+            Path(f).read_text(encoding="utf-8") for f in files
+        ]
         (folder,) = {Path(copy).parent for copy in copies}
         assert folder.parent == scratch
     assert list(scratch.iterdir()) == []

@@ -7,4 +7,4 @@ from pathlib import Path
 
 def read_metrics(paths: Iterable[str | Path]) -> dict[str, dict]:
     """Model name (the file's stem) to its figures, of `clotline.evaluation.metrics.evaluate`."""
-    return {Path(path).stem: json.loads(Path(path).read_text()) for path in paths}
+    return {Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8")) for path in paths}

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from typing import TextIO
 
 from clotline.job.files import STATE_FOLDER
@@ -20,13 +21,15 @@ def wait_for_turn(name: str, screen: TextIO) -> TextIO:
     """
     path = STATE_FOLDER / "running" / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
+    file = path.open("a+", encoding="utf-8", errors="backslashreplace")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
         print(f"[{name}] waits for the end of {file.read()}", file=screen, flush=True)
-        fcntl.lockf(file, fcntl.LOCK_EX)
+        # Some file systems without locks say that all are taken, and do not wait either.
+        with suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX)
     except OSError:
         pass  # a file system without locks
     file.truncate(0)

@@ -34,7 +34,7 @@ def job(snakemake) -> Iterator[None]:
     # First: a job whose Snakemake is gone must neither wait for its turn nor touch a log.
     end_with_parent()
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
-    screen = os.fdopen(os.dup(2), "w")
+    screen = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
     lock = wait_for_turn(name, screen)
     if snakemake.log:
         Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +42,9 @@ def job(snakemake) -> Iterator[None]:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        # In one encoding whatever the machine's locale is, and a path of no encoding ends no job.
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     faulthandler.enable()
     log.setLevel(logging.INFO)
     for stream, layout in (

@@ -118,11 +118,13 @@ def write_viewer(
     listed = []
     for number, exam in enumerate(exams):
         with atomic(folder / f"{number}.js") as path:
-            path.write_text(f"clotlineStudy({number}, {_script_json(study_data(exam))});\n")
+            path.write_text(
+                f"clotlineStudy({number}, {_script_json(study_data(exam))});\n", encoding="utf-8"
+            )
         listed.append(exam.about | {"slices": len(exam.pixels)})
     page = render_page(listed, folder.name, model, backbones, subject, slice_threshold)
     with atomic(index) as path:
-        path.write_text(page)
+        path.write_text(page, encoding="utf-8")
 
 
 def render_page(
@@ -150,8 +152,8 @@ def render_page(
     )
     return environment.get_template("index.html.j2").render(
         # Our own files: all that is not escaped.
-        style=Markup((TEMPLATE_FOLDER / "viewer.css").read_text()),
-        script=Markup((TEMPLATE_FOLDER / "viewer.js").read_text()),
+        style=Markup((TEMPLATE_FOLDER / "viewer.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATE_FOLDER / "viewer.js").read_text(encoding="utf-8")),
         windows=WINDOWS,
         backbones=backbones,
         model=model,

@@ -28,7 +28,7 @@ PHANTOM_DATA = {"labels": "data/phantom/train.csv", "dicom": "data/phantom/train
 
 def load_schema() -> dict:
     """The configuration's JSON schema."""
-    return yaml.safe_load(SCHEMA_PATH.read_text())
+    return yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
 
 
 def resolve(schema: dict, root: dict) -> dict:

@@ -21,6 +21,7 @@ SHOWN = 6
 TAIL = 4096
 #: Characters of the bar.
 WIDTH = 30
+FULL_AND_NOT = "█·"
 #: Rows of a terminal that are left to everything else.
 LEFT = 6
 
@@ -83,6 +84,15 @@ class Footer:
         self._stream.flush()
 
 
+def signs(encoding: str) -> str:
+    """What a bar is made of where it is full and where it is not, on such a terminal."""
+    try:
+        FULL_AND_NOT.encode(encoding)
+    except UnicodeEncodeError:
+        return "#."
+    return FULL_AND_NOT
+
+
 class RunningJob:
     """A job that Snakemake has handed on: to this machine or to a queue."""
 
@@ -124,6 +134,7 @@ class Bars(logging.Handler):
         super().__init__(logging.INFO)
         self._workflow = workflow
         self._footer = Footer(sys.stderr)
+        self._signs = signs(sys.stderr.encoding)
         self._jobs: dict[int, RunningJob] = {}
         self._done = self._total = 0
         self._began = time.monotonic()
@@ -161,10 +172,11 @@ class Bars(logging.Handler):
     def _lines(self) -> list[str]:
         running = [job for job in self._jobs.values() if job.begun()]
         waiting = self._total - self._done - len(running)
-        bar = "█" * (WIDTH * self._done // self._total)
+        done, left = self._signs
+        bar = done * (WIDTH * self._done // self._total)
         passed = clock(time.monotonic() - self._began)
         first = (
-            f"|{bar:·<{WIDTH}}| {self._done} of {self._total} done, {len(running)} running, "
+            f"|{bar:{left}<{WIDTH}}| {self._done} of {self._total} done, {len(running)} running, "
             f"{waiting} waiting, {passed}"
         )
         return [first, *map(str, running[:SHOWN])]

@@ -146,7 +146,7 @@ class Pipeline:
         key = canonical(key)
         cache = STATE_FOLDER / "plan.json"
         try:
-            cached = json.loads(cache.read_text())
+            cached = json.loads(cache.read_text(encoding="utf-8"))
             if cached["key"] == key:
                 return cached["shards"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -154,7 +154,7 @@ class Pipeline:
         shards = self._read_shards(made)
         # Of jobs that start together each may write it, and clear away what another is writing.
         with suppress(FileNotFoundError), atomic(cache) as temporary:
-            temporary.write_text(json.dumps({"key": key, "shards": shards}))
+            temporary.write_text(json.dumps({"key": key, "shards": shards}), encoding="utf-8")
         return shards
 
     def _phantom_source(self) -> str:
@@ -163,7 +163,10 @@ class Pipeline:
     def _is_phantom_there(self, labels: Path) -> bool:
         """Whether the labels file is that of this phantom: of another one, it will be replaced."""
         try:
-            return labels.exists() and PHANTOM_SOURCE.read_text() == self._phantom_source()
+            return (
+                labels.exists()
+                and PHANTOM_SOURCE.read_text(encoding="utf-8") == self._phantom_source()
+            )
         except OSError:
             return False
 
