@@ -297,6 +297,23 @@ def test_a_memory_error_in_the_log_names_the_memory(cluster):
     assert "Raise mem_mb of rule train_cnn" in screen
 
 
+@pytest.mark.parametrize(
+    ("line", "is_the_hosts"),
+    [
+        ("RuntimeError: can't start new thread", True),
+        ("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", True),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", False),
+    ],
+)
+def test_a_gpus_memory_is_not_the_hosts(cluster, line, is_the_hosts):
+    number = cluster.submit(log=["train.log"])
+    (cluster.folder / "train.log").write_text(f"Traceback\n{line}\n")
+    cluster.ended(number, 1, failed="0", exit_status="1", ru_wallclock="5s")
+    _, screen = cluster.status(number)
+    assert ("Raise mem_mb of rule train_cnn" in screen) == is_the_hosts
+    assert ("exit status 1" in screen) != is_the_hosts
+
+
 def test_an_earlier_jobs_log_is_not_taken_for_the_words_of_one_that_never_opened_it(cluster):
     log = cluster.folder / "train.log"
     log.write_text("MemoryError of an earlier run\n")

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from gridengine.jobs import Job
 
-OUT_OF_MEMORY = (
-    "MemoryError",
-    "Cannot allocate memory",
-    "std::bad_alloc",
-    "oom-kill",
-    "DefaultCPUAllocator",
+#: What a log says of a lack of the host's memory; of a GPU's, mem_mb is no remedy.
+OUT_OF_MEMORY = re.compile(
+    r"(?<!OutOf)MemoryError|Cannot allocate memory|std::bad_alloc|oom-kill|DefaultCPUAllocator"
+    r"|can't start new thread"
 )
 #: Values of qacct's `failed` (see sge_status(5)) that mean that the job never began.
 NEVER_BEGAN = {*range(1, 12), 26, 27, 28, 29, 30, 31, 32, 33, 35}
@@ -72,7 +70,7 @@ def explain(job: Job, record: dict[str, str] | None) -> Ending:
     if (
         failed == ENFORCED
         or (peak and job.mem_mb and peak >= 0.98 * job.mem_mb and status != 0)
-        or any(word in last_words(job) for word in OUT_OF_MEMORY)
+        or OUT_OF_MEMORY.search(last_words(job))
     ):
         return Ending(
             "memory", f"stopped{spent}: out of its memory of {size(job.mem_mb)}{used}", more_memory

@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from clotline.job.failures import explain
 
@@ -50,3 +51,41 @@ def test_a_full_disk_is_named_by_the_jobs_output():
 
 def test_any_other_error_is_given_with_its_kind():
     assert explain(KeyError("nine"), job()) == "KeyError: 'nine'"
+
+
+def training(rule="train_cnn", **wildcards):
+    config = {"cnn": {"resnext50": {"batch_size": 16}}, "lstm": {"combined-study": {}}}
+    config["lstm"]["combined-study"]["batch_size"] = 32
+    found = job(mem_mb=8000)
+    found.rule, found.config, found.wildcards = rule, config, SimpleNamespace(**wildcards)
+    return found
+
+
+def test_torchs_lack_of_memory_is_met_like_numpys_and_names_the_batches():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    said = explain(caught.value, training(backbone="resnext50"))
+    assert said.startswith("out of memory (")
+    assert said.endswith(
+        "rule train_cnn was given mem_mb=8000; give it more, as with --set-resources "
+        "train_cnn:mem_mb=16000, or lower cnn.resnext50.batch_size (now 16)"
+    )
+
+
+def test_threads_that_cannot_start_are_lack_of_memory_or_of_processes():
+    said = explain(RuntimeError("can't start new thread"), job(mem_mb=8000))
+    assert said.startswith("out of memory (can't start new thread): rule train_cnn was given ")
+    assert "--set-threads train_cnn=1" in said
+    assert "ulimit -u" in said
+
+
+def test_a_full_gpu_is_not_met_with_more_of_the_hosts_memory():
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    said = explain(error, training("train_lstm", lstm="combined-study"))
+    assert said.startswith("out of memory (CUDA out of memory. Tried to allocate 2.00 GiB): ")
+    assert "nvidia-smi" in said
+    assert "lower lstm.combined-study.batch_size (now 32)" in said
+    assert "--set-resources" not in said
+    error = torch.OutOfMemoryError(f"{error} Process 4711 has 70.00 GiB memory in use.")
+    said = explain(error, job())
+    assert "process 4711 holds 70.00 GiB of this GPU: wait for its end" in said

@@ -166,10 +166,10 @@ def open_hdf5(path: str | Path, form: str, version: int, main: str) -> h5py.File
     Raises:
         ClotlineError: the file is missing, damaged or of another format or version.
     """
-    if not Path(path).exists():
-        raise ClotlineError(f"there is no file {path}")
     with reading(path):
-        file = h5py.File(path, "r")
+        # Without locks, which some network file systems do not have: what is complete is not
+        # written to again.
+        file = h5py.File(path, "r", locking=False)
     try:
         with reading(path):
             attributes = read_attributes(file)
@@ -189,7 +189,11 @@ def open_hdf5(path: str | Path, form: str, version: int, main: str) -> h5py.File
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turns whatever HDF5 raises on damaged bytes into a `ClotlineError` that names the file."""
+    """Turns what HDF5 raises of damaged bytes, or of a file that the system does not let it read.
+
+    Raises:
+        ClotlineError: which of the two it is, with the file's name and what to do.
+    """
     try:
         yield
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:

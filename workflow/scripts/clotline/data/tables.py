@@ -33,9 +33,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Reads what `write_table` wrote.
 
     Raises:
-        ClotlineError: the file is damaged; says how to make it anew.
+        ClotlineError: the file is missing, the system does not let it be read, or it is damaged;
+            says what to do.
     """
-    content = Path(path).read_bytes()
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise unusable(path, error) from None
     footer = _footer_size(content)
     pages, checksum = content[: -footer - _CHECKSUM], content[-footer - _CHECKSUM : -footer]
     if hashlib.sha256(pages + content[-footer:]).digest() != checksum:

@@ -1,13 +1,12 @@
 """What the machine did to a job, said so that a user can put it right."""
 
-import errno
-import re
-from concurrent.futures.process import BrokenProcessPool
-
 from clotline.errors import ClotlineError
 from clotline.job.disk import full_disk, is_full
+from clotline.job.shortage import GPU, THREADS, describe, other_holders, shortage
 
-_KILLED = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
+#: Rules whose batches a user sets, with the section of the configuration and the wildcard of its
+#: entry.
+_BATCHED = {"train_cnn": ("cnn", "backbone"), "train_lstm": ("lstm", "lstm")}
 
 
 def explain(error: Exception, snakemake) -> str:
@@ -23,25 +22,47 @@ def explain(error: Exception, snakemake) -> str:
         return text.rpartition(f"{ClotlineError.__name__}: ")[2].strip()
     if is_full(error):
         return str(full_disk(snakemake.output[0], need=0, written=0))
-    if _is_lack_of_memory(error):
-        return f"out of memory ({_first_line(text) or 'MemoryError'}): {_more_memory(snakemake)}"
+    if lacking := shortage(error):
+        advice = _less_on_the_gpu if lacking == GPU else _more_memory
+        return f"out of memory ({describe(error)}): {advice(error, snakemake)}"
     return f"{type(error).__name__}: {error}"
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    refused = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
-    return refused or isinstance(error, BrokenProcessPool) or bool(_KILLED.search(str(error)))
+def _less_on_the_gpu(error: Exception, snakemake) -> str:
+    holders = other_holders(error)
+    if holders:
+        held = ", ".join(f"process {number} holds {size}" for number, size in holders)
+        advice = f"{held} of this GPU: wait for its end, or choose another GPU"
+    else:
+        advice = "nvidia-smi shows whether another process holds memory of this GPU"
+    batches = _smaller_batches(snakemake)
+    smaller = f"; or {batches}" if batches else ""
+    return f"{advice}{smaller}. More mem_mb, which is the host's memory, does not help"
 
 
-def _first_line(text: str) -> str:
-    return next(iter(text.splitlines()), "").strip(" .")
-
-
-def _more_memory(snakemake) -> str:
+def _more_memory(error: Exception, snakemake) -> str:
     rule, megabytes = snakemake.rule, snakemake.resources.get("mem_mb")
-    if not megabytes:
-        return f"give rule {rule} more memory (mem_mb)"
-    return (
-        f"rule {rule} was given mem_mb={megabytes}; give it more, as with "
-        f"--set-resources {rule}:mem_mb={2 * megabytes}"
-    )
+    if megabytes:
+        advice = (
+            f"rule {rule} was given mem_mb={megabytes}; give it more, as with "
+            f"--set-resources {rule}:mem_mb={2 * megabytes}"
+        )
+    else:
+        advice = f"give rule {rule} more memory (mem_mb)"
+    if shortage(error) == THREADS:
+        advice += (
+            f", or fewer threads, as with --set-threads {rule}=1, or raise the number of processes "
+            "that you may have (ulimit -u)"
+        )
+    batches = _smaller_batches(snakemake)
+    return f"{advice}, or {batches}" if batches else advice
+
+
+def _smaller_batches(snakemake) -> str:
+    """What to lower in the configuration; nothing where a rule has no batches of the user's."""
+    if snakemake.rule not in _BATCHED or not getattr(snakemake, "config", None):
+        return ""
+    section, wildcard = _BATCHED[snakemake.rule]
+    name = getattr(snakemake.wildcards, wildcard)
+    size = snakemake.config[section][name]["batch_size"]
+    return f"lower {section}.{name}.batch_size (now {size})"

@@ -1,8 +1,10 @@
 """Writing files so that nothing half-written is ever taken for complete."""
 
+import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from clotline.errors import ClotlineError
 from clotline.job.disk import full_disk, is_full, warn_if_short
+from clotline.job.shortage import shortage
 
 #: Small files that only speed up parsing or resume a killed job; safe to delete.
 STATE_FOLDER = Path(".clotline")
@@ -57,13 +60,26 @@ def atomic(path: str | os.PathLike, need: int = SMALL) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def unusable(path: str | os.PathLike, reason: object) -> ClotlineError:
+def unusable(path: str | os.PathLike, reason: object) -> Exception:
     """What to raise when a file is damaged, or not what it should be; says how to make it anew.
+
+    Where the system refused to read it, or memory was lacking, the file may well be intact: then
+    nothing is said of making it anew.
 
     Args:
         path: the file.
-        reason: what is wrong with it; of a longer text the first sentence is shown.
+        reason: what is wrong with it, as text or as the error that reading it raised; of a longer
+            text the first sentence is shown.
+
+    Returns:
+        A `ClotlineError`, or ``reason`` itself where it is a lack of memory.
     """
+    if isinstance(reason, Exception):
+        if (number := refusal(reason)) is not None:
+            return _refused(path, number)
+        # Of damaged sizes HDF5 can also say that it cannot allocate so much.
+        if shortage(reason) and "synchronously" not in str(reason):
+            return reason
     lines = str(reason).splitlines() or [type(reason).__name__]
     reason = lines[0].partition(". ")[0].strip('".')
     if Path(path).parts[0] in MADE_FOLDERS:
@@ -71,6 +87,58 @@ def unusable(path: str | os.PathLike, reason: object) -> ClotlineError:
     else:
         remedy = "Put an intact copy in its place"
     return ClotlineError(f"{path} cannot be used: {reason}. {remedy}")
+
+
+def refusal(error: BaseException | None) -> int | None:
+    """The number (errno) of the system's refusal that an error tells of, or one that led to it.
+
+    None where the system refused nothing: then it is the bytes that are wrong.
+    """
+    while error is not None:
+        number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+        # HDF5 names it in its text, whatever the kind of error that h5py makes of it.
+        if number is None and (told := _ERRNO.search(str(error))):
+            number = int(told[1])
+        if number and number != errno.ENOMEM:
+            return number
+        error = error.__cause__
+    return None
+
+
+_ERRNO = re.compile(r"\berrno = (\d+)")
+
+
+def _refused(path: str | os.PathLike, number: int) -> ClotlineError:
+    if number == errno.ENOENT:
+        return ClotlineError(f"there is no file {path}")
+    words = _WORDS.get(number) or os.strerror(number)
+    remedy = _REMEDIES.get(number, "Put that right")
+    return ClotlineError(
+        f"{path} cannot be read: {words} (errno {number}). It is the system that refuses; the file "
+        f"may be intact, so keep it. {remedy}, and run the same snakemake command again"
+    )
+
+
+#: Linux's own ENOTSUPP, which network file systems give to programs though it is not theirs.
+_ENOTSUPP = 524
+_LOCKS = "Have HDF5 do without locks (export HDF5_USE_FILE_LOCKING=FALSE)"
+_WORDS = {_ENOTSUPP: "the file system does not support that"}
+_REMEDIES = {
+    errno.EMFILE: "Raise the number of open files that a process may have (ulimit -n)",
+    errno.ENFILE: "The machine has too many files open: end other programs",
+    errno.EACCES: "Give yourself permission to read it and to enter its folders (chmod, chown)",
+    errno.EPERM: "Give yourself permission to read it and to enter its folders (chmod, chown)",
+    errno.ESTALE: "Its file server was restarted or the file replaced: look at it once (ls -l)",
+    errno.EIO: "The disk, or the way to it, failed (dmesg may say more): have that mended",
+    errno.EISDIR: "It is a folder: remove that",
+    errno.ENOLCK: _LOCKS,
+    errno.EOPNOTSUPP: _LOCKS,
+    errno.EAGAIN: _LOCKS,
+    _ENOTSUPP: _LOCKS,
+    errno.ETIMEDOUT: "Its file server does not answer: wait for it",
+    errno.EHOSTDOWN: "Its file server does not answer: wait for it",
+    errno.ENOTCONN: "Its file system is no longer mounted: mount it",
+}
 
 
 def files_under(folder: str | os.PathLike) -> list[str]:

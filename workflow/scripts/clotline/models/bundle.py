@@ -29,7 +29,8 @@ from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics_files import read_metrics
 from clotline.feature_sets import split_lstm_name
 from clotline.grid import AIR_HU, SIZE
-from clotline.job.files import sha256
+from clotline.job.disk import is_full
+from clotline.job.files import sha256, unusable
 from clotline.loading.preprocessing import MEAN, STD
 from clotline.version import CLOTLINE_VERSION
 
@@ -161,7 +162,11 @@ def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
                 _unpack(archive, name, digest, Path(folder), path)
     except FileNotFoundError:
         raise ClotlineError(f"there is no bundle of models {path}") from None
-    except (*_DAMAGE, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise unusable(path, error) from None
+    except (*_DAMAGE, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ClotlineError(
             f"the bundle of models {path} cannot be read ({error}): copy or make it anew"
         ) from None
