@@ -73,7 +73,8 @@ class Run:
     def __init__(self, folder: Path, options: list[str], environment: dict[str, str]):
         self.folder = folder
         self.options = options
-        self.environment = {**os.environ, **environment}
+        # The clusters' GPU is a number in their books: no card is there.
+        self.environment = {**os.environ, "CLOTLINE_DEVICE": "cpu", **environment}
         folder.mkdir(parents=True, exist_ok=True)
 
     def command(self, *arguments: str) -> list[str]:

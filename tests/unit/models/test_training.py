@@ -566,6 +566,25 @@ def test_more_gpus_than_the_machine_shows_are_an_error(monkeypatch):
         make_training_fabric("32-true", gpus=2, threads=2)
 
 
+def test_a_gpu_that_torch_does_not_see_is_told_with_the_reason(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("SLURM_JOB_ID", "JOB_ID", "PBS_JOBID", "LSB_JOBID", "CLOTLINE_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    make_fabric("32-true", gpus=1, threads=1)
+    assert "though gpu=1 was asked for: CUDA_VISIBLE_DEVICES= hides every GPU" in caplog.text
+    monkeypatch.setenv("SLURM_JOB_ID", "101")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(ClotlineError, match="was built without CUDA"):
+        make_training_fabric("32-true", gpus=2, threads=2)
+
+
+def test_a_gpu_is_left_alone_where_the_cpu_is_chosen(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CLOTLINE_DEVICE", "cpu")
+    assert make_fabric("32-true", gpus=1, threads=1).device.type == "cpu"
+
+
 def test_a_job_uses_the_threads_that_it_was_given():
     before = torch.get_num_threads()
     make_fabric("32-true", gpus=0, threads=2)

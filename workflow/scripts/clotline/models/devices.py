@@ -1,6 +1,7 @@
 """The devices, precision and memory that networks compute with."""
 
 import ctypes
+import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
@@ -10,6 +11,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from clotline.errors import ClotlineError
+from clotline.job.device import VARIABLE, is_cpu_chosen, say_device
 
 
 def make_fabric(precision: str, gpus: int, threads: int) -> Fabric:
@@ -36,14 +38,15 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
         processes: without a GPU, processes that train together.
 
     Raises:
-        ClotlineError: there are some GPUs, but not as many.
+        ClotlineError: there are some GPUs, but not as many; or none, on a cluster.
     """
-    cuda = gpus > 0 and torch.cuda.is_available()
+    cuda = gpus > 0 and not is_cpu_chosen() and torch.cuda.is_available()
     if cuda and gpus > (there := torch.cuda.device_count()):
         raise ClotlineError(
             f"the job is to use {gpus} GPUs (its resource gpu), and its machine shows it "
             f"{there}: lower the resource, or have the queueing system give it as many"
         )
+    say_device(gpus, _name(gpus) if cuda else None, _why_no_gpu() if gpus and not cuda else "")
     devices = gpus if cuda else processes
     torch.set_num_threads(max(1, threads // devices))
     _keep_freed_memory()
@@ -64,6 +67,28 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
     if devices == 1:
         fabric.launch()
     return fabric
+
+
+def _name(gpus: int) -> str:
+    # To ask for the name uses the GPU, and a process that has used one can start no others that do.
+    return torch.cuda.get_device_name(0) if gpus == 1 else "each for a process of its own"
+
+
+def _why_no_gpu() -> str:
+    """Why torch sees no GPU, in a few words."""
+    if is_cpu_chosen():
+        return f"{VARIABLE}=cpu chooses it"
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"this torch, {torch.__version__}, was built without CUDA"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not visible.strip().lstrip("-1"):
+        return f"CUDA_VISIBLE_DEVICES={visible} hides every GPU"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).partition(". ")[0].splitlines()
+        return first[0] if first else type(error).__name__
+    return "torch.cuda.is_available() says so"
 
 
 def _keep_freed_memory() -> None:
