@@ -22,7 +22,7 @@ _SYSTEMS = {
 
 
 def queue_job() -> str | None:
-    """The queueing system's job that this process belongs to, such as ``Slurm job 101``, or None."""
+    """The queueing job that this process belongs to, such as ``Slurm job 101``; None without."""
     for system, names in _SYSTEMS.items():
         if all(os.environ.get(name) for name in names):
             return f"{system} job {os.environ[names[0]]}"
