@@ -50,9 +50,9 @@ def main(snakemake):
     with atomic(output.selection) as path:
         path.write_text(json.dumps(selection, indent=1), encoding="utf-8")
     with atomic(output.slices) as path:
-        predictions_by_slice(predictions).to_csv(path, index=False, float_format="%.6g")
+        predictions_by_slice(predictions).to_csv(path, index=False)
     with atomic(output.studies) as path:
-        predictions_by_study(predictions, slices).to_csv(path, index=False, float_format="%.6g")
+        predictions_by_study(predictions, slices).to_csv(path, index=False)
     log.info(
         "%s studies; the viewer shows the %s most suspicious (viewer.studies)",
         f"{selection['of']:,}",

@@ -1,5 +1,6 @@
 import gzip
 import time
+import zipfile
 
 import pytest
 from builders import labels_of
@@ -45,6 +46,69 @@ def test_windows_line_ends_a_byte_order_mark_and_gzip_make_no_difference(tmp_pat
     packed = tmp_path / "train.csv.gz"
     packed.write_bytes(gzip.compress(write(tmp_path).read_bytes()))
     assert read_labels(packed).equals(plain)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_what_a_spreadsheet_writes_makes_no_difference(tmp_path, separator):
+    plain = read_labels(write(tmp_path))
+    table = LABELS.assign(remark="one, two; three\tfour")
+    found = write(tmp_path, table, sep=separator, lineterminator="\r\n", encoding="utf-8-sig")
+    assert read_labels(found).equals(plain)
+    wrong = write(tmp_path, changed(3, "qa_motion", 7, table), sep=separator)
+    assert "line 5: qa_motion is '7'" in message_of(wrong)
+
+
+def test_kaggles_zip_file_makes_no_difference(tmp_path):
+    plain = read_labels(write(tmp_path))
+    path = tmp_path / "train.csv.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "train.csv", "train.csv")
+    assert read_labels(path).equals(plain)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"plain text"])
+def test_a_damaged_zip_file_is_refused(tmp_path, content):
+    path = tmp_path / "train.csv.zip"
+    path.write_bytes(content)
+    assert "cannot be read" in message_of(path)
+
+
+def reports(rows, size):
+    """Reports with line ends, quotes and separators, of so many characters each."""
+    line = 'No filling defect, "as far as seen"; see above.\r\nSigned: ä\n\n'
+    return [(line * (size // len(line) + 1))[:size] + str(row) for row in range(rows)]
+
+
+@pytest.mark.parametrize("size", [300, 3_000, 900_000])
+def test_reports_of_any_size_are_read_over(tmp_path, size):
+    """Beyond the 1 MiB that are parsed at a time, and one alone beyond that."""
+    studies = {f"{n:012x}": [0, 1] for n in range(3 * 2**20 // (2 * size) + 1)}
+    table = labels_of(studies)
+    texts = reports(len(table), size)
+    texts[1] *= 3_000_000 // size
+    plain = read_labels(write(tmp_path, table))
+    assert read_labels(write(tmp_path, table.assign(report=texts))).equals(plain)
+    turned = table.assign(report=texts)[["report", *COLUMNS]]
+    assert read_labels(write(tmp_path, turned)).equals(plain)
+    # A mistake behind them is named by the line it begins on.
+    last = len(table) - 1
+    wrong = write(tmp_path, changed(last, "qa_motion", 2, table.assign(report=texts)))
+    with wrong.open(encoding="utf-8", newline="") as file:
+        lines = sum(len(text.splitlines()) - 1 for text in texts[:-1])
+        assert last + 2 + lines == line_of(file, table[SOP_UID].iloc[last])
+    assert f"line {last + 2 + lines}: qa_motion is '2'" in message_of(wrong)
+
+
+def line_of(file, text):
+    return next(n for n, line in enumerate(file.read().splitlines(), 1) if text in line)
+
+
+def test_a_short_row_behind_reports_is_named_by_its_line(tmp_path):
+    path = write(tmp_path, LABELS.assign(report="one\ntwo"))
+    text = path.read_text()
+    path.write_text(text + "aa,aa.1,aa.1.9,0\n")
+    line = len(text.splitlines()) + 1
+    assert f"line {line}: 4 cells where the header has 18" in message_of(path)
 
 
 def test_the_order_of_columns_makes_no_difference_and_further_ones_are_left_out(tmp_path):
@@ -218,12 +282,14 @@ def other(old, new, count=-1):
         (lambda text: bytes(1000), "is not a CSV with a header line"),
         (lambda text: text.split("\n", 1)[1].encode(), "lacks the column"),
         (lambda text: (text.split("\n")[0] + "\n" + text).encode(), "line 2: pe_present_on_image"),
-        (other(",", ";"), "lacks the column StudyInstanceUID"),
-        (other(",", "\t"), "lacks the column StudyInstanceUID"),
+        (other(",", ":"), "lacks the column StudyInstanceUID"),
         (other("qa_motion", "central_pe"), "has 2 columns central_pe"),
         (other("aa,", '"aa,', 1), "cells where the header has 17"),
         (other(",0\naa", ",0,9\naa", 1), "line 2: 18 cells where the header has 17"),
-        (other("aa,", "a" * 9_000_000 + ",", 1), "the labels file"),
+        (
+            other("aa,", "a" * 9_000_000 + ",", 1),
+            "9,000,000 characters, and the labels file",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused_with_what_is_wrong(tmp_path, change, message):

@@ -1,11 +1,14 @@
 """Predictions made elsewhere, in both forms, and what is wrong with some."""
 
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
 from builders import DATA, labels_of
 
 from clotline.data.plan import make_plan
+from clotline.data.tables import read_table, write_table
 from clotline.errors import ClotlineError
 from clotline.evaluation.external import read_external
 from clotline.evaluation.predictions import PE_PRESENT, cases_by_target
@@ -72,6 +75,50 @@ def test_studies_stand_beside_their_truth_whatever_the_order_and_form(read, long
         expected = [given[uid, label] for uid in table[STUDY_UID]]
         assert table[label].tolist() == pytest.approx(expected)
     assert notes == ["9 predictions are of no stored valid or test study: left out"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_what_a_spreadsheet_writes_makes_no_difference(
+    read, long, slices, plan, tmp_path, separator
+):
+    expected, _ = read(long)
+    path = tmp_path / "excel.csv"
+    options = {"sep": separator, "decimal": ",", "lineterminator": "\r\n", "encoding": "utf-8-sig"}
+    long.to_csv(path, index=False, **options)
+    pd.testing.assert_frame_equal(read_external(path, "study", slices, plan)[0], expected)
+    with zipfile.ZipFile(tmp_path / "excel.csv.zip", "w") as archive:
+        archive.write(path, "excel.csv")
+    packed, _ = read_external(tmp_path / "excel.csv.zip", "study", slices, plan)
+    pd.testing.assert_frame_equal(packed, expected)
+
+
+#: Of an overconfident model: in float32 the last three are one number.
+CLOSE = ["0.99999999", "0.999999991", "0.9999999911", "1e-12", "0.1"]
+
+
+@pytest.mark.parametrize("level", ["study", "image"])
+def test_no_digit_of_a_probability_is_lost(read, long, tmp_path, level):
+    long["probability"] = [CLOSE[number % len(CLOSE)] for number in range(len(long))]
+    table, _ = read(long, level)
+    write_table(table, tmp_path / "p.parquet")
+    table = read_table(tmp_path / "p.parquet")
+    names = STUDY_LABELS if level == "study" else [IMAGE_LABEL]
+    assert {str(table[name].dtype) for name in names} == {"float64"}
+    key = [SOP_UID, STUDY_UID] if level == "image" else [STUDY_UID]
+    given = long.set_index([*key, "label"])["probability"]
+    for name in names:
+        for row in table.to_dict("records"):
+            assert row[name] == float(given[(*(row[k] for k in key), name)])
+    for name, cases in cases_by_target(table, level).items():
+        if name in names:
+            assert cases.score.tolist() == table[name].tolist()
+
+
+def test_a_number_is_the_nearest_to_its_text(read, long):
+    rng = np.random.default_rng(0)
+    values = rng.random(len(long)) ** 9
+    table, _ = read(long.assign(probability=[f"{value:.17g}" for value in values]))
+    assert np.isin(table[list(STUDY_LABELS)].to_numpy(), values).all()
 
 
 @pytest.mark.parametrize("form", [lambda table: table, competition_form])

@@ -1,17 +1,15 @@
 """Reads a labels CSV, and says by line number what is wrong with it."""
 
-import csv
-import gzip
-import io
-import zlib
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from clotline.data.csv_file import UNREADABLE, delimiter_of, open_csv, rows_of
 from clotline.errors import ClotlineError
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, SPLITS, STUDY_UID, UIDS
 
@@ -33,7 +31,9 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
     """The labels file as a table, checked.
 
     Args:
-        path: CSV file, plain or gzipped, with the 17 columns of `clotline.labels.COLUMNS`.
+        path: CSV file, plain, gzipped or zipped, with the 17 columns of
+            `clotline.labels.COLUMNS`; cells are separated by commas, semicolons or tabs, and
+            further columns, such as reports of many lines, can be of any size.
         split_column: further column that holds train, valid or test.
 
     Returns:
@@ -52,7 +52,7 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
         labels = _read_csv(path, columns, dict.fromkeys(LABELS, pa.bool_()))
     except FileNotFoundError:
         raise ClotlineError(f"there is no labels file {path}: set data.labels") from None
-    except OSError as error:  # a folder, no permission, a damaged gzip file
+    except UNREADABLE as error:  # a folder, no permission, a damaged gzip file
         raise ClotlineError(f"the labels file {path} cannot be read: {error}") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise ClotlineError(_explain_unreadable(path, columns, error)) from None
@@ -64,14 +64,14 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
 
 def _check_size(path: Path) -> None:
     """Refuses a file that would not fit into memory: a small gzipped one can be a bomb."""
-    packed = path.suffix == ".gz"
+    packed = path.suffix in (".gz", ".zip")
     try:
         size = 0 if packed else path.stat().st_size
         if packed:
-            with gzip.open(path) as file:
+            with open_csv(path) as file:
                 while size <= MAX_BYTES and (block := file.read(2**20)):
                     size += len(block)
-    except (OSError, EOFError, zlib.error):
+    except UNREADABLE:
         return  # whoever reads it tells why
     if size > MAX_BYTES:
         raise ClotlineError(
@@ -92,11 +92,35 @@ def _read_csv(path: Path, columns: list[str], types: dict) -> pd.DataFrame:
         null_values=[],
         strings_can_be_null=False,
     )
-    # One thread, and column by column, each given up once it is converted: 1.8 million rows are
-    # large, and several threads read far ahead.
-    reading = pyarrow.csv.ReadOptions(use_threads=False)
-    table = pyarrow.csv.read_csv(path, read_options=reading, convert_options=options)
-    return table.to_pandas(split_blocks=True, self_destruct=True)
+    # Column by column, each given up once it is converted: 1.8 million rows are large.
+    return _parse(path, options).to_pandas(split_blocks=True, self_destruct=True)
+
+
+#: Bytes that are parsed at a time, at first and at most: a row has to fit.
+_BLOCK, _LARGEST_BLOCK = 2**20, 2**31 - 1
+
+
+def _parse(path: Path, options: pyarrow.csv.ConvertOptions | None = None, invalid=None) -> pa.Table:
+    """The chosen columns; ``invalid`` is pyarrow's handler of rows of other lengths."""
+    parsing = pyarrow.csv.ParseOptions(
+        delimiter=delimiter_of(path, COLUMNS),
+        # Reports have line ends, and pyarrow would look for the ends of blocks at those too.
+        newlines_in_values=True,
+        invalid_row_handler=invalid,
+    )
+    block = _BLOCK
+    while True:
+        # One thread: several read far ahead, and do not know the numbers of rows.
+        reading = pyarrow.csv.ReadOptions(use_threads=False, block_size=block)
+        try:
+            with open_csv(path) as file:
+                return pyarrow.csv.read_csv(
+                    file, read_options=reading, parse_options=parsing, convert_options=options
+                )
+        except pa.ArrowInvalid as error:
+            if "block boundaries" not in str(error) or block == _LARGEST_BLOCK:
+                raise
+            block = min(16 * block, _LARGEST_BLOCK)
 
 
 #: Texts that many rows share, each kept once.
@@ -109,11 +133,10 @@ def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str
         return wrong
     if (short := _short_row(path)) is not None:
         return short
-    try:
-        # header only: the first line tells about columns whatever follows
-        header = pyarrow.csv.open_csv(path).schema.names
-    except pa.ArrowInvalid as again:
-        return f"the labels file {path} is not a CSV with a header line: {again}"
+    # the first line tells about columns whatever follows
+    header = next((cells for _, cells in rows_of(path, delimiter_of(path, columns))), [])
+    if not "".join(header).strip("\0"):
+        return f"the labels file {path} is not a CSV with a header line: {error}"
     for name in columns:
         if header.count(name) > 1:
             return f"the labels file {path} has {header.count(name)} columns {name}"
@@ -136,7 +159,7 @@ def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str
 
 def _not_text(path: Path) -> str | None:
     """The first line that is no UTF-8, in a sentence; None without one."""
-    with _open(path) as file:
+    with open_csv(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
@@ -146,10 +169,6 @@ def _not_text(path: Path) -> str | None:
                     "file as CSV in UTF-8; if it is gzipped, its name must end in .gz"
                 )
     return None
-
-
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _short_row(path: Path) -> str | None:
@@ -162,18 +181,17 @@ def _short_row(path: Path) -> str | None:
         first = first or row
         return "skip"
 
-    options = pyarrow.csv.ParseOptions(invalid_row_handler=keep)
-    # One thread: others do not know the line numbers.
-    reading = pyarrow.csv.ReadOptions(use_threads=False)
     try:
-        pyarrow.csv.read_csv(path, read_options=reading, parse_options=options)
+        _parse(path, invalid=keep)
     except pa.ArrowInvalid:
         return None
     if first is None:
         return None
     rows = f" and {more:,} more rows" if more else ""
+    # pyarrow counts the header and rows, but neither empty lines nor those within quotes.
+    (line,) = _line_numbers(path, [first.number - 2])
     return (
-        f"{path}, line {first.number}{rows}: {first.actual_columns} cells where the header has "
+        f"{path}, line {line}{rows}: {first.actual_columns} cells where the header has "
         f"{first.expected_columns}"
     )
 
@@ -186,18 +204,13 @@ def _at_lines(path: Path, bad: pd.Series, message: str) -> str:
     return f"{path}, line {', '.join(map(str, lines))}{more}: {message}"
 
 
-def _line_numbers(path: Path, rows: np.ndarray) -> list[int]:
-    """Where rows begin in the file: empty lines and line ends within quotes count as lines."""
-    with _open(path) as file:
-        reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""))
-        starts, line = [], 1
-        for cells in reader:
-            if cells:
-                starts.append(line)
-            if len(starts) > rows[-1] + 1:
-                break
-            line = reader.line_num + 1
-    return [starts[row + 1] for row in rows]
+def _line_numbers(path: Path, rows: Sequence[int]) -> list[int]:
+    """Where rows begin in the file, which may have empty lines and line ends within quotes."""
+    # The header is a row too.
+    starts = islice(rows_of(path, delimiter_of(path, COLUMNS)), rows[-1] + 2)
+    lines = [line for line, _ in starts]
+    # Of a quote that is never closed, readers make different rows.
+    return [lines[row + 1] if row + 1 < len(lines) else row + 2 for row in rows]
 
 
 def check_labels(
@@ -212,9 +225,7 @@ def check_labels(
             "..", regex=False
         )
         if bad.any():
-            raise ClotlineError(
-                _at_lines(path, bad, f"{name} {labels[name][bad].iloc[0]!r} is no usable UID")
-            )
+            raise ClotlineError(_at_lines(path, bad, _no_uid(name, labels[name][bad].iloc[0])))
     doubled = _doubled(labels)
     if doubled.any():
         raise ClotlineError(
@@ -246,6 +257,18 @@ def check_labels(
                 _at_lines(path, bad, f"{split_column} is {value!r}; it must be {', '.join(SPLITS)}")
             )
     return labels
+
+
+def _no_uid(name: str, uid: str) -> str:
+    if len(uid) <= _LONGEST_UID:
+        return f"{name} {uid!r} is no usable UID"
+    return (
+        f"{name} {uid[:_LONGEST_UID]!r}… is no usable UID: it has {len(uid):,} characters, and the "
+        f"labels file may have UIDs of at most {_LONGEST_UID}"
+    )
+
+
+_LONGEST_UID = 64
 
 
 def _doubled(labels: pd.DataFrame) -> pd.Series:

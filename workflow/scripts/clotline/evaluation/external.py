@@ -1,6 +1,6 @@
 """Predictions that were made elsewhere, checked and brought into the form of our own.
 
-Two CSV forms are read, plain or gzipped:
+Two CSV forms are read, plain, gzipped or zipped, with commas, semicolons or tabs between the cells:
 
 - long: ``StudyInstanceUID``, for slices also ``SOPInstanceUID``, ``label`` (a column name of the
   labels file, or ``pe_present`` for PE in the study) and ``probability``;
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from clotline.data.csv_file import UNREADABLE, delimiter_of, open_csv
 from clotline.data.shards import POSITION
 from clotline.data.slice_table import locate_studies
 from clotline.errors import ClotlineError
@@ -116,7 +117,7 @@ def _read(path: Path) -> pd.DataFrame:
         found = _read_cells(path)
     except FileNotFoundError:
         raise ClotlineError(f"there is no file of predictions {path}") from None
-    except (OSError, ValueError) as error:
+    except (*UNREADABLE, ValueError) as error:
         raise ClotlineError(f"{path} cannot be read as a CSV: {error}") from None
     if not set(LONG) <= set(found) and set(COMPETITION) <= set(found):
         found = _from_competition(found)
@@ -130,7 +131,7 @@ def _read(path: Path) -> pd.DataFrame:
     _refuse(path, found, ~known, f"is no label; there are {', '.join(labels)}")
     if SOP_UID not in found:
         _refuse(path, found, found["label"] == IMAGE_LABEL, f"needs the column {SOP_UID}")
-    probability = pd.to_numeric(found["probability"], errors="coerce")
+    probability = _numbers(found["probability"])
     bad = ~probability.between(0, 1)
     if bad.any():
         row = found[bad].iloc[0]
@@ -139,6 +140,17 @@ def _read(path: Path) -> pd.DataFrame:
             f"from 0 to 1 ({int(bad.sum()):,} such rows){_other_scale(probability, bad)}"
         )
     return found.assign(probability=probability)
+
+
+def _numbers(texts: pd.Series) -> pd.Series:
+    """The numbers nearest to decimal texts, as float64; NaN where a text is no number.
+
+    Of a spreadsheet in many countries the decimal sign is a comma.
+    """
+    texts = texts.str.strip().str.replace(r"^([+-]?\d*),(\d+)$", r"\1.\2", regex=True)
+    numeric = pd.to_numeric(texts, errors="coerce")
+    # pandas itself can miss the nearest number by its last bit.
+    return numeric.where(numeric.isna(), texts.where(numeric.notna(), "nan").map(float))
 
 
 def _other_scale(values: pd.Series, bad: pd.Series) -> str:
@@ -162,7 +174,11 @@ def _key(found: pd.DataFrame, level: str) -> list[str]:
 
 def _read_cells(path: Path) -> pd.DataFrame:
     """The cells as text, and the number of each row's ``line``: empty ones count, too."""
-    found = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False).fillna("")
+    delimiter = delimiter_of(path, (*LONG, *COMPETITION, SOP_UID))
+    with open_csv(path) as file:
+        found = pd.read_csv(
+            file, sep=delimiter, dtype=str, keep_default_na=False, skip_blank_lines=False
+        ).fillna("")
     # pandas would take the first column to be the rows' names, and each name for another column's.
     if not isinstance(found.index, pd.RangeIndex):
         raise ValueError("its rows have more cells than its header")
@@ -220,12 +236,12 @@ def _study_level(table: pd.DataFrame, studies: pd.DataFrame) -> pd.DataFrame:
     wide = wide[[STUDY_UID, "split"]]
     for label in table["label"].unique():
         rows = table[table["label"] == label]
-        wide[label] = rows["probability"].to_numpy("float32")
+        wide[label] = rows["probability"].to_numpy("float64")
     return wide.assign(**truth)
 
 
 def _image_level(table: pd.DataFrame) -> pd.DataFrame:
     wide = table[[*UIDS, "split", POSITION]].reset_index(drop=True)
-    wide[IMAGE_LABEL] = table["probability"].to_numpy("float32")
+    wide[IMAGE_LABEL] = table["probability"].to_numpy("float64")
     wide[f"{IMAGE_LABEL}_true"] = table["truth"].to_numpy("int8")
     return wide

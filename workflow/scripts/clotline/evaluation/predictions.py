@@ -1,5 +1,7 @@
 """Predictions beside the truth, as the cases of every target."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 
@@ -35,8 +37,26 @@ def pe_present(table: pd.DataFrame, suffix: str = "") -> np.ndarray:
     if not suffix and PE_PRESENT in table:
         # Of a reader who was asked for nothing else.
         return table[PE_PRESENT].to_numpy(np.float64)
-    absent = (table[name + suffix].to_numpy(np.float64) for name in NO_PE_LABELS)
-    return pe_probability(*absent)
+    # In float64 (1 - 0.9) (1 - 0.1) and (1 - 0.1) (1 - 0.9) differ by 1e-17, and all that ranks
+    # would give them an order.
+    absent = (written_decimals(table[name + suffix].to_numpy()) for name in NO_PE_LABELS)
+    return pe_probability(*absent).astype(np.float64)
+
+
+def written_decimals(values: np.ndarray) -> np.ndarray:
+    """Probabilities as the decimals that they were written as; computing with those is exact.
+
+    Args:
+        values: (n,) numbers.
+
+    Returns:
+        (n,) objects, each the `Decimal` of fewest digits that is nearest to the number: of 0.9 that
+        went through float32, which keeps 0.89999998 of it, too.
+    """
+    values = np.asarray(values)
+    single = values.astype(np.float32)
+    exact = single if np.array_equal(single, values) else values.astype(np.float64)
+    return np.array([Decimal(text) for text in exact.astype(str).tolist()], dtype=object)
 
 
 def contradictions(table: pd.DataFrame) -> pd.Series:
