@@ -167,6 +167,30 @@ def test_a_second_run_has_nothing_to_do(made, folder):
     assert "Nothing to be done" in done.stderr + done.stdout
 
 
+def test_neither_a_renamed_working_directory_nor_a_renamed_bundle_makes_anything_anew(
+    made, folder, tmp_path
+):
+    run = Run(PROJECT, tmp_path / "renamed")
+    shutil.copytree(made.folder, run.folder, symlinks=True)
+    (run.folder / "models.zip").rename(run.folder / "other name.zip")
+    for models in ("other name.zip", run.folder / "other name.zip"):
+        done = predict(run, folder, f"models={models}")
+        assert "Nothing to be done" in done.stderr + done.stdout
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_noticed(made, folder, tmp_path):
+    path = folder / "export 1/DICOM/IM0003"
+    content, status = path.read_bytes(), path.stat()
+    path.write_bytes(content[:-2] + b"\0\0")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    try:
+        plan = predict(made, folder, "models=models.zip", "--dry-run").stdout
+        assert re.search(r"^find_series +1$", plan, re.MULTILINE)
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def test_a_further_study_is_noticed(made, folder):
     extra = folder / "late"
     shutil.copytree(folder / "export 2", extra)

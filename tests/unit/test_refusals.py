@@ -158,7 +158,7 @@ def test_what_is_damaged_is_still_told_as_damage(tmp_path, kind):
         read(path)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "bundle"])
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind not in ("bundle", "table")])
 def test_a_file_that_is_not_there_is_told_as_that(tmp_path, kind):
     with pytest.raises(ClotlineError, match=r"there is no (file|checkpoint) "):
         FILES[kind][1](tmp_path / "none")

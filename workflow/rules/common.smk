@@ -6,7 +6,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir, "workflow", "scripts")))
+# Of this file: the workflow can be a part of another one, whose Snakefile lies elsewhere.
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+if not PROJECT.is_dir():
+    raise WorkflowError(f"clone Clotline and name a path, not {PROJECT}")
+sys.path.insert(0, str(PROJECT / "workflow" / "scripts"))
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, level_pairs
@@ -16,7 +20,7 @@ from clotline.workflow.code_digest import code_digest
 from clotline.workflow.console import watch
 from clotline.workflow.estimate import Data
 from clotline.workflow.resources import growing
-from clotline.workflow.snakefile import Pipeline, contents
+from clotline.workflow.snakefile import Pipeline, check_paths_stay, contents
 
 # Threads that spin long while they wait starve loading processes and neighbours a hundredfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -27,6 +31,7 @@ os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 os.environ[STARTER] = str(os.getpid())
 
 try:
+    check_paths_stay(workflow.modifier)
     pipeline = Pipeline(config, workflow.configfiles)
 except ClotlineError as error:
     raise WorkflowError(str(error))

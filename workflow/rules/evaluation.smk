@@ -1,6 +1,6 @@
 # Test: figures, plots, report.
 
-REPORT_PAGE = Path(workflow.basedir, "workflow", "report", "report.html.j2")
+REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 
 if EXTERNAL:
 

@@ -85,7 +85,7 @@ rule decode_series:
 rule apply_models:
     input:
         shard="results/predict/shard-new.h5",
-        bundle=pipeline.bundle_to_apply,
+        bundle=pipeline.no_bundle_as_input,
     output:
         studies="results/predict/predictions.csv",
         slices="results/predict/slices.csv",

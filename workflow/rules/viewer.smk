@@ -1,6 +1,6 @@
 # A page to look at test studies, with what the networks see in them.
 
-VIEWER_PAGE = Path(workflow.basedir, "workflow", "report", "viewer")
+VIEWER_PAGE = PROJECT / "workflow" / "report" / "viewer"
 
 
 rule select_studies:

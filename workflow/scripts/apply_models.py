@@ -7,7 +7,7 @@ from pathlib import Path
 from clotline.data.activation_file import write_activation
 from clotline.data.tables import write_table
 from clotline.feature_sets import image_level_of
-from clotline.job.files import atomic
+from clotline.job.files import BUNDLE, atomic
 from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL, UIDS
 from clotline.models.activation import map_slices
@@ -27,7 +27,8 @@ def main(snakemake):
     gpus, threads = snakemake.resources.get("gpu", 0), snakemake.threads
     # Beside the output, where there must be room; features of many studies do not fit in memory.
     with tempfile.TemporaryDirectory(dir=Path(output.studies).parent) as folder:
-        bundle = unpack_bundle(snakemake.input.bundle, folder)
+        # Of the configuration: where it lies changes no result.
+        bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, folder)
         slices = stored_slices(shard)
         predictions = apply_models(bundle, shard, slices, folder, gpus, threads)
         study_model = snakemake.params.model

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from builders import labels_of
+from snakemake.path_modifier import PathModifier
 
 from clotline.data import labels_file
 from clotline.errors import ClotlineError
@@ -13,7 +14,7 @@ from clotline.job.files import PHANTOM_SOURCE, STATE_FOLDER
 from clotline.workflow import snakefile
 from clotline.workflow.code_digest import code_digest
 from clotline.workflow.config import load_config
-from clotline.workflow.snakefile import Pipeline, contents
+from clotline.workflow.snakefile import Pipeline, check_paths_stay, contents
 
 STUDIES = {f"s{number}": [0, 1, 0] for number in range(40)}
 
@@ -77,6 +78,79 @@ def test_a_touched_file_changes_no_digest(folder):
     before = Pipeline(user_config()).shards
     os.utime("labels.csv", (1, 1))
     assert Pipeline(user_config()).shards == before
+
+
+def replace_keeping_time(path, content):
+    """As rsync -t and tar do; with or without a new file in its place."""
+    before = path.stat()
+    assert len(content) == before.st_size
+    for in_place in (True, False):
+        target = path if in_place else path.with_name("new")
+        target.write_bytes(content)
+        os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+        target.replace(path)
+        after = path.stat()
+        assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        yield
+
+
+def test_labels_replaced_by_some_of_the_same_size_and_time_are_read(folder):
+    path = folder / "labels.csv"
+    before = Pipeline(user_config()).shards
+    first = path.read_bytes()
+    labels_of(STUDIES | {"s15": [1, 1, 0]}).to_csv("other.csv", index=False)
+    other = (folder / "other.csv").read_bytes()
+    for content in (other, first):
+        for _ in replace_keeping_time(path, content):
+            after = Pipeline(user_config()).shards
+            assert (after != before) == (content == other)
+
+
+def test_new_files_replaced_by_some_of_the_same_size_and_time_are_noticed(folder):
+    (folder / "new").mkdir()
+    path = folder / "new" / "IM0001"
+    path.write_bytes(b"one")
+
+    def digest():
+        return Pipeline({"predict": "new"}).new_files(None)
+
+    before = digest()
+    assert digest() == before
+    for _ in replace_keeping_time(path, b"two"):
+        after = digest()
+        assert after != before
+        before = after
+
+
+def test_new_files_are_the_same_under_another_name_of_their_folder(folder):
+    (folder / "new" / "deep").mkdir(parents=True)
+    (folder / "new" / "deep" / "IM0001").write_bytes(b"one")
+    before = Pipeline({"predict": "new"}).new_files(None)
+    (folder / "new").rename(folder / "elsewhere")
+    assert Pipeline({"predict": "elsewhere"}).new_files(None) == before
+
+
+def test_a_bundle_counts_by_its_contents_alone(folder):
+    (folder / "a.zip").write_bytes(b"models")
+    pipeline = Pipeline(user_config() | {"models": "a.zip", "predict": "dicom"})
+    before = contents(pipeline.bundle_to_apply)(None)
+    (folder / "a.zip").rename(folder / "b.zip")
+    with pytest.raises(ClotlineError, match="no such file exists"):
+        Pipeline(user_config() | {"models": "a.zip", "predict": "dicom"})
+    renamed = Pipeline(user_config() | {"models": str(folder / "b.zip"), "predict": "dicom"})
+    assert contents(renamed.bundle_to_apply)(None) == before
+    assert renamed.no_bundle_as_input(None) == []
+
+
+@pytest.mark.parametrize("option", [{"prefix": "ct"}, {"replace_prefix": {"results/": "ct/"}}])
+def test_a_module_with_other_paths_is_refused_in_a_sentence(option):
+    options = {"prefix": None, "replace_prefix": None} | option
+    plain = PathModifier(None, None, None)
+    check_paths_stay(SimpleNamespace(path_modifier=plain))
+    outer = PathModifier(options["replace_prefix"], options["prefix"], None)
+    for paths in (outer, PathModifier(None, None, None, outer)):
+        with pytest.raises(ClotlineError, match="takes no prefix"):
+            check_paths_stay(SimpleNamespace(path_modifier=paths))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "null"])

@@ -33,11 +33,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Reads what `write_table` wrote.
 
     Raises:
-        ClotlineError: the file is missing, the system does not let it be read, or it is damaged;
-            says what to do.
+        FileNotFoundError: there is no file.
+        ClotlineError: the system does not let it be read, or it is damaged; says what to do.
     """
     try:
         content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise unusable(path, error) from None
     footer = _footer_size(content)

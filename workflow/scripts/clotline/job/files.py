@@ -20,6 +20,9 @@ STATE_FOLDER = Path(".clotline")
 #: What the phantom that was written last was made of: configuration and code, a line each.
 PHANTOM_SOURCE = STATE_FOLDER / "phantom.txt"
 
+#: The trained models of this working directory.
+BUNDLE = "results/models/clotline.zip"
+
 #: Folders whose files the workflow makes by itself, under its working directory.
 MADE_FOLDERS = ("results", STATE_FOLDER.name)
 

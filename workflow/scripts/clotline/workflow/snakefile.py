@@ -12,12 +12,9 @@ from pathlib import Path
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets, split_lstm_name
-from clotline.job.files import PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
+from clotline.job.files import BUNDLE, PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
 from clotline.workflow.code_digest import code_digest
 from clotline.workflow.config import canonical, check_data_paths, check_keys_stand_once, load_config
-
-#: The trained models of this working directory.
-BUNDLE = "results/models/clotline.zip"
 
 
 class Pipeline:
@@ -90,7 +87,7 @@ class Pipeline:
         return canonical(self.backbones_of(wildcards))
 
     def new_files(self, wildcards) -> str:
-        """Digest of the names, sizes and times of the files to predict.
+        """Digest of the files to predict: their names, and what changes when one is replaced.
 
         Raises:
             ClotlineError: no folder is set, or one cannot be read.
@@ -107,27 +104,35 @@ class Pipeline:
         folder = Path(self.config["predict"])
         digest = hashlib.sha256()
         for name in files_under(folder):
-            status = (folder / name).stat()
-            line = f"{name} {status.st_size} {status.st_mtime_ns}\n"
+            line = f"{name} {' '.join(map(str, file_version(folder / name)))}\n"
             digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def bundle_to_apply(self, wildcards) -> str:
         """Path of the bundle of models to apply.
 
-        It is absolute: no rule makes that, so that a prediction can never train anything.
-
         Raises:
             ClotlineError: there is no bundle.
         """
-        path = Path(self.config["models"] or BUNDLE).absolute()
+        path = Path(self.config["models"] or BUNDLE)
         if not path.is_file():
             folder = "" if self.config["predict"] else "; and the studies, as in predict=FOLDER"
             raise ClotlineError(
-                f"no trained models: {path} does not exist. Train them first (snakemake {BUNDLE}), "
-                f"or name a bundle, as in --config models=clotline.zip{folder}"
+                f"no trained models: {path.absolute()} does not exist. Train them first (snakemake "
+                f"{BUNDLE}), or name a bundle, as in --config models=clotline.zip{folder}"
             )
         return str(path)
+
+    def no_bundle_as_input(self, wildcards) -> list[str]:
+        """No file: the bundle's contents are a parameter, for its path means nothing.
+
+        So it can be moved and renamed, and a prediction can never train anything.
+
+        Raises:
+            ClotlineError: as of `bundle_to_apply`, before any job has begun.
+        """
+        self.bundle_to_apply(wildcards)
+        return []
 
     def _describe_shards(self) -> list[dict]:
         """The shards, from a small cache where the labels file has not changed.
@@ -136,11 +141,7 @@ class Pipeline:
         """
         labels = Path(self.config["data"]["labels"])
         made = self.config["phantom"] is not None and not self._is_phantom_there(labels)
-        if made:
-            source = self._phantom_source()
-        else:
-            status = labels.stat()
-            source = [str(labels), status.st_size, status.st_mtime_ns]
+        source = self._phantom_source() if made else [str(labels), *file_version(labels)]
         data = self.config["data"]
         key = [source, data["split"], data["slices_per_shard"], code_digest("plan.py")]
         key = canonical(key)
@@ -183,6 +184,37 @@ class Pipeline:
         studies = plan.make_plan(labels, self.config["data"])
         plan.check_plan(studies)
         return plan.describe_shards(labels, studies)
+
+
+def check_paths_stay(modifier) -> None:
+    """Checks that no module statement of another workflow gives this one's paths a prefix.
+
+    Args:
+        modifier: Snakemake's, of the module that is being read.
+
+    Raises:
+        ClotlineError: with what to do instead.
+    """
+    paths = modifier.path_modifier
+    while paths is not None:
+        if paths.prefix or paths.modifies_prefixes:
+            raise ClotlineError(
+                "Clotline as a module takes no prefix and no replace_prefix: its jobs also write "
+                "beside their outputs, at paths under results/ and .clotline/. Leave it out, and "
+                "for another place run that module's rules in a working directory of their own "
+                "(snakemake --directory)"
+            )
+        paths = paths.inner_modifier
+
+
+def file_version(path: str | Path) -> tuple[int, ...]:
+    """Numbers of which one changes whenever a file is replaced, also by one of its size and time.
+
+    rsync and tar set a file's time of modification to the original's; but nothing sets the time of
+    the last change of its inode, and a file that takes another's place has an inode of its own.
+    """
+    status = Path(path).stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def contents(path_of: Callable) -> Callable:
