@@ -114,11 +114,11 @@ class Pipeline:
         Raises:
             ClotlineError: there is no bundle.
         """
-        path = Path(self.config["models"] or BUNDLE)
+        path = Path(self.config["models"] or BUNDLE).absolute()
         if not path.is_file():
             folder = "" if self.config["predict"] else "; and the studies, as in predict=FOLDER"
             raise ClotlineError(
-                f"no trained models: {path.absolute()} does not exist. Train them first (snakemake "
+                f"no trained models: {path} does not exist. Train them first (snakemake "
                 f"{BUNDLE}), or name a bundle, as in --config models=clotline.zip{folder}"
             )
         return str(path)
