@@ -20,11 +20,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import yaml
+from sklearn.metrics import roc_auc_score
 
 from bench import PROJECT, tables
 from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.labels import NO_PE_LABELS, pe_probability
 from clotline.workflow.config import load_config
 
 SEEDS = range(1, 6)
@@ -69,7 +72,7 @@ def main() -> None:
                 env=os.environ | ARITHMETICS[name][1],
             )
     results = read_results(folder)
-    text = describe(results)
+    text = describe(results) + "\n" + describe_forms(folder)
     print(text)
     path = PROJECT / "bench/learning.md"
     path.write_text(text)
@@ -264,6 +267,35 @@ def describe(results: pd.DataFrame) -> str:
         lines.append(f"| {arithmetic} | {median:.0f} ({found.min():.0f} to {found.max():.0f}) |")
     lines += ["", *(f"- {'yes' if ok else 'NO'}: {what}" for what, ok in judge(results)), ""]
     return "\n".join(lines)
+
+
+#: How a probability of PE may follow from those of a negative and of an indeterminate study.
+FORMS = {
+    "(1 − negative)(1 − indeterminate)": pe_probability,
+    "the same, given that not both are so": lambda n, i: (1 - n) * (1 - i) / (1 - n * i),
+    "1 − negative − indeterminate, cut off at 0": lambda n, i: np.clip(1 - n - i, 0, 1),
+}
+
+
+def describe_forms(folder: Path) -> str:
+    """How well each of `FORMS` ranks and is calibrated, over all study-level models of all runs."""
+    found = {form: [] for form in FORMS}
+    for path in sorted(folder.glob("*/results/predictions/*-study.parquet")):
+        table = pd.read_parquet(path)
+        table = table[table["split"] == "test"]
+        truth = pe_probability(*(table[f"{name}_true"] for name in NO_PE_LABELS))
+        for form, probability in FORMS.items():
+            score = probability(*(table[name] for name in NO_PE_LABELS))
+            auroc = roc_auc_score(truth, score)
+            found[form].append((auroc, np.mean((truth - score) ** 2), np.mean(score == 0)))
+    lines = [
+        "| probability of PE | models | AUROC, mean | Brier score, mean | studies at exactly 0 |",
+        "|---|---|---|---|---|",
+    ]
+    for form, values in found.items():
+        auroc, brier, zeros = np.mean(values, axis=0)
+        lines.append(f"| {form} | {len(values)} | {auroc:.4f} | {brier:.4f} | {zeros:.1%} |")
+    return "\n".join([*lines, ""])
 
 
 def judge(results: pd.DataFrame) -> list[tuple[str, bool]]:
