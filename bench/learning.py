@@ -75,7 +75,7 @@ def main() -> None:
     text = describe(results) + "\n" + describe_forms(folder)
     print(text)
     path = PROJECT / "bench/learning.md"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     print(f"written to {path}")
 
 
@@ -87,7 +87,7 @@ def run(folder: Path, arithmetic: str, seed: int) -> None:
     """One run of the grid, by two processes of one thread each."""
     result = _result(folder, arithmetic, seed)
     precision, _ = ARITHMETICS[arithmetic]
-    config = yaml.safe_load((PROJECT / "demo/config/config.yaml").read_text())
+    config = yaml.safe_load((PROJECT / "demo/config/config.yaml").read_text(encoding="utf-8"))
     for section in (*config["cnn"].values(), *config["lstm"].values()):
         section["precision"] = precision
     config = load_config(config | {"seed": seed})
@@ -107,7 +107,7 @@ def run(folder: Path, arithmetic: str, seed: int) -> None:
         auroc = dict(pool.map(_train_lstm, jobs))
     seconds = time.monotonic() - start
     content = {"arithmetic": arithmetic, "seed": seed, "emulated": emulated, "auroc": auroc}
-    result.write_text(json.dumps(content | {"seconds": seconds}))
+    result.write_text(json.dumps(content | {"seconds": seconds}), encoding="utf-8")
 
 
 def _has_bfloat16() -> bool:
@@ -226,7 +226,7 @@ def read_results(folder: Path) -> pd.DataFrame:
     """One row a run and LSTM: ``arithmetic``, ``seed``, ``emulated``, ``seconds``, ``auroc``."""
     rows = []
     for path in sorted(folder.glob("*/result.json")):
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         values = found.pop("auroc")
         rows += [found | {"lstm": name, "auroc": value} for name, value in values.items()]
     return pd.DataFrame(rows)

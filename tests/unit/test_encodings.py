@@ -68,9 +68,13 @@ def test_the_table_at_the_end_is_printed(environment, tmp_path):
     row = {"model": "combined-study", "auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95}
     row |= {"level": "study", "n_studies": 67, "n_positive": 36, "note": ""}
     pd.DataFrame([row]).to_csv(tmp_path / "results/metrics.csv", index=False)
+    warning = {"model": "combined-study", "from": "test", "warning": "0.300 to 0.700 – has 0.5"}
+    pd.DataFrame([warning]).to_csv(tmp_path / "results/warnings.csv", index=False)
     command = [sys.executable, "-m", "tools.show_results"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
-    assert "0.900 (0.800–0.950)" in done.stdout.decode("utf-8")
+    screen = done.stdout.decode("utf-8")
+    assert "0.900 (0.800–0.950)" in screen
+    assert "warning: combined-study: 0.300 to 0.700 – has 0.5" in screen
 
 
 @pytest.mark.parametrize(
