@@ -3,6 +3,7 @@
 from clotline.data.ingest import store_slices
 from clotline.data.labels_file import read_labels
 from clotline.data.plan import make_plan, planned_rows
+from clotline.data.study import DataFolder
 from clotline.job.run import job
 
 
@@ -13,7 +14,7 @@ def main(snakemake):
     plan = make_plan(labels, data)
     store_slices(
         planned_rows(labels, plan[plan["shard"] == int(snakemake.wildcards.shard)]),
-        data["dicom"],
+        DataFolder(data["dicom"], data["links_root"]),
         snakemake.output,
         snakemake.threads,
     )

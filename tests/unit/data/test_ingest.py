@@ -1,3 +1,5 @@
+import os
+import shutil
 import time
 import weakref
 from pathlib import Path
@@ -14,7 +16,7 @@ from clotline.data.decoders import decode_studies
 from clotline.data.dicom.ct_slice import read_slice
 from clotline.data.ingest import write_shard
 from clotline.data.shards import ORIENTATION, POSITION, open_shard, read_rows
-from clotline.data.study import decode_study
+from clotline.data.study import DataFolder, decode_study
 from clotline.errors import ClotlineError
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
 
@@ -303,6 +305,46 @@ def test_links_within_the_data_folder_are_followed_and_others_are_not(tmp_path):
     study = decode_study(rows, folder)
     assert study.rows[STUDY_UID].tolist() == ["inner", "moved"]
     assert study.rejects["reason"].tolist() == ["leads out of the data folder"] * 2
+
+
+def write_annex(dataset, labels):
+    """A data set as DataLad has it: links to files that are named after their contents."""
+    write_study(dataset / "content", labels=labels)
+    for _, row in labels.iterrows():
+        content = dicom_path(dataset / "content", row)
+        target = dataset / ".git/annex/objects" / row[SOP_UID] / "MD5E-s1.dcm"
+        target.parent.mkdir(parents=True)
+        content.replace(target)
+        link = dicom_path(dataset / "train", row)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(target, link.parent))
+    return dataset / "train"
+
+
+def test_a_data_set_of_links_is_read_where_a_key_names_their_root(tmp_path):
+    labels = labels_of({"aa": [0, 1], "bb": [0]})
+    folder = write_annex(tmp_path / "set", labels)
+    rows = labels.assign(split="train")
+    with pytest.raises(ClotlineError) as caught:
+        write_shard(rows, folder, tmp_path / "shard.h5", 1)
+    first = dicom_path(folder, labels.iloc[0])
+    assert f"{first} is a link to {first.resolve()}: " in str(caught.value)
+    assert "data.links_root" in str(caught.value)
+    allowed = DataFolder(str(folder), str(tmp_path / "set"))
+    listed, _ = write_shard(rows, allowed, tmp_path / "shard.h5", 1)
+    assert (len(listed), len(read_rows(tmp_path / "shard.h5"))) == (0, 3)
+    # Another root than theirs lets nothing through.
+    (tmp_path / "other").mkdir()
+    study = decode_study(labels, DataFolder(str(folder), str(tmp_path / "other")))
+    assert study.rejects["reason"].tolist() == ["leads out of the data folder"] * 3
+
+
+def test_links_to_content_that_was_not_fetched_say_how_to_fetch_it(tmp_path):
+    labels = labels_of({"aa": [0, 1]})
+    folder = write_annex(tmp_path / "set", labels)
+    shutil.rmtree(tmp_path / "set/.git/annex/objects")
+    with pytest.raises(ClotlineError, match="git annex get"):
+        write_shard(labels.assign(split="train"), folder, tmp_path / "shard.h5", 1)
 
 
 def test_the_data_folder_itself_may_be_a_link(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+from datetime import date
 
 import pytest
 
@@ -7,6 +8,7 @@ from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets
 from clotline.workflow.config import (
     PHANTOM_DATA,
+    as_written,
     canonical,
     check_data_paths,
     check_keys_stand_once,
@@ -159,6 +161,23 @@ def test_a_folder_whose_name_is_a_number_is_refused_with_the_remedy():
     message = message_of({"predict": 2024})
     assert "predict is 2024; it must be text or null" in message
     assert "write ./2024)" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2020_01_15", 20200115), ("1e3", 1000.0), ("0x10", 16), ("2020-01-15", date(2020, 1, 15))],
+)
+def test_what_a_user_wrote_is_named_not_what_it_was_read_as(tmp_path, text, value):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"predict: {text}\ndata: {{labels: {text}}}\n")
+    for written in (as_written([], ["snakemake", f"predict={text}"]), as_written([path], [])):
+        with pytest.raises(ClotlineError) as caught:
+            load_config({"predict": value}, written)
+        assert f"{text} is read as a " in str(caught.value)
+        assert f"write ./{text})" in str(caught.value)
+    with pytest.raises(ClotlineError) as caught:
+        load_config({"data": {"labels": value}}, as_written([path], []))
+    assert f"write ./{text})" in str(caught.value)
 
 
 def test_a_number_that_the_command_line_made_text_is_not_said_to_be_misspelt():

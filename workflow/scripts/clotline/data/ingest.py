@@ -1,6 +1,7 @@
 """DICOM files to a shard: studies are decoded in parallel, put in order and stored."""
 
 import logging
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from clotline.data.decoders import decode_studies
 from clotline.data.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_reasons
 from clotline.data.shards import ShardWriter
+from clotline.data.study import LEADS_OUT
 from clotline.errors import ClotlineError
 from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import atomic
@@ -50,9 +52,26 @@ def write_shard(
         raise ClotlineError(
             f"none of the {len(rows):,} slices could be stored. "
             + "; ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
-            + f". Is {folder} the right folder of DICOM files?"
+            + _what_to_do(listed, folder)
         )
     return listed, pd.DataFrame(notes, columns=list(NOTE_COLUMNS))
+
+
+def _what_to_do(rejected: pd.DataFrame, folder: str | os.PathLike) -> str:
+    """What may help where no slice of a shard could be taken."""
+    if not (rejected["reason"] == LEADS_OUT).all():
+        return f". Is {folder} the right folder of DICOM files?"
+    first = Path(folder, rejected["path"].iloc[0])
+    target = os.path.realpath(first)
+    if ".git/annex/objects/" in target and not Path(target).exists():
+        return (
+            f". {first} is a link of git-annex to content that is not here: fetch it (datalad get, "
+            "git annex get) and name the data set's folder in data.links_root"
+        )
+    return (
+        f". {first} is a link to {target}: if that may be read, name a folder above it in "
+        "data.links_root"
+    )
 
 
 def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -> None:

@@ -2,11 +2,10 @@
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import cv2
 import pandas as pd
@@ -50,8 +49,29 @@ class DecodedStudy:
         return pd.DataFrame(self.rejected, columns=list(REJECT_COLUMNS))
 
 
+@dataclass(frozen=True)
+class DataFolder(os.PathLike):
+    """A folder of DICOM files in which links may also lead to another one.
+
+    Data sets under DataLad or git-annex consist of links to files in ``.git/annex/objects``.
+
+    Attributes:
+        path: the folder.
+        links_root: folder under which the targets of links may lie; None where it is ``path``.
+    """
+
+    path: str
+    links_root: str | None = None
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
+
+
 def decode_study(
-    rows: pd.DataFrame, folder: str | Path, read: Callable[[str], Slice] = read_slice
+    rows: pd.DataFrame, folder: str | os.PathLike, read: Callable[[str], Slice] = read_slice
 ) -> DecodedStudy:
     """Reads all slices of one study and orders them along the scan axis.
 
@@ -59,12 +79,14 @@ def decode_study(
         rows: the study's rows of the labels file: UIDs, image label and, where files have other
             names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder.
         folder: the folder of the files. It may be a link itself; links in it must not lead out of
-            it, but where ``path`` names them.
+            it, but where ``path`` names them, or to where a `DataFolder` says.
         read: reads one file.
     """
     # One thread a process: the pool already uses every core.
     cv2.setNumThreads(1)
+    links_root = getattr(folder, "links_root", None)
     folder = os.path.realpath(folder)
+    roots = (folder, *([os.path.realpath(links_root)] if links_root else []))
     # As lists: the operations of a table take longer than decoding a slice.
     listed = {name: rows[name].tolist() for name in (*UIDS, IMAGE_LABEL)}
     names = list(zip(*(listed[name] for name in UIDS), strict=True))
@@ -75,7 +97,7 @@ def decode_study(
         # Found by a look into the folder, not named by a labels file: links lead where they lead.
         files = [f"{folder}/{path}" for path in paths]
     else:
-        files = [_inside(folder, path, resolve) for path in paths]
+        files = [_inside(folder, path, resolve, roots) for path in paths]
     slices: list[Slice] = []
     chunks: list[Chunk] = []
     stored: list[int] = []
@@ -83,7 +105,7 @@ def decode_study(
     for place, file in enumerate(_fetched_ahead(files)):
         try:
             if file is None:
-                raise SliceError("leads out of the data folder")
+                raise SliceError(LEADS_OUT)
             found = read(file)
             # At once, so that the disk is never without a task and pixels never fill the memory.
             chunks.append(pack(found.pixels))
@@ -102,7 +124,7 @@ def decode_study(
     slices = [slices[k] for k in order]
     columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
     # Files with names of their own are found by looking at all of the folder.
-    unlisted = [] if "path" in rows else _unlisted(names, folder, resolve)
+    unlisted = [] if "path" in rows else _unlisted(names, folder, resolve, roots)
     return DecodedStudy(
         chunks=[chunks[k] for k in order],
         columns=columns,
@@ -111,20 +133,27 @@ def decode_study(
     )
 
 
-def _inside(folder: str, path: str, resolve: Callable[[str], str]) -> str | None:
-    """The file at ``path`` in ``folder``, all links followed; None where they lead out of it.
+#: Reason of a reject.
+LEADS_OUT = "leads out of the data folder"
+
+
+def _inside(
+    folder: str, path: str, resolve: Callable[[str], str], roots: Sequence[str]
+) -> str | None:
+    """The file at ``path`` in ``folder``, all links followed; None where they lead elsewhere.
 
     Args:
         folder: without links.
         path: relative to it.
         resolve: follows the links of the file's own folder.
+        roots: folders without links, under one of which it must lie.
     """
     parent, name = os.path.split(f"{folder}/{path}")
     real = f"{resolve(parent)}/{name}"
     # Path's is_symlink would raise in a folder that may not be entered.
     if name in ("", ".", "..") or os.path.islink(real):  # noqa: PTH114
         real = os.path.realpath(real)
-    return real if os.path.commonpath((folder, real)) == folder else None
+    return real if any(os.path.commonpath((root, real)) == root for root in roots) else None
 
 
 def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
@@ -140,14 +169,17 @@ def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
 
 
 def _unlisted(
-    names: list[tuple[str, str, str]], folder: str, resolve: Callable[[str], str]
+    names: list[tuple[str, str, str]],
+    folder: str,
+    resolve: Callable[[str], str],
+    roots: Sequence[str],
 ) -> list[str]:
     """A note where a series' folder holds files of which the labels file knows nothing."""
     listed = defaultdict(set)
     for study, series, sop in names:
         listed[f"{study}/{series}"].add(f"{sop}.dcm")
     for place, expected in listed.items():
-        series_folder = _inside(folder, place, resolve)
+        series_folder = _inside(folder, place, resolve, roots)
         if series_folder is None:
             continue  # its slices are among the rejects, as of one that is missing
         with suppress(OSError), os.scandir(series_folder) as entries:

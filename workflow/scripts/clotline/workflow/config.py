@@ -9,7 +9,9 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +73,16 @@ def fill_defaults(value: Any, schema: dict, root: dict) -> Any:
     }
 
 
-def describe(error: ValidationError, root: dict) -> str:
-    """One schema violation as a sentence that names the key and what is allowed."""
+def describe(
+    error: ValidationError, root: dict, written: Callable[[str, Any], str] = lambda _, v: str(v)
+) -> str:
+    """One schema violation as a sentence that names the key and what is allowed.
+
+    Args:
+        error: the violation.
+        root: the schema.
+        written: the text that a user wrote for a key's value.
+    """
     key = ".".join(str(part) for part in error.absolute_path) or "the configuration"
     value, rule = error.instance, error.validator_value
     if error.validator == "additionalProperties":
@@ -80,8 +90,12 @@ def describe(error: ValidationError, root: dict) -> str:
     if error.validator == "type":
         allowed = " or ".join(_TYPES[t] for t in ([rule] if isinstance(rule, str) else rule))
         text = f"{key} is {_show(value)}; it must be {allowed}"
-        if "string" in rule and isinstance(value, int | float) and not isinstance(value, bool):
-            text += f" (if it is the name of a file or folder, write ./{value})"
+        number_or_date = isinstance(value, int | float | date) and not isinstance(value, bool)
+        if "string" in rule and number_or_date:
+            own = written(key, value)
+            kind = "date" if isinstance(value, date) else "number"
+            reads = "" if own == str(value) and kind == "number" else f"{own} is read as a {kind}; "
+            text += f" ({reads}if it is the name of a file or folder, write ./{own})"
         if value == "null" or (value in ("true", "false") and "boolean" in rule):
             text += f" (of {value} on the command line Snakemake makes text: write it in a file)"
         if isinstance(value, str) and _is_number(value) and ("number" in rule or "integer" in rule):
@@ -208,11 +222,53 @@ def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
             yield from _repeated_keys(item)
 
 
-def load_config(user: dict) -> dict:
+def as_written(files: Sequence[str | Path], arguments: Sequence[str]) -> Callable[[str, Any], str]:
+    """What gives the text that a user wrote for a value that YAML or Snakemake made a number.
+
+    Of 2020_01_15 both make 20200115, and of 1e3 and 0x10 other numbers.
+
+    Args:
+        files: configuration files.
+        arguments: the command line, with the ``key=value`` of ``--config``.
+    """
+
+    def written(key: str, value: Any) -> str:
+        texts = [a.partition("=")[2] for a in arguments if a.startswith(f"{key}=")]
+        for path in files:
+            with suppress(OSError, yaml.YAMLError):
+                node = yaml.compose(Path(path).read_bytes(), Loader=yaml.SafeLoader)
+                texts += _texts_at(node, key.split("."))
+        return next((text for text in texts if _reads_as(text, value)), str(value))
+
+    return written
+
+
+def _texts_at(node: yaml.Node | None, keys: Sequence[str]) -> Iterator[str]:
+    if not keys:
+        if isinstance(node, yaml.ScalarNode):
+            yield node.value
+    elif isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            if key.value == keys[0]:
+                yield from _texts_at(item, keys[1:])
+
+
+def _reads_as(text: str, value: Any) -> bool:
+    for read in (int, float, yaml.safe_load):
+        with suppress(ValueError, yaml.YAMLError):
+            if read(text) == value:
+                return True
+    return False
+
+
+def load_config(
+    user: dict, written: Callable[[str, Any], str] = lambda _, value: str(value)
+) -> dict:
     """The complete configuration: the user's keys checked, all defaults filled in.
 
     Args:
         user: what the configuration file and ``--config`` gave.
+        written: of `as_written`, for messages.
 
     Raises:
         ClotlineError: with every problem found, each naming its key.
@@ -227,7 +283,7 @@ def load_config(user: dict) -> dict:
                 config[section] = {k: v for k, v in config[section].items() if v is not None}
         errors = sorted(_Validator(root).iter_errors(config), key=lambda e: list(map(str, e.path)))
         # A named backbone matches a property and a pattern: dict drops the second mention.
-        problems = list(dict.fromkeys(describe(error, root) for error in errors))
+        problems = list(dict.fromkeys(describe(error, root, written) for error in errors))
     # The checks between keys assume that each key is sound by itself.
     problems = problems or list(_check_between_keys(config, user))
     if problems:
@@ -339,6 +395,9 @@ def check_data_paths(config: dict) -> None:
                 f"data.{key} is {path}, and no such {kind} exists under {Path.cwd()}: "
                 f"set data.{key} in config/config.yaml to your {_DATA_WORDS[key]}"
             )
+    root = config["data"]["links_root"]
+    if root is not None and not Path(root).is_dir():
+        problems.append(f"data.links_root is {root}, and no such folder exists")
     if problems:
         raise ClotlineError("the data set is not there:\n  " + "\n  ".join(problems))
 

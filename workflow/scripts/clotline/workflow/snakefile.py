@@ -5,6 +5,7 @@ Every job parses the Snakefile again, so nothing here imports more than it must.
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -14,7 +15,13 @@ from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.job.files import BUNDLE, PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
 from clotline.workflow.code_digest import code_digest
-from clotline.workflow.config import canonical, check_data_paths, check_keys_stand_once, load_config
+from clotline.workflow.config import (
+    as_written,
+    canonical,
+    check_data_paths,
+    check_keys_stand_once,
+    load_config,
+)
 
 
 class Pipeline:
@@ -37,7 +44,7 @@ class Pipeline:
             ClotlineError: the configuration or the labels file cannot be used.
         """
         check_keys_stand_once(files)
-        self.config = load_config(user_config)
+        self.config = load_config(user_config, as_written(files, sys.argv))
         self.shards, self._absent = {}, None
         try:
             check_data_paths(self.config)
