@@ -327,10 +327,14 @@ def test_what_pydicom_warns_of_is_not_told_for_it_quotes_the_header(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_file_is_read_as_pydicoms_reader_would_read_it(tmp_path, monkeypatch):
-    path = write_dicom(tmp_path / "slice.dcm", noise(20, 20), InstanceNumber=3, RescaleType="HU")
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda s: s.name)
+def test_a_file_is_read_as_pydicoms_reader_would_read_it(tmp_path, monkeypatch, syntax):
+    tags = {"InstanceNumber": 3, "RescaleType": "HU"}
+    path = write_dicom(tmp_path / "slice.dcm", noise(20, 20), **tags)
+    if syntax != ExplicitVRLittleEndian:
+        compress_dicom(path, path, syntax)
     whole, rng = path.read_bytes(), random.Random(0)
-    end = whole.index(b"\xe0\x7f\x10\x00OW") + 20
+    end = whole.index(b"\xe0\x7f\x10\x00O") + 20
     kinds = set()
     for content in (
         whole,
@@ -343,7 +347,7 @@ def test_a_file_is_read_as_pydicoms_reader_would_read_it(tmp_path, monkeypatch):
         path.write_bytes(content)
         found = outcome(path)
         with monkeypatch.context() as patch:
-            patch.setattr(reader, "_read_plain", lambda *_: None)
+            patch.setattr(reader, "_read_plain", lambda *_, **__: None)
             patch.setattr(header, "_NUMBER_VRS", {})
             assert outcome(path) == found
         kinds.add(type(found))

@@ -1,8 +1,6 @@
 """What is watched while training: AUROC of the targets that matter at each level."""
 
 import numpy as np
-from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 
 from clotline.labels import NO_PE_LABELS, STUDY_LABELS, pe_probability
 
@@ -11,6 +9,9 @@ _ABSENT = [STUDY_LABELS.index(name) for name in NO_PE_LABELS]
 
 def auroc(targets: np.ndarray, scores: np.ndarray) -> float | None:
     """AUROC of (n,) 0/1 targets by (n,) scores; None where only one class occurs."""
+    # Not at the top: scikit-learn and SciPy take a seventh of a training's start.
+    from sklearn.metrics import roc_auc_score
+
     if targets.min() == targets.max():
         return None
     return float(roc_auc_score(targets, scores))
@@ -21,6 +22,8 @@ def pe_present_auroc(targets: np.ndarray, logits: np.ndarray) -> float | None:
 
     PE is present where the examination is neither negative nor indeterminate.
     """
+    from scipy.special import expit
+
     absent = expit(logits[:, _ABSENT].astype(np.float64))
     # A labels file may say both of a study.
     return auroc(1 - targets[:, _ABSENT].max(1), pe_probability(*absent.T))

@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
-from clotline.data.dicom.header import Header
+from clotline.data.dicom.header import UNDEFINED_LENGTH, Header
 from clotline.data.dicom.pixels import ENCODINGS
 from clotline.data.dicom.rejection import SliceError, one_line
 
@@ -49,6 +49,10 @@ CHARSET = Tag("SpecificCharacterSet")
 _ELEMENT, _LONG_LENGTH = struct.Struct("<L2sH"), struct.Struct("<L")
 _LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 _SHORT_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_16)
+
+#: PixelData, as `_ELEMENT` reads its tag; the tags of its fragments, and what ends them.
+_PIXEL_DATA = 0x00107FE0
+_ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0" + bytes(4)
 
 
 def read_header(path: str | Path, keywords: Sequence[str]) -> Header:
@@ -126,7 +130,8 @@ def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
         if declared == DeflatedExplicitVRLittleEndian:
             data, start = _inflate(memoryview(data)[start:]), 0
         syntax = _with_or_without_vr(data, start, declared)
-        plain = syntax == ExplicitVRLittleEndian and _read_plain(data, start, keywords)
+        is_plain = syntax.is_little_endian and not syntax.is_implicit_VR and not syntax.is_deflated
+        plain = is_plain and _read_plain(data, start, keywords, syntax)
         header, _ = plain or _read_any(data, start, syntax, specific_tags=[*map(Tag, keywords)])
         if syntax != declared:
             header.remarks.append(f"{declared.name} in the header, {syntax.name} in the file")
@@ -184,19 +189,24 @@ def _read_any(data: bytes, start: int, syntax: UID, **options) -> tuple[Header, 
 
 
 def _read_plain(
-    data: bytes, start: int, keywords: tuple[str, ...], group: int | None = None
+    data: bytes,
+    start: int,
+    keywords: tuple[str, ...],
+    syntax: UID = ExplicitVRLittleEndian,
+    group: int | None = None,
 ) -> tuple[Header, int] | None:
-    """What `_read_any` gives of Explicit VR Little Endian, in a quarter of the time.
+    """What `_read_any` gives of explicit VR in little endian, in a quarter of the time.
 
     Args:
         data: the file.
         start: where its data set starts.
         keywords: what to read.
+        syntax: the file's encoding.
         group: the data set ends before the first element of another one.
 
     Returns:
-        None where anything is unusual: an unknown VR, an undefined length, an empty element among
-        ``keywords``, or one that ends beyond the file.
+        None where anything is unusual: an unknown VR, an undefined length but of PixelData, an
+        empty element among ``keywords``, or one that ends beyond the file.
     """
     wanted = _wanted(keywords)
     found = {}
@@ -211,6 +221,15 @@ def _read_plain(
                 return None
             (length,) = _LONG_LENGTH.unpack_from(data, place)
             place += 4
+            if length == UNDEFINED_LENGTH and number == _PIXEL_DATA and number in wanted:
+                content, place = place, _end_of_fragments(data, place)
+                if place is None:
+                    return None
+                tag, value = wanted[number], data[content : place - 8]
+                found[int(tag)] = RawDataElement(
+                    tag, vr.decode(), length, value, content, False, True
+                )
+                continue
         content, place = place, place + length
         if place > end or number & 0xFFFF == 0xFFFE:
             return None
@@ -223,7 +242,14 @@ def _read_plain(
     charset = default_encoding
     if element := found.get(CHARSET):
         charset = _charset(element.VR, element.value)
-    return Header(found, ExplicitVRLittleEndian, charset), place
+    return Header(found, syntax, charset), place
+
+
+def _end_of_fragments(data: bytes, place: int) -> int | None:
+    """Where PixelData ends whose fragments start there; None where one ends beyond the file."""
+    while (head := data[place : place + 8])[:4] == _ITEM:
+        place += 8 + int.from_bytes(head[4:], "little")
+    return place + 8 if head == _END_OF_ITEMS else None
 
 
 @cache
@@ -242,7 +268,7 @@ def _charset(vr: str, value: bytes) -> str | list[str]:
 
 def _transfer_syntax(data: bytes, start: int) -> tuple[UID, int]:
     """The encoding of what follows the file's meta information, and where that starts."""
-    meta, end = _read_plain(data, start, META_KEYWORDS, 2) or _read_any(
+    meta, end = _read_plain(data, start, META_KEYWORDS, group=2) or _read_any(
         data, start, ExplicitVRLittleEndian, stop_when=_is_beyond_file_meta
     )
     syntax = meta.get("TransferSyntaxUID")
