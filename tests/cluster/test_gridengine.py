@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -246,6 +247,48 @@ def test_a_daemon_that_restarts_does_not_harm_the_run(cluster_run, local_run, da
     # Nothing had to be tried again.
     assert len(set(submitted_jobs(cluster_run.data)) - before) == 1
     assert (cluster_run.data / artifact).read_bytes() == (local_run / artifact).read_bytes()
+
+
+JSV = """#!/bin/bash
+# A job submission verifier that tells the user what it did, as many do.
+while read -r command arguments; do
+    case $command in
+        START)
+            echo "LOG INFO The site checked this job (JSV 2.1), see http://site:8080"
+            echo STARTED ;;
+        BEGIN)
+            echo "LOG WARNING 2 days until the maintenance of 2026-11-30"
+            echo RESULT STATE ACCEPT ;;
+        QUIT) exit 0 ;;
+    esac
+done
+"""
+
+
+@pytest.mark.parametrize("terse", [True, False])
+def test_what_a_site_prints_beside_the_number_harms_nothing(faulty, terse):
+    """A job submission verifier, a banner around all commands, and a wrapper that drops -terse."""
+    folder = faulty.folder / "site-commands"
+    folder.mkdir()
+    verifier = folder / "jsv.sh"
+    verifier.write_text(JSV)
+    notice = "echo '*** 7 users are waiting ***'"
+    for name in ("qsub", "qstat", "qacct"):
+        given = f'-jsv {verifier} "${{@}}"' if name == "qsub" else '"${@}"'
+        if name == "qsub" and not terse:
+            given = f'-jsv {verifier} "${{@/-terse/-V}}"'
+        command = folder / name
+        command.write_text(
+            f"#!/bin/bash\n{notice}\n{shutil.which(name)} {given} || exit\n{notice}\n"
+        )
+    for command in folder.iterdir():
+        command.chmod(0o755)
+    faulty.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+    done = faulty.snakemake("sleeper-1.txt", timeout=180)
+    assert done.returncode == 0, done.stdout[-3000:]
+    (job,) = submitted_jobs(faulty.folder).values()
+    assert job["ending"] == "done"
+    assert f"job {job['id']} (sleeper 1), attempt 1: finished after" in done.stdout
 
 
 def running(daemon: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 
 import pytest
@@ -121,6 +122,24 @@ def test_ctrl_c_cancels_what_runs(faulty):
     (number,) = job_numbers(output)
     states = ("-h", "-o", "%T", "-j", number)
     faulty.wait_for(lambda: "CANCELLED" in faulty.call("squeue", "-t", "all", *states), 30)
+
+
+def test_what_a_site_prints_beside_the_number_harms_nothing(faulty):
+    """A wrapper of sbatch, squeue and sacct, as sites have them."""
+    folder = faulty.folder / "site"
+    folder.mkdir()
+    for name in ("sbatch", "squeue"):
+        notice = "echo '*** 2 days to the maintenance of 2026-11-30; 1234 core hours left ***'"
+        command = folder / name
+        command.write_text(
+            f'#!/bin/bash\n{notice}\n{shutil.which(name)} "$@" || exit\n{notice}\necho 4711\n'
+        )
+        command.chmod(0o755)
+    faulty.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+    done = faulty.snakemake("gpu.txt", timeout=180)
+    assert done.returncode == 0, done.stdout[-3000:]
+    (number,) = job_numbers(done.stdout)
+    assert "JobState=COMPLETED" in faulty.call("scontrol", "show", "job", number)
 
 
 def test_a_dry_run_submits_nothing(faulty):
