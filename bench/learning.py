@@ -2,7 +2,7 @@
 
 Each run trains both CNNs and all six LSTMs of the demo on its phantom, by the workflow's own
 scripts. Runs that are finished are kept in the folder, so that the benchmark goes on where it was
-stopped.
+stopped, and with another recipe for one network keeps the other.
 """
 
 import argparse
@@ -164,8 +164,11 @@ _DATA = PROJECT / "demo/results/data"
 
 
 def _train_backbone(job: tuple[str, dict, int]) -> None:
-    """Trains one CNN and makes its features."""
+    """Trains one CNN and makes its features, if they are not there yet."""
     name, section, seed = job
+    made_by, recipe = Path(f"results/features/{name}.json"), json.dumps(section)
+    if made_by.exists() and made_by.read_text(encoding="utf-8") == recipe:
+        return
     shards = sorted(map(str, (_DATA / "shards").glob("shard-*.h5")))
     features = Path("results/features")
     features.mkdir(parents=True, exist_ok=True)
@@ -195,6 +198,7 @@ def _train_backbone(job: tuple[str, dict, int]) -> None:
         inputs = {"checkpoint": f"results/cnn/{name}.pt", "shard": shard}
         _job("extract_features", inputs, {"part": str(part)}, backbone=name)
     _job("merge_features", {"parts": parts}, {"features": str(features / f"{name}.h5")})
+    made_by.write_text(recipe, encoding="utf-8")
 
 
 def _train_lstm(job: tuple[str, dict, int, list[str]]) -> tuple[str, float]:
