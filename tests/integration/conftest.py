@@ -6,7 +6,8 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
-from workflow_run import ON_TWO_CORES, PROJECT, TINY, Run, copy_project, link_folder, write_config
+from tiny_cohort import tiny_config, write_marked_cohort
+from workflow_run import ON_TWO_CORES, PROJECT, Run, copy_project, link_folder, write_config
 
 
 @pytest.fixture(scope="session")
@@ -24,12 +25,20 @@ def one_at_a_time(common):
         yield
 
 
+def make_once(common, name, make):
+    """Calls ``make`` unless this or another of the tests' processes has done it under ``name``."""
+    done = common / f"{name}.done"
+    with one_at_a_time(common):
+        if not done.exists():
+            make()
+            done.touch()
+
+
 @pytest.fixture(scope="session")
 def demo(common) -> Run:
     """The demo, made if it is not there yet."""
     run = Run(PROJECT, PROJECT / "demo")
-    with one_at_a_time(common):
-        run.build("all")
+    make_once(common, "demo", lambda: run.build("all"))
     return run
 
 
@@ -42,12 +51,16 @@ def copy(demo, tmp_path) -> Run:
 
 @pytest.fixture(scope="session")
 def tiny(common) -> Run:
-    """An uninterrupted run of the whole workflow on a tiny cohort; not to be changed."""
+    """An uninterrupted run of the whole workflow on the tiny cohort; not to be changed."""
     run = Run(PROJECT, common / "tiny")
-    with one_at_a_time(common):
-        if not run.folder.exists():
-            write_config(run, TINY)
+
+    def make():
+        cohort = common / "cohort"
+        write_marked_cohort(cohort)
+        write_config(run, tiny_config(cohort))
         run.build(*ON_TWO_CORES, "all")
+
+    make_once(common, "tiny", make)
     return run
 
 

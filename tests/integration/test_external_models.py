@@ -1,7 +1,6 @@
 """Predictions made elsewhere, really evaluated: one more model in every table, plot and page."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -26,12 +25,6 @@ def run(copy):
     config["evaluation"] = {"external": {"reader-study": "reader.csv"}}
     path.unlink()
     path.write_text(yaml.safe_dump(config))
-    # These are written in place, and would change the demo's own.
-    for name in (".snakemake", "logs", "benchmarks"):
-        shared = copy.folder / f"{name}.shared"
-        (copy.folder / name).rename(shared)
-        shutil.copytree(shared, copy.folder / name)
-        shutil.rmtree(shared)
     copy.build("all")
     return copy
 

@@ -11,78 +11,13 @@ import hdf5plugin  # noqa: F401
 import pandas as pd
 import pydicom
 import pytest
-import yaml
-from pydicom.datadict import dictionary_VR
-from pydicom.dataset import Dataset
-from pydicom.tag import Tag
-from workflow_run import ON_TWO_CORES, PROJECT, TINY, Run, write_config
-
-WORD, DATE, TIME = "ZQIDENT", "18760314", "031415.926"
-UID, NUMBER, COUNT = "2.25.8765432109876", "87654.321", "876543210"
-#: The data folder: its name comes into the report with the configuration.
-FOLDER = "dicom<img src=x onerror=alert(1)>&"
-MARKERS = {
-    "DA": DATE, "TM": TIME, "DT": DATE + TIME, "UI": UID, "DS": NUMBER, "IS": COUNT,
-    "AS": "113Y", "US": 54321, "OB": WORD.encode() * 2, "UN": WORD.encode() * 2,
-}  # fmt: skip
-#: What to look for: the markers, and dates as they are often written.
-NEEDLES = [
-    text.encode() for text in (WORD, WORD.lower(), DATE, "1876-03-14", TIME, UID, NUMBER, COUNT)
-]
-
-
-def identifying_tags() -> list[Tag]:
-    lines = (PROJECT / "tests/identifying_tags.txt").read_text().splitlines()
-    return [Tag(line[:9].split(",")) for line in lines if not line.startswith("#")]
-
-
-def planted() -> Dataset:
-    """A data set with a marker in every identifying attribute, and in private ones."""
-    dataset = Dataset()
-    for tag in identifying_tags():
-        if tag.group in (0x0000, 0x0002):
-            continue  # not of a file's data set
-        vr = "OB" if tag.group >= 0x5000 and tag.element == 0x3000 else dictionary_VR(tag)
-        value = MARKERS.get(vr, WORD)
-        if vr == "SQ":
-            value = [item()]
-        dataset.add_new(tag, vr, value)
-    block = dataset.private_block(0x0099, WORD, create=True)
-    for element, vr in enumerate(("PN", "LO", "LT", "DA", "UI"), start=1):
-        block.add_new(element, vr, MARKERS.get(vr, WORD))
-    return dataset
-
-
-def item() -> Dataset:
-    nested = Dataset()
-    nested.PatientName, nested.PatientID = f"{WORD}^NESTED", WORD
-    return nested
+from tiny_cohort import FOLDER, NEEDLES, identifying_tags
 
 
 @pytest.fixture(scope="module")
-def marked(tiny, tmp_path_factory) -> Run:
-    """A whole run on the tiny cohort with markers in every file, one of them no slice."""
-    run = Run(PROJECT, tmp_path_factory.mktemp("marked"))
-    source, target = tiny.folder / "data/phantom/train", run.folder / FOLDER
-    markers = planted()
-    for number, path in enumerate(sorted(source.rglob("*.dcm"))):
-        dataset = pydicom.dcmread(path)
-        dataset.update(markers)
-        dataset.file_meta.MediaStorageSOPInstanceUID = UID
-        dataset.file_meta.SourceApplicationEntityTitle = WORD
-        dataset.preamble = WORD.encode().ljust(128, b" ")
-        if number == 0:
-            del dataset.PixelData
-        made = target / path.relative_to(source)
-        made.parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(made)
-    config = yaml.safe_load(TINY)
-    del config["phantom"]
-    labels = tiny.folder / "data/phantom/train.csv"
-    config["data"] |= {"labels": str(labels), "dicom": FOLDER, "max_rejects": 0.01}
-    write_config(run, yaml.safe_dump(config))
-    run.build(*ON_TWO_CORES, "all")
-    return run
+def marked(tiny) -> Path:
+    """The working directory of a whole run on files with markers."""
+    return tiny.folder
 
 
 def contents_of(path: Path):
@@ -112,7 +47,7 @@ def contents_of(path: Path):
 def test_markers_are_planted_in_every_identifying_attribute(marked):
     tags = set(identifying_tags())
     assert len(tags) > 600
-    path = next((marked.folder / FOLDER).rglob("*.dcm"))
+    path = next((marked.parent / "cohort" / FOLDER).rglob("*.dcm"))
     dataset = pydicom.dcmread(path)
     absent = {tag for tag in tags if tag not in dataset and tag not in dataset.file_meta}
     assert {tag.group for tag in absent} <= {0x0000, 0x0002}
@@ -120,11 +55,11 @@ def test_markers_are_planted_in_every_identifying_attribute(marked):
 
 
 def test_no_marker_is_in_any_artifact_log_or_page(marked):
-    rejects = [path.read_text() for path in marked.folder.rglob("*.rejects.csv")]
+    rejects = [path.read_text() for path in marked.rglob("*.rejects.csv")]
     assert "no PixelData" in "".join(rejects)
     searched = 0
-    for path in marked.folder.rglob("*"):
-        if not path.is_file() or path.is_relative_to(marked.folder / FOLDER):
+    for path in marked.rglob("*"):
+        if not path.is_file():
             continue
         searched += 1
         for content in contents_of(path):
@@ -150,7 +85,7 @@ class Images(html.parser.HTMLParser):
 
 
 def test_the_report_shows_a_hostile_name_as_text(marked):
-    page = Images((marked.folder / "results/report.html").read_text())
+    page = Images((marked / "results/report.html").read_text())
     assert FOLDER in page.text
     assert page.sources
     assert all(source.startswith("data:image/") for source in page.sources)

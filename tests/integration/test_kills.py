@@ -9,13 +9,20 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
+import yaml
 from hostile import TALLY, TORTURE
-from workflow_run import ON_TWO_CORES, PROJECT, TINY, Run, digests, write_config
+from tiny_cohort import SPLIT, STUDIES
+from workflow_run import ON_TWO_CORES, PROJECT, Run, copy_folder, digests, write_config
+
+from clotline import phantom
+from clotline.config import load_config
 
 #: Seconds within which whatever a killed process has started must be gone.
 PATIENCE_S = 15
 
-KILLS = 10
+#: In each half of the workflow.
+KILLS = 5
 VICTIMS = ("job", "snakemake", "group")
 
 
@@ -58,7 +65,9 @@ def wait_until_gone(processes: list[psutil.Process]) -> None:
         time.sleep(0.1)
 
 
-def attempt(run: Run, rng: random.Random, kills: int, within_s: float) -> tuple[bool, int]:
+def attempt(
+    run: Run, targets: list[str], rng: random.Random, kills: int, within_s: float
+) -> tuple[bool, int]:
     """One run, with a kill every so many seconds at most until it ends, or until so many kills.
 
     A killed job is tried again by the same run. Does what the messages on the screen say, as a
@@ -67,7 +76,7 @@ def attempt(run: Run, rng: random.Random, kills: int, within_s: float) -> tuple[
     Returns:
         Whether the run completed, and the number of kills.
     """
-    process = run.start(*run.local(*ON_TWO_CORES, "all"))
+    process = run.start(*run.local(*ON_TWO_CORES, *targets))
     killed = 0
     while killed < kills and process.poll() is None:
         end = time.monotonic() + rng.uniform(0, within_s)
@@ -87,23 +96,73 @@ def attempt(run: Run, rng: random.Random, kills: int, within_s: float) -> tuple[
     return process.returncode == 0, killed
 
 
-def test_killed_at_any_moment_the_workflow_ends_with_the_same_bits(tiny, tmp_path):
+def run_to_the_end(
+    run: Run, targets: list[str], rng: random.Random, kills: int, within_s: float
+) -> int:
+    """The same command again and again until it completes; the number of kills."""
+    complete, survived = False, 0
+    while not complete:
+        left = kills - survived
+        complete, killed = attempt(run, targets, rng, left, within_s)
+        survived += killed
+    TALLY["kills survived"] += survived
+    return survived
+
+
+def made_by_networks(path: Path) -> bool:
+    """Whether a result comes before all LSTMs."""
+    return path.parts[0] in ("data", "cnn", "features", "activation")
+
+
+def made_beside_combined(path: Path) -> bool:
+    """Whether a result needs no LSTM of the combined features.
+
+    Those of single networks come from the same rules, and need not be made anew as well.
+    """
+    return made_by_networks(path) or path.name.startswith(("efficientnet_b0-", "resnext50-"))
+
+
+#: In two halves: which results there are before, what is asked for, and which results that gives.
+HALVES = {
+    "networks": (
+        lambda path: False,
+        [
+            f"results/{path}"
+            for cnn in ("resnext50", "efficientnet_b0")
+            for path in (f"features/{cnn}.h5", f"activation/{cnn}.h5", f"cnn/{cnn}.svg")
+        ],
+        made_by_networks,
+    ),
+    "lstms": (made_beside_combined, ["all"], lambda path: True),
+}
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_killed_at_any_moment_the_workflow_ends_with_the_same_bits(tiny, tmp_path, half):
     """Kills of jobs, of snakemake and of the whole process group, until there were enough."""
-    expected, whole_s = digests(tiny.folder / "results"), duration(tiny)
+    there, targets, gives = HALVES[half]
+    expected = digests(tiny.folder / "results")
+    expected = {name: digest for name, digest in expected.items() if gives(Path(name))}
     rng, survived, pipelines = random.Random(2020), 0, 0
     while survived < KILLS * TORTURE:
         pipelines += 1
         run = Run(PROJECT, tmp_path / f"work-{pipelines}")
-        write_config(run, TINY)
-        complete = False
-        while not complete:
-            left = KILLS * TORTURE - survived
-            complete, killed = attempt(run, rng, left, within_s=whole_s / 6)
-            survived += killed
-        TALLY["kills survived"] = survived
+        copy_folder(tiny.folder, run.folder, there)
+        left = KILLS * TORTURE - survived
+        survived += run_to_the_end(run, targets, rng, left, within_s=duration(tiny) / 8)
         assert digests(run.folder / "results") == expected
         assert list((run.folder / ".clotline").glob("*.pt")) == []
         shutil.rmtree(run.folder)
+
+
+def test_a_phantom_killed_at_any_moment_ends_with_the_same_bits(tmp_path):
+    expected = tmp_path / "expected"
+    settings = load_config({"phantom": STUDIES})["phantom"]
+    phantom.write_cohort(settings, expected / "train", expected / "train.csv")
+    run = Run(PROJECT, tmp_path / "work")
+    write_config(run, yaml.safe_dump({"phantom": STUDIES, "data": {"split": SPLIT}}))
+    run_to_the_end(run, ["data/phantom/train"], random.Random(2020), 3 * TORTURE, within_s=8)
+    assert digests(run.folder / "data/phantom") == digests(expected)
 
 
 def test_a_killed_training_goes_on_after_its_last_finished_epoch(tiny, tiny_copy):

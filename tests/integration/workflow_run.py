@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +79,29 @@ def copy_project(target: Path) -> Path:
     return target
 
 
+#: Another process of the tests may be looking whether anything is to be made there.
+LOCKS = shutil.ignore_patterns("locks")
+
+
+def copy_folder(source: Path, target: Path, there: Callable[[Path], bool]) -> None:
+    """A copy of a working directory with those of its results alone for which ``there`` says so.
+
+    Of none, it is a working directory in which nothing was run yet.
+    """
+    shutil.copytree(source / "config", target / "config")
+    results = [path for path in (source / "results").rglob("*") if path.is_file()]
+    kept = [path for path in results if there(path.relative_to(source / "results"))]
+    for path in kept:
+        copied = target / path.relative_to(source)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copied)
+    for name in (".snakemake", ".clotline", "logs", "benchmarks") if kept else ():
+        shutil.copytree(source / name, target / name, ignore=LOCKS)
+
+
 def link_folder(source: Path, target: Path) -> Path:
     """A copy of a working directory that shares its files: replace them, never write into them."""
-    # Another process of the tests may be looking whether anything is to be made there.
-    locks = shutil.ignore_patterns("locks")
-    shutil.copytree(source, target, ignore=locks, copy_function=_link, symlinks=True)
+    shutil.copytree(source, target, ignore=LOCKS, copy_function=_link, symlinks=True)
     # Snakemake looks at the folder that the phantom rule made.
     for path in source.rglob(".snakemake_timestamp"):
         shutil.copystat(path.parent, target / path.parent.relative_to(source))
@@ -90,38 +109,12 @@ def link_folder(source: Path, target: Path) -> Path:
 
 
 def _link(source: str, target: str) -> None:
-    # A run writes into the benchmarks and logs that are there, and so into those of other tests.
-    if {"benchmarks", "logs"} & {*Path(source).parts}:
+    # A run writes into what is there of these, and so into those of other tests.
+    if {"benchmarks", "logs", ".snakemake"} & {*Path(source).parts}:
         shutil.copy2(source, target)
     else:
         os.link(source, target)
 
-
-#: A cohort and networks so small that the whole workflow takes about a minute.
-TINY = """
-phantom: {studies: 16, seed: 1, slices_min: 8, slices_max: 10}
-data: {slices_per_shard: 90, split: {train: 0.5, valid: 0.25, test: 0.25}}
-cnn:
-  resnext50: &backbone
-    library: torchvision
-    architecture: shufflenet_v2_x0_5
-    init: random
-    input_size: 32
-    epochs: 3
-    lr: 0.01
-    schedule: one_cycle
-    precision: 32-true
-  efficientnet_b0: *backbone
-lstm:
-  resnext50-image: &lstm {epochs: 2}
-  resnext50-study: *lstm
-  efficientnet_b0-image: *lstm
-  efficientnet_b0-study: *lstm
-  combined-image: *lstm
-  combined-study: *lstm
-evaluation: {bootstraps: 100}
-plots: {dpi: 50}
-"""
 
 #: Two trainings side by side on a core each; sums depend on the number of threads.
 ON_TWO_CORES = (
