@@ -1,5 +1,5 @@
 # make demo   the whole pipeline on the embedded phantom
-# make test   lint, unit and integration tests
+# make test   lint, unit and integration tests; as root it installs what these need of the system
 # make torture   hostile files and crashes ten times harder than make test, within an hour
 # make clusters   installs and starts a Grid Engine and a Slurm of this machine
 # make cluster   tests on these two
@@ -26,7 +26,11 @@ TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	integration/test_hostile_* integration/test_kills integration/test_damage\
 	integration/test_full_disk)))
 
-.PHONY: demo test lint unit integration torture gpu cluster clusters bench bench-gpu bench-learning figures lock clean
+# Why tests were skipped, for the end of make test.
+SKIPPED = .pytest_cache/skipped
+
+.PHONY: demo test packages lint unit integration torture gpu cluster clusters bench bench-gpu \
+	bench-learning figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -40,7 +44,12 @@ demo: .venv/installed
 		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 activation=1 -- all
 	@python -m tools.show_results demo
 
-test: lint unit integration
+test: packages lint unit integration
+	@cat $(SKIPPED)/*.txt | sort | uniq -c | sort -rn | sed '1 i Skipped tests, and why:'
+	@cat $(SKIPPED)/*.txt | grep -q . || echo "No test was skipped."
+
+packages: .venv/installed
+	@tests/system-packages.sh .venv/bin/python
 
 lint: .venv/installed
 	ruff check $(SOURCES)
@@ -49,10 +58,14 @@ lint: .venv/installed
 	snakemake --lint --directory demo
 
 unit: .venv/installed
-	python -m pytest $(SIDE_BY_SIDE) tests/unit
+	# Those of DICOM files start a process for each, which takes five times as long beside torch.
+	CLOTLINE_SKIPPED=$(SKIPPED)/data.txt python -m pytest $(SIDE_BY_SIDE) tests/unit/data
+	CLOTLINE_SKIPPED=$(SKIPPED)/unit.txt python -m pytest $(SIDE_BY_SIDE) \
+		tests/unit --ignore tests/unit/data
 
 integration: demo
-	python -m pytest $(FILE_BY_FILE) $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/integration/test_*.py))
+	CLOTLINE_SKIPPED=$(SKIPPED)/integration.txt python -m pytest $(FILE_BY_FILE) \
+		$(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/integration/test_*.py))
 
 cluster: .venv/installed
 	python -m pytest tests/cluster

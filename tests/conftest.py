@@ -1,6 +1,9 @@
 """What unit tests of several modules share."""
 
 import os
+import shutil
+import sysconfig
+from pathlib import Path
 
 import pytest
 from hostile import TALLY, TORTURE
@@ -22,13 +25,22 @@ def fabric():
     return make_fabric("32-true", gpus=0, threads=1)
 
 
+@pytest.fixture(scope="session")
+def cpp_compiler():
+    """What torch.compile needs of the system."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ on this machine: see tests/system-packages.sh")
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("no headers of Python on this machine: see tests/system-packages.sh")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """With CLOTLINE_NO_SKIP a skipped test is a failed one, but where real CT is not at hand."""
+    """With CLOTLINE_NO_SKIP a skipped test is a failed one, but where real data is not at hand."""
     report = yield
     if report.skipped and os.environ.get("CLOTLINE_NO_SKIP") and not hasattr(report, "wasxfail"):
         reason = str(call.excinfo.value)
-        if "CLOTLINE_REALCT" not in reason:
+        if "CLOTLINE_REAL" not in reason:  # nor CLOTLINE_REALCT
             report.outcome = "failed"
             report.longrepr = f"skipped although CLOTLINE_NO_SKIP is set: {reason}"
     return report
@@ -47,7 +59,13 @@ def pytest_testnodedown(node):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The table of `make torture`."""
+    """The table of `make torture`; what was skipped and why, for the last lines of `make test`."""
+    if path := os.environ.get("CLOTLINE_SKIPPED"):
+        # File, line and reason.
+        reports = terminalreporter.stats.get("skipped", [])
+        reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in reports]
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("".join(f"{reason}\n" for reason in reasons))
     if TORTURE > 1:
         terminalreporter.section("torture")
         for what, count in TALLY.items():

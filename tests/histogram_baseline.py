@@ -7,11 +7,6 @@ most 0.70 on the studies' question, whether there is an embolism.
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 #: Bin edges in HU; the outer bins take what lies beyond.
 EDGES = np.linspace(-1024, 1000, 65)
@@ -49,6 +44,13 @@ def auroc_of_features(
         test: (studies, features).
         test_labels: (studies,) 0 or 1.
     """
+    # Here, for tests that start many processes have a part of this module too.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     scores = []
     for strength in (0.001, 0.01, 0.1, 1.0):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))

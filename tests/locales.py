@@ -15,7 +15,7 @@ def make_locale(folder: Path, language: str, encoding: str) -> dict[str, str]:
     """The environment of a machine with this locale."""
     source = Path(f"/usr/share/i18n/charmaps/{encoding}.gz")
     if not shutil.which("localedef") or not source.exists():
-        pytest.skip("no sources of locales: apt-get install locales")
+        pytest.skip("no sources of locales on this machine: see tests/system-packages.sh")
     name = f"{language}.{encoding}"
     subprocess.run(["localedef", "-i", language, "-f", encoding, folder / name], check=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONUTF8", "LC_"))}

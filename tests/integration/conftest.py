@@ -83,7 +83,7 @@ def browser():
     """Debian's Chromium, driven by Playwright."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
+        pytest.skip("no Chromium on this machine: see tests/system-packages.sh")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

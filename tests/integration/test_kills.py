@@ -15,8 +15,8 @@ from hostile import TALLY, TORTURE
 from tiny_cohort import SPLIT, STUDIES
 from workflow_run import ON_TWO_CORES, PROJECT, Run, copy_folder, digests, write_config
 
-from clotline import phantom
-from clotline.config import load_config
+from clotline.data import phantom
+from clotline.workflow.config import load_config
 
 #: Seconds within which whatever a killed process has started must be gone.
 PATIENCE_S = 15

@@ -9,8 +9,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from workflow_run import PROJECT
 
-from clotline import phantom
-from clotline.config import load_config
+from clotline.data import phantom
+from clotline.workflow.config import load_config
 
 WORD, DATE, TIME = "ZQIDENT", "18760314", "031415.926"
 UID, NUMBER, COUNT = "2.25.8765432109876", "87654.321", "876543210"

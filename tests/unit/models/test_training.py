@@ -632,6 +632,7 @@ def test_a_finished_training_leaves_no_state_of_its_own_but_those_of_others(tmp_
     assert (tmp_path / "plan.json").exists()
 
 
+@pytest.mark.usefixtures("cpp_compiler")
 def test_a_compiled_network_trains_alike_and_keeps_its_parameters_names(fabric, tmp_path):
     def still():  # without dropout: compiled code draws other random numbers
         torch.manual_seed(1)
