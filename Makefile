@@ -18,7 +18,8 @@ SOURCES = workflow tests profiles bench tools
 # of such runs two leave the cores idle at times, and the longest must not be the last.
 SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
 FILE_BY_FILE = --numprocesses 3 --dist loadfile --no-loadscope-reorder
-LONGEST = $(addprefix tests/integration/test_,$(addsuffix .py,kills real_ct full_disk identity damage))
+LONGEST = $(addprefix tests/integration/test_,$(addsuffix .py,\
+	kills real_ct full_disk rebuilds predict damage))
 # Files, if there are, of the names that tests of hostile input and crashes have.
 TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	unit/data/dicom/test_hostile_* unit/data/test_accounting unit/models/test_checkpoint\

@@ -74,7 +74,7 @@ def write_config(run: Run, text: str) -> None:
 def copy_project(target: Path) -> Path:
     """A copy of the workflow whose code a test may change."""
     for name in ("workflow", "profiles", "envs"):
-        shutil.copytree(PROJECT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PROJECT / name, target / name)
     shutil.copy(PROJECT / "Snakefile", target)
     return target
 
