@@ -65,7 +65,7 @@ def pytest_terminal_summary(terminalreporter):
         reports = terminalreporter.stats.get("skipped", [])
         reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in reports]
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text("".join(f"{reason}\n" for reason in reasons))
+        Path(path).write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
     if TORTURE > 1:
         terminalreporter.section("torture")
         for what, count in TALLY.items():
