@@ -55,7 +55,9 @@ def main(snakemake):
         order = np.random.default_rng((seed, epoch)).permutation(len(train))
         return train.batches(section["batch_size"], fabric, order)
 
-    moments = train.moments() if section["standardize"] else None
+    # Weights that are evaluated as they are read features as they are stored.
+    standardized = section["standardize"] and section["epochs"]
+    moments = train.moments() if standardized else None
 
     def run():
         torch.manual_seed(seed)

@@ -46,7 +46,8 @@ class Recipe:
     def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
         """The learning rate's course, stepped after every batch."""
         if self.schedule == "one_cycle":
-            total = self.epochs * steps_per_epoch
+            # Of no epochs nothing is asked, but the scheduler cannot be made of no steps.
+            total = max(self.epochs * steps_per_epoch, 1)
             return OneCycleLR(
                 optimizer,
                 self.lr,

@@ -41,7 +41,7 @@ class Fitted:
         best: state dict of the kept epoch: that of the lowest validation loss or, where the recipe
             says so, the last.
         last: state dict of the last epoch.
-        best_epoch: number of that epoch, from 1.
+        best_epoch: number of that epoch, from 1; 0 where nothing was trained.
         history: one row an epoch: ``epoch`` (from 1), ``lr`` (at its end), ``train_loss``,
             ``valid_loss`` (mean binary cross-entropy in nats), ``valid_auroc`` (NaN where it
             cannot be computed), ``train_base_loss`` and ``valid_base_loss`` (what base rates alone
@@ -110,6 +110,8 @@ def fit(
 ) -> Fitted:
     """Trains ``model``; a killed training goes on after its last finished epoch.
 
+    With no epochs it stays as it is, and the history has the validation of epoch 0 alone.
+
     All randomness of an epoch comes from (seed, epoch), so that on a CPU a resumed training ends
     with the same bits as an uninterrupted one.
 
@@ -135,6 +137,8 @@ def fit(
         warn_if_short(state_path, _STATE_COPIES * _size(model))
     steps = Steps(model, recipe, len(train_batches(0)), fabric, loss)
     model, optimizer, scheduler = steps.model, steps.optimizer, steps.scheduler
+    if not recipe.epochs:
+        return _not_trained(model, valid_batches, score, fabric, state_path)
     done, history, best = 0, [], {"loss": math.inf, "epoch": 0, "weights": {}}
     if state_path.exists():
         state = load_checkpoint(state_path)
@@ -198,6 +202,38 @@ def warn_of_training(name: str, history: pd.DataFrame) -> None:
     """Logs what says that a training failed: see `clotline.evaluation.learning`."""
     for warning in training_warnings(history):
         log.warning("%s: %s", name, warning)
+
+
+def _not_trained(
+    model: nn.Module,
+    valid_batches: Iterable,
+    score: Callable[[np.ndarray, np.ndarray], float | None],
+    fabric: Fabric,
+    state_path: Path,
+) -> Fitted:
+    targets, logits = predict(model, valid_batches, fabric, 0)
+    loss = float(binary_cross_entropy_with_logits(logits, targets))
+    auroc = score(targets.numpy(), logits.numpy())
+    weights = _weights(model)
+    row = {
+        "epoch": 0,
+        "lr": 0.0,
+        "train_loss": math.nan,
+        "valid_loss": loss,
+        "valid_auroc": math.nan if auroc is None else auroc,
+        "train_base_loss": math.nan,
+        "valid_base_loss": base_rate_loss(targets.numpy()),
+    }
+    state = {
+        "epoch": 0,
+        "weights": weights,
+        "history": [row],
+        "best": {"loss": loss, "epoch": 0, "weights": weights},
+    }
+    if fabric.is_global_zero:
+        save_checkpoint(state_path, state)
+    log.info("not trained (epochs is 0): the weights are kept as they are, valid loss %.4f", loss)
+    return Fitted.of(state)
 
 
 def save_fitted(

@@ -21,6 +21,8 @@ from jsonschema.exceptions import ValidationError
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
+from clotline.workflow.architectures import ARCHITECTURES
+from clotline.workflow.initial_weights import check_initial_weights
 
 SCHEMA_PATH = Path(__file__).parents[3] / "schemas" / "config.schema.yaml"
 
@@ -286,6 +288,7 @@ def load_config(
         problems = list(dict.fromkeys(describe(error, root, written) for error in errors))
     # The checks between keys assume that each key is sound by itself.
     problems = problems or list(_check_between_keys(config, user))
+    problems = problems or list(check_initial_weights(config))
     if problems:
         raise ClotlineError("the configuration is not usable:\n  " + "\n  ".join(problems))
     if config["phantom"] is not None:
@@ -317,6 +320,9 @@ def _check_between_keys(config: dict, user: dict):
                 f"cnn.{name}.input_size is {backbone['input_size']} pixels; it must be at most "
                 f"cnn.{name}.crop, {backbone['crop']} pixels"
             )
+        yield from _check_architecture(f"cnn.{name}.architecture", backbone)
+        if not backbone["epochs"] and backbone["init"] == "random":
+            yield _nothing_learned(f"cnn.{name}")
         if backbone["init"] not in ("imagenet", "random"):
             yield from _check_file(f"cnn.{name}.init", backbone["init"], "imagenet or random")
             made = f"results/cnn/{name}.pt", f"results/cnn/{name}.last.pt"
@@ -346,6 +352,8 @@ def _check_between_keys(config: dict, user: dict):
                 f"lstm.{name} uses the feature set {split_lstm_name(name)[0]}; "
                 f"there are {', '.join(sets)}. To leave out this LSTM, set it to null"
             )
+        if not lstm["epochs"] and lstm["init"] == "random":
+            yield _nothing_learned(f"lstm.{name}")
         if lstm["init"] != "random":
             yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
             made = (f"results/lstm/{name}.pt",)
@@ -363,6 +371,24 @@ def _check_between_keys(config: dict, user: dict):
             yield f"evaluation.external.{name} has the name of an LSTM; choose another name"
         if not Path(path).is_file():
             yield f"evaluation.external.{name} is {path}, and no such file exists"
+
+
+def _check_architecture(key: str, backbone: dict):
+    known, given = ARCHITECTURES[backbone["library"]], backbone["architecture"]
+    if given not in known:
+        guess = difflib.get_close_matches(given, known, 1, 0.5)
+        hint = f"did you mean {guess[0]}? " if guess else ""
+        yield (
+            f"{key} is {given}, and {backbone['library']} has no such network that can be used; "
+            f"{hint}There are {', '.join(known)}"
+        )
+
+
+def _nothing_learned(entry: str) -> str:
+    return (
+        f"{entry}.epochs is 0 and {entry}.init is random: a network of random weights would be "
+        "evaluated. Name a file of weights in init, or train it"
+    )
 
 
 def _check_file(key: str, path: str, words: str):

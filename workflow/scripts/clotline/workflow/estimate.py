@@ -7,6 +7,7 @@ from functools import cached_property
 
 from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import files_under
+from clotline.workflow.architectures import width
 
 #: Slices a second of one V100 in float32, in training and in inference, by architecture: NVIDIA's
 #: published figures (github.com/NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets).
@@ -22,10 +23,8 @@ JOINED = 20000
 LSTM_STEPS = 18000
 #: Seconds of a job that is not worth a rate: start-up, a plot, a bootstrap.
 SMALL_JOB = 20
-#: Bytes of one number in a features file, and numbers a slice where an architecture is not listed.
+#: Bytes of one number in a features file.
 FLOAT16 = 2
-WIDTHS = {"efficientnet-b0": 1280}
-RESNEXT50_WIDTH = 2048
 
 _RESNEXT, _EFFICIENTNET = RESNEXT50_RATES, GPU_RATES["efficientnet-b0"]
 BASIS = f"""\
@@ -93,7 +92,7 @@ class Data:
 
     def feature_bytes(self, job: PlannedJob) -> int:
         """Bytes of one slice's features of a job's backbone."""
-        return FLOAT16 * WIDTHS.get(self.architecture(job), RESNEXT50_WIDTH)
+        return FLOAT16 * width(self.config["cnn"][job.wildcards["backbone"]])
 
 
 def _shard(job: PlannedJob, data: Data) -> tuple[float, float]:

@@ -1,0 +1,110 @@
+"""Whether the weights that a training is to start from fit its network, before anything is run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.labels import STUDY_LABELS
+from clotline.workflow.architectures import width
+from clotline.workflow.weights_file import NoWeightsError, WeightsFile, read_weights_file
+
+CHECKPOINT_FORMAT = "clotline-checkpoint"
+
+#: The parameters of an LSTM by their published names.
+LSTM_PARAMETERS = (
+    "lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0",
+    "linear.weight", "linear.bias",
+)  # fmt: skip
+
+
+def check_initial_weights(config: dict) -> Iterator[str]:
+    """A sentence for each ``init`` whose file does not fit: key, what it is, what is wanted.
+
+    Args:
+        config: the complete configuration, its names known to be sound.
+    """
+    for name, section in config["cnn"].items():
+        if section["init"] not in ("imagenet", "random") and Path(section["init"]).is_file():
+            yield from _check(f"cnn.{name}.init", section["init"], _cnn_wanted(section), config)
+    sets = feature_sets(config)
+    for name, section in config["lstm"].items():
+        if section["init"] != "random" and Path(section["init"]).is_file():
+            features, level = split_lstm_name(name)
+            total = sum(width(config["cnn"][backbone]) for backbone in sets[features])
+            wanted = _lstm_words(level, total, section["hidden_size"])
+            yield from _check(f"lstm.{name}.init", section["init"], wanted, config)
+
+
+def _check(key: str, path: str, wanted: str, config: dict) -> Iterator[str]:
+    try:
+        found = _describe(read_weights_file(path))
+    except NoWeightsError as error:
+        found = str(error)
+    if found != wanted:
+        yield f"{key} is {path}, {found}{_alone(found, config)}; it must be {wanted}"
+
+
+def _cnn_wanted(section: dict) -> str:
+    return _cnn_words(section["library"], section["architecture"])
+
+
+def _cnn_words(library: str, architecture: str) -> str:
+    return f"a Clotline checkpoint of {library}'s {architecture}"
+
+
+def _lstm_words(level: str, features: int, hidden: int) -> str:
+    article = "an image" if level == "image" else "a study"
+    return f"{article}-level LSTM on {features} features with {hidden} hidden units"
+
+
+def _describe(file: WeightsFile) -> str:
+    """What a file is, in the words of what is wanted."""
+    shapes = file.shapes
+    if lstm := _describe_lstm(shapes):
+        return lstm
+    if file.about.get("format") == CHECKPOINT_FORMAT:
+        config = file.about.get("config")
+        if file.about.get("kind") == "cnn" and isinstance(config, dict):
+            return _cnn_words(config.get("library"), config.get("architecture"))
+        return "the state of an unfinished Clotline training"
+    first = next(iter(shapes))
+    return f"a state dict of {len(shapes)} tensors, {first} the first of them"
+
+
+def _describe_lstm(shapes: dict[str, tuple[int, ...]]) -> str | None:
+    lacking = [name for name in LSTM_PARAMETERS if name not in shapes]
+    if len(lacking) == len(LSTM_PARAMETERS):
+        return None
+    further = [name for name in shapes if name not in LSTM_PARAMETERS]
+    if lacking or further:
+        odd = f"it lacks {lacking[0]}" if lacking else f"it has {further[0]} too"
+        return f"an LSTM of another form ({odd})"
+    if any(len(shapes[name]) != (2 if "weight" in name else 1) for name in LSTM_PARAMETERS):
+        return "an LSTM whose tensors do not fit one another"
+    gates, features = shapes["lstm.weight_ih_l0"]
+    outputs, hidden = shapes["linear.weight"]
+    levels = {1: "image", len(STUDY_LABELS): "study"}
+    expected = {
+        "lstm.weight_hh_l0": (4 * hidden, hidden),
+        "lstm.bias_ih_l0": (4 * hidden,),
+        "lstm.bias_hh_l0": (4 * hidden,),
+        "linear.bias": (outputs,),
+    }
+    if gates != 4 * hidden or any(shapes[name] != shape for name, shape in expected.items()):
+        return "an LSTM whose tensors do not fit one another"
+    if outputs not in levels:
+        return f"an LSTM of {outputs} outputs"
+    return _lstm_words(levels[outputs], features, hidden)
+
+
+def _alone(found: str, config: dict) -> str:
+    """Whose features an LSTM reads, where their number tells."""
+    names = {
+        name: sum(width(config["cnn"][backbone]) for backbone in backbones)
+        for name, backbones in feature_sets(config).items()
+    }
+    fitting = [name for name, total in names.items() if f"LSTM on {total} features" in found]
+    if not fitting:
+        return ""
+    alone = "'s alone" if fitting[0] in config["cnn"] else "'s"
+    return f" ({' or '.join(fitting)}{alone})"
