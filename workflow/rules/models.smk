@@ -104,7 +104,6 @@ rule apply_models:
         mem_mb=growing(16000),
         runtime=growing(720),
     params:
-        model=f"{REFERENCE}-study",
         studies=pipeline.section("viewer", "studies"),
         bundle=contents(pipeline.bundle_to_apply),
         code=code_digest("apply_models.py"),
@@ -128,6 +127,6 @@ use rule viewer as viewer_of_new_studies with:
     benchmark:
         "benchmarks/viewer_of_new_studies.tsv"
     params:
-        subject="new studies",
+        subject=["new study", "new studies"],
     message:
         "Writing the viewer of the new studies"

@@ -6,10 +6,8 @@ VIEWER_PAGE = PROJECT / "workflow" / "report" / "viewer"
 rule select_studies:
     input:
         slices="results/data/slices.parquet",
-        study_predictions=f"results/predictions/{REFERENCE}-study.parquet",
-        image_predictions=f"results/predictions/{REFERENCE}-image.parquet",
-        study_metrics=f"results/metrics/{REFERENCE}-study.json",
-        image_metrics=f"results/metrics/{REFERENCE}-image.json",
+        predictions=expand("results/predictions/{lstm}.parquet", lstm=config["lstm"]),
+        metrics=expand("results/metrics/{model}.json", model=MODELS),
     output:
         studies="results/viewer/selection.json",
         slices="results/viewer/slices.parquet",
@@ -24,6 +22,7 @@ rule select_studies:
         runtime=growing(30),
     params:
         studies=pipeline.section("viewer", "studies"),
+        data=pipeline.sections("phantom", "data"),
         code=code_digest("select_studies.py"),
     message:
         "Choosing the studies of the viewer"
@@ -77,8 +76,7 @@ rule viewer:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        model=f"{REFERENCE}-study",
-        subject="test studies",
+        subject=["test study", "test studies"],
         template=[sha256(path) for path in sorted(VIEWER_PAGE.iterdir())],
         code=code_digest("viewer.py"),
     message:

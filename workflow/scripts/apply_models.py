@@ -18,7 +18,8 @@ from clotline.models.inference import (
     predictions_by_study,
     stored_slices,
 )
-from clotline.reporting.selection import select
+from clotline.reporting.pages import describe_bundle
+from clotline.reporting.selection import choose_model, select
 
 
 def main(snakemake):
@@ -31,16 +32,21 @@ def main(snakemake):
         bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, folder)
         slices = stored_slices(shard)
         predictions = apply_models(bundle, shard, slices, folder, gpus, threads)
-        study_model = snakemake.params.model
+        metrics = {name: bundle.metrics(name) for name in bundle.lstms}
+        study_model, why = choose_model(metrics, metrics)
         image_model = image_level_of(study_model)
         selection, shown = select(
             predictions[study_model],
             slices,
             predictions[image_model].set_index(list(UIDS))[IMAGE_LABEL],
-            bundle.metrics(study_model),
-            bundle.metrics(image_model),
+            metrics[study_model],
+            metrics[image_model],
             int(snakemake.params.studies),
         )
+        source = describe_bundle(bundle.manifest["config"], study_model, metrics[study_model])
+        selection |= {"model": study_model, "why": why, "source": source}
+        if source["phantom"]:
+            log.warning("%s", source["title"])
         Path(output.activations).mkdir()
         for name in bundle.backbones:
             checkpoint = bundle.folder / f"cnn/{name}.pt"

@@ -1,5 +1,6 @@
 """Writes the report."""
 
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -15,13 +16,13 @@ from clotline.reporting.report import read_run_times, render_report
 def main(snakemake):
     """Writes one self-contained HTML page."""
     figures = {
-        heading: {f"{caption}: {Path(path).stem}": path for path in paths if path.endswith(".svg")}
-        for heading, caption, paths in (
-            ("Receiver operating characteristic", "ROC", snakemake.input.roc),
-            ("Precision and recall", "Precision-recall", snakemake.input.precision_recall),
-            ("Calibration", "Calibration", snakemake.input.calibration),
-            ("Confusion matrices", "Confusion", snakemake.input.confusion),
-            ("Training", "Training", snakemake.input.curves),
+        name: {f"{caption}: {Path(path).stem}": path for path in paths if path.endswith(".svg")}
+        for name, caption, paths in (
+            ("roc", "ROC", snakemake.input.roc),
+            ("precision_recall", "Precision-recall", snakemake.input.precision_recall),
+            ("calibration", "Reliability", snakemake.input.calibration),
+            ("confusion", "Confusion", snakemake.input.confusion),
+            ("training", "Training", snakemake.input.curves),
         )
     }
     page = render_report(
@@ -38,6 +39,7 @@ def main(snakemake):
         {path: sha256(path) for path in [*snakemake.input.models, *snakemake.input.metrics]},
         # Not an input: how long something took makes nothing anew.
         read_run_times("benchmarks"),
+        date.today().isoformat(),
     )
     with atomic(snakemake.output[0]) as path:
         path.write_text(page, encoding="utf-8")

@@ -8,6 +8,7 @@ from clotline.data.tables import read_table
 from clotline.job.progress import progress
 from clotline.job.run import job
 from clotline.reporting.viewer import exams, write_viewer
+from clotline.titles import counted
 
 
 def main(snakemake):
@@ -19,16 +20,18 @@ def main(snakemake):
         read_table(snakemake.input.slices),
         list(snakemake.input.shards),
         activations,
-        snakemake.params.model,
+        selection["model"],
     )
     write_viewer(
         snakemake.output.index,
         snakemake.output.studies,
         progress(shown, len(selection["studies"]), "viewer", "studies"),
-        snakemake.params.model,
+        selection["model"],
         list(activations),
-        f"of {selection['of']:,} {snakemake.params.subject}",
+        f"of {counted(selection['of'], *snakemake.params.subject)}",
         selection["slice_threshold"],
+        selection["source"],
+        selection["why"],
     )
 
 

@@ -9,6 +9,7 @@ from clotline.evaluation.metrics import evaluate
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.reporting import claim
 from clotline.reporting.report import MOST_LISTED, read_run_times, render_report
+from clotline.version import CLOTLINE_VERSION
 from clotline.workflow.config import load_config
 
 SPLITS = ["train"] * 4 + ["valid"] * 8 + ["test"] * 12
@@ -65,13 +66,15 @@ def render(
         load_config(config or {}),
         {"results/lstm/combined-study.pt": "0123abcd"},
         read_run_times("nowhere") if run_times is None else run_times,
+        "2026-11-29",
     )
 
 
 def cells(page, subject):
     """The cells of the row whose heading is ``subject``."""
     row = re.search(rf"<tr>(?:(?!</tr>).)*>{re.escape(subject)}</th>.*?</tr>", page, re.DOTALL)
-    return re.findall(r"<td[^>]*>(.*?)</td>", row.group(0), re.DOTALL)
+    found = re.findall(r"<td[^>]*>(.*?)</td>", row.group(0), re.DOTALL)
+    return [re.sub(r"</?span[^>]*>", "", cell) for cell in found]
 
 
 def test_what_speaks_against_a_network_stands_before_all_tables(plan, slices):
@@ -84,9 +87,51 @@ def test_what_speaks_against_a_network_stands_before_all_tables(plan, slices):
 
 def test_the_best_model_and_what_it_was_tested_on_come_first(plan, slices):
     page = render(plan, slices)
-    summary = page[page.index('class="summary"') : page.index("<h2>")]
+    summary = page[page.index('class="summary"') : page.index("<h2")]
     assert "<strong>combined-study</strong>" in summary
-    assert re.search(r"on 12\s+test studies, 6 of them positive", summary)
+    assert re.search(r"on 12\s+test studies,\s+6 of them positive", summary)
+
+
+def test_what_the_data_are_stands_first(plan, slices):
+    for config, title in (
+        ({"phantom": {}}, "An embedded phantom: drawings of the chest, no patients."),
+        ({}, "The studies of data/rsna/train.csv."),
+    ):
+        page = render(plan, slices, config=config)
+        first = page[page.index("</h1>") : page.index('class="summary"')]
+        assert f"<strong>{title}</strong>" in first
+        assert "24 studies with 71 slices; all figures are of the 12 studies of the test" in first
+        assert ("true of patients" in first) == ("phantom" in config)
+        assert f"2026-11-29 by Clotline {CLOTLINE_VERSION}" in first
+        assert '<a href="viewer/index.html">' in first
+
+
+def test_the_contents_name_every_section_once(plan, slices):
+    page = render(plan, slices)
+    anchors = re.findall(r'<li><a href="#(\w+)">(.*?)</a></li>', page)
+    sections = re.findall(r'<h2 id="(\w+)">(.*?)</h2>', page)
+    assert anchors == sections
+    titles = [title for _, title in sections]
+    assert len(set(titles)) == len(titles)
+    assert "Calibration" in titles
+    # Without any, there is nothing to go to.
+    assert "Training" not in titles
+
+
+def test_ties_for_the_best_are_said_and_a_reader_of_some_studies_is_not_ranked(plan, slices):
+    best, worse = (evaluate(predictions(noise), "study", 20, 0) for noise in (0.1, 1))
+    few = predictions()
+    few = evaluate(few[few[STUDY_UID] != "s23"], "study", 20, 0)
+    metrics = {"a-study": best, "b-study": worse, "c-study": best, "reader-study": few}
+    page = render(plan, slices, metrics=metrics)
+    summary = page[page.index('class="summary"') : page.index("<h2")]
+    assert "are tied: <strong>a-study</strong> and <strong>c-study</strong>" in summary
+    assert "reader-study was evaluated on 11 of these studies and is not ranked" in summary
+
+
+def test_one_of_something_is_not_called_several(plan, slices):
+    page = render(plan, slices.head(1))
+    assert "1 slice stored" in page
 
 
 def test_the_best_model_is_the_study_level_model_with_the_highest_auroc(plan, slices):
@@ -101,15 +146,15 @@ def test_the_best_model_is_the_study_level_model_with_the_highest_auroc(plan, sl
     }
     page = render(plan, slices, metrics=metrics)
     assert "The best study-level model is <strong>b-study</strong>" in page
-    subgroups = page[page.index("<th>Subgroup</th>") :]
-    headings = re.findall("<th>(.*?)</th>", subgroups[: subgroups.index("</thead>")])
-    assert headings == ["Subgroup", "a-study", "b-study", "c-study"]
+    subgroups = page[page.index('<th scope="col">Subgroup</th>') :]
+    headings = re.findall("<th[^>]*>(.*?)</th>", subgroups[: subgroups.index("</thead>")])
+    assert headings == ["Subgroup", "Studies", "Positive", "a-study", "b-study", "c-study"]
 
 
 def test_calibration_is_told_of_each_model(plan, slices):
     metrics = {"a-study": evaluate(predictions(noise=1), "study", 20, 0)}
     page = render(plan, slices, metrics=metrics)
-    part = page[page.index("<h2>Calibration</h2>") : page.index("<h2>Subgroups</h2>")]
+    part = page[page.index('<h2 id="calibration">') : page.index('<h2 id="subgroups">')]
     found = metrics["a-study"]["targets"]["pe_present"]["calibration"]
     names = ("slope", "intercept", "in_the_large")
     assert cells(part, "a-study") == [describe_estimate(found[name]) for name in names]
@@ -123,7 +168,7 @@ def test_the_competitions_score_is_told_with_its_cost_or_why_there_is_none(plan,
         "reader": {"reason": "no studies"},
     }
     page = render(plan, slices, competition=scores)
-    part = page[page.index("<h2>Competition score</h2>") :]
+    part = page[page.index('<h2 id="competition">') :]
     loss = "0.430 (0.400–0.500)"
     assert cells(part, "combined") == [loss, "50%", loss, "100%", "+0.0013"]
     assert cells(part, "reader") == ["not computable: no studies"]
@@ -138,13 +183,13 @@ def test_the_models_are_compared_on_slices_and_pe_present_alone(plan, slices):
             ("image", "pe_present_by_max", 0.75),
         ],
         columns=["level", "target", "value"],
-    ).assign(low=0.01, high=0.09, p_value=0.02, reason="")
+    ).assign(low=0.01, high=0.09, p_value=0.02, reason="", n_studies=12)
     for side, name in (("reference", "b-"), ("model", "a-")):
         comparisons[side] = name + comparisons["level"]
     page = render(plan, slices, comparisons=comparisons)
-    assert cells(page, "b-image − a-image") == ["+0.060 (+0.010 to +0.090)", "0.020"]
-    assert page.count("<th>b-study − a-study</th>") == 1
-    assert cells(page, "b-study − a-study") == ["+0.050 (+0.010 to +0.090)", "0.020"]
+    assert cells(page, "b-image − a-image") == ["12", "+0.060 (+0.010 to +0.090)", "0.020"]
+    assert page.count(">b-study − a-study</th>") == 1
+    assert cells(page, "b-study − a-study") == ["12", "+0.050 (+0.010 to +0.090)", "0.020"]
 
 
 def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, slices):
@@ -163,15 +208,24 @@ def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, 
             ("d-study", np.nan, np.nan, np.nan, np.nan, "one class only"),
         ],
         columns=["model", "value", "low", "high", "p_value", "reason"],
-    ).assign(target="pe_present", reference="combined-study")
+    ).assign(target="pe_present", reference="combined-study", n_studies=12)
     page = render(plan, slices, comparisons=comparisons)
-    assert cells(page, "combined-study − a-study") == ["+0.050 (+0.030 to +0.070)", "&lt;0.001"]
-    assert cells(page, "combined-study − b-study") == ["+0.010 (-0.010 to +0.030)", "0.250"]
+    assert cells(page, "combined-study − a-study") == [
+        "12",
+        "+0.050 (+0.030 to +0.070)",
+        "&lt;0.001",
+    ]
+    assert cells(page, "combined-study − b-study") == ["12", "+0.010 (−0.010 to +0.030)", "0.250"]
     assert cells(page, "combined-study − c-study") == [
+        "12",
         "+0.000, no interval: every study has the same difference",
         "",
     ]
-    assert cells(page, "combined-study − d-study") == ["not computable: one class only", ""]
+    assert cells(page, "combined-study − d-study") == [
+        "12",
+        "not computable: one class only",
+        "",
+    ]
 
 
 def test_all_slices_are_accounted_for(plan, slices):
@@ -188,6 +242,7 @@ def test_claims_items_are_filled_in_or_open(plan, slices):
     assert len(claim.ITEMS) == 42
     assert cells(page, "Preprocessing")[0] == "9"
     assert "256 × 256 pixels by area averaging" in cells(page, "Preprocessing")[1]
+    assert "padding that a file declares (PixelPaddingValue) set to -1000 HU" in page
     assert "1 of 72 slices could not be taken" in cells(page, "Missing data")[1]
     assert cells(page, "Funding") == ["42", "<strong>open</strong>"]
     assert cells(page, "Data sources") == ["7", "<strong>open</strong>"]

@@ -2,7 +2,15 @@ import pandas as pd
 import pytest
 
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
-from clotline.reporting.selection import choose_studies, describe_studies, fixed_thresholds, select
+from clotline.reporting.selection import (
+    best_study_models,
+    choose_model,
+    choose_studies,
+    describe_studies,
+    fixed_thresholds,
+    select,
+    unranked_study_models,
+)
 
 THRESHOLDS = {"pe_present": 0.5, "indeterminate": 0.3}
 
@@ -38,21 +46,22 @@ def test_studies_are_grouped_by_what_was_called_and_what_is_true():
         ]
     ) == {
         "hit": ["positive"],
-        "missed": ["false_negative"],
+        "missed": ["false_negative", "negative"],
         "alarm": ["false_positive", "positive"],
-        "calm": [],
-        "unclear": ["indeterminate"],
+        "calm": ["negative"],
+        "unclear": ["indeterminate", "negative"],
         "unclear alarm": ["false_positive", "indeterminate", "positive"],
     }
 
 
 def test_without_truth_only_the_models_word_groups():
     rows = [("a", 0.9, "pe"), ("b", 0.1, "pe")]
-    assert groups(rows, truth=False) == {"a": ["positive"], "b": []}
+    assert groups(rows, truth=False) == {"a": ["positive"], "b": ["negative"]}
     (study, _) = describe_studies(predictions(rows, truth=False), THRESHOLDS)
     assert study["targets"]["pe_present"]["truth"] is None
     table = predictions(rows, truth=False).assign(indeterminate=[0.4, 0.0])
-    assert describe_studies(table, THRESHOLDS)[0]["groups"] == ["indeterminate", "positive"]
+    # Only the truth says that a study is indeterminate: the model's own word of it is one of nine.
+    assert describe_studies(table, THRESHOLDS)[0]["groups"] == ["positive"]
 
 
 def test_without_a_threshold_nothing_is_called():
@@ -110,6 +119,44 @@ def test_the_choice_does_not_depend_on_the_order_of_the_studies():
     ties = [(f"s{i}", 0.9, "pe") for i in range(9)]
     for rows in (MANY, ties):
         assert chosen(rows, 6) == chosen(rows[::-1], 6)
+
+
+def model(level, auroc, studies=60):
+    target = {"auroc": {"value": auroc}}
+    targets = {"pe_present": target} if level == "study" else {}
+    return {"level": level, "n_studies": studies, "targets": targets}
+
+
+def models(**aurocs):
+    metrics = {f"{name}-study": model("study", auroc) for name, auroc in aurocs.items()}
+    return metrics | {f"{name}-image": model("image", None) for name in aurocs}
+
+
+def test_the_best_model_is_shown_if_it_can_be():
+    metrics = models(combined=0.8, a=0.9)
+    assert best_study_models(metrics) == ["a-study"]
+    assert choose_model(metrics, metrics) == ("a-study", "the best study-level model of the report")
+    reader = metrics | {"reader-study": model("study", 0.95)}
+    shown, why = choose_model(reader, metrics)
+    assert shown == "combined-study"
+    assert "reader-study, was made elsewhere" in why
+    nothing = models(combined=None)
+    assert best_study_models(nothing) == []
+    assert choose_model(nothing, nothing)[0] == "combined-study"
+
+
+def test_of_tied_models_the_combined_features_are_shown():
+    metrics = models(a=0.90004, combined=0.89996, b=0.8)
+    assert best_study_models(metrics) == ["a-study", "combined-study"]
+    shown, why = choose_model(metrics, metrics)
+    assert shown == "combined-study"
+    assert "a-study and combined-study are tied" in why
+
+
+def test_a_model_of_fewer_studies_is_not_ranked():
+    metrics = models(combined=0.8) | {"reader-study": model("study", 0.9, studies=20)}
+    assert best_study_models(metrics) == ["combined-study"]
+    assert unranked_study_models(metrics) == {"reader-study": 20}
 
 
 def test_thresholds_are_those_of_the_first_operating_point():

@@ -7,11 +7,15 @@ const KEPT = 60; // decoded slices in memory
 const COLOURS = ["#6cb6ff", "#ffb454", "#d6a2ff", "#7ee0a8", "#ff8a80"];
 const OPPOSITE = { L: "R", R: "L", A: "P", P: "A", H: "F", F: "H" }; // sides of the patient
 const SIDES = { L: "left", R: "right", A: "front", P: "back", H: "head", F: "feet" };
-const GROUPS = { false_negative: "false negative", false_positive: "false positive", indeterminate: "indeterminate" };
+const NO_BREAK = "\u00a0";
+const ZOOMS = [1, 8]; // least and most
+const BAR_MM = [100, 50, 20, 10, 5, 2]; // lengths that the scale can have
+// From a map's least value to its highest: dark blue, violet, red, orange, yellow, as in the bar.
+const MAP_COLOURS = [[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]];
 
 const about = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
-const view = { number: -1, study: null, slice: 0, level: 100, width: 700, map: "", opacity: 0.45, filter: "all" };
+const view = { number: -1, study: null, slice: 0, level: 100, width: 700, map: "", opacity: 0.55, cut: 0.4, filter: "all", plane: "axial", row: SIZE / 2, tool: "window", zoom: 1, x: 0.5, y: 0.5, ruler: null };
 const decoded = new Map(); // slice to a promise of its Int16Array
 let drawing = 0; // the latest drawing; earlier ones that end late are dropped
 
@@ -28,11 +32,31 @@ function shape(name, attributes) {
   return made;
 }
 
-const percent = (p) => (100 * p).toFixed(p < 0.0995 || p > 0.9005 ? 1 : 0) + "%";
+const decimals = (p) => (p < 0.0995 || p > 0.9005 ? 1 : 0);
+const percent = (p, digits = decimals(p)) => (100 * p).toFixed(digits) + "%";
+const counted = (n, one, many) => `${n}${NO_BREAK}${n === 1 ? one : many}`;
+const signed = (value) => String(value).replace("-", "−");
+
+// A probability and its threshold with as many digits as tell them apart.
+function beside(p, threshold) {
+  if (threshold === null) return [percent(p), "–"];
+  let digits = Math.max(decimals(p), decimals(threshold));
+  while (p !== threshold && digits < 6 && percent(p, digits) === percent(threshold, digits)) digits += 1;
+  return [percent(p, digits), percent(threshold, digits)];
+}
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 // Studies
+
+// What the model says of PE, and whether that is true.
+function callOf(study) {
+  const { called, truth } = study.targets.pe_present;
+  if (called === null) return ["no threshold: not called", ""];
+  if (truth === null) return called ? ["PE called", "called"] : ["no PE called", ""];
+  if (called === truth) return called ? ["true positive", ""] : ["true negative", ""];
+  return truth ? ["false negative", "false_negative"] : ["false positive", "false_positive"];
+}
 
 function listStudies() {
   const list = at("studies");
@@ -41,19 +65,19 @@ function listStudies() {
     if (view.filter !== "all" && !study.groups.includes(view.filter)) return;
     const present = study.targets.pe_present;
     const button = element("button", { type: "button", "data-number": number, "aria-current": number === view.number, title: study.uid });
-    button.append(element("bdi", { class: "uid", dir: "ltr" }, study.uid), element("span", { class: "p" }, percent(present.probability)));
+    button.append(element("bdi", { class: "uid", dir: "ltr" }, study.uid), element("span", { class: "p" }, beside(present.probability, present.threshold)[0]));
     const tags = element("span", { class: "tags" });
-    const words = study.groups.filter((group) => group in GROUPS).map((group) => element("span", { class: group }, GROUPS[group]));
-    if (!words.length && present.truth !== null) words.push(element("span", {}, present.truth ? "PE present" : "no PE"));
-    words.forEach((word) => tags.append(word, " · "));
-    tags.append(`${study.slices} slices`);
+    const [call, kind] = callOf(study);
+    tags.append(element("span", { class: kind }, call));
+    if (study.groups.includes("indeterminate")) tags.append(" · ", element("span", { class: "indeterminate" }, "indeterminate"));
+    tags.append(` · ${counted(study.slices, "slice", "slices")}`);
     button.append(tags);
     button.addEventListener("click", () => openStudy(number));
     const item = element("li");
     item.append(button);
     list.append(item);
   });
-  at("shown").textContent = `${list.children.length} of ${about.studies.length} studies, by probability of PE`;
+  at("shown").textContent = `${list.children.length} of ${counted(about.studies.length, "study", "studies")}, by probability of PE`;
 }
 
 function filterStudies(name) {
@@ -62,11 +86,30 @@ function filterStudies(name) {
     button.setAttribute("aria-pressed", button.dataset.filter === name);
   }
   listStudies();
+  // What the filter hides is not to stay on the screen.
+  const numbers = listed();
+  if (!numbers.includes(view.number)) numbers.length ? openStudy(numbers[0]) : closeStudy();
+}
+
+const listed = () => [...at("studies").querySelectorAll("button")].map((button) => Number(button.dataset.number));
+
+function closeStudy() {
+  view.number = -1;
+  view.study = null;
+  decoded.clear();
+  drawing += 1;
+  at("image").getContext("2d").clearRect(0, 0, SIZE * SCALE, SIZE * SCALE);
+  at("image").setAttribute("aria-label", "No study is open");
+  for (const id of ["corner-study", "corner-window", "corner-slice", "corner-truth", "cursor", "end-first", "end-last"]) at(id).textContent = "";
+  for (const id of ["curve", "legend", "labels", "facts"]) at(id).replaceChildren();
+  at("trouble").hidden = true;
+  showSides("");
 }
 
 function openStudy(number) {
   view.number = number;
   view.study = null;
+  Object.assign(view, { zoom: 1, x: 0.5, y: 0.5, ruler: null, row: SIZE / 2 });
   decoded.clear();
   drawing += 1;
   at("trouble").hidden = true;
@@ -78,6 +121,7 @@ function openStudy(number) {
   at("curve").replaceChildren();
   showSides("");
   showLabels(about.studies[number]);
+  showFacts(about.studies[number]);
   const script = element("script", { src: `${about.folder}/${number}.js` });
   script.addEventListener("error", () => number === view.number && showTrouble(`${about.folder}/${number}.js could not be loaded: it must lie beside this page.`));
   // The study is the script's; without it the browser can forget it.
@@ -113,14 +157,15 @@ function showLabels(study) {
     const { probability, threshold, called, truth } = study.targets[name];
     const row = element("tr");
     const known = called !== null && truth !== null;
-    const p = element("td", { class: "n p" }, percent(probability));
+    const [shown, limit] = beside(probability, threshold);
+    const p = element("td", { class: "n p" }, shown);
     p.style.backgroundSize = `${100 * probability}% 3px`;
     p.style.backgroundPosition = "left bottom";
     const verdict = known && called !== truth ? (truth ? "no – missed" : "yes – false") : yes(called);
     row.append(
       element("th", { scope: "row" }, title),
       p,
-      element("td", { class: "n" }, threshold === null ? "–" : percent(threshold)),
+      element("td", { class: "n" }, limit),
       element("td", { class: known ? (called === truth ? "right" : "wrong") : "" }, verdict),
       element("td", {}, yes(truth)),
     );
@@ -134,6 +179,11 @@ function showLabels(study) {
     rows.push(row);
   }
   at("labels").replaceChildren(...rows);
+}
+
+function showFacts(study) {
+  const facts = [["Slices", String(study.slices)], ...(study.facts ?? [])];
+  at("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
 }
 
 // Slices
@@ -174,61 +224,229 @@ function mapOf(name, slice) {
   return laid;
 }
 
-// Black-red-yellow-white, as heat.
-const heat = (v) => [clamp(v * 3, 0, 1) * 255, clamp(v * 3 - 1, 0, 1) * 255, clamp(v * 3 - 2, 0, 1) * 255];
+function mapColour(value) {
+  const place = clamp(value, 0, 1) * (MAP_COLOURS.length - 1);
+  const low = Math.min(Math.floor(place), MAP_COLOURS.length - 2);
+  return MAP_COLOURS[low].map((from, i) => from + (place - low) * (MAP_COLOURS[low + 1][i] - from));
+}
 
-const small = element("canvas", { width: SIZE, height: SIZE });
+// A plane: values and map by row and column, and the sides of a pixel in mm, or null.
+
+async function axialPlane() {
+  const { study, slice } = view;
+  const map = view.map && study.maps[view.map] ? mapOf(view.map, slice) : null;
+  const mm = study.spacing ?? null;
+  return { values: await pixelsOf(slice), map, width: SIZE, height: SIZE, mm };
+}
+
+// All slices at one of their rows, the head above, as high as they lie apart.
+async function coronalPlane() {
+  const { study, row } = view;
+  const count = study.pixels.length;
+  const mm = study.spacing ?? null;
+  const positions = study.positions.every((p) => p !== null) ? study.positions : null;
+  const length = positions ? Math.abs(positions[count - 1] - positions[0]) : 0;
+  const scaled = mm !== null && length > 0;
+  const height = scaled ? clamp(Math.round(length / mm) + 1, 2, 4 * SIZE) : SIZE;
+  if (study.rowsAt !== row) {
+    const all = [];
+    for (let i = 0; i < count; i++) {
+      const kept = decoded.has(i);
+      const pixels = await pixelsOf(i);
+      if (!kept) decoded.delete(i);
+      all.push(pixels.slice(row * SIZE, (row + 1) * SIZE));
+    }
+    study.rowsAt = row;
+    study.rows = all;
+  }
+  const values = new Int16Array(SIZE * height);
+  const nearest = new Array(height);
+  for (let y = 0; y < height; y++) {
+    const share = 1 - y / (height - 1);
+    nearest[y] = Math.round(share * (count - 1));
+    if (scaled) {
+      const at = positions[0] + share * (positions[count - 1] - positions[0]);
+      let best = 0;
+      positions.forEach((p, i) => { if (Math.abs(p - at) < Math.abs(positions[best] - at)) best = i; });
+      nearest[y] = best;
+    }
+    values.set(study.rows[nearest[y]], y * SIZE);
+  }
+  return { values, map: null, width: SIZE, height, mm: scaled ? mm : null, nearest };
+}
+
+let plane = null; // the one that is drawn
+
+// The part of the plane that the square canvas shows: its left and top edge and its side, in pixels.
+function windowOn({ width, height }) {
+  const side = Math.max(width, height) / view.zoom;
+  return { side, left: view.x * width - side / 2, top: view.y * height - side / 2 };
+}
 
 async function draw() {
-  const { study, slice } = view;
+  const { study } = view;
   if (!study) return;
   const mine = ++drawing;
   showPosition();
-  let pixels;
+  let found;
   try {
-    pixels = await pixelsOf(slice);
+    found = await (view.plane === "axial" ? axialPlane() : coronalPlane());
   } catch (error) {
     showTrouble(`This slice cannot be shown: ${error.message}. A newer browser may help.`);
     return;
   }
   if (mine !== drawing) return;
-  const map = view.map && study.maps[view.map] ? mapOf(view.map, slice) : null;
+  plane = found;
+  const { values, map, width, height } = plane;
   const low = view.level - view.width / 2;
-  const image = new ImageData(SIZE, SIZE);
-  for (let i = 0; i < pixels.length; i++) {
-    const grey = clamp((255 * (pixels[i] - low)) / view.width, 0, 255);
+  const image = new ImageData(width, height);
+  for (let i = 0; i < values.length; i++) {
+    const grey = clamp((255 * (values[i] - low)) / view.width, 0, 255);
     let colour = [grey, grey, grey];
-    if (map && map[i] > 0) {
-      const share = view.opacity * Math.sqrt(map[i]);
-      colour = heat(map[i]).map((value) => grey * (1 - share) + value * share);
+    if (map && map[i] > 0 && map[i] >= view.cut) {
+      colour = mapColour(map[i]).map((value) => grey * (1 - view.opacity) + value * view.opacity);
     }
     image.data.set(colour, 4 * i);
     image.data[4 * i + 3] = 255;
   }
+  const small = element("canvas", { width, height });
   small.getContext("2d").putImageData(image, 0, 0);
   const canvas = at("image");
   const context = canvas.getContext("2d");
+  const full = SIZE * SCALE;
+  const { side, left, top } = windowOn(plane);
   context.imageSmoothingQuality = "high";
-  // Smoothed edges are half transparent: nothing of the last slice is to shine through.
-  context.globalCompositeOperation = "copy";
-  context.drawImage(small, 0, 0, SIZE * SCALE, SIZE * SCALE);
+  context.fillStyle = "#000";
+  context.fillRect(0, 0, full, full);
+  context.drawImage(small, left, top, side, side, 0, 0, full, full);
+  drawMeasures(context, full / side);
   canvas.dataset.drawn = mine;
-  for (const next of [slice + 1, slice - 1]) if (study.pixels[next]) pixelsOf(next);
+  if (view.plane === "axial") for (const next of [view.slice + 1, view.slice - 1]) if (study.pixels[next]) pixelsOf(next);
+}
+
+// The scale, the ruler, and in the coronal plane where the slice lies.
+function drawMeasures(context, scale) {
+  const full = SIZE * SCALE;
+  const { side, left, top } = windowOn(plane);
+  const stroke = (points, colour) => {
+    for (const [width, style] of [[5, "#000"], [2, colour]]) {
+      context.lineWidth = width;
+      context.strokeStyle = style;
+      context.beginPath();
+      points.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
+      context.stroke();
+    }
+  };
+  const write = (text, x, y) => {
+    context.font = "20px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.lineWidth = 4;
+    context.strokeStyle = "#000";
+    context.strokeText(text, x, y);
+    context.fillStyle = "#fff";
+    context.fillText(text, x, y);
+  };
+  if (plane.mm !== null) {
+    const length = BAR_MM.find((mm) => mm / plane.mm <= side / 3) ?? 1;
+    const half = (length / plane.mm) * scale / 2;
+    const y = full - 46;
+    stroke([[full / 2 - half, y - 6], [full / 2 - half, y], [full / 2 + half, y], [full / 2 + half, y - 6]], "#fff");
+    write(`${length} mm`, full / 2, y - 12);
+  }
+  if (plane.nearest) {
+    const y = (plane.nearest.indexOf(view.slice) + 0.5 - top) * scale;
+    stroke([[0, y], [24, y]], "#6cb6ff");
+    stroke([[full - 24, y], [full, y]], "#6cb6ff");
+  }
+  if (view.ruler) {
+    const ends = view.ruler.map(({ x, y }) => [(x - left) * scale, (y - top) * scale]);
+    stroke(ends, "#ffb454");
+    write(rulerText(), (ends[0][0] + ends[1][0]) / 2, (ends[0][1] + ends[1][1]) / 2 - 10);
+  }
+}
+
+function rulerText() {
+  const [from, to] = view.ruler;
+  const length = Math.hypot(to.x - from.x, to.y - from.y);
+  return plane.mm === null ? `${length.toFixed(1)} pixels` : `${(length * plane.mm).toFixed(1)} mm`;
+}
+
+// Where an event lies on the plane, in its pixels.
+function placeOf(event) {
+  const box = at("image").getBoundingClientRect();
+  const shown = Math.min(box.width, box.height);
+  const { side, left, top } = windowOn(plane);
+  return {
+    x: left + ((event.clientX - box.left - (box.width - shown) / 2) / shown) * side,
+    y: top + ((event.clientY - box.top - (box.height - shown) / 2) / shown) * side,
+  };
+}
+
+// The Hounsfield units under the cursor.
+function showValue(event) {
+  if (!view.study || !plane) return;
+  const { x, y } = placeOf(event);
+  const [column, row] = [Math.floor(x), Math.floor(y)];
+  const inside = column >= 0 && row >= 0 && column < plane.width && row < plane.height;
+  at("cursor").textContent = inside ? `${signed(plane.values[row * plane.width + column])} HU at ${column}, ${row}` : "";
+}
+
+function setZoom(zoom, on = null) {
+  if (!view.study || !plane) return;
+  const before = windowOn(plane);
+  view.zoom = clamp(zoom, ...ZOOMS);
+  const after = windowOn(plane);
+  if (on) {
+    // What lies under the cursor stays there.
+    const stay = (place, edge) => place + (0.5 - (place - edge) / before.side) * after.side;
+    view.x = stay(on.x, before.left) / plane.width;
+    view.y = stay(on.y, before.top) / plane.height;
+  }
+  moveTo(view.x, view.y);
+}
+
+function moveTo(x, y) {
+  view.x = view.zoom === 1 ? 0.5 : clamp(x, 0, 1);
+  view.y = view.zoom === 1 ? 0.5 : clamp(y, 0, 1);
+  at("zoom").textContent = `${Math.round(100 * view.zoom)}%`;
+  draw();
+}
+
+function press(name, value) {
+  for (const button of document.querySelectorAll(`[data-${name}]`)) {
+    if (button.id !== "stage") button.setAttribute("aria-pressed", button.dataset[name] === value);
+  }
+}
+
+function setPlane(name) {
+  Object.assign(view, { plane: name, zoom: 1, x: 0.5, y: 0.5, ruler: null });
+  press("plane", name);
+  at("zoom").textContent = "100%";
+  draw();
+}
+
+function setTool(name) {
+  view.tool = name;
+  at("stage").dataset.tool = name;
+  press("tool", name);
 }
 
 function showPosition() {
   const { study, slice } = view;
   const count = study.pixels.length;
-  const curves = Object.entries(study.curves).map(([name, curve]) => `${name} ${percent(curve[slice])}`);
+  const axial = view.plane === "axial";
+  const threshold = about.sliceThreshold;
+  const curves = Object.entries(study.curves).map(([name, curve], number) => `${name} ${number || threshold === null ? percent(curve[slice]) : beside(curve[slice], threshold)[0]}`);
   const mm = study.positions[slice];
-  const text = `Slice ${slice + 1} of ${count}${mm === null ? "" : `, ${mm} mm`}`;
-  const sides = showSides(study.orientations[slice]);
-  at("corner-slice").textContent = `${text}\n${curves.join("\n")}`;
-  at("corner-window").textContent = `L ${view.level} W ${view.width}${view.map ? `\nmap: ${view.map}` : ""}`;
-  at("corner-truth").textContent = study.truth ? (study.truth[slice] ? "Truth: embolus on this slice" : "Truth: none on this slice") : "";
+  const text = `Slice ${slice + 1} of ${count}${mm === null ? "" : `, ${signed(mm)} mm`}`;
+  const orientation = study.orientations[slice];
+  const sides = showSides(axial ? orientation : orientation === "LP" ? "LF" : "");
+  at("corner-slice").textContent = axial ? `${text}\n${curves.join("\n")}` : `Coronal, row ${view.row + 1} of ${SIZE}\n${text}`;
+  at("corner-window").textContent = `L ${signed(view.level)} W ${view.width}${view.map && axial ? `\nmap: ${view.map}` : ""}`;
+  at("corner-truth").textContent = study.truth && axial ? (study.truth[slice] ? "Truth: embolus on this slice" : "Truth: none on this slice") : "";
   at("slice").value = slice;
   at("slice").setAttribute("aria-valuetext", text);
-  at("image").setAttribute("aria-label", `CT, ${text}, ${sides}, ${curves.join(", ")}${view.map ? `, with the map of ${view.map}` : ""}`);
+  at("image").setAttribute("aria-label", `CT, ${axial ? "" : `coronal, row ${view.row + 1}, `}${text}, ${sides}, ${curves.join(", ")}${view.map && axial ? `, with the map of ${view.map}` : ""}`);
   const line = at("curve").querySelector(".here");
   if (line) {
     const x = place(slice, count);
@@ -248,6 +466,15 @@ function showSides(orientation) {
 function goTo(slice) {
   if (!view.study) return;
   view.slice = clamp(slice, 0, view.study.pixels.length - 1);
+  view.ruler = null;
+  draw();
+}
+
+// A step through the plane's own slices: to the head, or to the back.
+function step(by) {
+  if (view.plane === "axial") return goTo(view.slice + by);
+  view.row = clamp(view.row + by, 0, SIZE - 1);
+  view.ruler = null;
   draw();
 }
 
@@ -325,23 +552,31 @@ function readWindow() {
 }
 
 function neighbour(step) {
-  const numbers = [...at("studies").querySelectorAll("button")].map((button) => Number(button.dataset.number));
+  const numbers = listed();
   const next = numbers[clamp(numbers.indexOf(view.number) + step, 0, numbers.length - 1)];
   if (next !== undefined && next !== view.number) openStudy(next);
 }
 
 const KEYS = {
-  ArrowUp: () => goTo(view.slice + 1),
-  ArrowDown: () => goTo(view.slice - 1),
-  ArrowRight: () => goTo(view.slice + 1),
-  ArrowLeft: () => goTo(view.slice - 1),
-  PageUp: () => goTo(view.slice + 10),
-  PageDown: () => goTo(view.slice - 10),
+  ArrowUp: () => step(1),
+  ArrowDown: () => step(-1),
+  ArrowRight: () => step(1),
+  ArrowLeft: () => step(-1),
+  PageUp: () => step(10),
+  PageDown: () => step(-10),
   Home: () => goTo(0),
   End: () => goTo(Infinity),
   m: () => setMap([...at("map").options][(at("map").selectedIndex + 1) % at("map").options.length].value),
   n: () => neighbour(1),
   p: () => neighbour(-1),
+  "+": () => setZoom(view.zoom * 1.25),
+  "=": () => setZoom(view.zoom * 1.25),
+  "-": () => setZoom(view.zoom / 1.25),
+  0: () => setZoom(1),
+  c: () => setPlane(view.plane === "axial" ? "coronal" : "axial"),
+  w: () => setTool("window"),
+  v: () => setTool("pan"),
+  r: () => setTool("ruler"),
 };
 [...document.querySelectorAll(".preset")].forEach((button, number) => {
   const choose = () => setWindow(Number(button.dataset.level), Number(button.dataset.width));
@@ -353,7 +588,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   const focus = document.activeElement;
   // Fields that use keys themselves keep them.
-  if (focus.matches("input[type=number], select, #opacity")) return;
+  if (focus.matches("input[type=number], select, #opacity, #cut")) return;
   if (focus.closest("#studies") && event.key.startsWith("Arrow")) {
     const item = focus.closest("li");
     const next = event.key === "ArrowDown" ? item.nextElementSibling : event.key === "ArrowUp" ? item.previousElementSibling : null;
@@ -371,31 +606,76 @@ document.addEventListener("keydown", (event) => {
 let turned = 0;
 at("stage").addEventListener("wheel", (event) => {
   event.preventDefault();
+  if (event.ctrlKey) return setZoom(view.zoom * Math.exp(-clamp(event.deltaY, -100, 100) / 300), placeOf(event));
   // A touchpad sends many small turns, a wheel one large one.
   turned += clamp(event.deltaMode ? event.deltaY * 40 : event.deltaY, -100, 100);
   const steps = Math.trunc(turned / 40) && Math.sign(turned);
   if (steps) {
     turned = 0;
-    goTo(view.slice - steps);
+    step(-steps);
   }
 }, { passive: false });
 
 let drag = null;
+const fingers = new Map();
+
+const apart = () => {
+  const [a, b] = [...fingers.values()];
+  return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+};
+
 at("stage").addEventListener("pointerdown", (event) => {
-  if (event.button) return;
-  drag = { x: event.clientX, y: event.clientY, level: view.level, width: view.width };
+  if (event.button || !view.study || !plane) return;
+  fingers.set(event.pointerId, event);
   at("stage").setPointerCapture(event.pointerId);
+  if (fingers.size === 2) {
+    drag = { pinch: apart(), zoom: view.zoom };
+    return;
+  }
+  const tool = event.shiftKey ? "pan" : view.tool;
+  drag = { tool, px: event.clientX, py: event.clientY, level: view.level, width: view.width, from: placeOf(event), x: view.x, y: view.y };
 });
 at("stage").addEventListener("pointermove", (event) => {
-  if (drag) setWindow(drag.level + 2 * (event.clientY - drag.y), drag.width + 2 * (event.clientX - drag.x));
+  if (fingers.has(event.pointerId)) fingers.set(event.pointerId, event);
+  if (!drag || !plane) return showValue(event);
+  if (drag.pinch) {
+    if (fingers.size === 2) setZoom((drag.zoom * apart()) / drag.pinch);
+    return;
+  }
+  if (drag.tool === "window") return setWindow(drag.level + 2 * (event.clientY - drag.py), drag.width + 2 * (event.clientX - drag.px));
+  if (drag.tool === "ruler") {
+    view.ruler = [drag.from, placeOf(event)];
+    return draw();
+  }
+  const box = at("image").getBoundingClientRect();
+  const pixels = windowOn(plane).side / Math.min(box.width, box.height);
+  moveTo(drag.x - ((event.clientX - drag.px) * pixels) / plane.width, drag.y - ((event.clientY - drag.py) * pixels) / plane.height);
 });
-for (const end of ["pointerup", "pointercancel"]) at("stage").addEventListener(end, () => { drag = null; });
+for (const end of ["pointerup", "pointercancel"]) {
+  at("stage").addEventListener(end, (event) => {
+    fingers.delete(event.pointerId);
+    drag = null;
+  });
+}
+at("stage").addEventListener("pointerleave", () => { at("cursor").textContent = ""; });
+
+for (const button of document.querySelectorAll("button[data-plane]")) button.addEventListener("click", () => setPlane(button.dataset.plane));
+for (const button of document.querySelectorAll("button[data-tool]")) button.addEventListener("click", () => setTool(button.dataset.tool));
+at("zoom-in").addEventListener("click", () => setZoom(view.zoom * 1.25));
+at("zoom-out").addEventListener("click", () => setZoom(view.zoom / 1.25));
+at("zoom-fit").addEventListener("click", () => setZoom(1));
 
 at("curve").addEventListener("pointerdown", jump);
 at("curve").addEventListener("pointermove", jump);
 at("slice").addEventListener("input", () => goTo(at("slice").valueAsNumber));
 for (const id of ["level", "width"]) at(id).addEventListener("change", readWindow);
 at("map").addEventListener("change", () => setMap(at("map").value));
+at("cut").addEventListener("input", () => {
+  view.cut = at("cut").valueAsNumber / 100;
+  at("cut-shown").textContent = `${at("cut").value}%`;
+  at("bar").style.setProperty("--cut", `${at("cut").value}%`);
+  draw();
+});
 at("opacity").addEventListener("input", () => { view.opacity = at("opacity").valueAsNumber / 100; draw(); });
 for (const button of document.querySelectorAll("[data-filter]")) {
   button.addEventListener("click", () => filterStudies(button.dataset.filter));

@@ -1,4 +1,4 @@
-"""What the targets are called in figures and pages."""
+"""What targets are called in figures and pages, and how numbers are written there."""
 
 TITLES = {
     "pe_present": "PE present",
@@ -14,3 +14,15 @@ TITLES = {
     "central_pe": "Central PE",
     "indeterminate": "Indeterminate",
 }
+
+MINUS = "−"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``1 slice``, ``1,024 slices``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def signed(value: float, decimals: int = 3) -> str:
+    """``+0.012`` or ``−0.012``: a difference, with the minus sign of all pages."""
+    return f"{value:+.{decimals}f}".replace("-", MINUS)

@@ -57,14 +57,22 @@ def describe_estimate(estimate: dict) -> str:
     """``0.912 (0.853–0.961)``, or the value and why it has no interval, or why there is none."""
     if estimate["value"] is None:
         return f"not computable: {estimate['reason']}"
+    return " ".join(filter(None, estimate_parts(estimate)))
+
+
+def estimate_parts(estimate: dict) -> tuple[str, str, str]:
+    """A figure that there is in three parts: itself, its interval, and why it has none.
+
+    Each is a text of its own, so that a page can keep the first two whole and in their columns.
+    """
     value, low, high = (
         None if end is None else f"{end:.3f}".replace("-", "−")
         for end in (estimate["value"], estimate["low"], estimate["high"])
     )
     if low is None:
-        return f"{value} ({estimate['reason']})" if estimate["reason"] else value
+        return value, "", f"({estimate['reason']})" if estimate["reason"] else ""
     # A dash beside a minus sign would be read as another one.
-    return f"{value} ({low} to {high})" if "−" in low else f"{value} ({low}–{high})"
+    return value, f"({low} to {high})" if "−" in low else f"({low}–{high})", ""
 
 
 @dataclasses.dataclass(frozen=True)

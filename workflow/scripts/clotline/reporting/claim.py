@@ -72,9 +72,11 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
     answers = {
         1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
         9: (
-            "Hounsfield units by each file's rescale slope and intercept, padding and what lies "
-            f"outside the field of view set to {AIR_HU} HU, {SIZE} × {SIZE} pixels by area "
-            "averaging, axial slices turned to show the patient's left on the right, in order "
+            "Hounsfield units by each file's rescale slope and intercept; padding that a file "
+            f"declares (PixelPaddingValue) set to {AIR_HU} HU, what lies outside the field of view "
+            "without being declared kept as it is stored; pictures that are not square made "
+            f"square by {AIR_HU} HU around them; {SIZE} × {SIZE} pixels by area averaging, "
+            "axial slices turned to show the patient's left on the right, in order "
             "along the scan axis. "
             + " ".join(_view(name, cnn) for name, cnn in config["cnn"].items())
         ),

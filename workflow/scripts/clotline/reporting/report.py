@@ -5,20 +5,17 @@ import importlib.metadata
 import platform
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 import yaml
 
 from clotline.data.rejects import count_reasons
-from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.predictions import PE_PRESENT
-from clotline.job.progress import clock
 from clotline.labels import IMAGE_LABEL, SPLITS, STUDY_UID
 from clotline.reporting import claim
-from clotline.titles import TITLES
+from clotline.reporting.pages import FOLDER, describe_data, templates
+from clotline.reporting.selection import best_study_models, unranked_study_models
+from clotline.titles import counted
 from clotline.version import CLOTLINE_VERSION
-
-TEMPLATE_FOLDER = Path(__file__).parents[3] / "report"
 
 #: Packages whose versions decide the figures.
 PACKAGES = (
@@ -29,6 +26,27 @@ PACKAGES = (
 
 #: Rejected slices that the page lists one by one.
 MOST_LISTED = 2000
+
+#: The page's sections: anchor to title.
+CONTENTS = {
+    "summary": "All models",
+    "labels": "Figures of each label",
+    "points": "Operating points",
+    "calibration": "Calibration",
+    "roc": "Receiver operating characteristic",
+    "precision_recall": "Precision and recall",
+    "subgroups": "Subgroups",
+    "comparisons": "Paired comparison",
+    "competition": "Competition score",
+    "training": "Training",
+    "data": "Data",
+    "claim": "CLAIM",
+    "times": "Run times",
+    "made": "How it was made",
+}
+
+#: The groups of figures that a page can have.
+FIGURES = ("roc", "precision_recall", "calibration", "confusion", "training")
 
 
 def render_report(
@@ -44,6 +62,7 @@ def render_report(
     config: dict,
     digests: dict[str, str],
     run_times: pd.DataFrame,
+    date: str,
 ) -> str:
     """The page as HTML text; everything from outside is escaped.
 
@@ -57,63 +76,79 @@ def render_report(
         competition: feature set to the dict of
             `clotline.evaluation.competition.evaluate_competition`.
         warnings: of `clotline.evaluation.learning.warnings_table`.
-        figures: heading to {caption: path of an SVG}.
+        figures: of `FIGURES`, each to {caption: path of an SVG}.
         config: the complete configuration.
         digests: artifact's path to its SHA-256.
         run_times: of `read_run_times`.
+        date: of the page, as a text.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["estimate"] = describe_estimate
-    environment.filters["clock"] = clock
-    environment.filters["title"] = lambda name: TITLES.get(name, name)
     stored, rows = len(slices), int(plan["slices"].sum())
     overlap = studies_in_two_splits(slices)
-    return environment.get_template("report.html.j2").render(
-        best=best_study_model(metrics),
-        metrics=metrics,
-        study_models={name: m for name, m in metrics.items() if m["level"] == "study"},
-        comparisons=comparisons[comparisons["target"].isin((PE_PRESENT, IMAGE_LABEL))].to_dict(
-            "records"
-        ),
-        competition=competition,
-        warnings=warnings.to_dict("records"),
-        splits=account_for_splits(plan, slices),
-        overlap=overlap,
-        reasons=count_reasons(rejects).to_dict(),
-        rejects=rejects.head(MOST_LISTED).to_dict("records"),
-        unlisted=max(len(rejects) - MOST_LISTED, 0),
-        notes=notes["note"].value_counts().to_dict(),
-        rows=rows,
-        stored=stored,
-        claim=claim.ITEMS,
-        claimed=claim.fill_in(config, stored, rows - stored, overlap),
-        run_times=run_times.to_dict("records"),
-        figures={
-            heading: {caption: _data_uri(path) for caption, path in group.items()}
-            for heading, group in figures.items()
-        },
-        config=yaml.safe_dump(config, sort_keys=False),
-        clotline=CLOTLINE_VERSION,
-        versions={"clotline": CLOTLINE_VERSION}
-        | {name: _version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
-        digests=digests,
+    study_models = {name: m for name, m in metrics.items() if m["level"] == "study"}
+    comparisons = comparisons[comparisons["target"].isin((PE_PRESENT, IMAGE_LABEL))]
+    there = {
+        "roc": bool(figures.get("roc")),
+        "precision_recall": bool(figures.get("precision_recall")),
+        "training": bool(figures.get("training")),
+        "subgroups": bool(study_models),
+        "comparisons": len(comparisons) > 0,
+        "competition": bool(competition),
+    }
+    first_model = next(iter(metrics.values()))
+    first_point = next(iter(first_model["targets"].values()))["operating_points"][0]
+    return (
+        templates(FOLDER)
+        .get_template("report.html.j2")
+        .render(
+            data=_about_data(config, plan, stored),
+            date=date,
+            clotline=CLOTLINE_VERSION,
+            warnings=warnings.to_dict("records"),
+            contents={
+                anchor: title for anchor, title in CONTENTS.items() if there.get(anchor, True)
+            },
+            best=best_study_models(metrics),
+            unranked=unranked_study_models(metrics),
+            first_point=first_point["name"],
+            metrics=metrics,
+            study_models=study_models,
+            comparisons=comparisons.to_dict("records"),
+            competition=competition,
+            splits=account_for_splits(plan, slices),
+            overlap=overlap,
+            reasons=count_reasons(rejects).to_dict(),
+            rejects=rejects.head(MOST_LISTED).to_dict("records"),
+            unlisted=max(len(rejects) - MOST_LISTED, 0),
+            notes=notes["note"].value_counts().to_dict(),
+            rows=rows,
+            stored=stored,
+            claim=claim.ITEMS,
+            claimed=claim.fill_in(config, stored, rows - stored, overlap),
+            run_times=run_times.to_dict("records"),
+            figures={
+                name: {caption: _data_uri(path) for caption, path in group.items()}
+                for name, group in figures.items()
+            },
+            config=yaml.safe_dump(config, sort_keys=False),
+            versions={"clotline": CLOTLINE_VERSION}
+            | {name: _version(name) for name in PACKAGES}
+            | {"python": platform.python_version()},
+            digests=digests,
+        )
     )
 
 
-def best_study_model(metrics: dict[str, dict]) -> str | None:
-    """The study-level model with the highest AUROC for "PE present"; None where none has one."""
-    scored = {
-        name: model["targets"]["pe_present"]["auroc"]["value"]
-        for name, model in metrics.items()
-        if model["level"] == "study"
-    }
-    scored = {name: value for name, value in scored.items() if value is not None}
-    return max(scored, key=scored.get) if scored else None
+def _about_data(config: dict, plan: pd.DataFrame, stored: int) -> dict:
+    """What the page says of the data before all else."""
+    studies, tested = len(plan), int((plan["split"] == "test").sum())
+    text = (
+        f"{counted(studies, 'study', 'studies')} with {counted(stored, 'slice', 'slices')}; all "
+        f"figures are of the {counted(tested, 'study', 'studies')} of the test split."
+    )
+    data = describe_data(config)
+    if data["phantom"]:
+        text = f"Nothing here is true of patients. {text}"
+    return data | {"text": text}
 
 
 def account_for_splits(plan: pd.DataFrame, slices: pd.DataFrame) -> list[dict]:

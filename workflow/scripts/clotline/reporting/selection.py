@@ -1,6 +1,6 @@
 """Which studies the viewer shows, and what it says of each."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -8,16 +8,77 @@ import pandas as pd
 from clotline.data.shards import CHECKSUM, ORIENTATION, POSITION
 from clotline.data.tables import uid_triples
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
+from clotline.feature_sets import REFERENCE, image_level_of
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 
 #: Groups that a reader looks at first, in this order.
 ERRORS = ("false_negative", "false_positive", "indeterminate")
 
 #: All groups that the page can be narrowed to.
-GROUPS = (*ERRORS, "positive")
+GROUPS = (*ERRORS, "positive", "negative")
 
 #: Of a stored slice, what the page needs beside its UIDs.
 _SHOWN = ("shard", "row", CHECKSUM, POSITION, ORIENTATION, IMAGE_LABEL)
+
+
+def best_study_models(metrics: dict[str, dict]) -> list[str]:
+    """The study-level models with the highest AUROC for PE present; several where they are tied.
+
+    Tied is what looks the same in the report, in three decimals. Only models are ranked that were
+    evaluated on all the studies that any was evaluated on.
+
+    Args:
+        metrics: model name to its figures, of `clotline.evaluation.metrics.evaluate`.
+    """
+    ranked = _ranked(metrics)
+    shown = {name: round(value, 3) for name, value in ranked.items()}
+    return [name for name, value in shown.items() if value == max(shown.values())]
+
+
+def unranked_study_models(metrics: dict[str, dict]) -> dict[str, int]:
+    """Study-level models that were evaluated on fewer studies than others: name to how many."""
+    most = _most_studies(metrics)
+    counts = {n: m["n_studies"] for n, m in metrics.items() if m["level"] == "study"}
+    return {name: count for name, count in counts.items() if count < most}
+
+
+def _most_studies(metrics: dict[str, dict]) -> int:
+    return max((m["n_studies"] for m in metrics.values() if m["level"] == "study"), default=0)
+
+
+def _ranked(metrics: dict[str, dict]) -> dict[str, float]:
+    most = _most_studies(metrics)
+    aurocs = {
+        name: model["targets"][PE_PRESENT]["auroc"]["value"]
+        for name, model in metrics.items()
+        if model["level"] == "study"
+        and model["n_studies"] == most
+        and PE_PRESENT in model["targets"]
+    }
+    return {name: value for name, value in aurocs.items() if value is not None}
+
+
+def choose_model(metrics: dict[str, dict], own: Collection[str]) -> tuple[str, str]:
+    """The study-level model that the viewer shows, and why it is that one.
+
+    Args:
+        metrics: model name to its figures.
+        own: names of the LSTMs; of predictions made elsewhere there is nothing to look at.
+    """
+    reference = f"{REFERENCE}-study"
+    best = best_study_models(metrics)
+    if not best:
+        return reference, "no model's AUROC can be computed, so the combined features are shown"
+    shown = [name for name in best if name in own and image_level_of(name) in own]
+    if not shown:
+        return reference, f"the best of the report, {' and '.join(best)}, was made elsewhere"
+    model = reference if reference in shown else shown[0]
+    if len(best) == 1:
+        return model, "the best study-level model of the report"
+    return (
+        model,
+        f"one of the best study-level models of the report ({' and '.join(best)} are tied)",
+    )
 
 
 def fixed_thresholds(metrics: dict) -> dict[str, float | None]:
@@ -69,12 +130,12 @@ def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]
 def _groups(targets: dict) -> list[str]:
     present, indeterminate = targets[PE_PRESENT], targets["indeterminate"]
     called, truth = present["called"], present["truth"]
-    unclear = indeterminate["called"] if truth is None else indeterminate["truth"]
     member = {
         "false_negative": truth is True and called is False,
         "false_positive": truth is False and called is True,
-        "indeterminate": bool(unclear),
+        "indeterminate": indeterminate["truth"] is True,
         "positive": called is True,
+        "negative": called is False,
     }
     return [name for name in GROUPS if member[name]]
 

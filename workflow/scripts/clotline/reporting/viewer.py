@@ -8,11 +8,10 @@ folder as well as from any web server, and asks nothing of the network.
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -21,18 +20,34 @@ from scipy.special import expit
 from clotline.data.activation_file import Activation
 from clotline.data.shards import CHECKSUM, ORIENTATION, POSITION, StoredPixels
 from clotline.data.tables import uid_triples
+from clotline.evaluation.predictions import PE_PRESENT
 from clotline.feature_sets import image_level_of
 from clotline.job.files import atomic
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UNKNOWN
+from clotline.reporting.pages import FOLDER, templates
+from clotline.reporting.selection import ERRORS
 from clotline.titles import TITLES
 
-TEMPLATE_FOLDER = Path(__file__).parents[3] / "report" / "viewer"
+TEMPLATE_FOLDER = FOLDER / "viewer"
 
 #: Names, window levels and window widths in Hounsfield units.
 WINDOWS = (("PE", 100, 700), ("Mediastinum", 40, 400), ("Lung", -600, 1500))
 
 #: Targets in the order of the page's table.
-TARGETS = ("pe_present", *STUDY_LABELS)
+TARGETS = (PE_PRESENT, *STUDY_LABELS)
+
+#: What the list can be narrowed to: group of `clotline.reporting.selection.GROUPS` to title. Those
+#: of `clotline.reporting.selection.ERRORS` are there where the truth is.
+FILTERS = {
+    "all": "All",
+    "false_negative": "False negatives",
+    "false_positive": "False positives",
+    "indeterminate": "Indeterminate",
+    "positive": "Called positive",
+    "negative": "Called negative",
+}
+
+UNSAID = {"phantom": False, "title": ""}
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,8 @@ def write_viewer(
     backbones: list[str],
     subject: str = "test studies",
     slice_threshold: float | None = None,
+    source: Mapping = UNSAID,
+    why: str = "",
 ) -> None:
     """Writes the page and its studies, one study in memory at a time.
 
@@ -112,6 +129,9 @@ def write_viewer(
         backbones: the CNNs whose maps the exams have.
         subject: what the exams are.
         slice_threshold: where the curves are called positive.
+        source: what the data or the models are, of `clotline.reporting.pages.describe_data` or
+            ``describe_bundle``.
+        why: why it is this model.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +142,7 @@ def write_viewer(
                 f"clotlineStudy({number}, {_script_json(study_data(exam))});\n", encoding="utf-8"
             )
         listed.append(exam.about | {"slices": len(exam.pixels)})
-    page = render_page(listed, folder.name, model, backbones, subject, slice_threshold)
+    page = render_page(listed, folder.name, model, backbones, subject, slice_threshold, source, why)
     with atomic(index) as path:
         path.write_text(page, encoding="utf-8")
 
@@ -134,6 +154,8 @@ def render_page(
     backbones: list[str],
     subject: str,
     slice_threshold: float | None,
+    source: Mapping = UNSAID,
+    why: str = "",
 ) -> str:
     """The page as HTML text; everything from outside is escaped.
 
@@ -144,26 +166,33 @@ def render_page(
         backbones: as for `write_viewer`.
         subject: as for `write_viewer`.
         slice_threshold: as for `write_viewer`.
+        source: as for `write_viewer`.
+        why: as for `write_viewer`.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("index.html.j2").render(
-        # Our own files: all that is not escaped.
-        style=Markup((TEMPLATE_FOLDER / "viewer.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATE_FOLDER / "viewer.js").read_text(encoding="utf-8")),
-        windows=WINDOWS,
-        backbones=backbones,
-        model=model,
-        subject=subject,
-        data={
-            "folder": folder,
-            "studies": studies,
-            "targets": [[name, TITLES.get(name, name)] for name in TARGETS],
-            "sliceThreshold": slice_threshold,
-        },
+    truth = any(study["targets"][PE_PRESENT]["truth"] is not None for study in studies)
+    filters = {n: t for n, t in FILTERS.items() if truth or n not in ERRORS}
+    return (
+        templates(TEMPLATE_FOLDER)
+        .get_template("index.html.j2")
+        .render(
+            # Our own files: all that is not escaped.
+            style=Markup((TEMPLATE_FOLDER / "viewer.css").read_text(encoding="utf-8")),
+            script=Markup((TEMPLATE_FOLDER / "viewer.js").read_text(encoding="utf-8")),
+            windows=WINDOWS,
+            backbones=backbones,
+            model=model,
+            subject=subject,
+            source=source["title"],
+            phantom=source["phantom"],
+            why=why,
+            filters=filters,
+            data={
+                "folder": folder,
+                "studies": studies,
+                "targets": [[name, TITLES.get(name, name)] for name in TARGETS],
+                "sliceThreshold": slice_threshold,
+            },
+        )
     )
 
 
