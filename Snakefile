@@ -6,9 +6,6 @@
 #   snakemake --profile profiles/local predict --config predict=FOLDER     new studies
 
 
-configfile: "config/config.yaml"
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cnn.smk"

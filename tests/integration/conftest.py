@@ -1,8 +1,6 @@
 """The demo, made once, and copies of it for dry runs."""
 
 import fcntl
-import os
-import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -76,19 +74,3 @@ def empty(tmp_path) -> Run:
     folder = tmp_path / "work"
     (folder / "config").mkdir(parents=True)
     return Run(PROJECT, folder)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Debian's Chromium, driven by Playwright."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine: see tests/system-packages.sh")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Chromium's sandbox does not work for root.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield browser
-        browser.close()

@@ -9,6 +9,7 @@ from hostile import fill_disk, small_disk
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from clotline.errors import ClotlineError
 from clotline.models.checkpoint import load_checkpoint
@@ -25,6 +26,7 @@ from clotline.models.training import (
     training_state,
     warn_of_training,
 )
+from clotline.reporting.plots import plot_history, save_figure
 
 RECIPE = Recipe(
     epochs=4,
@@ -96,6 +98,26 @@ def test_a_tiny_problem_is_learned(fabric, tmp_path):
     assert history["valid_loss"].min() < 0.2
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
     assert history["valid_auroc"].iloc[-1] > 0.95
+
+
+@pytest.mark.parametrize("schedule", ["step", "one_cycle", "constant"])
+def test_with_no_epochs_the_weights_stay_as_they_are_and_are_validated(fabric, tmp_path, schedule):
+    model = network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    none = recipe(epochs=0, schedule=schedule)
+    fitted = run(fabric, tmp_path / "s.pt", none, model=model)
+    assert fitted.best_epoch == 0
+    assert same_weights(fitted.best, before) and same_weights(fitted.last, before)
+    (row,) = fitted.history.to_dict("records")
+    assert (row["epoch"], row["lr"]) == (0, 0)
+    assert np.isnan(row["train_loss"])
+    model.eval()
+    with torch.no_grad():
+        loss = binary_cross_entropy_with_logits(model(X[:20]), Y[:20]).item()
+    assert row["valid_loss"] == pytest.approx(loss)
+    assert 0 <= row["valid_auroc"] <= 1
+    save_figure(plot_history(fitted.history, "a"), tmp_path / "a.svg")
+    assert "kept: epoch 0" in (tmp_path / "a.svg").read_text()
 
 
 def test_the_history_has_a_row_for_each_epoch(fabric, tmp_path):

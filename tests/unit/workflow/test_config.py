@@ -3,9 +3,12 @@ import math
 from datetime import date
 
 import pytest
+import torch
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets
+from clotline.models.checkpoint import save_checkpoint
+from clotline.models.lstm import SliceLSTM
 from clotline.workflow.config import (
     PHANTOM_DATA,
     as_written,
@@ -218,7 +221,7 @@ def test_a_key_that_is_no_text_is_named(user):
 
 
 def test_all_wrong_keys_are_named_at_once_and_each_once():
-    message = message_of({"seed": -1, "cnn": {"resnext50": {"lr": "x", "epochs": 0}}})
+    message = message_of({"seed": -1, "cnn": {"resnext50": {"lr": "x", "epochs": -1}}})
     for key in ("seed", "cnn.resnext50.lr", "cnn.resnext50.epochs"):
         assert message.count(f"{key} is ") == 1
 
@@ -274,8 +277,40 @@ def test_a_missing_file_of_initial_weights_is_named(section, name, tmp_path):
     message = message_of(user)
     assert f"{section}.{name}.init is {path}" in message
     assert "random" in message
-    path.touch()
+    write_weights(path, section)
     load_config(user)
+
+
+def write_weights(path, section):
+    """Weights that fit the published networks, as far as the configuration can tell."""
+    if section == "lstm":
+        torch.save(SliceLSTM(3328, 64, "study").state_dict(), path)
+    else:
+        about = {"library": "torchvision", "architecture": "resnext50_32x4d"}
+        weights = {"head.weight": torch.zeros(1, 2048)}
+        save_checkpoint(path, {"kind": "cnn", "config": about, "weights": weights})
+
+
+@pytest.mark.parametrize(
+    ("library", "given", "guess"),
+    [
+        ("torchvision", "resnext_50_32x4d", "resnext50_32x4d"),
+        ("torchvision", "efficientnet-b0", "efficientnet_b0"),
+        ("efficientnet-pytorch", "efficientnet_b0", "efficientnet-b0"),
+    ],
+)
+def test_a_misspelt_architecture_is_named_with_the_nearest(library, given, guess):
+    message = message_of({"cnn": {"other": {"library": library, "architecture": given}}})
+    assert f"cnn.other.architecture is {given}, and {library} has no such network" in message
+    assert f"did you mean {guess}? There are " in message
+
+
+@pytest.mark.parametrize(("stage", "name"), [("cnn", "resnext50"), ("lstm", "combined-study")])
+def test_random_weights_are_not_evaluated_as_they_are(stage, name, tmp_path):
+    message = message_of({stage: {name: {"init": "random", "epochs": 0}}})
+    assert f"{stage}.{name}.epochs is 0 and {stage}.{name}.init is random" in message
+    write_weights(tmp_path / "a.pt", stage)
+    load_config({stage: {name: {"init": str(tmp_path / "a.pt"), "epochs": 0}}})
 
 
 def test_missing_data_is_named_with_the_folder_looked_in(tmp_path, monkeypatch):
@@ -352,6 +387,7 @@ def test_a_training_cannot_start_from_what_it_would_replace(
         (tmp_path / path).touch()
     message = message_of({stage: {name: {"init": init}}})
     assert f"{stage}.{name}.init is {init}, which this training would replace: copy it" in message
+    write_weights("copy.pt", stage)
     load_config({stage: {name: {"init": "copy.pt"}}})
 
 

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import clotline
+from clotline.job.failures import NOT_AGAIN
+from clotline.workflow.console import runs_first
 
 SNAKEFILE = f"""
 import sys
@@ -103,3 +106,51 @@ def test_a_run_with_nothing_to_do_costs_nothing(folder):
     )
     assert "Nothing to be done" in done.stdout
     assert "all of them" not in done.stdout
+
+
+def test_a_dry_run_has_one_table_and_says_what_runs_first(folder):
+    command = [*COMMAND, "--dry-run"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    said = done.stdout + done.stderr
+    assert said.count("all take about") == 1
+    assert "Job stats:" not in said
+    assert "Runs first:\n  prepare: Missing output files: prepared.txt\n(" in said
+    # The paragraphs of the jobs come when they are asked for.
+    assert "rule train:" not in said
+    assert "Reasons:" not in said
+    more = subprocess.run([*command, "-p"], cwd=folder, capture_output=True, text=True, check=True)
+    assert "rule train:" in more.stdout + more.stderr
+    assert "reason: Missing output files: trained.txt" in more.stdout + more.stderr
+
+
+def record(rule, number, inputs, output):
+    return SimpleNamespace(
+        rule_name=rule, wildcards={"n": number}, input=inputs, output=[output], reason="a\n  b"
+    )
+
+
+def test_of_many_jobs_that_run_first_a_few_are_named():
+    records = [record("shard", n, [], f"{n}.h5") for n in range(9)]
+    records.append(record("slices", "x", ["3.h5"], "slices"))
+    assert runs_first(records).splitlines()[:-1] == [
+        "Runs first:",
+        "  shard 0: a b",
+        "  shard 1: a b",
+        "  shard 2: a b",
+        "  and 6 more of shard",
+    ]
+
+
+@pytest.mark.parametrize(("words", "tries"), [(NOT_AGAIN, 1), ("out of memory", 3)])
+def test_what_a_user_must_put_right_is_not_tried_again(tmp_path, words, tries):
+    head = SNAKEFILE.partition("rule all:")[0]
+    rule = f"""
+rule all:
+    output: "made.txt"
+    log: "logs/all.log"
+    shell: "echo x >> tries; (echo 12:00:01 no such file; echo '12:00:01 {words}') >{{log}}; exit 1"
+"""
+    (tmp_path / "Snakefile").write_text(head + rule)
+    done = subprocess.run([*COMMAND, "--retries", "2"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 1
+    assert (tmp_path / "tries").read_text().split() == ["x"] * tries

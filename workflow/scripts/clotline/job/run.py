@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clotline.errors import ClotlineError
-from clotline.job.failures import explain
+from clotline.job.failures import NOT_AGAIN, explain
 from clotline.job.lock import wait_for_turn
 from clotline.job.processes import end_with_parent
 
@@ -66,6 +66,8 @@ def job(snakemake) -> Iterator[None]:
         if not isinstance(error, ClotlineError):
             traceback.print_exc()
         log.error("%s", explain(error, snakemake))
+        if isinstance(error, ClotlineError):
+            log.error("%s", NOT_AGAIN)
         _leave(screen)
     finally:
         lock.close()
