@@ -22,11 +22,9 @@ from clotline.workflow.estimate import Data
 from clotline.workflow.resources import growing
 from clotline.workflow.snakefile import Pipeline, check_paths_stay, contents
 
-# Whoever applies a bundle of models needs no configuration of their own.
+# Whoever applies a bundle of models needs no configuration of their own. (As configfile: does.)
 if Path("config/config.yaml").exists():
-
-    configfile: "config/config.yaml"
-
+    workflow.configfile("config/config.yaml")
 
 # Threads that spin long while they wait starve loading processes and neighbours a hundredfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

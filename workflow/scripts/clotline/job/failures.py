@@ -11,8 +11,6 @@ _BATCHED = {"train_cnn": ("cnn", "backbone"), "train_lstm": ("lstm", "lstm")}
 #: Last words of a job whose fault is a user's to put right; Snakemake is kept from trying it again.
 NOT_AGAIN = "Not tried again: put this right first."
 
-_KILLED = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
-
 
 def explain(error: Exception, snakemake) -> str:
     """The last words of a job that ``error`` ended.
