@@ -35,8 +35,8 @@ a fifth of them (bench/results-gpu.md). CPU hours: all cores that jobs hold; one
 {DECODED} slices/s. Disk: {SLICE_BYTES // 1000} KB a slice. Both were measured on real chest CT.
 All may be off by a factor of two: each job's log says how fast it really goes."""
 HEAD = """\
-                       each asks for                   all take about
-rule              jobs  GPU cores      GB hours at most    GPU hours    CPU hours   disk GB"""
+                            each asks for                   all take about
+rule                   jobs  GPU cores      GB hours at most    GPU hours    CPU hours   disk GB"""
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,6 @@ def estimate(jobs: Iterable[PlannedJob], data: Data) -> str:
 
 def _line(name: str, asked: str, cost: dict[str, float]) -> str:
     return (
-        f"{name:<17}{cost['jobs']:>5,}{asked}"
+        f"{name:<22}{cost['jobs']:>5,}{asked}"
         f"{cost['gpu']:>13,.1f}{cost['cpu']:>13,.1f}{cost['disk']:>10,.1f}"
     )
