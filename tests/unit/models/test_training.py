@@ -117,7 +117,7 @@ def test_with_no_epochs_the_weights_stay_as_they_are_and_are_validated(fabric, t
     assert row["valid_loss"] == pytest.approx(loss)
     assert 0 <= row["valid_auroc"] <= 1
     save_figure(plot_history(fitted.history, "a"), tmp_path / "a.svg")
-    assert "kept: epoch 0" in (tmp_path / "a.svg").read_text()
+    assert "kept: epoch 0" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
 def test_the_history_has_a_row_for_each_epoch(fabric, tmp_path):

@@ -91,7 +91,7 @@ def report(tmp_path_factory):
         read_run_times("nowhere"),
         "2026-11-29",
     )
-    (folder / "report.html").write_text(page)
+    (folder / "report.html").write_text(page, encoding="utf-8")
     return folder / "report.html"
 
 
@@ -364,7 +364,10 @@ def test_a_map_covers_only_what_reaches_its_threshold(open_page, viewer):
         settled(page)
         return page.evaluate(
             """(() => {
-                const context = document.getElementById("image").getContext("2d");
+                const copy = document.createElement("canvas");
+                copy.width = copy.height = 768;
+                const context = copy.getContext("2d", { willReadFrequently: true });
+                context.drawImage(document.getElementById("image"), 0, 0);
                 const found = context.getImageData(0, 0, 768, 700).data;
                 let count = 0;
                 for (let i = 0; i < found.length; i += 4) count += found[i] !== found[i + 1];
