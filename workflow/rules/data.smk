@@ -25,7 +25,7 @@ if config["phantom"] is not None:
             "../scripts/phantom.py"
 
 
-# Digests of its rows and splits, not the labels file's name or time, say what must be made anew. The
+# Digests of its rows and splits, not the labels file's name or time, say what must be made again. The
 # phantom's is an input, for a rule makes it.
 rule plan:
     input:

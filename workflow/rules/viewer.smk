@@ -30,7 +30,7 @@ rule select_studies:
         "../scripts/select_studies.py"
 
 
-# Of all test slices, so that another choice of studies makes no map anew.
+# Of all test slices, so that another choice of studies reruns no map.
 rule activation:
     input:
         checkpoint="results/cnn/{backbone}.pt",

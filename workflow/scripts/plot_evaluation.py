@@ -1,4 +1,4 @@
-"""Plots one model's figures on the test studies."""
+"""Plots one model's metrics on the test studies."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Feature sets and how LSTMs are named after them.
 
-Apart from the configuration, so that a new check of it trains nothing anew.
+Apart from the configuration, so that a new check of it retrains nothing.
 """
 
 #: All features together: what the others are measured against, and every configuration has.

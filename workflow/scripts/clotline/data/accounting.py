@@ -39,8 +39,8 @@ def collect_slices(
     rejected = read_lists(rejects.values())
     accounted = pd.concat([slices[list(UIDS)], rejected[list(UIDS)]])
     twice = accounted.duplicated().sum()
-    found = accounted.drop_duplicates().merge(planned[list(UIDS)], on=list(UIDS))
-    missing = len(planned) - len(found)
+    known = accounted.drop_duplicates().merge(planned[list(UIDS)], on=list(UIDS))
+    missing = len(planned) - len(known)
     if twice or missing or len(accounted) != len(planned):
         raise ClotlineError(
             f"of {len(planned):,} rows of the labels file, {missing:,} are neither stored nor "

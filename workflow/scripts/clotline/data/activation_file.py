@@ -35,8 +35,8 @@ class Activation:
 
     def of(self, uids: list[tuple[str, str, str]]) -> "Activation":
         """The maps of these slices, in this order."""
-        places = {slice_uids: place for place, slice_uids in enumerate(self.uids)}
-        rows = [places[slice_uids] for slice_uids in uids]
+        row_of = {slice_uids: row for row, slice_uids in enumerate(self.uids)}
+        rows = [row_of[slice_uids] for slice_uids in uids]
         return Activation(self.maps[rows], self.logits[rows], list(uids), self.crop)
 
 

@@ -1,6 +1,6 @@
 """Slices as shards store them: compressed chunks, packed and unpacked in memory.
 
-They are packed in the process that has decoded them. They are read past HDF5, by their places in
+They are packed in the process that has decoded them. They are read past HDF5, by their offsets in
 the file: HDF5 cannot be told which will be wanted next. What HDF5 stores with its filter Blosc is a
 buffer of Blosc 1 without anything around it
 (https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst), so that any reader of HDF5
@@ -74,23 +74,23 @@ def chunk_table(pixels: h5py.Dataset) -> ChunkTable:
     """Where the chunks of a dataset of `create_pixels` are.
 
     Raises:
-        ValueError: it is another kind of dataset, or not all of its chunks are there.
+        ValueError: it is another dataset, or not all of its chunks are there.
     """
-    shape, kind = pixels.shape[1:], pixels.dtype
-    if shape != (SIZE, SIZE) or kind != np.int16 or pixels.chunks != (1, SIZE, SIZE):
-        raise ValueError(f"its pixels are {shape} {kind} in chunks {pixels.chunks}")
+    shape, dtype = pixels.shape[1:], pixels.dtype
+    if shape != (SIZE, SIZE) or dtype != np.int16 or pixels.chunks != (1, SIZE, SIZE):
+        raise ValueError(f"its pixels are {shape} {dtype} in chunks {pixels.chunks}")
     plan = pixels.id.get_create_plist()
     filters = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
     if filters != [hdf5plugin.BLOSC_ID]:
         raise ValueError(f"its pixels have the HDF5 filters {filters}, not Blosc alone")
-    found = []
+    chunks = []
 
     def note(chunk) -> None:
-        found.append((chunk.chunk_offset[0], chunk.byte_offset, chunk.size, chunk.filter_mask))
+        chunks.append((chunk.chunk_offset[0], chunk.byte_offset, chunk.size, chunk.filter_mask))
 
     # Asked one by one, HDF5 would look through all of them for each.
     pixels.id.chunk_iter(note)
-    rows, start, size, mask = np.array(found, np.int64).reshape(-1, 4).T
+    rows, start, size, mask = np.array(chunks, np.int64).reshape(-1, 4).T
     if not np.array_equal(rows, np.arange(len(pixels))):
         raise ValueError(f"it has {len(rows):,} of {len(pixels):,} slices")
     if (odd := np.flatnonzero((size > MAX_BYTES) | (mask != 0))).size:

@@ -21,22 +21,23 @@ PRESENT = _columns(Role.RATIO, Role.SIDE, Role.AGE)
 # Central, right, left: of sides that are equally likely, the first one is taken.
 SIDE = _columns(Role.SIDE)[::-1]
 
-#: Slices, and the examination of each, where there are only study labels.
+#: Slices, and the study of each, where there are only study labels.
 NO_SLICES = (np.empty(0), np.empty(0, dtype=int))
 
 
 def consistent(
-    labels: np.ndarray, slices: np.ndarray = NO_SLICES[0], exam: np.ndarray = NO_SLICES[1]
+    labels: np.ndarray, slices: np.ndarray = NO_SLICES[0], study_of: np.ndarray = NO_SLICES[1]
 ) -> np.ndarray:
-    """Which examinations keep to the rules of label consistency.
+    """Which studies keep to the rules of label consistency.
 
     Args:
-        labels: (exams, 9) probabilities.
+        labels: (studies, 9) probabilities.
         slices: (slices,) probabilities.
-        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
+        study_of: (slices,) int, the row of ``labels`` that each slice belongs to.
 
     Returns:
-        (exams,) bool. An examination without slices may keep to the rules of either kind.
+        (studies,) bool. A study without slices may keep to the rules for studies with PE or to
+        those for studies without.
     """
     called = labels > 0.5
     one_absent, one_ratio = (called[:, pair].sum(1) == 1 for pair in (ABSENT, RATIO))
@@ -44,8 +45,8 @@ def consistent(
         one_ratio & called[:, SIDE].any(1) & ~called[:, CHRONIC].all(1) & ~called[:, ABSENT].any(1)
     )
     as_negative = one_absent & ~called[:, PRESENT].any(1)
-    count = np.bincount(exam, minlength=len(labels))
-    has_positive = np.bincount(exam, slices > 0.5, len(labels)) > 0
+    count = np.bincount(study_of, minlength=len(labels))
+    has_positive = np.bincount(study_of, slices > 0.5, len(labels)) > 0
     return np.where(has_positive, as_positive, as_negative | (as_positive & (count == 0)))
 
 
@@ -55,7 +56,7 @@ def inconsistent_studies(labels: pd.DataFrame) -> list[str]:
     Args:
         labels: table of `clotline.data.labels_file.read_labels`.
     """
-    exam, uids = pd.factorize(labels[STUDY_UID])
+    study_of, uids = pd.factorize(labels[STUDY_UID])
     studies = labels.drop_duplicates(STUDY_UID)[list(STUDY_LABELS)].to_numpy()
-    kept = consistent(studies, labels[IMAGE_LABEL].to_numpy(), exam)
+    kept = consistent(studies, labels[IMAGE_LABEL].to_numpy(), study_of)
     return list(uids[~kept])

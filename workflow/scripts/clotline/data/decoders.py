@@ -111,12 +111,12 @@ def _decode_into(number: int, rows: pd.DataFrame, folder: str | Path) -> Decoded
     """Decodes a study; its chunks are `_Placed` as far as the memory goes."""
     study, memory = decode_study(rows, folder, read_in_time), _memories[number]
     stop = 0
-    for place, (content, checksum) in enumerate(study.chunks):
+    for index, (content, checksum) in enumerate(study.chunks):
         start, stop = stop, stop + len(content)
         if stop > len(memory):
             break
         memory[start:stop] = content
-        study.chunks[place] = _Placed(start, stop, checksum)
+        study.chunks[index] = _Placed(start, stop, checksum)
     return study
 
 
@@ -128,7 +128,7 @@ def _decoded(rows: pd.DataFrame, future: Future, memory: mmap, folder: str | Pat
         log.warning("a decoding process died: study %s is read again, slice by slice", uid)
         return decode_study(rows, folder, read_apart)
     content = memoryview(memory)
-    for place, chunk in enumerate(study.chunks):
+    for index, chunk in enumerate(study.chunks):
         if isinstance(chunk, _Placed):
-            study.chunks[place] = Chunk(content[chunk.start : chunk.stop], chunk.checksum)
+            study.chunks[index] = Chunk(content[chunk.start : chunk.stop], chunk.checksum)
     return study

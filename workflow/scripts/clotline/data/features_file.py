@@ -84,7 +84,7 @@ class StoredFeatures:
         """(n, width) float16 features of some rows.
 
         Raises:
-            ClotlineError: the file is damaged; says how to make it anew.
+            ClotlineError: the file is damaged; says how to make it again.
         """
         with reading(self._path):
             values = self._features[rows]

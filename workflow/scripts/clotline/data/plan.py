@@ -23,9 +23,9 @@ def split_of(study_uid: str, fractions: Sequence[float]) -> str:
         fractions: fractions of train, valid and test, in this order.
     """
     digest = hashlib.sha256(study_uid.encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    fraction = int.from_bytes(digest[:8], "big") / 2**64
     edges = np.cumsum(fractions)[:-1]
-    return SPLITS[int(np.searchsorted(edges, place, side="right"))]
+    return SPLITS[int(np.searchsorted(edges, fraction, side="right"))]
 
 
 def make_plan(labels: pd.DataFrame, data_config: dict) -> pd.DataFrame:
@@ -137,7 +137,7 @@ def planned_rows(labels: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
         labels: table of `read_labels`.
         plan: table of `make_plan`, or some of its rows: other studies are then left out.
     """
-    order = plan[[STUDY_UID, "shard", "split"]].assign(place=range(len(plan)))
+    order = plan[[STUDY_UID, "shard", "split"]].assign(order=range(len(plan)))
     rows = labels[list(COLUMNS)].astype(dict.fromkeys(UIDS, "str"))
     rows = rows.merge(order, on=STUDY_UID, validate="many_to_one")
-    return rows.sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
+    return rows.sort_values("order", kind="stable").drop(columns="order").reset_index(drop=True)

@@ -31,7 +31,7 @@ def copy_positives(
         Number of slices copied.
 
     Raises:
-        ClotlineError: a shard is damaged; says how to make it anew.
+        ClotlineError: a shard is damaged; says how to make it again.
     """
     wanted = positive_slices(slices)
     with ShardWriter(path) as writer:
@@ -42,10 +42,10 @@ def copy_positives(
             # As lists: taking a table apart takes longer than copying its slices.
             columns = {name: part[name].tolist() for name in (*STORED_COLUMNS, "row")}
             studies = defaultdict(list)
-            for place, uid in enumerate(columns[STUDY_UID]):
-                studies[uid].append(place)
-            for uid, places in studies.items():
-                study = {name: [values[k] for k in places] for name, values in columns.items()}
+            for row, uid in enumerate(columns[STUDY_UID]):
+                studies[uid].append(row)
+            for uid, rows in studies.items():
+                study = {name: [values[k] for k in rows] for name, values in columns.items()}
                 chunks = map(source.chunk, study["row"], study[CHECKSUM])
                 writer.append(study, labels[uid], chunks)
         writer.add_column("split", wanted["split"], "S5")

@@ -24,7 +24,7 @@ dataset                              shape, dtype         content
 ===================================  ===================  =========================================
 
 Rows are grouped by study and ordered along the scan axis within each series. Splits are not in
-here but in slices.parquet: dividing the studies anew must not decode them anew.
+here but in slices.parquet: another division of the studies must not decode them again.
 """
 
 import os
@@ -171,7 +171,7 @@ class StoredPixels:
             checksum: its checksum, of slices.parquet or of the file's own column.
 
         Raises:
-            ClotlineError: the file is damaged; says how to make it anew.
+            ClotlineError: the file is damaged; says how to make it again.
         """
         size = self._table.size.item(row)
         # `reading` would take a quarter of this method's time.
@@ -196,7 +196,7 @@ def _chunk_table(path: str, inode: int, modified_ns: int, size: int) -> ChunkTab
 
     Args:
         path: the shard.
-        inode: with the others, so that a file made anew is looked at anew.
+        inode: with the others, so that a file that was made again is looked at again.
         modified_ns: time of the last change.
         size: in bytes.
     """

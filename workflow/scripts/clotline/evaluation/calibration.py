@@ -29,8 +29,8 @@ def calibration(cases: Cases) -> dict:
     x = logit(np.clip(cases.score, EPSILON, 1 - EPSILON))
     reason = cases.one_class() or _separated(x, cases.truth)
     intercept, slope = _regress(cases, x, reason)
-    found = {"slope": slope, "intercept": intercept, "in_the_large": _in_the_large(cases, x)}
-    return {name: estimate.as_dict() for name, estimate in found.items()} | {
+    estimates = {"slope": slope, "intercept": intercept, "in_the_large": _in_the_large(cases, x)}
+    return {name: estimate.as_dict() for name, estimate in estimates.items()} | {
         "reliability": reliability(cases)
     }
 

@@ -3,7 +3,7 @@
 https://www.kaggle.com/c/rsna-str-pulmonary-embolism-detection. A label is positive where its
 probability is above 0.5; exactly 0.5 is negative.
 
-An examination's slices are given as one flat array with the number of each slice's examination.
+A study's slices are given as one flat array, with the row of each slice's study.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ WEIGHTS = {
 _WEIGHTS = np.array([WEIGHTS.get(name, 0.0) for name in STUDY_LABELS])
 _SCORED = [number for number, name in enumerate(STUDY_LABELS) if name in WEIGHTS]
 
-#: Weight of a slice, before the share of positive slices of its examination.
+#: Weight of a slice, before the share of positive slices of its study.
 IMAGE_WEIGHT = 0.07361963
 
 #: What a label is raised to that has to be positive: clearly above 0.5 also in single precision.
@@ -43,63 +43,66 @@ def loss_terms(
     labels: np.ndarray,
     slice_truth: np.ndarray = NO_SLICES[0],
     slices: np.ndarray = NO_SLICES[0],
-    exam: np.ndarray = NO_SLICES[1],
+    study_of: np.ndarray = NO_SLICES[1],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each examination adds to the two sums whose ratio is the competition's score.
+    """What each study adds to the two sums whose ratio is the competition's score.
 
     Args:
-        truth: (exams, 9) 0 or 1, in the order of STUDY_LABELS.
-        labels: (exams, 9) probabilities.
+        truth: (studies, 9) 0 or 1, in the order of STUDY_LABELS.
+        labels: (studies, 9) probabilities.
         slice_truth: (slices,) 0 or 1.
         slices: (slices,) probabilities.
-        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
+        study_of: (slices,) int, the row of ``labels`` that each slice belongs to.
 
     Returns:
-        Numerator and denominator, (exams,) each, in nats and without unit. Slices of an
-        examination without a positive slice carry no weight.
+        Numerator and denominator, (studies,) each, in nats and without unit. Slices of a
+        study without a positive slice carry no weight.
     """
-    exams = len(labels)
+    studies = len(labels)
     # Positive slices / slices, the formula's q, times the sum over the slices.
-    positive, count = np.bincount(exam, slice_truth, exams), np.bincount(exam, minlength=exams)
+    positive = np.bincount(study_of, slice_truth, studies)
+    count = np.bincount(study_of, minlength=studies)
     share = IMAGE_WEIGHT * positive / np.maximum(count, 1)
     above = cross_entropy(truth, labels) @ _WEIGHTS
-    above += share * np.bincount(exam, cross_entropy(slice_truth, slices), exams)
+    above += share * np.bincount(study_of, cross_entropy(slice_truth, slices), studies)
     return above, _WEIGHTS.sum() + share * count
 
 
 def make_consistent(
-    labels: np.ndarray, slices: np.ndarray = NO_SLICES[0], exam: np.ndarray = NO_SLICES[1]
+    labels: np.ndarray, slices: np.ndarray = NO_SLICES[0], study_of: np.ndarray = NO_SLICES[1]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest prediction that keeps to the rules.
 
-    Of each examination the nearest version with PE and the nearest without are made, and the one
+    Of each study the nearest version with PE and the nearest without are made, and the one
     with the lower weighted cross-entropy to the original is kept. The weights are the
-    competition's, with the mean probability of the examination's slices for the unknown share of
+    competition's, with the mean probability of the study's slices for the unknown share of
     positive slices. Cross-entropy falls towards the original on both sides, so the nearest version
     changes as few labels as possible and moves each no further than 0.5.
 
     Args:
-        labels: (exams, 9) probabilities.
+        labels: (studies, 9) probabilities.
         slices: (slices,) probabilities.
-        exam: (slices,) int, the row of ``labels`` that each slice belongs to.
+        study_of: (slices,) int, the row of ``labels`` that each slice belongs to.
 
     Returns:
         Labels and slices of the same shapes, float64.
     """
     labels, slices = labels.astype(np.float64), slices.astype(np.float64)
-    exams = len(labels)
-    share = np.bincount(exam, slices, exams) / np.maximum(np.bincount(exam, minlength=exams), 1)
+    studies = len(labels)
+    share = np.bincount(study_of, slices, studies) / np.maximum(
+        np.bincount(study_of, minlength=studies), 1
+    )
 
     def distance(new_labels, new_slices):
-        on_slices = np.bincount(exam, _divergence(slices, new_slices), exams)
+        on_slices = np.bincount(study_of, _divergence(slices, new_slices), studies)
         return _divergence(labels, new_labels) @ _WEIGHTS + IMAGE_WEIGHT * share * on_slices
 
-    with_pe = _with_pe(labels), _with_positive_slice(slices, exam)
+    with_pe = _with_pe(labels), _with_positive_slice(slices, study_of)
     without_pe = _without_pe(labels), np.minimum(slices, 0.5)
     present = distance(*with_pe) <= distance(*without_pe)
     return (
         np.where(present[:, None], with_pe[0], without_pe[0]),
-        np.where(present[exam], with_pe[1], without_pe[1]),
+        np.where(present[study_of], with_pe[1], without_pe[1]),
     )
 
 
@@ -141,10 +144,10 @@ def _exactly_one(labels: np.ndarray, pair: np.ndarray) -> np.ndarray:
     return new
 
 
-def _with_positive_slice(slices: np.ndarray, exam: np.ndarray) -> np.ndarray:
-    """Slices of which the highest of each examination is positive."""
-    order = np.lexsort((-slices, exam))
-    highest = order[np.unique(exam[order], return_index=True)[1]]
+def _with_positive_slice(slices: np.ndarray, study_of: np.ndarray) -> np.ndarray:
+    """Slices of which the highest of each study is positive."""
+    order = np.lexsort((-slices, study_of))
+    highest = order[np.unique(study_of[order], return_index=True)[1]]
     new = slices.copy()
     new[highest] = _raised(slices[highest])
     return new
@@ -207,7 +210,7 @@ def evaluate_competition(
     """
     common = set(study[STUDY_UID]) & set(image[STUDY_UID])
     study, image = (table[table[STUDY_UID].isin(common)] for table in (study, image))
-    study, image, exam = _paired_test_studies(study, image)
+    study, image, study_of = _paired_test_studies(study, image)
     if reason := _lacking(study):
         return {"reason": reason}
     present = cases_by_target(study, "study")[PE_PRESENT]
@@ -216,15 +219,15 @@ def evaluate_competition(
     result = {}
     for name, (p_labels, p_slices) in {
         "before": (labels, on_image.score),
-        "after": make_consistent(labels, on_image.score, exam),
+        "after": make_consistent(labels, on_image.score, study_of),
     }.items():
-        above, below = loss_terms(truth, p_labels, on_image.truth, p_slices, exam)
+        above, below = loss_terms(truth, p_labels, on_image.truth, p_slices, study_of)
         loss = ratios(above[:, None], below[:, None])
         (value,) = loss(np.ones(len(study)))
         resampled = resample(loss, len(study), bootstraps, seed)[:, 0]
         result[name] = {
             "log_loss": percentile_estimate(present, value, resampled).as_dict(),
-            "consistent": float(consistent(p_labels, p_slices, exam).mean()),
+            "consistent": float(consistent(p_labels, p_slices, study_of).mean()),
         }
     before, after = (result[name]["log_loss"]["value"] for name in ("before", "after"))
     return result | {"cost": after - before}
@@ -244,9 +247,9 @@ def submission(study: pd.DataFrame, image: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ClotlineError: the two tables have different test studies.
     """
-    study, image, exam = _paired_test_studies(study, image)
+    study, image, study_of = _paired_test_studies(study, image)
     _, labels = _label_arrays(study)
-    labels, slices = make_consistent(labels, image[IMAGE_LABEL].to_numpy(), exam)
+    labels, slices = make_consistent(labels, image[IMAGE_LABEL].to_numpy(), study_of)
     labels = labels[:, _SCORED]
     ids = [f"{uid}_{name}" for uid in study[STUDY_UID] for name in STUDY_LABELS if name in WEIGHTS]
     return pd.DataFrame(
@@ -259,7 +262,7 @@ def _paired_test_studies(
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
     """The test rows of both tables, and for each slice the row of its study."""
     study, image = (table[table["split"] == "test"] for table in (study, image))
-    exam = pd.Index(study[STUDY_UID]).get_indexer(image[STUDY_UID])
-    if (exam < 0).any() or image[STUDY_UID].nunique() != len(study):
+    study_of = pd.Index(study[STUDY_UID]).get_indexer(image[STUDY_UID])
+    if (study_of < 0).any() or image[STUDY_UID].nunique() != len(study):
         raise ClotlineError("the study-level and image-level models have different test studies")
-    return study, image, exam
+    return study, image, study_of

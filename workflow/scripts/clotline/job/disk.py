@@ -17,10 +17,10 @@ SLICE_BYTES = 76_000
 
 def disk_of(path: str | os.PathLike) -> Path:
     """The mount point of the disk that ``path``, which need not exist yet, lies on."""
-    place = _existing(path)
-    while not place.is_mount():
-        place = place.parent
-    return place
+    folder = _existing(path)
+    while not folder.is_mount():
+        folder = folder.parent
+    return folder
 
 
 def free_bytes(path: str | os.PathLike) -> int:
@@ -29,10 +29,10 @@ def free_bytes(path: str | os.PathLike) -> int:
 
 
 def _existing(path: str | os.PathLike) -> Path:
-    place = Path(path).resolve()
-    while not place.exists():
-        place = place.parent
-    return place
+    folder = Path(path).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def warn_if_short(path: str | os.PathLike, need: int) -> None:

@@ -13,17 +13,17 @@ def process_batches(
     """The part of each batch that this process takes: of several, each takes every so many-th.
 
     Args:
-        order: places in a data set, in the order in which they are wanted.
-        batch_size: places in a batch, of all processes together.
+        order: indices into a data set, in the order in which they are wanted.
+        batch_size: indices in a batch, of all processes together.
         fabric: the processes.
-        least: places that each process needs of a batch; a last batch with fewer joins the one
+        least: indices that each process needs of a batch; a last batch with fewer joins the one
             before it.
 
     Returns:
-        As many batches in each process; together they hold each place once.
+        As many batches in each process; together they hold each index once.
 
     Raises:
-        ClotlineError: a batch has too few places for so many processes.
+        ClotlineError: a batch has too few slices or studies for so many processes.
     """
     if batch_size < least * fabric.world_size:
         raise ClotlineError(

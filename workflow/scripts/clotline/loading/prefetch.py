@@ -15,20 +15,20 @@ def asked_ahead(batches: list[list[int]], ahead: int) -> list[tuple[list[int], l
 
 
 class ReadInBatches(Dataset):
-    """A data set that reads many places at once, by its methods ``fetch`` and ``read``.
+    """A data set that reads many items at once, by its methods ``fetch`` and ``read``.
 
-    A DataLoader gives it lists of places in place of places.
+    A DataLoader gives it lists of indices instead of single ones.
     """
 
     def __getitem__(self, batch: tuple[list[int], list[int]]):
-        """What ``read`` gives of some places, when the disk has been asked for others.
+        """What ``read`` gives of some items, when the disk has been asked for others.
 
         Args:
-            batch: places to read, and places that are soon to be read.
+            batch: indices of items to read, and of those that are soon to be read.
         """
-        places, soon = batch
+        indices, soon = batch
         self.fetch(soon)
-        return self.read(places)
+        return self.read(indices)
 
 
 class ReadAhead:
@@ -39,7 +39,7 @@ class ReadAhead:
     """
 
     def __init__(self, loader: DataLoader):
-        """Prepares to read; each iteration starts anew."""
+        """Prepares to read; each iteration starts from the beginning."""
         self._loader = loader
 
     def __len__(self) -> int:

@@ -22,11 +22,11 @@ class ReadByProcesses:
     """
 
     def __init__(self, slices: Dataset, batches: Sequence, processes: int, pin: bool):
-        """Prepares to read; each iteration starts anew.
+        """Prepares to read; each iteration starts from the beginning.
 
         Args:
             slices: a `clotline.loading.slice_loader.StoredSlices`.
-            batches: places in it to read, and places that are soon to be read, of each batch.
+            batches: of each batch, indices of slices to read, and of those soon to be read.
             processes: that read; forked.
             pin: whether batches are copied to page-locked memory, as a GPU wants them.
         """
@@ -64,7 +64,7 @@ class _Ring(Dataset):
 
     def __init__(self, slices, batches: Sequence, slots: int):
         self._slices = slices
-        size = max((len(places) for places, _ in batches), default=0)
+        size = max((len(indices) for indices, _ in batches), default=0)
         shape = (slots, size, *slices.shape)
         memory = shared_memory(2 * math.prod(shape))
         self.parts = np.frombuffer(memory, np.int16, math.prod(shape)).reshape(shape)
@@ -75,10 +75,10 @@ class _Ring(Dataset):
         return len(self.parts)
 
     def __getitem__(self, item: tuple[int, tuple[list[int], list[int]]]) -> "_Filled":
-        slot, (places, soon) = item
+        slot, (indices, soon) = item
         self._slices.fetch(soon)
-        self._slices.read_into(self.parts[slot, : len(places)], places)
-        return _Filled(self._number, slot, self._slices.labels(places))
+        self._slices.read_into(self.parts[slot, : len(indices)], indices)
+        return _Filled(self._number, slot, self._slices.labels(indices))
 
 
 _numbers = itertools.count()
@@ -87,7 +87,7 @@ _rings: WeakValueDictionary[int, _Ring] = WeakValueDictionary()
 
 
 class _Filled:
-    """A slot with a batch; where it arrives, the batch's tensors come in its place.
+    """A slot with a batch; where it arrives, the tensors of the batch come out.
 
     DataLoader's own thread can then pin them.
     """

@@ -31,12 +31,12 @@ class StoredSlices(ReadInBatches):
         Args:
             table: ``file`` (path of a shard), ``row`` in it, its checksum and the image label.
             view: how slices become inputs.
-            augment_seed: seeds the augmentation, each slice by its place in the table; None means
+            augment_seed: seeds the augmentation, each slice by its row of the table; None means
                 the central view.
         """
         self.view = view
         files = list(dict.fromkeys(table["file"]))
-        # Here and not by the processes that load, each of which would look at every file anew.
+        # Here and not by the processes that load, each of which would look at every file again.
         self._shards = [StoredPixels(file) for file in files]
         self._shard = table["file"].map({f: i for i, f in enumerate(files)}).to_numpy()
         self._row = table["row"].to_numpy()
@@ -52,29 +52,29 @@ class StoredSlices(ReadInBatches):
         """Of one cut slice: (1, c, c)."""
         return 1, self.view.crop, self.view.crop
 
-    def fetch(self, places: list[int]) -> None:
+    def fetch(self, indices: list[int]) -> None:
         """Asks the disk for slices that are soon to be read."""
-        for place in places:
-            self._shards[self._shard[place]].fetch(self._row[place])
+        for index in indices:
+            self._shards[self._shard[index]].fetch(self._row[index])
 
-    def read(self, places: list[int]) -> tuple[Tensor, Tensor]:
+    def read(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """The slices' (n, 1, c, c) int16 Hounsfield units, cut, and their (n,) float32 labels.
 
         They become inputs where the network is: as integers they are half as large on the way.
         """
-        parts = np.empty((len(places), *self.shape), np.int16)
-        self.read_into(parts, places)
-        return torch.from_numpy(parts), torch.from_numpy(self.labels(places))
+        parts = np.empty((len(indices), *self.shape), np.int16)
+        self.read_into(parts, indices)
+        return torch.from_numpy(parts), torch.from_numpy(self.labels(indices))
 
-    def read_into(self, parts: np.ndarray, places: list[int]) -> None:
+    def read_into(self, parts: np.ndarray, indices: list[int]) -> None:
         """Writes the slices of `read` to memory that is there already."""
-        for part, place in zip(parts[:, 0], places, strict=True):
-            pixels = self._shards[self._shard[place]].read(self._row[place], self._checksum[place])
-            part[:] = self.view.cut(pixels, *self._cuts[place])
+        for part, index in zip(parts[:, 0], indices, strict=True):
+            pixels = self._shards[self._shard[index]].read(self._row[index], self._checksum[index])
+            part[:] = self.view.cut(pixels, *self._cuts[index])
 
-    def labels(self, places: list[int]) -> np.ndarray:
+    def labels(self, indices: list[int]) -> np.ndarray:
         """The slices' image labels, (n,) float32."""
-        return self._label[places]
+        return self._label[indices]
 
 
 class SliceLoader:
@@ -92,7 +92,7 @@ class SliceLoader:
         processes: int,
         train: bool = False,
     ):
-        """Prepares to load; each iteration starts anew.
+        """Prepares to load; each iteration starts from the beginning.
 
         Args:
             slices: the data set.

@@ -44,14 +44,14 @@ class FeatureMap:
 
 
 def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> FeatureMap:
-    """The last feature map with at least ``least`` rows and columns, found by a forward pass.
+    """The last feature map with at least ``least`` rows and columns, by a forward pass.
 
     Modules that a network uses more than once are passed over: their map would be ambiguous.
 
     Args:
         model: any network.
         inputs: (n, 1, s, s) inputs of the size that it will get.
-        least: 2 is the last map before the average over all places.
+        least: 2 is the last map before the average over all cells.
 
     Raises:
         ClotlineError: there is no such map.
@@ -81,10 +81,10 @@ def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> Featur
     finally:
         for hook in hooks:
             hook.remove()
-    once = [found for found in seen if calls[found.module] == 1]
+    once = [layer for layer in seen if calls[layer.module] == 1]
     if not once:
         raise ClotlineError(
-            f"no layer of this network gives a feature map of {least} x {least} places or more "
+            f"no layer of this network gives a feature map of {least} x {least} cells or more "
             f"for inputs of {inputs.shape[-1]} pixels: raise its input_size"
         )
     return once[-1]
@@ -112,14 +112,14 @@ def activation_maps(
     for inputs, _ in batches:
         inputs = fabric.to_device(inputs)
         if method is None:
-            found = last_feature_map(model, inputs[:1], least)
-            method = LayerGradCam(model, found.module)
+            layer = last_feature_map(model, inputs[:1], least)
+            method = LayerGradCam(model, layer.module)
             # Captum keeps the logits of its own forward pass to itself.
             watch = model.register_forward_hook(
                 lambda *passed: logits.append(passed[-1].detach().float().cpu().numpy())
             )
         made = method.attribute(
-            inputs, attribute_to_layer_input=found.enters, relu_attributions=True
+            inputs, attribute_to_layer_input=layer.enters, relu_attributions=True
         )
         maps.append(made.detach()[:, 0].float().cpu().numpy())
     if method is not None:

@@ -51,7 +51,7 @@ def _check_records(path: str | os.PathLike) -> None:
     except FileNotFoundError:
         raise ClotlineError(f"there is no checkpoint {path}") from None
     except Exception as error:
-        # Of damaged bytes, the reader raises nearly every kind of exception there is.
+        # Of damaged bytes, the reader raises nearly every exception there is.
         raise unusable(path, error) from None
     if wrong:
         raise unusable(path, f"its record {wrong} does not fit its checksum")
@@ -68,7 +68,7 @@ def load_tensors(path: str | os.PathLike) -> dict:
     except FileNotFoundError:
         raise ClotlineError(f"there is no checkpoint {path}") from None
     except Exception as error:
-        # Of damaged bytes, torch's reader raises nearly every kind of exception there is.
+        # Of damaged bytes, torch's reader raises nearly every exception there is.
         raise unusable(path, error) from None
     if not isinstance(content, dict):
         raise ClotlineError(f"the checkpoint {path} holds no dictionary of tensors")

@@ -135,5 +135,5 @@ class _ConvolutionTracer(fx.Tracer):
         return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
 
 
-def _is_call(node: fx.Node, model: nn.Module, kind: type) -> bool:
-    return node.op == "call_module" and isinstance(model.get_submodule(node.target), kind)
+def _is_call(node: fx.Node, model: nn.Module, layer: type) -> bool:
+    return node.op == "call_module" and isinstance(model.get_submodule(node.target), layer)

@@ -41,8 +41,8 @@ def _collect(path: Path, modules: dict[Path, str], without: tuple[str, ...]) -> 
         return
     modules[path], imported = _read(path)
     for name in imported:
-        if not _is_among(name, without) and (found := _find(name)):
-            _collect(found, modules, without)
+        if not _is_among(name, without) and (path_of := _find(name)):
+            _collect(path_of, modules, without)
 
 
 def _is_among(name: str, modules: tuple[str, ...]) -> bool:

@@ -84,7 +84,7 @@ def upright(pixels: np.ndarray, orientation: str) -> np.ndarray:
         orientation: of `patient_orientation`; what is not axial or unknown stays as it is.
 
     Returns:
-        (n, n), the same values; of an axial slice in another place.
+        (n, n), the same values; of an axial slice in another order.
     """
     if orientation == AXIAL or stored_orientation(orientation) != AXIAL:
         return pixels

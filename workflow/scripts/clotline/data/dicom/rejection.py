@@ -4,7 +4,7 @@
 class SliceError(Exception):
     """Why a file cannot be stored as a slice; the message is the reason in the list of rejects.
 
-    What stands before the first colon is the kind of reason, by which rejects are counted.
+    Rejects are counted by what stands before its first colon.
     """
 
 

@@ -111,7 +111,7 @@ class Chest:
         ventricle_ratio: right over left ventricle's diameter, measured inside the walls.
         nodes: lymph nodes, with their attenuation in HU.
         hu: attenuation in HU by tissue.
-        lung_vessels: fine vessels per lung and kind.
+        lung_vessels: fine vessels per lung, arteries and veins each.
     """
 
     size: float

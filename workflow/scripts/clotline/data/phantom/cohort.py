@@ -73,7 +73,7 @@ class Study:
 
     Attributes:
         seed: the cohort's.
-        index: its place in the cohort.
+        index: its number in the cohort.
         kind: acute, chronic, both, negative or indeterminate.
         grid: the voxels.
         chest: the patient.
@@ -141,8 +141,8 @@ def draw_cohort(settings: Mapping) -> list[Study]:
 
 
 def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Study:
-    block, place = divmod(index, len(_BLOCK))
-    kind = _BLOCK[_rng(seed, block, "block").permutation(len(_BLOCK))[place]]
+    block, member = divmod(index, len(_BLOCK))
+    kind = _BLOCK[_rng(seed, block, "block").permutation(len(_BLOCK))[member]]
     rng = _rng(seed, index, "draw")
     chest = draw_chest(rng)
     grid = _draw_grid(rng, chest, slices_min, slices_max)

@@ -105,9 +105,9 @@ def clot_areas(grid: Grid, coverage: np.ndarray) -> np.ndarray:
 def visible_slices(grid: Grid, clot: Clot, arteries: dict[str, Tube]) -> np.ndarray:
     """(slices,) bool: which slices show a clot."""
     shown = np.zeros(grid.slices, bool)
-    found = clot_coverage(grid, clot, arteries)
-    if found is not None:
-        box, coverage = found
+    covered = clot_coverage(grid, clot, arteries)
+    if covered is not None:
+        box, coverage = covered
         shown[box[0]] = coverage.any(axis=(1, 2))
     return shown
 
@@ -121,23 +121,23 @@ def draw_clots(
     count = int(rng.integers(3, 6))
     sites = rng.choice(len(names), count, replace=False, p=weights / weights.sum())
     clots = []
-    kinds = _mixed_kinds(rng, shapes, count)
+    forms = _mixed_forms(rng, shapes, count)
     if set(shapes) & set(ACUTE_SHAPES) and rng.random() < 0.2:
         clots.append(_saddle(rng, arteries))
-    for site, shape in zip(sites, kinds, strict=True):
+    for site, shape in zip(sites, forms, strict=True):
         clots.append(_draw_clot(rng, names[site], arteries[names[site]], shape))
     return clots
 
 
-def _mixed_kinds(rng: np.random.Generator, shapes: tuple[str, ...], count: int) -> list[str]:
+def _mixed_forms(rng: np.random.Generator, shapes: tuple[str, ...], count: int) -> list[str]:
     acute = [s for s in shapes if s in ACUTE_SHAPES]
     chronic = [s for s in shapes if s in CHRONIC_SHAPES]
-    kinds = []
+    forms = []
     for k in range(count):
         group = (acute, chronic)[k % 2] if acute and chronic else acute or chronic
         weights = np.array([_SHAPES[shape] for shape in group], float)
-        kinds.append(group[int(rng.choice(len(group), p=weights / weights.sum()))])
-    return kinds
+        forms.append(group[int(rng.choice(len(group), p=weights / weights.sum()))])
+    return forms
 
 
 def _draw_clot(rng: np.random.Generator, name: str, artery: Tube, shape: str) -> Clot:

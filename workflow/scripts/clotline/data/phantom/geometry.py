@@ -127,10 +127,10 @@ def smooth_tube(points: np.ndarray, radii: np.ndarray, per_span: int = 4) -> Tub
         + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
         + (3 * p1 - p0 - 3 * p2 + p3) * t**3
     )
-    places = np.arange(len(curve) * per_span + 1) / per_span
+    parameters = np.arange(len(curve) * per_span + 1) / per_span
     return Tube(
         np.concatenate([curve.reshape(-1, 3), points[-1:]]),
-        np.interp(places, np.arange(len(points)), radii),
+        np.interp(parameters, np.arange(len(points)), radii),
     )
 
 

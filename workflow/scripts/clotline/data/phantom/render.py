@@ -64,10 +64,10 @@ def _clots(study: Study) -> tuple[np.ndarray, np.ndarray]:
     coverage = np.zeros((grid.slices, grid.size, grid.size), np.float32)
     value = np.zeros_like(coverage)
     for clot in study.clots:
-        found = clot_coverage(grid, clot, study.chest.arteries)
-        if found is None:
+        covered = clot_coverage(grid, clot, study.chest.arteries)
+        if covered is None:
             continue
-        box, own = found
+        box, own = covered
         more = own > coverage[box]
         coverage[box][more] = own[more]
         value[box][more] = clot.hu
@@ -116,9 +116,9 @@ def _anatomy(study: Study) -> np.ndarray:
 
 
 def _paint_ellipsoid(grid: Grid, volume: np.ndarray, shape: Ellipsoid, value) -> None:
-    found = ellipsoid_coverage(grid, shape)
-    if found is not None:
-        box, alpha = found
+    covered = ellipsoid_coverage(grid, shape)
+    if covered is not None:
+        box, alpha = covered
         _paint(volume[box], alpha, np.float32(value))
 
 
@@ -238,10 +238,10 @@ def _paint_cavity(
     for side, dome in zip((-1, 1), chest.domes, strict=True):
         axes = (0.5 * width + 6, 0.96 * depth, 62.0)
         shape = Ellipsoid((side * (0.5 * width + 2), 2.0, dome - axes[2]), axes)
-        found = ellipsoid_coverage(grid, shape)
-        if found is None:
+        covered = ellipsoid_coverage(grid, shape)
+        if covered is None:
             continue
-        box, alpha = found
+        box, alpha = covered
         lung[box] = np.minimum(lung[box], (0.5 - alpha) * grid.pixel)
         inside = alpha * np.clip(cavity[box] / grid.pixel + 0.5, 0, 1)
         _paint(volume[box], inside, np.float32(hu["liver" if side < 0 else "spleen"]))
@@ -254,9 +254,9 @@ def _paint_cavity(
         tuple(v * chest.size for v in (66.0, 54.0, 50.0)),
         np.deg2rad(-20),
     )
-    found = ellipsoid_coverage(grid, heart)
-    if found is not None:
-        box, alpha = found
+    covered = ellipsoid_coverage(grid, heart)
+    if covered is not None:
+        box, alpha = covered
         lung[box] = np.minimum(lung[box], (0.5 - alpha) * grid.pixel)
     # Lung is denser towards the back, where blood sinks, and mottled by vessels too fine to draw.
     parenchyma = texture * np.float32(16)
@@ -492,8 +492,8 @@ def _bounding_box(coverage: np.ndarray) -> Box:
     ranges = []
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
-        places = np.flatnonzero(coverage.max(axis=others))
-        ranges.append(slice(int(places[0]), int(places[-1]) + 1))
+        inside = np.flatnonzero(coverage.max(axis=others))
+        ranges.append(slice(int(inside[0]), int(inside[-1]) + 1))
     return tuple(ranges)
 
 
