@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from clotline.loading.preprocessing import View
 from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import for_training
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc
 from clotline.models.recipe import Recipe
@@ -81,7 +83,7 @@ def train_on(snakemake, shard_folder, positives):
     fitted = train_together(fabric, run, state)
     warn_of_training(name, fitted.history)
     width = fitted.best["head.weight"].shape[1]
-    about = {"kind": "cnn", "name": name, "config": section, "seed": seed, "width": width}
+    about = partial(Checkpoint, kind="cnn", name=name, config=section, seed=seed, width=width)
     output = snakemake.output
     save_fitted(fitted, about, output.history, output.best, output.last)
     drop_states(STATE_FOLDER, name)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from clotline.job.files import STATE_FOLDER
 from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.study_loader import FeatureSequences
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc, pe_present_auroc
 from clotline.models.recipe import Recipe
@@ -77,7 +79,8 @@ def main(snakemake):
     fitted = train_together(fabric, run, state)
     fitted = replace(fitted, best=published_weights(fitted.best, moments))
     warn_of_training(name, fitted.history)
-    about = {"kind": "lstm", "name": name, "config": section, "seed": seed, "width": train.width}
+    width = train.width
+    about = partial(Checkpoint, kind="lstm", name=name, config=section, seed=seed, width=width)
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
     drop_states(STATE_FOLDER, name)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import pickle
 import random
@@ -9,7 +10,14 @@ from hostile import TORTURE, Cases, Touch, flip_bit
 from torch import nn
 
 from clotline.errors import ClotlineError
-from clotline.models.checkpoint import load_checkpoint, load_tensors, load_weights, save_checkpoint
+from clotline.models.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_tensors,
+    load_weights,
+    save_checkpoint,
+)
+from clotline.version import CLOTLINE_VERSION
 
 CONTENT = {
     "weights": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)},
@@ -163,3 +171,25 @@ def test_a_checkpoint_holds_a_copy_on_the_cpu(tmp_path):
     save_checkpoint(tmp_path / "a.pt", CONTENT)
     torch.save(load_checkpoint(tmp_path / "a.pt"), buffer)
     assert buffer.getvalue() == (tmp_path / "a.pt").read_bytes()
+
+
+def test_a_trained_networks_file_has_its_fields_and_the_version(tmp_path):
+    weights = {"a": torch.arange(3.0)}
+    network = Checkpoint(
+        kind="cnn", name="net", config={"lr": 0.1}, seed=1, width=8, epoch=2, weights=weights
+    )
+    network.save(tmp_path / "net.pt")
+    content = load_checkpoint(tmp_path / "net.pt")
+    fields = [field.name for field in dataclasses.fields(Checkpoint)]
+    assert list(content) == ["format", "version", *fields]
+    assert content["clotline"] == CLOTLINE_VERSION
+    assert torch.equal(content.pop("weights")["a"], weights["a"])
+    assert (content["config"], content["epoch"]) == ({"lr": 0.1}, 2)
+
+
+def test_a_checkpoint_of_another_version_names_the_clotline_that_made_it(tmp_path):
+    path = tmp_path / "a.pt"
+    header = {"format": "clotline-checkpoint", "version": 0, "clotline": "7.8.9"}
+    torch.save(header, path)
+    with pytest.raises(ClotlineError, match=r"of version 1: Clotline 7\.8\.9 made it"):
+        load_checkpoint(path)

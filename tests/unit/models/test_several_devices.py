@@ -17,6 +17,7 @@ SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
 #: Trains with so many processes; each notes the places of the data set that it read.
 TRAIN = """
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clotline.errors import ClotlineError
 from clotline.loading.batches import process_batches
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc
 from clotline.models.recipe import Recipe
@@ -75,7 +77,8 @@ try:
 except ClotlineError as error:
     print(error)
     sys.exit(3)
-save_fitted(fitted, {}, folder / "history.csv", folder / "best.pt")
+about = partial(Checkpoint, kind="cnn", name="a", config={}, seed=7, width=8)
+save_fitted(fitted, about, folder / "history.csv", folder / "best.pt")
 """
 
 

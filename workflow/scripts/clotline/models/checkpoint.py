@@ -3,14 +3,45 @@
 import io
 import os
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from clotline.errors import ClotlineError
 from clotline.job.files import atomic, unusable
+from clotline.version import CLOTLINE_VERSION
 
 FORMAT, VERSION = "clotline-checkpoint", 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained network. Its file has these fields, by these names.
+
+    Attributes:
+        clotline: version of the Clotline that trained it.
+        kind: cnn or lstm.
+        name: of the backbone, or <features>-<level>.
+        config: its section of the configuration.
+        seed: of the training.
+        width: features that a CNN gives of a slice, or that an LSTM reads.
+        epoch: from 1 on, that the weights are of.
+        weights: state dict.
+    """
+
+    clotline: str = CLOTLINE_VERSION
+    kind: str
+    name: str
+    config: dict
+    seed: int
+    width: int
+    epoch: int
+    weights: dict[str, torch.Tensor]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes it; `load_checkpoint` reads the fields as a dict."""
+        save_checkpoint(path, vars(self))
 
 
 def save_checkpoint(path: str | os.PathLike, content: dict) -> None:

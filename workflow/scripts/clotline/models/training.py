@@ -25,10 +25,9 @@ from clotline.job.disk import warn_if_short
 from clotline.job.files import atomic
 from clotline.job.processes import end_with_parent
 from clotline.job.progress import clock, progress
-from clotline.models.checkpoint import load_checkpoint, save_checkpoint
+from clotline.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from clotline.models.recipe import Recipe
 from clotline.models.steps import Loss, Steps, cross_entropy_loss
-from clotline.version import CLOTLINE_VERSION
 
 log = logging.getLogger("clotline")
 
@@ -238,7 +237,7 @@ def _not_trained(
 
 def save_fitted(
     fitted: Fitted,
-    about: dict,
+    about: Callable[..., Checkpoint],
     history: str | Path,
     best: str | Path,
     last: str | Path | None = None,
@@ -247,15 +246,14 @@ def save_fitted(
 
     Args:
         fitted: of `fit`.
-        about: what the checkpoints hold beside ``epoch``, ``weights`` and the version.
+        about: makes the checkpoint of an ``epoch`` and its ``weights``.
         history: CSV file to write.
         best: checkpoint to write of the best epoch.
         last: checkpoint to write of the last epoch, if wanted.
     """
-    about = {"clotline": CLOTLINE_VERSION} | about
-    save_checkpoint(best, about | {"epoch": fitted.best_epoch, "weights": fitted.best})
+    about(epoch=fitted.best_epoch, weights=fitted.best).save(best)
     if last:
-        save_checkpoint(last, about | {"epoch": len(fitted.history), "weights": fitted.last})
+        about(epoch=len(fitted.history), weights=fitted.last).save(last)
     with atomic(history) as path:
         fitted.history.to_csv(path, index=False)
 
