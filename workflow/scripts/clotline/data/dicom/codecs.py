@@ -55,7 +55,7 @@ def decode_frame(stream: bytes, frame: Frame, syntax: str) -> np.ndarray:
         values = CODECS[syntax](stream, frame, syntax)
     except (SliceError, ClotlineError, MemoryError):
         raise
-    except Exception as error:  # decoders raise many kinds
+    except Exception as error:  # decoders raise exceptions of any class
         raise SliceError(f"pixels cannot be decoded: {one_line(error)}") from error
     if values.shape != frame[:2]:
         raise SliceError(f"pixels cannot be decoded: an image of {values.shape}, not {frame[:2]}")
@@ -100,8 +100,8 @@ def _by_gdcm(stream: bytes, frame: Frame, syntax: str) -> np.ndarray:
     with _no_complaints(but=_SECOND_TRY):
         # GDCM's char* comes as text.
         content = image.GetBuffer().encode("utf-8", "surrogateescape")
-    kind = f"<{'i' if frame.signed else 'u'}{bits // 8}"
-    return np.frombuffer(content, kind).reshape(frame[:2])
+    dtype = f"<{'i' if frame.signed else 'u'}{bits // 8}"
+    return np.frombuffer(content, dtype).reshape(frame[:2])
 
 
 def _jpeg_lossless(stream: bytes, frame: Frame, syntax: str) -> np.ndarray:

@@ -67,12 +67,12 @@ def encoding_of(stream: bytes) -> UID | None:
 
 
 def _jpeg2000_encoding(stream: bytes) -> UID:
-    place, is_high_throughput = _start_of_jpeg2000(stream) + 2, False
-    while (marker := stream[place : place + 2]) != b"\xff\x52":  # coding style
-        (length,) = struct.unpack_from(">2xH", stream, place)
+    offset, is_high_throughput = _start_of_jpeg2000(stream) + 2, False
+    while (marker := stream[offset : offset + 2]) != b"\xff\x52":  # coding style
+        (length,) = struct.unpack_from(">2xH", stream, offset)
         is_high_throughput |= marker == b"\xff\x50"  # extended capabilities
-        place += 2 + length
-    reversible = stream[place + 13] == 1
+        offset += 2 + length
+    reversible = stream[offset + 13] == 1
     if is_high_throughput:
         return HTJ2KLossless if reversible else HTJ2K
     return JPEG2000Lossless if reversible else JPEG2000
@@ -88,16 +88,16 @@ def _jpeg_encoding(stream: bytes) -> UID | None:
 
 def _segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and content of each segment of a JPEG codestream, until compressed data follows."""
-    place, marker = 2, None
+    offset, marker = 2, None
     while marker != 0xDA:  # start of scan
         # Any number of fill bytes may stand before a marker (ITU-T T.81, B.1.1.2).
-        while stream[place : place + 2] == b"\xff\xff":
-            place += 1
-        prefix, marker, length = struct.unpack_from(">BBH", stream, place)
+        while stream[offset : offset + 2] == b"\xff\xff":
+            offset += 1
+        prefix, marker, length = struct.unpack_from(">BBH", stream, offset)
         if prefix != 0xFF or not 0xC0 <= marker <= 0xFE:
             raise ValueError("no marker where one must be")
-        yield marker, stream[place + 4 : place + 2 + length]
-        place += 2 + length
+        yield marker, stream[offset + 4 : offset + 2 + length]
+        offset += 2 + length
 
 
 def _jpeg_frame(stream: bytes) -> Frame:
@@ -140,15 +140,15 @@ def _check_tile_parts(stream: bytes) -> None:
 
     OpenJPH decodes what is there of a codestream that was cut, and says nothing.
     """
-    place = _start_of_jpeg2000(stream) + 2
-    while (marker := stream[place : place + 2]) != b"\xff\xd9":
+    offset = _start_of_jpeg2000(stream) + 2
+    while (marker := stream[offset : offset + 2]) != b"\xff\xd9":
         if marker == b"\xff\x90":  # start of tile-part: its length counts from here
-            (length,) = struct.unpack_from(">6xI", stream, place)
+            (length,) = struct.unpack_from(">6xI", stream, offset)
             if length < 14:
                 raise ValueError("a tile-part without a length")
-            place += length
+            offset += length
         else:
-            if marker[:1] != b"\xff" or place > len(stream):
+            if marker[:1] != b"\xff" or offset > len(stream):
                 raise ValueError("no marker where one must be")
-            (length,) = struct.unpack_from(">2xH", stream, place)
-            place += 2 + length
+            (length,) = struct.unpack_from(">2xH", stream, offset)
+            offset += 2 + length

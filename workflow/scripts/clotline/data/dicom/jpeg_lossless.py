@@ -67,12 +67,12 @@ def is_image_of(stream: bytes, image: np.ndarray) -> bool:
 
 def _scan(stream: bytes) -> _Scan | None:
     """What must be known of the codestream; None where it is not of the usual sort."""
-    place, tables, precision = 2, {}, None
+    at, tables, precision = 2, {}, None
     while True:
-        while stream[place : place + 2] == b"\xff\xff":  # fill bytes
-            place += 1
-        _, marker, length = struct.unpack_from(">BBH", stream, place)
-        segment, place = stream[place + 4 : place + 2 + length], place + 2 + length
+        while stream[at : at + 2] == b"\xff\xff":  # fill bytes
+            at += 1
+        _, marker, length = struct.unpack_from(">BBH", stream, at)
+        segment, at = stream[at + 4 : at + 2 + length], at + 2 + length
         match marker:
             case 0xC3:  # start of frame, lossless with Huffman codes
                 precision, components = segment[0], segment[5]
@@ -91,7 +91,7 @@ def _scan(stream: bytes) -> _Scan | None:
     # The last byte is the point transform.
     if table is None or not 1 <= predictor <= 7 or segment[5]:
         return None
-    return _Scan(place, table, predictor, precision)
+    return _Scan(at, table, predictor, precision)
 
 
 def _stuffed(data: np.ndarray) -> tuple[np.ndarray, int] | None:
@@ -99,17 +99,17 @@ def _stuffed(data: np.ndarray) -> tuple[np.ndarray, int] | None:
 
     None where another marker than the image's end comes first.
     """
-    places = np.flatnonzero(data[:-1] == 0xFF)
-    marks = np.flatnonzero(data[places + 1])
+    marked = np.flatnonzero(data[:-1] == 0xFF)
+    marks = np.flatnonzero(data[marked + 1])
     if not len(marks):
         return None
     first = marks[0]
-    end = after = int(places[first])
+    end = after = int(marked[first])
     while after + 1 < len(data) and data[after + 1] == 0xFF:  # fill bytes
         after += 1
     if data[after + 1 : after + 2].tobytes() != b"\xd9":
         return None
-    return places[:first], end
+    return marked[:first], end
 
 
 def _differences(image: np.ndarray, scan: _Scan) -> np.ndarray:
@@ -186,13 +186,13 @@ def _stand_there(
     # Of a negative one, the lowest bits of it less 1.
     extra = np.where(signed < 0, signed - 1, signed) & ((1 << magnitudes) - 1)
     expected = codes[categories] << magnitudes | extra
-    # A byte's place less the number of bytes that were put in before it.
+    # A byte's index less the number of bytes that were put in before it.
     shifts = stuffed - np.arange(len(stuffed))
     there = np.zeros(len(offsets), np.int64)
     for step in range(5):  # 16 bits of code and 15 of magnitude, from any bit of the first byte
-        place = (offsets >> 3) + step
-        place += np.searchsorted(shifts, place)
-        there = there << 8 | np.where(place < len(data), data.take(place, mode="clip"), 0)
+        index = (offsets >> 3) + step
+        index += np.searchsorted(shifts, index)
+        there = there << 8 | np.where(index < len(data), data.take(index, mode="clip"), 0)
     size = sizes[differences].astype(np.int64)
     there = there >> (40 - (offsets & 7) - size) & ((1 << size) - 1)
     return bool((there == expected).all())

@@ -62,7 +62,7 @@ def decode(header: Header) -> np.ndarray:
     Raises:
         SliceError: the image is larger than `MAX_SIDE`, what the
             header says and what PixelData holds differ, or the data is damaged.
-        ClotlineError: the decoder is not installed, or there is no place for temporary files.
+        ClotlineError: the decoder is not installed, or no temporary file can be made.
     """
     shape, syntax = _check_layout(header), header.syntax
     if syntax in UNCOMPRESSED and not header.is_encapsulated("PixelData"):
@@ -97,7 +97,7 @@ def _codestream(header: Header) -> bytes:
             ]
     except MemoryError:
         raise
-    except Exception as error:  # pydicom raises many kinds
+    except Exception as error:  # pydicom raises exceptions of any class
         raise SliceError(f"the codestream is damaged: {one_line(error)}") from error
     if len(streams) != 1:
         raise SliceError(f"PixelData has another number of images than 1: {len(streams):,}")
@@ -166,8 +166,8 @@ def _plain(header: Header, shape: tuple[int, int]) -> np.ndarray:
     order = "<" if header.syntax.is_little_endian else ">"
     if allocated == 8 and order == ">" and header.vr("PixelData") == "OW":
         data = np.frombuffer(data, np.uint16).byteswap()  # two pixels a word, the first one last
-    kind = f"{order}{'i' if header['PixelRepresentation'] else 'u'}{allocated // 8}"
-    stored = np.frombuffer(data, kind, math.prod(shape)).reshape(shape)
+    dtype = f"{order}{'i' if header['PixelRepresentation'] else 'u'}{allocated // 8}"
+    stored = np.frombuffer(data, dtype, math.prod(shape)).reshape(shape)
     return _masked(stored, header["BitsStored"])
 
 
