@@ -1,6 +1,6 @@
 """Whether a model learned: what its training's history and its interval say against it.
 
-One place decides, for the job's log, metrics.csv, the report and the end of the demo.
+This module decides, for the job's log, metrics.csv, the report and the end of the demo.
 """
 
 from collections.abc import Mapping

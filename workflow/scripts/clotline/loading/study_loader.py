@@ -76,35 +76,35 @@ class FeatureSequences(ReadInBatches):
     def __len__(self) -> int:
         return len(self._first)
 
-    def fetch(self, places: list[int]) -> None:
+    def fetch(self, indices: list[int]) -> None:
         """Asks the disk for studies that are soon to be read."""
-        for span in self._spans(places):
+        for span in self._spans(indices):
             for file in self._files():
                 file.fetch(span)
 
-    def read(self, places: list[int]) -> tuple[StudyBatch, Tensor]:
+    def read(self, indices: list[int]) -> tuple[StudyBatch, Tensor]:
         """The studies' features in float16, and targets in float32: (all slices,) or (studies, 9).
 
         They become what the network wants where it is: as stored they are small on the way.
         """
-        counts, spans = self._count[places].tolist(), self._spans(places)
+        counts, spans = self._count[indices].tolist(), self._spans(indices)
         features = np.empty((sum(counts), self.width), np.float16)
         row = 0
         for span, count in zip(spans, counts, strict=True):
             parts = [file.read(span) for file in self._files()]
             np.concatenate(parts, axis=1, out=features[row : row + count])
             row += count
-        targets = torch.from_numpy(self._targets(places).astype(np.float32))
+        targets = torch.from_numpy(self._targets(indices).astype(np.float32))
         return StudyBatch(torch.from_numpy(features), counts), targets
 
     def targets(self) -> np.ndarray:
         """All targets in the order of the studies: (all slices,) or (studies, 9)."""
         return self._targets(np.arange(len(self)))
 
-    def _targets(self, places: np.ndarray | list[int]) -> np.ndarray:
+    def _targets(self, indices: np.ndarray | list[int]) -> np.ndarray:
         if self._level == "study":
-            return self._labels[places]
-        return np.concatenate([self._image_labels[span] for span in self._spans(places)])
+            return self._labels[indices]
+        return np.concatenate([self._image_labels[span] for span in self._spans(indices)])
 
     def moments(self) -> Moments:
         """Mean and standard deviation of each feature over all slices of the studies."""
@@ -120,9 +120,9 @@ class FeatureSequences(ReadInBatches):
         variance = np.maximum(squares / count - mean**2, 0)
         return Moments(*(torch.from_numpy(v.astype(np.float32)) for v in (mean, np.sqrt(variance))))
 
-    def _spans(self, places: list[int]) -> list[slice]:
+    def _spans(self, indices: list[int]) -> list[slice]:
         """The studies' rows."""
-        ends = zip(self._first[places].tolist(), self._count[places].tolist(), strict=True)
+        ends = zip(self._first[indices].tolist(), self._count[indices].tolist(), strict=True)
         return [slice(first, first + count) for first, count in ends]
 
     def _files(self) -> list[StoredFeatures]:
@@ -146,11 +146,11 @@ class StudyLoader:
     """Batches of (studies, targets) on the device, the features in the network's precision."""
 
     def __init__(self, sequences: FeatureSequences, batches: list[list[int]], fabric: Fabric):
-        """Prepares to load; each iteration starts anew.
+        """Prepares to load; each iteration starts from the beginning.
 
         Args:
             sequences: the data set.
-            batches: the places in it of each batch.
+            batches: of each batch, the indices of its studies.
             fabric: device and precision.
         """
         self._fabric = fabric
@@ -167,19 +167,19 @@ class StudyLoader:
         for batch in self._loader:
             studies, targets = self._fabric.to_device(batch)
             # Lightning does the same where the network is called, more slowly.
-            kind = precision.convert_input(studies.features[:0]).dtype
-            yield studies._replace(features=converted(studies.features, kind)), targets
+            dtype = precision.convert_input(studies.features[:0]).dtype
+            yield studies._replace(features=converted(studies.features, dtype)), targets
 
 
-def converted(features: Tensor, kind: torch.dtype) -> Tensor:
+def converted(features: Tensor, dtype: torch.dtype) -> Tensor:
     """The same features in another type.
 
     On a CPU torch takes three times as long from float16 to bfloat16 as by way of float32, which
     gives the same bits: it has vector instructions for each of those two steps only.
     """
-    if (features.dtype, kind) != (torch.float16, torch.bfloat16) or features.device.type != "cpu":
-        return features.to(kind)
-    result = torch.empty_like(features, dtype=kind)
+    if (features.dtype, dtype) != (torch.float16, torch.bfloat16) or features.device.type != "cpu":
+        return features.to(dtype)
+    result = torch.empty_like(features, dtype=dtype)
     values = torch.empty(ROWS_TOGETHER, features.shape[1])
     parts = zip(result.split(ROWS_TOGETHER), features.split(ROWS_TOGETHER), strict=True)
     for target, source in parts:

@@ -163,14 +163,14 @@ def _without_dropout(backbone: nn.Module) -> None:
             module._global_params = module._global_params._replace(drop_connect_rate=0.0)
 
 
-def _last(module: nn.Module, kind: type) -> tuple[str, nn.Module]:
-    found = [(name, m) for name, m in module.named_modules() if isinstance(m, kind)]
-    if not found:
+def _last(module: nn.Module, layer: type) -> tuple[str, nn.Module]:
+    layers = [(name, m) for name, m in module.named_modules() if isinstance(m, layer)]
+    if not layers:
         raise ClotlineError(
-            f"{type(module).__name__} has no {kind.__name__} layer to put the slice's logit in "
+            f"{type(module).__name__} has no {layer.__name__} layer to put the slice's logit in "
             "place of: choose another architecture"
         )
-    return found[-1]
+    return layers[-1]
 
 
 def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:

@@ -117,6 +117,6 @@ def predictions_by_slice(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
     images = {n: table for n, table in predictions.items() if split_lstm_name(n)[1] == "image"}
     first = next(iter(images.values()))
     table = first[[*UIDS, POSITION]].copy()
-    for name, found in images.items():
-        table[name] = found[IMAGE_LABEL].to_numpy()
+    for name, predicted in images.items():
+        table[name] = predicted[IMAGE_LABEL].to_numpy()
     return table

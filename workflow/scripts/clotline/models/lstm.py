@@ -64,8 +64,8 @@ class SliceLSTM(nn.Module):
         layer, features, counts = self.lstm, studies.features, studies.counts
         device = features.device
         mixed = torch.is_autocast_enabled(device.type)
-        kind = torch.get_autocast_dtype(device.type) if mixed else torch.float32
-        products = linear(features.to(kind), layer.weight_ih_l0, layer.bias_ih_l0).float()
+        dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
+        products = linear(features.to(dtype), layer.weight_ih_l0, layer.bias_ih_l0).float()
         width, longest = products.shape[1], max(counts)
         rows = [torch.arange(n) + longest * study for study, n in enumerate(counts)]
         rows = torch.cat(rows).to(device)
