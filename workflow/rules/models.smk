@@ -49,6 +49,7 @@ rule find_series:
             "results/predict/slices.csv",
             "results/predict/viewer",
         ],
+        series=pipeline.section("series"),
         code=code_digest("find_series.py"),
     message:
         "Looking for CTPA series in the new files"
@@ -75,6 +76,7 @@ rule decode_series:
         runtime=growing(240),
     params:
         files=pipeline.new_files,
+        strict=pipeline.section("predict_strict"),
         code=code_digest("decode_series.py"),
     message:
         "Decoding the new studies"

@@ -12,6 +12,7 @@ def main(snakemake):
         snakemake.config["predict"],
         snakemake.output,
         snakemake.threads,
+        snakemake.config["predict_strict"],
     )
 
 

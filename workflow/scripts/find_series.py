@@ -1,6 +1,6 @@
 """Finds the CTPA series among new DICOM files."""
 
-from clotline.data.series import find_series, list_files
+from clotline.data.series import find_series, list_files, named_series
 from clotline.data.tables import write_table
 from clotline.job.files import atomic, remove
 from clotline.job.progress import progress
@@ -18,16 +18,15 @@ def main(snakemake):
     def step(headers):
         return progress(headers, len(files), "headers", "files")
 
-    rows, series, left_out = find_series(folder, files, snakemake.threads, step)
+    named = named_series(snakemake.config["series"])
+    rows, series, left_out = find_series(folder, files, snakemake.threads, step, named)
     for table, target in ((series, "series"), (left_out, "left_out")):
         with atomic(snakemake.output[target]) as path:
             table.to_csv(path, index=False)
     write_table(rows, snakemake.output.rows)
     log.info(
-        "%s of %s series chosen, %s files left out",
-        f"{series['chosen'].sum():,}",
-        f"{len(series):,}",
-        f"{len(left_out):,}",
+        "%s of %s series and scans chosen, %s files left out",
+        *(f"{series['chosen'].sum():,}", f"{len(series):,}", f"{len(left_out):,}"),
     )
 
 

@@ -7,20 +7,26 @@ from pathlib import Path
 import pandas as pd
 
 from clotline.data.decoders import decode_studies
-from clotline.data.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_reasons
+from clotline.data.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_notes, count_reasons
 from clotline.data.shards import ShardWriter
-from clotline.data.study import LEADS_OUT
+from clotline.data.study import LEADS_OUT, DecodedStudy
+from clotline.data.tables import uid_triples
 from clotline.errors import ClotlineError
 from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import atomic
 from clotline.job.progress import progress
-from clotline.labels import STUDY_UID
+from clotline.labels import SOP_UID, STUDY_UID
 
 log = logging.getLogger("clotline")
 
 
 def write_shard(
-    rows: pd.DataFrame, folder: str | Path, path: str | Path, workers: int, step=iter
+    rows: pd.DataFrame,
+    folder: str | Path,
+    path: str | Path,
+    workers: int,
+    step=iter,
+    strict: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decodes the planned rows of one shard and stores them.
 
@@ -30,6 +36,7 @@ def write_shard(
         path: HDF5 file to write.
         workers: number of decoding processes.
         step: wraps the iterator over decoded studies, for progress.
+        strict: refuse studies of which something is doubtful: all their slices are rejected.
 
     Returns:
         The rejected slices (UIDs, path, reason), and the notes on studies (UID, note).
@@ -41,7 +48,9 @@ def write_shard(
         for planned, study in zip(studies, decoded, strict=True):
             rejected += study.rejected
             notes += [(planned[STUDY_UID].iloc[0], note) for note in study.notes]
-            if study.chunks:
+            if strict and study.doubts:
+                rejected += _refused(planned, study)
+            elif study.chunks:
                 writer.append(study.columns, planned.iloc[0], study.chunks)
         stored = len(writer.pixels)
     listed = pd.DataFrame(rejected, columns=list(REJECT_COLUMNS))
@@ -74,7 +83,21 @@ def _what_to_do(rejected: pd.DataFrame, folder: str | os.PathLike) -> str:
     )
 
 
-def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -> None:
+def _refused(planned: pd.DataFrame, study: DecodedStudy) -> list[tuple]:
+    """The slices of a study that is refused as a whole, as rejects."""
+    unread = {tuple(uids) for *uids, _, _ in study.rejected}
+    reason = f"refused by predict_strict: {'; '.join(study.doubts)}"
+    paths = planned["path"] if "path" in planned else planned[SOP_UID]
+    return [
+        (*uids, path, reason)
+        for uids, path in zip(uid_triples(planned), paths, strict=True)
+        if uids not in unread
+    ]
+
+
+def store_slices(
+    rows: pd.DataFrame, folder: str | Path, output, workers: int, strict: bool = False
+) -> None:
     """Writes a shard with its lists, all or none, and logs what was done.
 
     Args:
@@ -82,6 +105,7 @@ def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -
         folder: the DICOM folder.
         output: paths to write: ``shard`` (HDF5), ``rejects`` and ``notes`` (CSV).
         workers: number of decoding processes.
+        strict: as for `write_shard`.
     """
 
     def step(decoded):
@@ -94,10 +118,10 @@ def store_slices(rows: pd.DataFrame, folder: str | Path, output, workers: int) -
         atomic(output.rejects) as rejects_path,
         atomic(output.notes) as notes_path,
     ):
-        rejects, notes = write_shard(rows, folder, shard_path, workers, step)
+        rejects, notes = write_shard(rows, folder, shard_path, workers, step, strict)
         rejects.to_csv(rejects_path, index=False)
         notes.to_csv(notes_path, index=False)
-    for note, count in notes["note"].value_counts().items():
+    for note, count in count_notes(notes).items():
         log.warning("%s (studies: %s, listed in %s)", note, f"{count:,}", output.notes)
     if len(rejects):
         lost = rejects[STUDY_UID].value_counts()

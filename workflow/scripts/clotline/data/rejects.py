@@ -25,3 +25,17 @@ def count_reasons(rejected: pd.DataFrame) -> pd.Series:
         rejected: table with the columns of ``REJECT_COLUMNS``.
     """
     return rejected["reason"].str.split(":").str[0].value_counts()
+
+
+def count_notes(notes: pd.DataFrame) -> pd.Series:
+    """How many studies have each sort of note, the most frequent first.
+
+    Notes of one sort begin alike, up to a colon, and go on with numbers of their own. A sort that
+    one study alone has stands with its numbers.
+
+    Args:
+        notes: table with the columns of ``NOTE_COLUMNS``.
+    """
+    sort = notes["note"].str.split(":").str[0]
+    same = notes["note"].groupby(sort).transform("nunique") == 1
+    return notes["note"].where(same, sort).value_counts()

@@ -2,41 +2,85 @@
 
 import math
 from statistics import covariance
+from typing import NamedTuple
 
 from clotline.data.dicom.ct_slice import Slice
 from clotline.data.dicom.orientation import AXIAL, UNKNOWN_ORIENTATION, stored_orientation
+from clotline.data.scans import MIN_SLICES, one_stack, split_scans
 from clotline.data.shards import POSITION
 from clotline.labels import SERIES_UID
 
 
-def along_scan(
-    series: list[str], slices: list[Slice]
-) -> tuple[list[float], list[float], list[str]]:
+class Order(NamedTuple):
+    """What orders the slices of a study.
+
+    Attributes:
+        scans: of each slice, which scan of its series it belongs to, from 0.
+        along: of each slice, a number that rises along the scan axis within its scan.
+        positions: of each slice, in mm; NaN where unknown.
+        notes: on the study.
+    """
+
+    scans: list[int]
+    along: list[float]
+    positions: list[float]
+    notes: list[str]
+
+
+def along_scan(series: list[str], slices: list[Slice]) -> Order:
     """What orders the slices of each series.
 
     Args:
-        series: SeriesInstanceUID of each slice.
+        series: SeriesInstanceUID of each slice, or whatever else is to be in order as one.
         slices: what was read of each.
-
-    Returns:
-        One number a slice, rising along the scan axis within its series; its position in mm, NaN
-        where unknown; and notes.
     """
-    along, positions, notes = [0.0] * len(slices), [math.nan] * len(slices), []
+    count = len(slices)
+    order = Order([0] * count, [0.0] * count, [math.nan] * count, [])
     for uid in dict.fromkeys(series):
-        places = [place for place, of in enumerate(series) if of == uid]
-        ordered, mm, note = _order_series([slices[place] for place in places])
-        for place, number, position in zip(places, ordered, mm, strict=True):
-            along[place], positions[place] = number, position
-        notes += [note] if note else []
-    return along, positions, list(dict.fromkeys(notes))
+        members = [member for member, of in enumerate(series) if of == uid]
+        parts = _scans_of(members, slices)
+        for number, part in enumerate(parts):
+            along, positions, note = _order_series([slices[member] for member in part])
+            for member, value, position in zip(part, along, positions, strict=True):
+                order.scans[member] = number
+                order.along[member], order.positions[member] = value, position
+            if note:
+                order.notes.append(note)
+        if len(parts) > 1:
+            counts = ", ".join(map(str, map(len, parts)))
+            order.notes.append(f"several scans in one series, one after the other: {counts} slices")
+    return order._replace(notes=list(dict.fromkeys(order.notes)))
+
+
+def _scans_of(members: list[int], slices: list[Slice]) -> list[list[int]]:
+    """A series' slices by scan, where they lie between each other; else all of them."""
+    traits = [slices[member].traits for member in members]
+    positions = [t.position for t in traits]
+    told = len(set(positions))
+    if None in positions or told < 2:
+        return [members]
+    parts = [part.members for part in split_scans(traits)]
+    # A single odd slice stays where it lies, and so does what follows on.
+    large = [part for part in parts if len(part) >= MIN_SLICES]
+    repeated = told < len(positions)
+    if len(parts) < 2 or not (repeated or len(large) > 1):
+        return [members]
+    if one_stack([[positions[m] for m in part] for part in parts]):
+        return [members]
+    return [[members[m] for m in part] for part in parts]
 
 
 def _order_series(slices: list[Slice]) -> tuple[list[float], list[float], str]:
-    """As `along_scan`, of one series."""
+    """As `along_scan`, of one scan."""
     positions = [s.position for s in slices]
     if None not in positions:
-        return positions, positions, ""
+        locations = [s.location for s in slices]
+        if len(set(positions)) > 1 or None in locations or len(set(locations)) == 1:
+            return positions, positions, ""
+        # What tells nothing apart is not known.
+        unknown = [math.nan] * len(slices)
+        note = f"{len(slices)} slices have the same ImagePositionPatient: ordered by SliceLocation"
+        return locations, unknown, f"{note}, perhaps from head to feet"
     lacking = (
         f"{positions.count(None)} of {len(slices)} slices lack a usable ImagePositionPatient or "
         "ImageOrientationPatient"
@@ -84,19 +128,22 @@ def _direction(
     return 0
 
 
-def oddities(columns: dict[str, list], headers: list[Slice]) -> list[str]:
+def oddities(
+    columns: dict[str, list], headers: list[Slice], scans: list[tuple[str, int]]
+) -> list[str]:
     """Notes on a study whose slices may not be one scan, or not lie as most do.
 
     Args:
         columns: the stored rows in their order.
         headers: what was read of each.
+        scans: which scan each belongs to.
     """
     series = columns[SERIES_UID]
-    places = zip(series, columns[POSITION], strict=True)
-    known = [(uid, position) for uid, position in places if not math.isnan(position)]
+    places = zip(scans, columns[POSITION], strict=True)
+    known = [(scan, position) for scan, position in places if not math.isnan(position)]
     own_series = {(uid, header.series_uid) for uid, header in zip(series, headers, strict=True)}
     notes = []
-    if len(set(series)) > 1:
+    if len({group for group, _ in scans}) > 1:
         notes.append("several series: one after the other")
     if len(set(known)) < len(known):
         notes.append("slices at the same position: ordered by InstanceNumber, then SOPInstanceUID")

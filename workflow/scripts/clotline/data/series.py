@@ -1,64 +1,107 @@
-"""Finds the CTPA series among DICOM files of any names and folders, by their headers alone.
+"""Finds the CTPA among DICOM files of any names and folders.
 
-Tags are those of DICOM PS3.3, C.7.3.1 (General Series), C.7.6.2 (Image Plane) and C.8.2.1 (CT
-Image). Of a study one series is taken: an axial one with enough slices in Hounsfield units; before
-projections of several slices, then with contrast agent before one without, then the one with most
-slices.
+Files are told apart by their headers, copies by their content; of the scans of a study (see
+`clotline.data.scans`) one is taken (see `clotline.data.scan_choice`). Tags are those of DICOM
+PS3.3, C.7.3.1 (General Series), C.7.6.2 (Image Plane), C.8.2.1 (CT Image) and C.7.6.4 (Contrast/
+Bolus).
 """
 
+import logging
 import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
+from hashlib import blake2b, sha256
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
+import cv2
 import numpy as np
 import pandas as pd
 
+from clotline.data.attenuation import LOOKED_AT, Chest, look_at, summarize
 from clotline.data.dicom.ct_slice import (
     KIND_KEYWORDS,
     SCALE_KEYWORDS,
+    Slice,
     check_is_ct_slice,
     image_corner,
+    position_along_scan,
     rescale,
 )
 from clotline.data.dicom.header import Header
+from clotline.data.dicom.isolation import read_apart, read_in_time
+from clotline.data.dicom.orientation import image_axes
 from clotline.data.dicom.reader import read_header
 from clotline.data.dicom.rejection import SliceError, one_line
+from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
+from clotline.data.dicom.words import (
+    MONOENERGETIC,
+    PROJECTION,
+    SCAN,
+    describes_agent,
+    goes_by_mouth,
+    is_sharp,
+    picture_type,
+    says_agent,
+    shows_chest,
+)
 from clotline.data.labels_file import UID_PATTERN
+from clotline.data.scan_choice import Choice, Scan, choose
+from clotline.data.scans import MIN_SLICES, are_one, places_of, split_scans
 from clotline.errors import ClotlineError
 from clotline.job.files import files_under
 from clotline.job.processes import end_with_parent
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 
-#: Fewest slices of a series that can show the pulmonary arteries.
-MIN_SLICES = 16
+log = logging.getLogger("clotline")
 
 #: Largest angle between the scan axis and the patient's long axis, in degrees: gantries tilt by up
 #: to 30, and the tags are rounded.
 MAX_TILT = 30.5
 
-#: ContrastBolusAgent of scans without one, in the words of some languages.
-_NO_AGENT = re.compile(
-    r"[\W0]*|N|NA|N/A|NIL|NATIVE?"
-    # Not: non-ionic, as most agents are.
-    r"|(NO|NON(?!\W*IONIC)|NONE|NOT|WITHOUT|W/O|WO|OHNE|KEINE?|SANS|SIN|SENZA|UNENHANCED)(\W.*)?",
-    re.IGNORECASE | re.DOTALL,
-)
-
-#: Values of ImageType for a picture of several slices at once.
-_PROJECTIONS = {"MIP", "MINIP"}
-
 KEYWORDS = (
-    *UIDS, *KIND_KEYWORDS, *SCALE_KEYWORDS, "ImageOrientationPatient", "ImagePositionPatient",
-    "InstanceNumber", "ContrastBolusAgent",
+    *UIDS, *KIND_KEYWORDS, *SCALE_KEYWORDS, *TRAIT_KEYWORDS, "ImageOrientationPatient",
+    "ImagePositionPatient", "BitsAllocated", "PixelRepresentation", "SeriesDescription",
+    "ProtocolName", "BodyPartExamined", "ContrastBolusAgent", "ContrastBolusAgentSequence",
+    "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate", "ContrastBolusRoute",
 )  # fmt: skip
 
-#: What is kept of a header.
-_DESCRIBED = (*UIDS, "size", "position", "place", "problem", "contrast", "projection")
-
-SERIES_COLUMNS = (STUDY_UID, SERIES_UID, "slices", "contrast", "chosen", "reason")
+#: Columns of `find_series`'s table of scans.
+SERIES_COLUMNS = (
+    STUDY_UID, SERIES_UID, "scan", "slices", "contrast", "chosen", "reason", "certainty",
+    "blood_hu", "thickness_mm", "kernel", "picture",
+)  # fmt: skip
 LEFT_OUT_COLUMNS = ("path", "reason")
+
+#: Columns of the rows to decode: what is put in order as one, and what is doubtful, a line each.
+SCAN_OF_ROW, DOUBTS = "scan", "doubts"
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is kept of a file; ``problem`` says why it is no slice of a CTPA, or is empty."""
+
+    path: str
+    uids: tuple[str, str, str]
+    size: int
+    digest: bytes
+    problem: str
+    traits: Traits
+    picture: str
+    derived: bool
+    agent: bool | None
+    described: bool | None
+    chest: bool | None
+    sharp: bool | None
+
+    @property
+    def series(self) -> tuple[str, str]:
+        return self.uids[:2]
 
 
 def list_files(folder: str | Path) -> list[str]:
@@ -73,53 +116,117 @@ def list_files(folder: str | Path) -> list[str]:
     return files
 
 
+def named_series(config: str | list[str] | None) -> list[str]:
+    """The SeriesInstanceUIDs of the configuration's ``series``: one, a list, or text with commas."""
+    if config is None:
+        return []
+    texts = [config] if isinstance(config, str) else config
+    return [uid for text in texts for uid in re.split(r"[\s,;]+", text) if uid]
+
+
 def find_series(
-    folder: str | Path, files: list[str], workers: int = 1, step=iter
+    folder: str | Path,
+    files: list[str],
+    workers: int = 1,
+    step=iter,
+    named: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """The series to predict, and what is left out.
+    """The scans to predict, and what is left out.
 
     Args:
         folder: folder of the files.
         files: their paths relative to it.
-        workers: processes that read headers.
+        workers: processes that read headers and look at pixels.
         step: wraps the iterator over read headers, for progress.
+        named: SeriesInstanceUIDs to take, whatever is thought of them.
 
     Returns:
-        ``rows``, one a slice of the chosen series: UIDs, ``path``, and all labels -1 (unknown), as
-        `clotline.data.ingest.write_shard` takes them; ``series``, one row each: UIDs, ``slices``
-        (those fit to be taken; all, where too few are), ``contrast``, ``chosen`` and the
-        ``reason``; and ``left_out``: files that are no slice of a chosen series, with the reason.
+        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``scan`` (what is put in order as
+        one), ``doubts`` (a line each), and all labels -1 (unknown), as
+        `clotline.data.ingest.write_shard` takes them; ``series``, one row a series and scan:
+        SERIES_COLUMNS; and ``left_out``: files that are no slice of a chosen scan, with the reason.
 
     Raises:
-        ClotlineError: no series is a CTPA.
+        ClotlineError: no scan is a CTPA, or one that is named is not there or cannot be taken.
     """
-    headers, left_out = [], []
+    left_out: dict[str, str] = {}
+    table: list[_File] = []
     with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         found = pool.map(partial(_look_at, Path(folder)), files, chunksize=64)
-        for path, header in zip(files, step(found), strict=True):
-            if isinstance(header, str):
-                left_out.append((_as_text(path), header))
+        for path, file in zip(files, step(found), strict=True):
+            if isinstance(file, str):
+                left_out[_as_text(path)] = file
             else:
-                headers.append({"path": path} | header)
-    table = pd.DataFrame(headers, columns=["path", *_DESCRIBED])
-    # Of copies the largest is kept: the others may have been cut.
-    table = table.sort_values("size", ascending=False, kind="stable")
-    copies = (table["place"] != "") & table.duplicated([*UIDS, "place"])
-    left_out += [(path, "a copy of another file") for path in table["path"][copies]]
-    table = table[~copies]
-    shared = (table[SOP_UID] == "") | table.duplicated(list(UIDS), keep=False)
-    table = table.assign(**{SOP_UID: table[SOP_UID].mask(shared, _named_after(table["path"]))})
-    series = _choose(table)
-    if not series["chosen"].any():
-        raise ClotlineError(_nothing_found(folder, series, left_out))
-    table = table.merge(series[[STUDY_UID, SERIES_UID, "chosen", "reason"]])
-    fit = table["chosen"] & (table["problem"] == "")
-    why = table["problem"].where(table["problem"] != "", table["reason"])
-    left_out += zip(table["path"][~fit], why[~fit], strict=True)
-    rows = table.loc[fit, [*UIDS, "path"]].sort_values(list(UIDS), ignore_index=True)
+                table.append(file)
+    by_series: dict[tuple[str, str], list[_File]] = defaultdict(list)
+    for file in table:
+        by_series[file.series].append(file)
+    scans: list[Scan] = []
+    for members in by_series.values():
+        kept, copies = _without_copies(folder, [f for f in members if not f.problem])
+        left_out |= copies
+        scans += _scans_of(kept, members)
+    scans = _with_pixels(folder, _together(_torn_apart(scans)), workers)
+    by_study: dict[str, list[Scan]] = defaultdict(list)
+    for scan in scans:
+        by_study[scan.study].append(scan)
+    choices = [choose(by_study[study], frozenset(named)) for study in sorted(by_study)]
+    _check_named(named, scans)
+    for choice in choices:
+        for scan in choice.scans:
+            if scan is not choice.chosen and scan.files != getattr(choice.chosen, "files", None):
+                left_out |= {file.path: file.problem or scan.problem for file in scan.files}
+    chosen = {file.path for choice in choices if choice.chosen for file in choice.chosen.files}
+    left_out |= {f.path: f.problem for f in table if f.problem and f.path not in left_out}
+    series = _series_table(choices)
+    if not chosen:
+        raise ClotlineError(_nothing_found(folder, files, series, left_out))
+    _tell_lost(choices)
+    return _rows(choices), series, _left_out_table(left_out)
+
+
+def _left_out_table(left_out: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame(sorted(left_out.items()), columns=list(LEFT_OUT_COLUMNS))
+
+
+def _rows(choices: list[Choice]) -> pd.DataFrame:
+    """The slices of the chosen scans."""
+    taken = [
+        (*file.uids, file.path, choice.chosen.series[0], "\n".join(choice.doubts))
+        for choice in choices
+        if choice.chosen
+        for file in choice.chosen.files
+    ]
+    rows = pd.DataFrame(taken, columns=[*UIDS, "path", SCAN_OF_ROW, DOUBTS])
+    shared = (rows[SOP_UID] == "") | rows.duplicated(list(UIDS), keep=False)
+    rows[SOP_UID] = rows[SOP_UID].mask(shared, _named_after(rows["path"]))
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
-    left_out = pd.DataFrame(sorted(left_out), columns=list(LEFT_OUT_COLUMNS))
-    return rows.assign(**unknown), series, left_out
+    return rows.sort_values(list(UIDS), ignore_index=True).assign(**unknown)
+
+
+def _series_table(choices: list[Choice]) -> pd.DataFrame:
+    """One row a series and scan."""
+    found = []
+    for choice in choices:
+        for scan in choice.scans:
+            taken = choice.chosen is not None and scan.files == choice.chosen.files
+            for series in scan.series:
+                members = [f for f in scan.files if f.uids[1] == series]
+                found.append(
+                    (
+                        *(scan.study, series, one_line(scan.told_by), len(members)),
+                        *(scan.contrast, taken),
+                        choice.reason if taken else scan.problem,
+                        choice.certainty if taken else "",
+                        None if scan.blood is None else round(scan.blood),
+                        scan.thickness,
+                        {False: "soft", True: "sharp", None: ""}[scan.sharp],
+                        scan.picture,
+                    )
+                )
+    table = pd.DataFrame(found, columns=list(SERIES_COLUMNS))
+    table["blood_hu"] = table["blood_hu"].astype("Int64")
+    return table.sort_values([STUDY_UID, SERIES_UID, "scan"], ignore_index=True)
 
 
 def _named_after(paths: pd.Series) -> pd.Series:
@@ -135,61 +242,190 @@ def _as_text(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _nothing_found(folder: str | Path, series: pd.DataFrame, left_out: list) -> str:
-    reasons = pd.Series([*series["reason"], *(reason for _, reason in left_out)])
-    return (
-        f"no CTPA series in {folder} (predict): none of {len(series):,} series is axial CT of "
-        f"{MIN_SLICES} slices or more. "
-        + "; ".join(f"{reason} ({n:,})" for reason, n in reasons.value_counts().head(4).items())
+def _nothing_found(
+    folder: str | Path, files: list[str], series: pd.DataFrame, left_out: dict[str, str]
+) -> str:
+    """One screen: the few reasons with counts, an example of each, and what to do."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for path, reason in sorted(left_out.items()):
+        by_reason[reason.split(":")[0]].append(path)
+    lines = [
+        f"no CTPA series in {folder} (predict): none of {len(files):,} files is a slice of an "
+        f"axial CT scan of {MIN_SLICES} positions or more."
+    ]
+    ranked = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    for kind, paths in ranked[:6]:
+        full = left_out[paths[0]]
+        lines.append(f"  {len(paths):>7,}  {full}; such as {paths[0]}")
+        if remedy := next((text for start, text in _REMEDIES if kind.startswith(start)), ""):
+            lines.append(f"           {remedy}")
+    if len(ranked) > 6:
+        lines.append(f"  and {len(ranked) - 6} further reasons")
+    return "\n".join(lines)
+
+
+#: What to do, by how a reason begins.
+_REMEDIES = (
+    ("not a DICOM file", "Name the folder that holds the DICOM files."),
+    ("an archive", "Unpack it, and name the folder that it gives."),
+    ("a compressed file", "Unpack it with gunzip, and try again."),
+    ("no usable StudyInstanceUID", "Anonymise again with UIDs of digits and dots."),
+    ("no usable SeriesInstanceUID", "Anonymise again so that each series keeps a UID of its own."),
+    ("each file in a study", "Anonymise again so that the files of a study share one UID."),
+    ("no Hounsfield units", "Export the original CT images, not maps made of them."),
+    ("not axial", "Export the axial series."),
+    ("the same UIDs", "Export the studies again, each with UIDs of its own."),
+    ("a localizer", "Export the series of slices too."),
+    ("Modality is not CT", "Export the CT series of the study."),
+)
+
+
+def _tell_lost(choices: list[Choice]) -> None:
+    """Names the studies of which nothing is taken."""
+    lost = [choice for choice in choices if choice.chosen is None]
+    if not lost:
+        return
+    shown = []
+    for choice in lost[:5]:
+        most = Counter(scan.problem for scan in choice.scans for _ in scan.files).most_common(1)
+        shown.append(f"{choice.scans[0].study}: {most[0][0]}")
+    more = f"; and {len(lost) - 5:,} more" if len(lost) > 5 else ""
+    log.warning(
+        "%s of %s studies have no CTPA and are left out: %s",
+        *(f"{len(lost):,}", f"{len(choices):,}", "; ".join(shown) + more),
     )
 
 
-def _look_at(folder: Path, path: str) -> dict | str:
+def _check_named(named: Sequence[str], scans: list[Scan]) -> None:
+    for uid in named:
+        of = [scan for scan in scans if uid in scan.series]
+        if not of:
+            raise ClotlineError(
+                f"series names {uid}, and no CT image in the folder has this SeriesInstanceUID"
+            )
+        if all(scan.problem for scan in of):
+            raise ClotlineError(f"series names {uid}, which cannot be taken: {of[0].problem}")
+
+
+def _look_at(folder: Path, path: str) -> _File | str:
     """What is needed of a file's header, or why it belongs to no series."""
     if path != _as_text(path):
         return "its name is no UTF-8 text: rename it"
     try:
-        return _describe(folder / path)
+        return _describe(folder, path)
     except SliceError as error:
+        if str(error) == "not a DICOM file":
+            return _what_it_is(folder / path)
         return str(error)
     except Exception as error:  # pydicom converts values when they are asked for
         return f"unreadable: {one_line(error)}"
 
 
-def _describe(path: Path) -> dict:
-    """What `_DESCRIBED` names.
+#: First bytes of files that hold, or may hold, the slices that are looked for.
+_SIGNATURES = (
+    (b"PK\x03\x04", "an archive: ZIP"),
+    (b"\x1f\x8b", "a compressed file: gzip"),
+    (b"BZh", "a compressed file: bzip2"),
+    (b"\xfd7zXZ", "a compressed file: xz"),
+    (b"Rar!", "an archive: RAR"),
+    (b"7z\xbc\xaf\x27\x1c", "an archive: 7z"),
+    (b"NRRD", "a volume: NRRD"),
+)
 
-    ``position`` and ``place`` are texts, the latter with the instance number, or empty; ``problem``
-    says why the file is no slice of a CTPA, or is empty; ``projection`` is whether it shows several
-    slices at once.
+
+def _what_it_is(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(352)
+    for signature, name in _SIGNATURES:
+        if start.startswith(signature):
+            return f"{name}{' (NIfTI)' if path.name.endswith('.nii.gz') else ''}"
+    if start[344:347] in (b"n+1", b"ni1"):
+        return "a volume: NIfTI"
+    with path.open("rb") as file:
+        file.seek(257)
+        if file.read(5) == b"ustar":
+            return "an archive: tar"
+    return "not a DICOM file"
+
+
+def _describe(folder: Path, path: str) -> _File:
+    """What is kept of a file.
 
     Raises:
         SliceError: the file cannot belong to a series.
     """
-    header = read_header(path, KEYWORDS)
-    uids = {name: str(header.get(name) or "") for name in UIDS}
-    for name, uid in uids.items():
+    header = read_header(folder / path, KEYWORDS)
+    uids = tuple(str(header.get(name) or "") for name in UIDS)
+    for name, uid in zip(UIDS, uids, strict=True):
         if not re.fullmatch(UID_PATTERN, uid) and (uid or name != SOP_UID):
             raise SliceError(f"no usable {name}")
-    position = _position(header)
-    instance = header.number("InstanceNumber")
-    return uids | {
-        "size": path.stat().st_size,
-        "position": position,
-        "place": position + ("" if instance is None else f" {instance:.12g}"),
-        "problem": _problem(header),
-        "contrast": not _NO_AGENT.fullmatch(str(header.get("ContrastBolusAgent") or "").strip()),
-        "projection": bool(_PROJECTIONS.intersection(header.get("ImageType") or [])),
-    }
+    axes = image_axes(header)
+    traits = traits_of(header, position_along_scan(image_corner(header), axes))
+    description = joined(header.get("SeriesDescription"))
+    picture = picture_type(traits.image_type, description)
+    protocol = joined(header.get("ProtocolName"))
+    described = describes_agent(description)
+    return _File(
+        path=path,
+        uids=uids,
+        size=(folder / path).stat().st_size,
+        digest=_digest(header),
+        problem=_problem(header, picture),
+        traits=traits,
+        picture=picture,
+        derived=bool(traits.image_type) and traits.image_type[0].strip().upper() == "DERIVED",
+        agent=_agent(header),
+        described=describes_agent(protocol) if described is None else described,
+        chest=shows_chest(joined(header.get("BodyPartExamined")), description),
+        sharp=is_sharp(_first(header.get("ConvolutionKernel")), description),
+    )
 
 
-def _position(header: Header) -> str:
-    """ImagePositionPatient to a hundredth of a mm, however it is written; empty without one."""
-    # Adding 0 makes 0 of -0.
-    return "\\".join(f"{round(v, 2) + 0:.12g}" for v in image_corner(header) or ())
+def _first(values: object) -> str:
+    """The first of several values: of a kernel the further ones are steps of a filter."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        return joined(values)
+    return str(values[0]) if len(values) else ""
 
 
-def _problem(header: Header) -> str:
+def _digest(header: Header) -> bytes:
+    """Of all that decides a slice's Hounsfield units."""
+    digest = blake2b(digest_size=16)
+    for name in ("Rows", "Columns", "BitsAllocated", "PixelRepresentation"):
+        digest.update(f"{header.get(name)} ".encode())
+    numbers = header.number("RescaleSlope"), header.number("RescaleIntercept")
+    digest.update(f"{numbers} {header.syntax}".encode())
+    pixels = header.get("PixelData")
+    if isinstance(pixels, bytes | bytearray | memoryview):
+        digest.update(pixels)
+    return digest.digest()
+
+
+def _agent(header: Header) -> bool | None:
+    """Whether contrast agent went into a vessel, as the elements of C.7.6.4 say; None: nothing."""
+    texts = [joined(header.get("ContrastBolusAgent"))]
+    for item in header.get("ContrastBolusAgentSequence") or ():
+        texts.append(str(item.get("CodeMeaning") or ""))
+    said = [verdict for verdict in map(says_agent, texts) if verdict is not None]
+    for name in ("ContrastBolusVolume", "ContrastBolusTotalDose"):
+        amount = header.number(name)
+        said += [] if amount is None else [amount > 0]
+    if _rate(header) > 0:
+        said.append(True)
+    if True in said and goes_by_mouth(joined(header.get("ContrastBolusRoute"))):
+        return False
+    return any(said) if said else None
+
+
+def _rate(header: Header) -> float:
+    try:
+        rates = header.numbers("ContrastFlowRate")
+    except (OverflowError, TypeError, ValueError):
+        return 0
+    return max([rate for rate in rates if rate > 0], default=0)
+
+
+def _problem(header: Header, picture: str) -> str:
     try:
         check_is_ct_slice(header)
         rescale(header)
@@ -203,31 +439,241 @@ def _problem(header: Header) -> str:
         return "no ImageOrientationPatient"
     if not axial:
         return "not axial"
+    if picture not in (SCAN, MONOENERGETIC, PROJECTION):
+        return f"no scan: {picture}"
     return ""
 
 
-def _choose(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a series, with the choice and its reason."""
+def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File], dict[str, str]]:
+    """A series' files without copies, and why each other one is left out.
+
+    Copies are those that lie at one position and have the same content, whatever their UIDs. Of
+    those that have the same UIDs and other bytes the pixels are compared: an archive may have
+    compressed one of them, and a copy may have been cut. Where they differ, all stay in:
+    `clotline.data.scans.split_scans` or `_conflict` tells what they are.
+    """
+    places = places_of([f.traits for f in files])
+    at: dict[tuple, list[_File]] = defaultdict(list)
+    left_out: dict[str, str] = {}
+    kept: list[_File] = []
+    for file, place in zip(files, places, strict=True):
+        if place is None and file.traits.instance is None:
+            kept.append(file)  # nothing says that it lies where another one lies
+        elif place is None:
+            at[("number", file.uids[2], file.traits.instance)].append(file)
+        else:
+            at[("mm", place)].append(file)
+    for members in at.values():
+        # Of copies the largest is kept: the others may have been cut.
+        members.sort(key=lambda f: (-f.size, f.path))
+        own: list[_File] = []
+        for file in members:
+            like = next((o for o in own if o.digest == file.digest), None)
+            if like is not None:
+                left_out[file.path] = f"a copy of another file: {like.path}"
+                continue
+            same = next(
+                (
+                    o
+                    for o in own
+                    if o.uids == file.uids and file.uids[2] and o.traits == file.traits
+                ),
+                None,
+            )
+            if same is not None and (why := _is_copy(folder, file, same)):
+                left_out[file.path] = f"{why}: {same.path}"
+                continue
+            own.append(file)
+        kept += own
+    return sorted(kept, key=lambda f: f.path), left_out
+
+
+def _is_copy(folder: str | Path, file: _File, other: _File) -> str:
+    """Why a file is only a copy of another one with the same UIDs; empty where it is not."""
+    try:
+        pixels = read_apart(f"{folder}/{file.path}").pixels
+    except SliceError:
+        return "a damaged copy of another file"
+    try:
+        if np.array_equal(read_apart(f"{folder}/{other.path}").pixels, pixels):
+            return "a copy of another file"
+    except SliceError:
+        return ""
+    return ""
+
+
+def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
+    """The scans of a series.
+
+    Args:
+        files: those that are slices, without copies.
+        members: all of the series.
+    """
+    unfit = [f for f in members if f.problem]
+    # Single localizers within a series are no reason to refuse it.
+    if len(files) < MIN_SLICES and unfit:
+        problem = Counter(f.problem for f in unfit).most_common(1)[0][0]
+        return [_scan(sorted(members, key=lambda f: f.path), 0, problem=problem)]
+    if pair := _conflict(files):
+        return [_scan(files, 0, problem=_conflicting(*pair))]
     found = []
-    for (study, uid), part in table.groupby([STUDY_UID, SERIES_UID], sort=True):
-        fit = part[part["problem"] == ""]
-        # Single localizers within a series are no reason to refuse it.
-        problem = "" if len(fit) >= MIN_SLICES else part["problem"].mode()[0]
-        places = fit["position"].nunique() if (fit["position"] != "").any() else len(fit)
-        if not problem and places < MIN_SLICES:
-            # Bolus tracking looks at one place again and again.
-            where = "" if places == len(fit) else f" at {places} positions"
-            problem = f"{len(fit)} slices{where}; at least {MIN_SLICES} are needed"
-        counted = part if problem else fit
-        contrast, projection = counted["contrast"].any(), counted["projection"].all()
-        found.append((study, uid, len(counted), bool(contrast), False, problem, projection))
-    series = pd.DataFrame(found, columns=[*SERIES_COLUMNS, "projection"])
-    order = ["projection", "contrast", "slices", SERIES_UID]
-    for _, part in series[series["reason"] == ""].groupby(STUDY_UID):
-        ranked = part.sort_values(order, ascending=[True, False, False, True])
-        best = ranked.iloc[0]
-        others = "the only axial CT series" if len(part) == 1 else "the best axial CT series"
-        with_contrast = ", with contrast agent" if best["contrast"] else ""
-        series.loc[ranked.index[0], ["chosen", "reason"]] = (True, others + with_contrast)
-        series.loc[ranked.index[1:], "reason"] = f"series {best[SERIES_UID]} was preferred"
-    return series.drop(columns="projection")
+    for part in split_scans([f.traits for f in files]):
+        slices = [files[m] for m in part.members]
+        if part.mixed:
+            pair = [files[m] for m in part.mixed]
+            found.append(_scan(slices, 0, part.told_by, _conflicting(*pair)))
+            continue
+        places = places_of([f.traits for f in slices])
+        known = {place for place in places if place is not None}
+        # What does not say where it lies may lie anywhere.
+        positions = len(known) + places.count(None)
+        if known == {places[0]} and len(slices) > 1 and None not in places:
+            positions = 1
+        problem = ""
+        if positions < MIN_SLICES:
+            where = "" if positions == len(slices) else f" at {positions} positions"
+            problem = f"{len(slices)} slices{where}; at least {MIN_SLICES} are needed"
+        found.append(_scan(slices, positions, part.told_by, problem))
+    return found
+
+
+def _conflict(files: list[_File]) -> tuple[_File, _File] | None:
+    """Two files that have the same UIDs, the same number, and not the same content."""
+    seen: dict[tuple, _File] = {}
+    for file, place in zip(files, places_of([f.traits for f in files]), strict=True):
+        if not file.uids[2] or place is None:
+            continue
+        key = (file.uids, place, file.traits.instance)
+        if key in seen:
+            return seen[key], file
+        seen[key] = file
+    return None
+
+
+def _conflicting(first: _File, second: _File) -> str:
+    return (
+        f"the same UIDs, numbers or positions for different content: {first.path} and {second.path}"
+    )
+
+
+def _scan(files: list[_File], positions: int, told_by: str = "", problem: str = "") -> Scan:
+    """What the headers of a scan's slices say together."""
+    fit = [f for f in files if not f.problem] or files
+    traits = fit[0].traits
+    return Scan(
+        study=files[0].uids[0],
+        series=tuple(sorted({f.uids[1] for f in files})),
+        files=tuple(files),
+        positions=positions,
+        told_by=told_by,
+        picture=Counter(f.picture for f in fit).most_common(1)[0][0],
+        derived=sum(f.derived for f in fit) * 2 > len(fit),
+        agent=_together_said(f.agent for f in fit),
+        described=_together_said(f.described for f in fit),
+        chest_said=_together_said(f.chest for f in fit),
+        sharp=Counter(f.sharp for f in fit).most_common(1)[0][0],
+        thickness=_thickness(fit),
+        field_mm=traits.field_mm,
+        problem=problem,
+    )
+
+
+def _together_said(verdicts) -> bool | None:
+    """True where one says so, else False where one says that, else None."""
+    said = {verdict for verdict in verdicts if verdict is not None}
+    return any(said) if said else None
+
+
+def _thickness(files: list[_File]) -> float | None:
+    """SliceThickness or, without one, how far the slices lie apart."""
+    told = [f.traits.thickness for f in files if f.traits.thickness]
+    if told:
+        return float(median(told))
+    places = sorted({p for p in places_of([f.traits for f in files]) if p is not None})
+    steps = [b - a for a, b in pairwise(places)]
+    return round(float(median(steps)), 2) if steps else None
+
+
+def _torn_apart(scans: list[Scan]) -> list[Scan]:
+    """The scans, with the true problem where each file of a series is in a study of its own."""
+    studies = defaultdict(set)
+    for scan in scans:
+        if len(scan.files) == 1:
+            studies[scan.files[0].uids[1]].add(scan.study)
+    torn = []
+    for scan in scans:
+        uid = scan.files[0].uids[1]
+        if len(scan.files) == 1 and len(studies[uid]) >= MIN_SLICES:
+            count = len(studies[uid])
+            why = f"each file in a study of its own: {count} StudyInstanceUIDs for series {uid}"
+            scan = replace(scan, problem=why)
+        torn.append(scan)
+    return torn
+
+
+def _together(scans: list[Scan]) -> list[Scan]:
+    """Scans of several series that an archive or anonymiser split, put together."""
+    alike: dict[tuple, list[Scan]] = defaultdict(list)
+    for scan in scans:
+        file = scan.files[0]
+        traits = file.traits
+        key = (scan.study, traits.frame, traits.acquisition, traits.axes, traits.matrix)
+        key += (traits.spacing, traits.kernel, traits.thickness, scan.picture, scan.described)
+        alike[key if traits.frame and not file.problem else (scan.study, scan.series, scan.told_by)
+              ].append(scan)  # fmt: skip
+    merged = []
+    for group in alike.values():
+        several = len({scan.series for scan in group}) > 1
+        usable = all(len(scan.series) == 1 and scan.positions for scan in group)
+        if several and usable and are_one([[f.traits for f in scan.files] for scan in group]):
+            files = [f for scan in group for f in scan.files]
+            positions = sum(scan.positions for scan in group)
+            problem = "" if positions >= MIN_SLICES else group[0].problem
+            merged.append(_scan(files, positions, "", problem))
+        else:
+            merged += group
+    return merged
+
+
+def _with_pixels(folder: str | Path, scans: list[Scan], workers: int) -> list[Scan]:
+    """The scans with what their pixels show."""
+    fit = [scan for scan in scans if not scan.problem]
+    samples = [_sample(scan) for scan in fit]
+    try:
+        with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
+            chests = list(pool.map(partial(_chest, str(folder), read_in_time), samples))
+    except BrokenProcessPool:
+        log.warning("a process died that looked at pixels: each slice is read in one of its own")
+        chests = [_chest(str(folder), read_apart, sample) for sample in samples]
+    seen = {id(scan): chest for scan, chest in zip(fit, chests, strict=True)}
+    return [replace(scan, chest=seen.get(id(scan))) for scan in scans]
+
+
+def _sample(scan: Scan) -> list[str]:
+    """Paths of slices over the scan, but for its ends."""
+    places = places_of([f.traits for f in scan.files])
+    order = sorted(
+        range(len(places)),
+        key=lambda k: (
+            places[k] is None,
+            places[k] or 0.0,
+            scan.files[k].traits.instance or 0.0,
+            scan.files[k].path,
+        ),
+    )
+    count = min(LOOKED_AT, len(order))
+    picked = np.linspace(0.1 * (len(order) - 1), 0.9 * (len(order) - 1), count).round().astype(int)
+    return [scan.files[order[k]].path for k in dict.fromkeys(picked.tolist())]
+
+
+def _chest(folder: str, read: Callable[[str], Slice], paths: list[str]) -> Chest | None:
+    """What some slices of a scan show; those that cannot be read say nothing."""
+    cv2.setNumThreads(1)
+    looks = []
+    for path in paths:
+        try:
+            found = read(f"{folder}/{path}")
+        except SliceError:
+            continue
+        looks.append(look_at(found.pixels, found.traits.field_mm))
+    return summarize(looks)

@@ -4,19 +4,22 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import cv2
 import pandas as pd
 
+from clotline.data.attenuation import LOOKED_AT, Chest, Look, look_at, summarize
 from clotline.data.chunks import Chunk, pack
 from clotline.data.dicom.ct_slice import Slice, read_slice
 from clotline.data.dicom.orientation import stored_orientation
 from clotline.data.dicom.reader import fetch
 from clotline.data.dicom.rejection import SliceError
+from clotline.data.doubts import doubts_of
 from clotline.data.rejects import REJECT_COLUMNS
 from clotline.data.scan_order import along_scan, oddities
+from clotline.data.scans import MIN_SLICES
 from clotline.data.shards import ORIENTATION, POSITION
 from clotline.job.speed import FILES_AHEAD
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, UIDS
@@ -31,12 +34,14 @@ class DecodedStudy:
         columns: those of ``ROW_COLUMNS``.
         rejected: UIDs, path and reason of each slice that could not be taken.
         notes: what a user should know of the slices that were taken.
+        doubts: those of the notes for which `predict_strict` refuses a study.
     """
 
     chunks: list[Chunk]
     columns: dict[str, list]
     rejected: list[tuple]
     notes: list[str]
+    doubts: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -77,7 +82,9 @@ def decode_study(
 
     Args:
         rows: the study's rows of the labels file: UIDs, image label and, where files have other
-            names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder.
+            names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder. Further
+            columns may say what is put in order as one (``scan``, instead of the series), and what
+            was doubtful before (``doubts``, a line each).
         folder: the folder of the files. It may be a link itself; links in it must not lead out of
             it, but where ``path`` names them, or to where a `DataFolder` says.
         read: reads one file.
@@ -102,6 +109,8 @@ def decode_study(
     chunks: list[Chunk] = []
     stored: list[int] = []
     rejected: list[tuple] = []
+    looks: dict[int, Look] = {}
+    looked_at = _sample(len(files))
     for place, file in enumerate(_fetched_ahead(files)):
         try:
             if file is None:
@@ -109,28 +118,58 @@ def decode_study(
             found = read(file)
             # At once, so that the disk is never without a task and pixels never fill the memory.
             chunks.append(pack(found.pixels))
+            if place in looked_at:
+                looks[len(slices)] = look_at(found.pixels, found.traits.field_mm)
             slices.append(replace(found, pixels=None))
             stored.append(place)
         except SliceError as error:
             rejected.append((*names[place], paths[place], str(error)))
     taken = {name: [values[place] for place in stored] for name, values in listed.items()}
-    along, positions, notes = along_scan(taken[SERIES_UID], slices)
+    groups = [rows["scan"].iloc[k] for k in stored] if "scan" in rows else taken[SERIES_UID]
+    scans, along, positions, notes = along_scan(groups, slices)
     instances = [-1 if s.instance is None else s.instance for s in slices]
     # Instance number and UID only break ties, so that the order never depends on the input's.
-    keys = list(zip(taken[SERIES_UID], along, instances, taken[SOP_UID], strict=True))
+    keys = list(zip(groups, scans, along, instances, taken[SOP_UID], strict=True))
     order = sorted(range(len(slices)), key=keys.__getitem__)
     columns = {name: [values[k] for k in order] for name, values in taken.items()}
     columns[POSITION] = [positions[k] for k in order]
+    scan_of = [(groups[k], scans[k]) for k in order]
+    chests = _chests(scan_of, [looks.get(k) for k in order])
     slices = [slices[k] for k in order]
     columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
+    doubts = rows["doubts"].iloc[0].splitlines() if "doubts" in rows else []
+    for scan in dict.fromkeys(scan_of):
+        members = [k for k, of in enumerate(scan_of) if of == scan]
+        doubts += doubts_of(
+            [slices[k] for k in members], [columns[POSITION][k] for k in members], chests[scan]
+        )
+    doubts = list(dict.fromkeys(doubts))
     # Files with names of their own are found by looking at all of the folder.
     unlisted = [] if "path" in rows else _unlisted(names, folder, resolve, roots)
     return DecodedStudy(
         chunks=[chunks[k] for k in order],
         columns=columns,
         rejected=rejected,
-        notes=notes + oddities(columns, slices) + unlisted,
+        notes=notes + oddities(columns, slices, scan_of) + unlisted + doubts,
+        doubts=doubts,
     )
+
+
+def _sample(count: int) -> set[int]:
+    """Indices of the files of which the pixels are looked at; none of a few slices."""
+    if count < MIN_SLICES:
+        return set()
+    return {round(k * (count - 1) / (LOOKED_AT - 1)) for k in range(LOOKED_AT)}
+
+
+def _chests(
+    scans: list[tuple[str, int]], looks: list[Look | None]
+) -> dict[tuple[str, int], Chest | None]:
+    """What the slices of each scan show that were looked at."""
+    of = defaultdict(list)
+    for scan, look in zip(scans, looks, strict=True):
+        of[scan] += [] if look is None else [look]
+    return {scan: summarize(found) for scan, found in of.items()}
 
 
 #: Reason of a reject.

@@ -5,7 +5,8 @@ Terms and tags are those of DICOM PS3.3, C.7.6.2 (Image Plane), C.8.2.1 (CT Imag
 """
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from clotline.data.dicom.orientation import Axes, cross, image_axes, patient_ori
 from clotline.data.dicom.pixels import decode
 from clotline.data.dicom.reader import read_header
 from clotline.data.dicom.rejection import SliceError, one_line
+from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
 from clotline.errors import ClotlineError
 from clotline.grid import AIR_HU, SIZE
 
@@ -33,10 +35,18 @@ KEYWORDS = (
     "PixelPaddingValue", "PixelPaddingRangeLimit",
     "RescaleIntercept", "RescaleSlope", "RescaleType",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+    "Manufacturer", "ManufacturerModelName", *TRAIT_KEYWORDS,
 )  # fmt: skip
 
-#: Values of RescaleType (PS3.3, C.11.1.1.2) for a scale other than Hounsfield units.
-OTHER_SCALES = frozenset(("OD", "HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT"))
+#: RescaleType (PS3.3, C.11.1.1.2) of Hounsfield units, or where the unit is said not to be
+#: specified. Every other word is another unit: scanners write that of iodine maps as they like.
+_HOUNSFIELD = re.compile(r"(HU|H|H\.U\.|HOUNSFIELD\b.*|US|UNSPECIFIED)?", re.IGNORECASE)
+
+#: No scanner means attenuation below this, in HU: it is what surrounds the circle of view.
+_LOWEST_HU = -8000
+
+#: Largest ratio of a pixel's sides: what is longer is no image, and would take all memory.
+MAX_ASPECT = 8
 
 #: Slope and intercept beyond this are no scale of Hounsfield units, and would overflow.
 MAX_RESCALE = 1e6
@@ -61,6 +71,8 @@ class Slice:
         series_uid: SeriesInstanceUID of the header, or an empty text.
         sop_uid: SOPInstanceUID of the header, or an empty text.
         remarks: what is wrong with the file and was put up with, a sentence each.
+        scanner: maker and model, or an empty text.
+        traits: what tells the scans of a series apart.
     """
 
     pixels: np.ndarray | None
@@ -72,6 +84,8 @@ class Slice:
     series_uid: str
     sop_uid: str
     remarks: tuple[str, ...] = ()
+    scanner: str = ""
+    traits: Traits = field(default_factory=Traits)
 
 
 def read_slice(path: str | Path) -> Slice:
@@ -89,16 +103,25 @@ def read_slice(path: str | Path) -> Slice:
         stored = decode(header)
         axes, corner = image_axes(header), image_corner(header)
         orientation = patient_orientation(axes)
+        position = position_along_scan(corner, axes)
+        traits = traits_of(header, position)
+        values = resample(hounsfield(stored, header), traits.spacing)
         return Slice(
-            pixels=upright(resample(hounsfield(stored, header)), orientation),
+            pixels=upright(values, orientation),
             orientation=orientation,
-            position=position_along_scan(corner, axes),
+            position=position,
             height=corner and corner[2],
             location=header.number("SliceLocation"),
             instance=header.number("InstanceNumber"),
             series_uid=str(header.get("SeriesInstanceUID", "")),
             sop_uid=str(header.get("SOPInstanceUID", "")),
             remarks=tuple(header.remarks),
+            scanner=one_line(
+                " ".join(
+                    joined(header.get(name)) for name in ("Manufacturer", "ManufacturerModelName")
+                )
+            ),
+            traits=traits,
         )
     except (SliceError, ClotlineError, MemoryError):
         raise
@@ -132,9 +155,10 @@ def check_is_ct_slice(header: Header) -> None:
         raise SliceError(f"more than one frame: {header['NumberOfFrames']}")
     if not header.get("PixelData"):
         raise SliceError("no PixelData")
-    if header.get("PhotometricInterpretation") != "MONOCHROME2":
+    # PS3.3, C.8.2.1.1.2 allows both; how bright a value is shown does not change what it says.
+    if header.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise SliceError(
-            "PhotometricInterpretation is not MONOCHROME2: "
+            "PhotometricInterpretation is not MONOCHROME2 or MONOCHROME1: "
             + one_line(header.get("PhotometricInterpretation"))
         )
 
@@ -149,8 +173,9 @@ def rescale(header: Header) -> tuple[float, float]:
     intercept = header.number("RescaleIntercept")
     if not slope or intercept is None or max(abs(slope), abs(intercept)) > MAX_RESCALE:
         raise SliceError(f"no Hounsfield units: RescaleSlope {slope}, RescaleIntercept {intercept}")
-    if header.get("RescaleType") in OTHER_SCALES:
-        raise SliceError(f"no Hounsfield units: RescaleType {header['RescaleType']}")
+    unit = joined(header.get("RescaleType")).strip(" \0")
+    if not _HOUNSFIELD.fullmatch(unit):
+        raise SliceError(f"no Hounsfield units: RescaleType {one_line(unit)}")
     return slope, intercept
 
 
@@ -163,7 +188,7 @@ def hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
             PixelPaddingValue and PixelPaddingRangeLimit.
 
     Returns:
-        (rows, columns) float32, padding set to air.
+        (rows, columns) float32; padding, and what is below all attenuation, set to air.
 
     Raises:
         SliceError: without a usable slope and intercept the unit is unknown.
@@ -183,6 +208,8 @@ def hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
         low, high = math.ceil(min(padding, limit)), math.floor(max(padding, limit))
         padded = stored == low if low == high else (stored >= low) & (stored <= high)
         np.copyto(values, AIR_HU, where=padded)
+    if values.min() < _LOWEST_HU:
+        np.copyto(values, AIR_HU, where=values < _LOWEST_HU)
     return values
 
 
@@ -199,15 +226,22 @@ def _as_stored(padding: float | None, dtype: np.dtype) -> float | None:
     return float(np.array(int(padding) & 0xFFFF, np.uint16).view(dtype.newbyteorder("=")))
 
 
-def resample(values: np.ndarray) -> np.ndarray:
+def resample(values: np.ndarray, spacing: tuple[float, ...] = ()) -> np.ndarray:
     """Area-averages a slice onto the stored grid.
 
     Args:
         values: (rows, columns) float32, Hounsfield units; made square by air around it.
+        spacing: mm between rows and between columns: pixels that are not square are stretched until
+            they are. Nothing where it is not known.
 
     Returns:
         (256, 256) int16, Hounsfield units.
+
+    Raises:
+        SliceError: no pixel has such sides.
     """
+    if len(spacing) == 2 and not math.isclose(*spacing, rel_tol=0.01):
+        values = _stretched(values, *spacing)
     rows, columns = values.shape
     if rows != columns:
         side = max(rows, columns)
@@ -219,6 +253,22 @@ def resample(values: np.ndarray) -> np.ndarray:
         values = cv2.resize(values, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     values = np.rint(values)
     return values.clip(_INT16.min, _INT16.max, out=values).astype(np.int16)
+
+
+def _stretched(values: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
+    """An image of square pixels, its longer side that of the stored grid."""
+    aspect = max(row_mm, column_mm) / min(row_mm, column_mm)
+    if aspect > MAX_ASPECT:
+        raise SliceError(f"PixelSpacing cannot be: pixels of {row_mm:g} × {column_mm:g} mm")
+    rows, columns = values.shape
+    scale = SIZE / max(rows * row_mm, columns * column_mm)
+    for axis, (count, mm) in enumerate(((rows, row_mm), (columns, column_mm))):
+        target = max(1, round(count * mm * scale))
+        size = (values.shape[1], target) if axis == 0 else (target, values.shape[0])
+        # Averages where there are fewer pixels afterwards, else lines between their centres.
+        way = cv2.INTER_AREA if target <= count else cv2.INTER_LINEAR
+        values = cv2.resize(values, size, interpolation=way)
+    return values
 
 
 def image_corner(header: Header) -> list[float] | None:

@@ -17,7 +17,11 @@ from pathlib import Path
 
 import pydicom
 from pydicom.charset import convert_encodings, default_encoding
-from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.dataelem import (
+    RawDataElement,
+    convert_raw_data_element,
+    empty_value_for_VR,
+)
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
@@ -205,8 +209,8 @@ def _read_plain(
         group: the data set ends before the first element of another one.
 
     Returns:
-        None where anything is unusual: an unknown VR, an undefined length but of PixelData, an
-        empty element among ``keywords``, or one that ends beyond the file.
+        None where anything is unusual: an unknown VR, an undefined length but of PixelData, or an
+        element that ends beyond the file.
     """
     wanted = _wanted(keywords)
     found = {}
@@ -235,12 +239,14 @@ def _read_plain(
             return None
         if tag := wanted.get(number):
             if not length:
-                return None
-            # Pixels are not copied.
-            value = memoryview(data)[content:place] if vr == b"OW" else data[content:place]
+                value = empty_value_for_VR(vr.decode(), raw=True)
+            elif vr == b"OW":
+                value = memoryview(data)[content:place]  # pixels are not copied
+            else:
+                value = data[content:place]
             found[int(tag)] = RawDataElement(tag, vr.decode(), length, value, content, False, True)
     charset = default_encoding
-    if element := found.get(CHARSET):
+    if (element := found.get(CHARSET)) and element.value:
         charset = _charset(element.VR, element.value)
     return Header(found, syntax, charset), place
 
