@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,11 @@ from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUD
 PIXELS = np.zeros((8, 8), np.int16)
 
 
+def pixels_of(*words):
+    """A picture of its own for each slice: what is alike in all is a copy."""
+    return PIXELS + np.int16(crc32(repr(words).encode()) % 1000)
+
+
 def write_series(folder, study, series, count=MIN_SLICES, **tags):
     """Slices named by number, in an order that is not that of their positions."""
     for number in range(count):
@@ -26,7 +32,8 @@ def write_series(folder, study, series, count=MIN_SLICES, **tags):
             "InstanceNumber": number,
             "ImagePositionPatient": [0, 0, 2.5 * (number * 7 % count)],
         }
-        write_dicom(folder / f"{number}", PIXELS, **(elements | tags))
+        pixels = pixels_of(study, series, folder.name if count == 1 else "", number)
+        write_dicom(folder / f"{number}", pixels, **(elements | tags))
 
 
 def find(folder, **arguments):
@@ -47,7 +54,7 @@ def test_series_are_found_by_their_headers_wherever_they_lie(tmp_path):
         ["1.1", "1.1.1", MIN_SLICES, True],
         ["2.1", "2.1.1", MIN_SLICES, True],
     ]
-    assert set(series["reason"]) == {"the only axial CT series"}
+    assert set(series["reason"]) == {"the only axial CT scan, without contrast agent"}
     assert len(rows) == 2 * MIN_SLICES
     assert rows.set_index(SOP_UID)["path"]["1.1.1.3"] == "b/deep/er/3"
     assert (rows[[IMAGE_LABEL, *STUDY_LABELS]] == -1).all(axis=None)
@@ -62,17 +69,18 @@ def test_of_several_series_the_one_with_contrast_then_the_longest_is_taken(tmp_p
     reasons = series.set_index(SERIES_UID)["reason"].to_dict()
     assert chosen(tmp_path) == ["1.3"]
     assert reasons == {
-        "1.1": "series 1.3 was preferred",
-        "1.2": "series 1.3 was preferred",
-        "1.3": "the best axial CT series, with contrast agent",
+        "1.1": "series 1.3 was preferred: contrast (said to be enhanced; here nothing said)",
+        "1.2": "series 1.3 was preferred: positions (24; here 20)",
+        "1.3": "one of 2 of equal standing, by positions (24, not 20), with contrast agent",
     }
-    assert left_out["reason"].value_counts().to_dict() == {"series 1.3 was preferred": 50}
+    assert left_out["reason"].value_counts().to_dict() == {reasons["1.1"]: 30, reasons["1.2"]: 20}
 
 
 def test_a_series_has_contrast_agent_where_one_of_its_slices_says_so(tmp_path):
     write_series(tmp_path / "plain", "1", "1.1", count=30)
     write_series(tmp_path / "scan", "1", "1.2", count=19)
     agent = {"SOPInstanceUID": "9", "ContrastBolusAgent": "Iopamidol"}
+    agent["ImagePositionPatient"] = [0, 0, 47.5]
     write_series(tmp_path / "one", "1", "1.2", count=1, InstanceNumber=99, **agent)
     assert chosen(tmp_path) == ["1.2"]
 
@@ -137,7 +145,10 @@ def test_a_copy_of_a_file_is_taken_once(tmp_path):
     rows, _, left_out = find(tmp_path)
     assert len(rows) == MIN_SLICES
     assert set(rows["path"].str[:2]) == {"a/"}
-    assert left_out["reason"].value_counts().to_dict() == {"a copy of another file": MIN_SLICES}
+    assert left_out.values.tolist() == [
+        [f"b/{name}", f"a copy of another file: a/{name}"]
+        for name in sorted(map(str, range(MIN_SLICES)))
+    ]
 
 
 def test_files_that_do_not_say_where_they_lie_are_no_copies(tmp_path):
@@ -203,8 +214,10 @@ def test_no_ctpa_at_all_is_an_error_with_the_reasons(tmp_path):
     (tmp_path / "notes.txt").write_text("no DICOM")
     with pytest.raises(ClotlineError) as caught:
         find(tmp_path)
-    assert "none of 1 series is axial CT of 16 slices or more" in str(caught.value)
-    assert "Modality is not CT: MR (1); not a DICOM file (1)" in str(caught.value)
+    assert "none of 17 files is a slice of an axial CT scan of 16 positions" in str(caught.value)
+    assert "16  Modality is not CT: MR; such as 0\n" in str(caught.value)
+    assert "1  not a DICOM file; such as notes.txt\n" in str(caught.value)
+    assert "Export the CT series of the study." in str(caught.value)
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
@@ -289,7 +302,9 @@ def test_as_many_positions_are_needed_as_slices(tmp_path):
     write_series(tmp_path / "twice", "1", "1.2", count=1, **again)
     _, series, _ = find(tmp_path)
     assert chosen(tmp_path) == ["1.2"]
-    assert series["slices"].tolist() == [MIN_SLICES, MIN_SLICES + 1]
+    # Of two pictures of one position the one with the higher number is of a second phase.
+    assert series["slices"].tolist() == [MIN_SLICES, MIN_SLICES, 1]
+    assert series["chosen"].tolist() == [False, True, False]
     assert series["reason"][0] == "16 slices at 15 positions; at least 16 are needed"
 
 
@@ -307,9 +322,11 @@ def test_of_copies_the_largest_is_kept(tmp_path):
     shutil.copytree(tmp_path / "b", tmp_path / "c")
     for cut in (tmp_path / "a/3", tmp_path / "c/3"):
         os.truncate(cut, cut.stat().st_size - 20)
-    rows, _, _ = find(tmp_path)
+    rows, _, left_out = find(tmp_path)
     assert len(rows) == MIN_SLICES
     assert "b/3" in set(rows["path"])
+    reasons = left_out.set_index("path")["reason"]
+    assert {reasons["a/3"], reasons["c/3"]} & {"a damaged copy of another file: b/3"}
 
 
 def test_numbers_that_are_written_differently_are_the_same(tmp_path):
@@ -318,7 +335,7 @@ def test_numbers_that_are_written_differently_are_the_same(tmp_path):
         place = f"-0.0\\0.000\\{2.5 * (number * 7 % MIN_SLICES):.6f}"
         elements = {"StudyInstanceUID": "1", "SeriesInstanceUID": "1.1"}
         write_dicom(
-            *(tmp_path / f"b{number}", PIXELS),
+            *(tmp_path / f"b{number}", pixels_of("1", "1.1", "", number)),
             **elements,
             SOPInstanceUID=f"1.1.{number}",
             InstanceNumber=f"{number:04}",
@@ -326,7 +343,8 @@ def test_numbers_that_are_written_differently_are_the_same(tmp_path):
         )
     rows, _, left_out = find(tmp_path)
     assert len(rows) == MIN_SLICES
-    assert left_out["reason"].value_counts().to_dict() == {"a copy of another file": MIN_SLICES}
+    assert set(left_out["reason"].str.split(":").str[0]) == {"a copy of another file"}
+    assert len(left_out) == MIN_SLICES
 
 
 def test_two_studies_of_an_anonymiser_that_gives_all_the_same_series_are_two(tmp_path):

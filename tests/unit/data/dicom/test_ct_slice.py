@@ -70,11 +70,11 @@ def test_unsigned_values_above_the_int16_range_are_not_taken_as_negative(tmp_pat
     assert (pixels(tmp_path, stored, RescaleIntercept=-39_000) == 1000).all()
 
 
-def test_values_beyond_int16_are_held_at_its_limits(tmp_path):
+def test_values_beyond_int16_are_held_at_its_limit_and_what_no_attenuation_can_be_is_air(tmp_path):
     stored = FLAT.copy()
-    stored[0, :2] = (-30_000, 30_000)
+    stored[0, :3] = (-30_000, 30_000, -3000)
     result = pixels(tmp_path, stored, RescaleSlope=2)
-    assert result[0, :3].tolist() == [-32768, 32767, 0]
+    assert result[0, :4].tolist() == [AIR_HU, 32767, -6000, 0]
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
@@ -213,7 +213,7 @@ def test_location_and_instance_are_none_where_they_are_missing_or_empty(tmp_path
         ({"Modality": None}, "Modality is not CT: None"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer, not a slice"),
         ({"NumberOfFrames": 2}, "more than one frame: 2"),
-        ({"PhotometricInterpretation": "MONOCHROME1"}, "not MONOCHROME2: MONOCHROME1"),
+        ({"PhotometricInterpretation": "RGB"}, "not MONOCHROME2 or MONOCHROME1: RGB"),
         ({"RescaleSlope": None}, "no Hounsfield units: RescaleSlope None, RescaleIntercept 0.0"),
         ({"RescaleSlope": 0}, "no Hounsfield units: RescaleSlope 0.0"),
         ({"RescaleIntercept": None}, "no Hounsfield units: RescaleSlope 1.0, RescaleIntercept N"),
@@ -385,3 +385,73 @@ def test_what_is_wrong_with_a_file_and_was_put_up_with_is_told(tmp_path):
     assert (read_slice(path).pixels == stored).all()
     # Training reads a slice, predict looks at its header first.
     assert len(reader.read_header(path, ("Modality", "PixelData"))["PixelData"]) == stored.nbytes
+
+
+def test_pixels_that_are_not_square_are_stretched_to_their_true_shape(tmp_path):
+    """A disc of 60 mm radius in a field of 256 mm, its rows 2 mm apart, its columns 1 mm."""
+    y, x = np.mgrid[:SIZE:2, :SIZE] + 0.5
+    stored = np.where(np.hypot(y - 128, x - 128) < 60, 300, -1000).astype(np.int16)
+    result = pixels(tmp_path, stored, PixelSpacing=[2, 1])
+    inside = result > -350
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 2
+    assert np.ptp(columns) == pytest.approx(119, abs=2)
+    assert result[128, 128] == 300
+    assert result.min() == -1000
+
+
+def test_square_pixels_are_as_without_a_spacing(tmp_path):
+    stored = noise(512, 512)
+    plain = pixels(tmp_path, stored)
+    assert (pixels(tmp_path, stored, PixelSpacing=[0.7, 0.7]) == plain).all()
+    assert (pixels(tmp_path, stored, PixelSpacing=[0.7, 0.7004]) == plain).all()
+
+
+def test_a_field_that_is_not_square_is_filled_up_with_air(tmp_path):
+    result = pixels(tmp_path, np.full((64, 64), 50, np.int16), PixelSpacing=[2, 1])
+    assert (result[:, 64:192] == 50).all()
+    assert (result[:, :64] == AIR_HU).all()
+    assert (result[:, 192:] == AIR_HU).all()
+
+
+def test_a_spacing_that_cannot_be_is_refused(tmp_path):
+    path = write_dicom(tmp_path / "slice.dcm", FLAT, PixelSpacing=[100, 1])
+    assert reason(path) == "PixelSpacing cannot be: pixels of 100 × 1 mm"
+
+
+def test_monochrome1_says_the_same_hounsfield_units(tmp_path):
+    stored = noise()
+    shown_dark = pixels(tmp_path, stored, PhotometricInterpretation="MONOCHROME1")
+    assert (shown_dark == pixels(tmp_path, stored)).all()
+
+
+def test_what_surrounds_the_circle_of_view_is_air(tmp_path):
+    """8000H signed, without a PixelPaddingValue; the lowest HU that a scanner means stays."""
+    stored = np.full((SIZE, SIZE), 40, np.int16)
+    stored[0], stored[1] = -32768, -3024
+    result = pixels(tmp_path, stored)
+    assert (result[0] == AIR_HU).all()
+    assert (result[1] == -3024).all()
+
+
+@pytest.mark.parametrize("unit", ["HU", "hu ", "", None, "US", "Hounsfield units"])
+def test_hounsfield_units_are_known_by_their_names(tmp_path, unit):
+    assert (pixels(tmp_path, FLAT + 7, RescaleType=unit) == 7).all()
+
+
+@pytest.mark.parametrize("unit", ["100ug/cm3", "MGML", "PCT", "HU_MOD", "mg/ml"])
+def test_every_other_unit_is_refused_by_its_name(tmp_path, unit):
+    path = write_dicom(tmp_path / "slice.dcm", FLAT, RescaleType=unit)
+    assert reason(path) == f"no Hounsfield units: RescaleType {unit}"
+
+
+def test_an_empty_element_reads_as_pydicom_reads_it(tmp_path):
+    path = write_dicom(
+        tmp_path / "slice.dcm", FLAT, ConvolutionKernel="", AcquisitionNumber="", SliceThickness=""
+    )
+    names = ("ConvolutionKernel", "AcquisitionNumber", "SliceThickness", "Modality")
+    fast = reader.read_header(path, names)
+    start = reader._transfer_syntax(path.read_bytes(), 132)[1]
+    slow, _ = reader._read_any(path.read_bytes(), start, fast.syntax)
+    assert [fast.get(name) for name in names] == [slow.get(name) for name in names]
+    assert reader._read_plain(path.read_bytes(), start, names) is not None

@@ -18,7 +18,7 @@ from clotline.data.scans import MIN_SLICES
 _GAP = 1.5
 
 #: Steps that differ by more than this share from the usual one are others; in mm, by rounding.
-_STEP_SHARE, _STEP_MM = 0.1, 0.05
+_STEP_SHARE, _STEP_MM = 0.1, 0.11
 
 #: Share of the steps that differ from which on the spacing changes, instead of having gaps.
 _CHANGING = 0.1
@@ -55,7 +55,7 @@ def doubts_of(slices: Sequence[Slice], places: Sequence[float], chest: Chest | N
 
 def _spacing_notes(places: list[float]) -> list[str]:
     """Gaps, spacing that changes, and a scan that is short."""
-    steps = [(b - a, a) for a, b in pairwise(sorted(places)) if b - a > _STEP_MM]
+    steps = [(b - a, a) for a, b in pairwise(sorted(places)) if b > a]
     if not steps:
         return []
     usual = median(step for step, _ in steps)
@@ -74,9 +74,7 @@ def _spacing_notes(places: list[float]) -> list[str]:
             f"above {at:.1f} mm, where slices lie {usual:.4g} mm apart"
         )
     if usual > THICKEST_MM + slack:
-        notes.append(
-            f"slices far apart: {usual:.3g} mm, where {THICKEST_MM:g} mm and less is usual"
-        )
+        notes.append(f"slices far apart: {usual:.3g} mm, where up to {THICKEST_MM:g} mm is usual")
     extent = max(places) - min(places) + usual
     if extent < SHORTEST_MM:
         notes.append(

@@ -90,6 +90,12 @@ class Criterion:
     standing: str
 
 
+_A_PICTURE = {
+    MONOENERGETIC: "virtual monoenergetic images were",
+    PROJECTION: "a projection or average of several slices was",
+}
+
+
 def _picture(scan: Scan) -> int:
     return (SCAN, MONOENERGETIC, PROJECTION).index(scan.picture)
 
@@ -221,10 +227,10 @@ def choose(scans: Sequence[Scan], named: frozenset[str] = frozenset()) -> Choice
             + " and ".join(s.name for s in ranked[1:] if not _deciding(best, s))
         )
     if best.picture != SCAN:
-        doubts.append(f"no plain scan: {best.picture} were taken")
+        doubts.append(f"no plain scan: {_A_PICTURE[best.picture]} taken")
     if len(best.series) > 1:
         doubts.append(f"one scan in {len(best.series)} series: put together")
-    others = {scan.files: _against(best, scan) for scan in fit[:0] or ranked[1:]}
+    others = {scan.files: _against(best, scan) for scan in ranked[1:]}
     if wanted:
         others = {
             scan.files: f"{best.name} was named by the configuration"

@@ -157,7 +157,7 @@ def _phases(part: Part, traits: Sequence[Traits], places: Sequence[float | None]
         # What does not say where it lies is its own.
         place = places[member]
         at[("own", member) if place is None else place].append(member)
-    if len(at) < MIN_SLICES < len(part.members) or len(at) == 1:
+    if len(at) < min(MIN_SLICES, len(part.members)):
         return [part]  # no scan in any case, as of bolus tracking
     if len(at) == len(part.members):
         pair = _numbered_twice(part.members, traits, places)

@@ -117,7 +117,7 @@ def list_files(folder: str | Path) -> list[str]:
 
 
 def named_series(config: str | list[str] | None) -> list[str]:
-    """The SeriesInstanceUIDs of the configuration's ``series``: one, a list, or text with commas."""
+    """The UIDs of the configuration's ``series``, which is one, a list, or text with commas."""
     if config is None:
         return []
     texts = [config] if isinstance(config, str) else config
@@ -314,8 +314,8 @@ def _look_at(folder: Path, path: str) -> _File | str:
     try:
         return _describe(folder, path)
     except SliceError as error:
-        if str(error) == "not a DICOM file":
-            return _what_it_is(folder / path)
+        if str(error).startswith("not a DICOM file"):
+            return _what_it_is(folder / path) or str(error)
         return str(error)
     except Exception as error:  # pydicom converts values when they are asked for
         return f"unreadable: {one_line(error)}"
@@ -334,6 +334,7 @@ _SIGNATURES = (
 
 
 def _what_it_is(path: Path) -> str:
+    """What a file is that is no DICOM file; empty where its first bytes do not tell."""
     with path.open("rb") as file:
         start = file.read(352)
     for signature, name in _SIGNATURES:
@@ -345,7 +346,7 @@ def _what_it_is(path: Path) -> str:
         file.seek(257)
         if file.read(5) == b"ustar":
             return "an archive: tar"
-    return "not a DICOM file"
+    return ""
 
 
 def _describe(folder: Path, path: str) -> _File:

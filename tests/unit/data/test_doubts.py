@@ -1,0 +1,98 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from clotline.data.attenuation import Chest
+from clotline.data.dicom.ct_slice import Slice
+from clotline.data.dicom.traits import Traits
+from clotline.data.doubts import doubts_of
+
+TRAITS = Traits(axes=(1, 0, 0, 0, 1, 0), matrix=(512, 512), spacing=(0.7, 0.7), thickness=2.0)
+SLICE = Slice(None, "LP", 0.0, 0.0, None, None, "", "", scanner="ACME One", traits=TRAITS)
+CHEST = Chest(blood=300.0, lungs=0.9, air=0.5, body=0.6, soft=30.0)
+PLACES = [2.0 * k for k in range(100)]
+
+
+def doubts(places=PLACES, chest=CHEST, **traits):
+    slices = [replace(SLICE, traits=replace(TRAITS, **traits))] * len(places)
+    return doubts_of(slices, places, chest)
+
+
+def test_an_ordinary_scan_has_none():
+    assert doubts() == []
+    assert doubts(chest=None) == []
+
+
+def test_of_a_few_slices_nothing_is_said():
+    assert doubts(PLACES[:15], thickness=10.0) == []
+
+
+def test_missing_slices_are_told_with_their_number_and_place():
+    places = [place for k, place in enumerate(PLACES) if k not in (10, 50, 51)]
+    assert doubts(places) == [
+        "missing slices: about 3 in 2 gaps; the largest is of 6 mm above 98.0 mm, "
+        "where slices lie 2 mm apart"
+    ]
+
+
+def test_spacing_that_changes_is_told():
+    places = [2.0 * k for k in range(50)] + [98 + 2.5 * k for k in range(1, 51)]
+    assert doubts(places) == ["spacing that changes: slices lie 2 to 2.5 mm apart"]
+
+
+def test_rounded_positions_have_no_spacing_that_changes():
+    assert doubts([round(0.625 * k, 1) for k in range(300)]) == []
+
+
+def test_a_short_scan_is_told():
+    assert doubts(PLACES[:40]) == [
+        "a short scan: 80 mm, which cannot hold the lungs (200 mm and more)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("traits", "note"),
+    [
+        ({"thickness": 5.0}, "thick slices: 5 mm, where up to 3 mm is usual"),
+        ({"axes": (1, 0, 0, 0, 0.98, -0.2)}, "a tilted gantry: by 12 degrees"),
+        ({"spacing": (2.0, 1.0), "matrix": (180, 360)},
+         "pixels that are not square: 2 × 1 mm, made square"),
+        ({"spacing": (0.2, 0.2)},
+         "an unusual field of view: 102 mm, where 300 to 500 mm is usual"),
+    ],
+)  # fmt: skip
+def test_geometry_is_told(traits, note):
+    assert doubts(**traits) == [note]
+
+
+def test_slices_far_apart_are_told():
+    assert doubts([7.5 * k for k in range(40)]) == [
+        "slices far apart: 7.5 mm, where up to 3 mm is usual"
+    ]
+
+
+def test_several_scanners_are_told():
+    slices = [SLICE] * 50 + [replace(SLICE, scanner="Other Two")] * 50
+    assert doubts_of(slices, PLACES, CHEST) == ["several scanners: ACME One, Other Two"]
+
+
+@pytest.mark.parametrize(
+    ("chest", "note"),
+    [
+        (
+            {"blood": 48.0},
+            "looks unenhanced: blood of about 48 HU, where a CTPA has 150 HU or more",
+        ),
+        ({"blood": math.nan}, "contrast not known: no heart or large vessel was recognised"),
+        ({"lungs": 0.0}, "no lungs in the picture: perhaps another part of the body"),
+        ({"air": 1.0}, "Hounsfield units that cannot be: 100% of the picture is air"),
+        ({"soft": 900.0}, "Hounsfield units that cannot be: soft tissue has 900 HU"),
+    ],
+)
+def test_what_the_pixels_show_is_told(chest, note):
+    assert doubts(chest=CHEST._replace(**chest)) == [note]
+
+
+def test_unknown_positions_say_nothing():
+    assert doubts([math.nan] * 100) == []

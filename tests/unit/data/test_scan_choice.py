@@ -1,0 +1,129 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from clotline.data.attenuation import Chest
+from clotline.data.dicom.words import MONOENERGETIC, PROJECTION
+from clotline.data.scan_choice import CRITERIA, Scan, choose
+
+CHEST = Chest(blood=300.0, lungs=0.9, air=0.5, body=0.6, soft=30.0)
+GOOD = Scan(
+    "1", ("1.5",), ("good",), 100, chest=CHEST, sharp=False, thickness=1.0, agent=True,
+    described=True, chest_said=True, field_mm=350.0,
+)  # fmt: skip
+
+
+def worse(**what):
+    """A scan whose UID and files alone would be taken first."""
+    return replace(GOOD, series=("1.1",), files=("worse",), **what)
+
+
+def blood(hu):
+    return {"chest": CHEST._replace(blood=hu)}
+
+
+#: In the order of the criteria: what loses by each, though it is better in all further ones.
+ROWS = [
+    ("type of picture", {"picture": MONOENERGETIC}),
+    ("type of picture", {"picture": PROJECTION}),
+    ("Hounsfield units", {"chest": CHEST._replace(soft=900.0)}),
+    ("body part", {"chest": CHEST._replace(lungs=0.0)}),
+    ("body part", {"chest_said": False}),
+    ("contrast", blood(45.0)),
+    ("contrast", blood(120.0)),
+    ("original or derived", {"derived": True}),
+    ("contrast agent in the header", {"agent": None}),
+    ("contrast agent in the header", {"agent": False}),
+    ("description", {"described": False}),
+    ("kernel", {"sharp": True}),
+    ("kernel", {"sharp": None}),
+    ("thickness", {"thickness": 5.0}),
+    ("thickness", {"thickness": 0.3}),
+    ("positions", {"positions": 99}),
+    ("field of view", {"field_mm": 200.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "what"), ROWS)
+def test_each_row_decides_where_all_above_are_alike(name, what):
+    loser = worse(**what)
+    for scans in ([GOOD, loser], [loser, GOOD]):
+        choice = choose(scans)
+        assert choice.chosen == GOOD
+        assert name in choice.reason
+        (told,) = [scan.problem for scan in choice.scans if scan.files == loser.files]
+        assert told.startswith(f"series 1.5 was preferred: {name} (")
+
+
+@pytest.mark.parametrize(("above", "below"), pairwise(ROWS))
+def test_a_row_counts_more_than_those_below(above, below):
+    if above[0] == below[0]:
+        pytest.skip("two cases of one row")
+    winner = replace(GOOD, **below[1])
+    assert choose([worse(**above[1]), winner]).chosen == winner
+
+
+def test_every_row_has_its_case_in_the_order_of_the_criteria():
+    assert list(dict.fromkeys(name for name, _ in ROWS)) == [c.name for c in CRITERIA]
+
+
+def test_without_pixels_the_words_tell_contrast():
+    said = replace(GOOD, chest=None)
+    assert choose([replace(worse(agent=False), chest=None), said]).chosen == said
+    assert said.contrast
+    assert not replace(said, agent=None, described=None).contrast
+    assert replace(said, agent=None).contrast
+
+
+def test_pixels_count_more_than_words():
+    told_wrong = worse(**blood(45.0))
+    stripped = replace(GOOD, agent=None, described=None)
+    assert choose([told_wrong, stripped]).chosen == stripped
+    assert not told_wrong.contrast
+
+
+def test_a_choice_says_why_over_what_and_how_surely():
+    choice = choose([GOOD, worse(**blood(45.0))])
+    assert choice.reason == (
+        "the best of 2 axial CT scans, by contrast (blood of 300 HU, not blood of 45 HU), "
+        "with contrast agent (blood of 300 HU)"
+    )
+    assert choice.certainty == "clear"
+    assert choice.doubts == []
+    choice = choose([GOOD, worse(sharp=True)])
+    assert choice.reason.startswith("one of 2 of equal standing, by kernel (soft, not sharp)")
+    assert choice.certainty == "like"
+    assert choose([GOOD]).certainty == "only one"
+
+
+def test_where_nothing_tells_them_apart_the_uid_does_and_a_doubt_says_so():
+    choice = choose([GOOD, worse()])
+    assert choice.chosen == worse()
+    assert choice.certainty == "none"
+    assert choice.doubts == [
+        "several scans of equal standing: series 1.1 was taken by its UID alone, before series 1.5"
+    ]
+
+
+def test_a_named_series_is_taken_whatever_the_order_says():
+    other = worse(**blood(45.0))
+    choice = choose([GOOD, other], frozenset(("1.1",)))
+    assert choice.chosen == other
+    assert choice.certainty == "named"
+    assert choice.doubts == ["series named by the configuration: series 1.5 would have been chosen"]
+    (told,) = [scan.problem for scan in choice.scans if scan.files == GOOD.files]
+    assert told == "series 1.1 was named by the configuration"
+
+
+def test_what_has_a_problem_is_never_taken():
+    bad = worse(problem="not axial")
+    assert choose([bad, GOOD]).chosen == GOOD
+    assert choose([bad]).chosen is None
+    assert choose([bad], frozenset(("1.1",))).chosen is None
+
+
+def test_a_projection_alone_is_taken_with_a_doubt():
+    choice = choose([replace(GOOD, picture=PROJECTION)])
+    assert choice.chosen
+    assert choice.doubts == ["no plain scan: a projection or average of several slices was taken"]
