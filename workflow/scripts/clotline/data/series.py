@@ -469,7 +469,8 @@ def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File]
         members.sort(key=lambda f: (-f.size, f.path))
         own: list[_File] = []
         for file in members:
-            like = next((o for o in own if o.digest == file.digest), None)
+            alike = (file.digest, file.traits.spacing)
+            like = next((o for o in own if (o.digest, o.traits.spacing) == alike), None)
             if like is not None:
                 left_out[file.path] = f"a copy of another file: {like.path}"
                 continue
