@@ -121,6 +121,7 @@ use rule viewer as viewer_of_new_studies with:
         slices="results/predict/viewer/slices.parquet",
         activations=["results/predict/activation"],
         shards=["results/predict/shard-new.h5"],
+        notes="results/predict/notes.csv",
     output:
         index="results/predict/viewer/index.html",
         studies=directory("results/predict/viewer/studies"),

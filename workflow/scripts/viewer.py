@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 from clotline.data.activation_file import read_activations
+from clotline.data.rejects import read_lists
 from clotline.data.tables import read_table
 from clotline.job.progress import progress
-from clotline.job.run import job
-from clotline.reporting.viewer import exams, write_viewer
+from clotline.job.run import job, log
+from clotline.reporting.viewer import exams, notes_summary, write_viewer
 from clotline.titles import counted
 
 
@@ -33,6 +34,11 @@ def main(snakemake):
         selection["source"],
         selection["why"],
     )
+    # Of new studies: what is said last is what a user reads.
+    if lists := snakemake.input.get("notes"):
+        notes = read_lists([lists])
+        tell = log.warning if len(notes) else log.info
+        tell(notes_summary(notes, selection["of"], lists))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from clotline.reporting.viewer import (
     TARGETS,
     Exam,
     exams,
+    notes_summary,
     pack_maps,
     pack_slice,
     render_page,
@@ -186,3 +187,21 @@ def test_text_from_outside_is_escaped(tmp_path, text):
 def test_a_probability_that_is_no_number_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write(tmp_path, [Exam(**vars(exam()) | {"curves": {"a": np.array([np.nan])}})])
+
+
+def test_the_last_line_of_a_prediction_counts_what_is_doubtful():
+    notes = pd.DataFrame(
+        {
+            STUDY_UID: ["1", "2", "2"],
+            "note": [
+                "thick slices: 5 mm",
+                "thick slices: 7 mm",
+                "looks unenhanced: blood of 45 HU",
+            ],
+        }
+    )
+    assert notes_summary(notes, 3, "notes.csv") == (
+        "3 new studies read; notes on 2, in notes.csv: thick slices (2); "
+        "looks unenhanced: blood of 45 HU (1)"
+    )
+    assert notes_summary(notes[:0], 1, "notes.csv") == "1 new study read, none with a note"

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from scipy.special import expit
 
 from clotline.data.activation_file import Activation
+from clotline.data.rejects import count_notes
 from clotline.data.shards import CHECKSUM, ORIENTATION, POSITION, StoredPixels
 from clotline.data.tables import uid_triples
 from clotline.evaluation.predictions import PE_PRESENT
@@ -26,7 +27,7 @@ from clotline.job.files import atomic
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UNKNOWN
 from clotline.reporting.pages import FOLDER, templates
 from clotline.reporting.selection import ERRORS
-from clotline.titles import TITLES
+from clotline.titles import TITLES, counted
 
 TEMPLATE_FOLDER = FOLDER / "viewer"
 
@@ -145,6 +146,25 @@ def write_viewer(
     page = render_page(listed, folder.name, model, backbones, subject, slice_threshold, source, why)
     with atomic(index) as path:
         path.write_text(page, encoding="utf-8")
+
+
+def notes_summary(notes: pd.DataFrame, studies: int, path: str) -> str:
+    """What to look at before new studies' probabilities are read, in one line.
+
+    Args:
+        notes: with the columns of `clotline.data.rejects.NOTE_COLUMNS`.
+        studies: how many were read.
+        path: where the notes are listed.
+    """
+    noted = notes[STUDY_UID].nunique()
+    if not noted:
+        return f"{counted(studies, 'new study', 'new studies')} read, none with a note"
+    sorts = list(count_notes(notes).items())
+    return (
+        f"{counted(studies, 'new study', 'new studies')} read; notes on {noted:,}, in {path}: "
+        + "; ".join(f"{note} ({count:,})" for note, count in sorts[:5])
+        + ("; and more" if len(sorts) > 5 else "")
+    )
 
 
 def render_page(
