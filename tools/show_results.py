@@ -9,7 +9,10 @@ import pandas as pd
 def results_text(folder: Path) -> str:
     """The main target of each model, one line each, and where the pictures are."""
     table = pd.read_csv(folder / "results/metrics.csv")
-    lines = [f"{'model':24} {'AUROC on test (95% interval)':34} {'studies':>8} {'positive':>9}"]
+    lines = [
+        f"{'model':24} {'AUROC on test (95% interval)':34} {'studies':>8} {'positive':>9} "
+        f"{'':16} baseline"
+    ]
     for _, rows in table.groupby("model", sort=False):
         row = rows.iloc[0]
         auroc = f"not computable: {row['note']}"
@@ -19,7 +22,8 @@ def results_text(folder: Path) -> str:
                 auroc += f" ({row['auroc_low']:.3f}–{row['auroc_high']:.3f})"
         unit = "slices positive" if row["level"] == "image" else "studies positive"
         lines.append(
-            f"{row['model']:24} {auroc:34} {row['n_studies']:8,} {row['n_positive']:9,} {unit}"
+            f"{row['model']:24} {auroc:34} {row['n_studies']:8,} {row['n_positive']:9,} {unit} "
+            f"{_beside(row)}".rstrip()
         )
     results = folder / "results"
     warnings = pd.read_csv(results / "warnings.csv")
@@ -33,6 +37,14 @@ def results_text(folder: Path) -> str:
             f"studies   {results / 'viewer/index.html'}",
         ]
     )
+
+
+def _beside(row: pd.Series) -> str:
+    """The baseline's AUROC and whether the model beats it; empty where there is none."""
+    if pd.isna(row["baseline_auroc"]):
+        return ""
+    beats = "beats" if row["above_baseline_low"] > 0 else "does NOT beat"
+    return f"{beats} {row['baseline']} {row['baseline_auroc']:.3f}"
 
 
 if __name__ == "__main__":

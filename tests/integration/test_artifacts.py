@@ -178,6 +178,10 @@ def test_every_figure_has_its_interval_or_a_reason(results, name):
                 assert found["reason"], (target, figure)
             else:
                 assert found["low"] <= found["value"] <= found["high"], (target, figure)
+    name_of_baseline = "position only" if name.endswith("-image") else f"counts of {name}"
+    (main, *_) = metrics["targets"].values()
+    assert main["baseline"]["name"] == name_of_baseline.replace("-study", "-image")
+    assert 0.5 < main["baseline"]["auroc"]["value"] < 1
 
 
 @pytest.mark.parametrize("name", [*LSTMS, "all"])

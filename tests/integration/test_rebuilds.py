@@ -42,6 +42,7 @@ ALL_PLOTS = plots_of() | {"results/roc/all.svg", "results/roc/all.png"}
 def evaluation_of(lstms):
     made = {f"results/metrics/{name}.json" for name in lstms} | plots_of(lstms) | COMPARISON
     made |= {f"results/competition/{name.split('-')[0]}.json" for name in lstms}
+    made |= {f"results/baselines/{name}.parquet" for name in lstms if name.endswith("-image")}
     if any(name.startswith("combined") for name in lstms):
         made |= {"results/submission.csv"} | SELECTION | VIEWER_PAGE
     return made | BUNDLE
@@ -72,7 +73,10 @@ def shard_files(*shards):
     }
 
 
-SLICES = {"results/data/slices.parquet", "results/data/positives.h5"}
+SLICES = {
+    *("results/data/slices.parquet", "results/data/positives.h5"),
+    "results/baselines/position.parquet",
+}
 PLAN = {"results/data/plan.parquet", "results/data/rows.parquet"}
 
 

@@ -29,9 +29,58 @@ if EXTERNAL:
             "../scripts/external.py"
 
 
+rule position_baseline:
+    input:
+        "results/data/slices.parquet",
+    output:
+        "results/baselines/position.parquet",
+    log:
+        "logs/position_baseline.log",
+    benchmark:
+        "benchmarks/position_baseline.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        code=code_digest("position_baseline.py"),
+    message:
+        "Predicting slices from their position alone"
+    script:
+        "../scripts/position_baseline.py"
+
+
+rule count_baseline:
+    input:
+        image="results/predictions/{scored}.parquet",
+        plan="results/data/plan.parquet",
+    output:
+        "results/baselines/{scored}.parquet",
+    wildcard_constraints:
+        scored=".+-image",
+    log:
+        "logs/count_baseline/{scored}.log",
+    benchmark:
+        "benchmarks/count_baseline/{scored}.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        code=code_digest("count_baseline.py"),
+    message:
+        "Predicting studies from the slice scores of {wildcards.scored}"
+    script:
+        "../scripts/count_baseline.py"
+
+
 rule evaluate:
     input:
-        "results/predictions/{model}.parquet",
+        unpack(pipeline.baselines),
+        predictions="results/predictions/{model}.parquet",
+        plan="results/data/plan.parquet",
     output:
         "results/metrics/{model}.json",
     log:
@@ -44,6 +93,7 @@ rule evaluate:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        scored=pipeline.scored_slices,
         bootstraps=pipeline.section("evaluation", "bootstraps"),
         thresholds=pipeline.section("evaluation", "thresholds"),
         seed=pipeline.section("seed"),

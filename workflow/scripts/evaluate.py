@@ -3,28 +3,44 @@
 import json
 
 from clotline.data.tables import read_table
+from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
-from clotline.evaluation.metrics import evaluate
+from clotline.evaluation.metrics import Yardstick, evaluate
+from clotline.evaluation.metrics_files import describe_baseline, describe_verdict
 from clotline.feature_sets import split_lstm_name
 from clotline.job.files import atomic
 from clotline.job.run import job, log
+from clotline.labels import STUDY_UID
 
 
 def main(snakemake):
     """Writes the model's figures with their intervals."""
     _, level = split_lstm_name(snakemake.wildcards.model)
     metrics = evaluate(
-        read_table(snakemake.input[0]),
+        read_table(snakemake.input.predictions),
         level,
         json.loads(snakemake.params.bootstraps),
         json.loads(snakemake.params.seed),
         json.loads(snakemake.params.thresholds),
+        _yardstick(snakemake),
     )
     target, figures = next(iter(metrics["targets"].items()))
     log.info("%s: AUROC %s", target, describe_estimate(figures["auroc"]))
+    log.info("%s", describe_verdict(figures["baseline"]) or describe_baseline(figures["baseline"]))
     with atomic(snakemake.output[0]) as path:
         # allow_nan=False: a figure that is missing must say why
         path.write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _yardstick(snakemake) -> Yardstick:
+    """What the rule's inputs hold; at the study level nothing stands beside slices."""
+    paths = {level: snakemake.input.get(level) for level in ("slices", "studies")}
+    names = {"slices": "position only", "studies": f"counts of {snakemake.params.scored}"}
+    found = {
+        level: Baseline(names[level], read_table(path)) for level, path in paths.items() if path
+    }
+    plan = read_table(snakemake.input.plan).set_index(STUDY_UID)
+    return Yardstick(**found, positive_slices=plan["positive_slices"])
 
 
 if __name__ == "__main__":

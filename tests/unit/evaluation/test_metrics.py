@@ -23,9 +23,11 @@ from clotline.evaluation.metrics import (
     FIGURES,
     OPERATING_POINTS,
     RATES,
+    SIZES,
     SUBGROUPS,
     choose_thresholds,
     evaluate,
+    evaluate_sizes,
     evaluate_subgroups,
     evaluate_target,
 )
@@ -100,7 +102,7 @@ def test_study_level_figures():
             assert figures[figure]["value"] == pytest.approx(reference)
             assert figures[figure]["low"] <= reference <= figures[figure]["high"]
             assert figures[figure]["n_positive"] == truth.sum()
-        assert figures["auroc"]["method"] == "DeLong"
+        assert figures["auroc"]["method"] == "score interval, DeLong's variance"
         assert len(figures["roc"]["low"]) == len(figures["roc"]["grid"])
 
 
@@ -235,6 +237,31 @@ def test_an_indeterminate_study_is_in_no_subgroup_whatever_its_other_labels():
     row, *_ = np.flatnonzero(table["indeterminate_true"])
     table.loc[row, [f"{name}_true" for name in SUBGROUPS]] = 1
     assert evaluate_subgroups(table) == without
+
+
+def test_bands_of_size_set_their_positives_against_the_negative_studies():
+    table = study_table()
+    test = table[table["split"] == "test"]
+    present, score = pe_present(test, "_true") == 1, pe_present(test)
+    negative = (test["negative_exam_for_pe_true"] == 1).to_numpy()
+    counts = np.where(present, np.arange(len(test)) * 2 % 70, 0)
+    counts[np.flatnonzero(present)[:4]] = (5, 6, 20, 21)
+    found = evaluate_sizes(test, pd.Series(counts, test[STUDY_UID]))
+    assert list(found)[:4] == ["1–5", "6–20", "21–50", "more than 50"]
+    for band, (fewest, most) in SIZES.items():
+        inside = present & (counts >= fewest) & (counts <= most)
+        assert found[band]["n_positive"] == inside.sum() > 0
+        assert found[band]["n_studies"] == inside.sum() + negative.sum()
+        expected = roc_auc_score(present[inside | negative], score[inside | negative])
+        assert found[band]["value"] == pytest.approx(expected)
+    without = present & (counts == 0)
+    assert without.any() == ("none" in found)
+    assert sum(found[band]["n_positive"] for band in found) == present.sum()
+    unknown = evaluate(table, "study", 20, 0)["sizes"]
+    assert set(unknown) == set(SIZES)
+    assert all("not known" in estimate["reason"] for estimate in unknown.values())
+    reader = table.drop(columns=["negative_exam_for_pe", "indeterminate"])
+    assert "no predictions" in evaluate_sizes(reader, None)["1–5"]["reason"]
 
 
 def test_label_consistency_before_and_after():
@@ -447,7 +474,7 @@ def test_compare_sets_slices_against_the_same_slices():
     assert row["value"] == pytest.approx(aurocs[0] - aurocs[1])
     assert row["low"] < row["value"] < row["high"]
     assert row["method"] == "paired bootstrap of studies, 200 resamples"
-    assert "DeLong" in found.loc["pe_present_by_max", "method"]
+    assert found.loc["pe_present_by_max", "method"].startswith("paired DeLong")
     # Other slices, with the same truths in the same order
     tables["worse-image"] = second.assign(**{SOP_UID: "x" + second[SOP_UID]})
     with pytest.raises(ClotlineError, match="not evaluated on the same slices"):

@@ -242,3 +242,41 @@ def test_no_legend_covers_the_label_of_its_axis(study, plot):
         if legend := axis.get_legend():
             label = axis.xaxis.label.get_window_extent()
             assert not label.overlaps(legend.get_window_extent())
+
+
+def beside(metrics, name, beaten=True):
+    """The same figures with a baseline of the main target."""
+    metrics = copy.deepcopy(metrics)
+    main = next(iter(metrics["targets"].values()))
+    estimate = main["auroc"] | {"value": 0.801, "low": 0.79, "high": 0.812}
+    main["baseline"] = {
+        "name": name,
+        "auroc": estimate,
+        "difference": estimate,
+        "p_value": 0.01,
+        "beaten": beaten,
+        "roc": {"fpr": [0, 0.4, 1], "tpr": [0, 0.7, 1]},
+    }
+    return metrics
+
+
+def test_a_baseline_is_drawn_and_named_beside_the_models_curve(image, tmp_path):
+    without = plot_roc(image, "m-image").axes[0].lines
+    figure = plot_roc(beside(image, "position only"), "m-image")
+    added = [line for line in figure.axes[0].lines if "baseline" in line.get_label()]
+    assert len(figure.axes[0].lines) == len(without) + 1
+    (line,) = added
+    assert line.get_xydata().tolist() == [[0, 0], [0.4, 0.7], [1, 1]]
+    assert "baseline: position only: AUROC 0.801 (0.790–0.812)" in svg(figure, tmp_path)
+
+
+def test_a_baseline_that_models_share_is_named_once_beside_all_curves(study, image, tmp_path):
+    models = {
+        "a-image": beside(image, "position only"),
+        "b-image": beside(image, "position only"),
+        "a-study": beside(study, "counts of a-image"),
+        "b-study": study,
+    }
+    text = svg(plot_roc_comparison(models), tmp_path)
+    assert text.count("position only: AUROC 0.801") == 1
+    assert text.count("counts of a-image: AUROC 0.801") == 1

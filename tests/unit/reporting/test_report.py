@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
-from clotline.evaluation.metrics import evaluate
+from clotline.evaluation.metrics import Yardstick, evaluate
+from clotline.evaluation.metrics_files import describe_verdict
+from clotline.evaluation.predictions import pe_present
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.reporting import claim
 from clotline.reporting.report import MOST_LISTED, read_run_times, render_report
@@ -149,6 +152,51 @@ def test_the_best_model_is_the_study_level_model_with_the_highest_auroc(plan, sl
     subgroups = page[page.index('<th scope="col">Subgroup</th>') :]
     headings = re.findall("<th[^>]*>(.*?)</th>", subgroups[: subgroups.index("</thead>")])
     assert headings == ["Subgroup", "Studies", "Positive", "a-study", "b-study", "c-study"]
+
+
+def test_each_auroc_stands_beside_its_baseline_and_one_that_is_not_beaten_is_told(plan, slices):
+    table = predictions()
+    rng = np.random.default_rng(1)
+    studies = table[[STUDY_UID]].reset_index(drop=True)
+    poor = studies.assign(pe_present=rng.random(len(studies)))
+    good = studies.assign(pe_present=pe_present(table, "_true") * 0.8 + 0.1)
+    metrics = {
+        name: evaluate(
+            predictions(noise),
+            "study",
+            20,
+            0,
+            yardstick=Yardstick(studies=Baseline(f"counts of {name}", baseline)),
+        )
+        for name, noise, baseline in (("a-study", 0.01, poor), ("b-study", 2, good))
+    }
+    page = render(plan, slices, metrics=metrics)
+    for name, word in (("a-study", "beats"), ("b-study", "does not beat")):
+        found = metrics[name]["targets"]["pe_present"]["baseline"]
+        part = page[page.index(f'<h3 id="model-{name}">') :]
+        row = cells(part, "PE present")
+        assert row[3:5] == [describe_estimate(found[key]) for key in ("auroc", "difference")]
+        told = part[: part.index("</p>")]
+        assert f"{word} counts of {name}: difference" in told
+        assert f"<strong>{describe_verdict(found)}" in told or word == "beats"
+    assert "none: there is no image-level model" in render(plan, slices)
+
+
+def test_aurocs_are_told_by_size(plan, slices):
+    table = predictions()
+    counts = pd.Series(np.arange(len(table)) * 4, table[STUDY_UID].to_numpy())
+    yardstick = Yardstick(positive_slices=counts)
+    metrics = {
+        "a-study": evaluate(table, "study", 20, 0, yardstick=yardstick),
+        "b-study": evaluate(predictions(noise=2), "study", 20, 0, yardstick=yardstick),
+    }
+    page = render(plan, slices, metrics=metrics)
+    part = page[page.index('<h2 id="sizes">') :]
+    for band, estimate in metrics["a-study"]["sizes"].items():
+        studies, positive, first, second = cells(part, band)
+        assert (int(studies), int(positive)) == (estimate["n_studies"], estimate["n_positive"])
+        assert first == describe_estimate(estimate)
+        assert second == describe_estimate(metrics["b-study"]["sizes"][band])
 
 
 def test_calibration_is_told_of_each_model(plan, slices):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -265,3 +266,31 @@ def test_the_order_of_features_is_part_of_an_lstm(folder):
         for order in orders
     }
     assert len(seen) == 2
+
+
+def test_a_model_is_set_beside_baselines_of_its_own_slice_scores_or_of_all_features_together(
+    folder,
+):
+    for name in ("r.csv", "o.csv"):
+        Path(name).touch()
+    pipeline = Pipeline(
+        user_config()
+        | {
+            "lstm": {"resnext50-image": None},
+            "evaluation": {"external": {"reader-study": "r.csv", "other-image": "o.csv"}},
+        }
+    )
+
+    def baselines(model):
+        return pipeline.baselines(SimpleNamespace(model=model))
+
+    counts = {"studies": "results/baselines/combined-image.parquet"}
+    position = {"slices": "results/baselines/position.parquet"}
+    assert baselines("combined-study") == counts
+    assert baselines("combined-image") == position | counts
+    own = {"studies": "results/baselines/efficientnet_b0-image.parquet"}
+    assert baselines("efficientnet_b0-study") == own
+    # Without slice scores of their own.
+    assert baselines("resnext50-study") == baselines("reader-study") == counts
+    other = {"studies": "results/baselines/other-image.parquet"}
+    assert baselines("other-image") == position | other

@@ -29,13 +29,19 @@ def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFr
     Returns:
         ``model``, ``level``, ``target``, ``n_studies``, ``n_slices``, ``n_positive``; each of
         `FIGURES` and, at the operating point for 90% sensitivity, ``sensitivity`` and
-        ``specificity``, with ``_low`` and ``_high``; ``note``, why a metric is missing; and
-        ``warnings``, that of `clotline.evaluation.learning.chance_warning` and, of a model that was
-        trained here, those of its training.
+        ``specificity``, with ``_low`` and ``_high``; what the AUROC has to beat, ``baseline``
+        (its name), ``baseline_auroc`` and ``above_baseline`` (the difference), with ``_low`` and
+        ``_high``; ``note``, why a metric is missing; and ``warnings``, that of
+        `clotline.evaluation.learning.chance_warning` and, of a model that was trained here, those
+        of its training.
     """
     counts = ("n_studies", "n_slices", "n_positive")
     names = (*FIGURES, "sensitivity", "specificity")
-    floats = [name + end for name in names for end in ("", "_low", "_high")]
+    of_baseline = {"baseline_auroc": "auroc", "above_baseline": "difference"}
+    floats, beside = (
+        [name + end for name in group for end in ("", "_low", "_high")]
+        for group in (names, of_baseline)
+    )
     rows = []
     for model, figures in metrics.items():
         for target, found in figures["targets"].items():
@@ -43,17 +49,35 @@ def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFr
             row = {"model": model, "level": figures["level"], "target": target}
             row |= {name: found["auroc"][name] for name in counts}
             for name in names:
-                value, low, high = (estimates[name][key] for key in ("value", "low", "high"))
-                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+                row |= _columns(name, estimates[name])
+            row["baseline"] = found["baseline"].get("name", "")
+            for name, key in of_baseline.items():
+                row |= _columns(name, found["baseline"].get(key, {}))
             reasons = (estimates[name]["reason"] for name in names)
             row["note"] = "; ".join(dict.fromkeys(filter(None, reasons)))
             of_training = warnings[(warnings["model"] == model) & (warnings["from"] == "training")]
             doubts = [chance_warning(found["auroc"]), *of_training["warning"]]
             row["warnings"] = "; ".join(filter(None, doubts))
             rows.append(row)
-    texts = ("note", "warnings")
-    table = pd.DataFrame(rows, columns=["model", "level", "target", *counts, *floats, *texts])
-    return table.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(floats, "float64"))
+    columns = [
+        "model",
+        "level",
+        "target",
+        *counts,
+        *floats,
+        "baseline",
+        *beside,
+        "note",
+        "warnings",
+    ]
+    table = pd.DataFrame(rows, columns=columns)
+    numbers = dict.fromkeys([*floats, *beside], "float64")
+    return table.astype(dict.fromkeys(counts, "Int64") | numbers)
+
+
+def _columns(name: str, estimate: dict) -> dict:
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {name + end: estimate.get(key) for end, key in ends.items()}
 
 
 def compare(

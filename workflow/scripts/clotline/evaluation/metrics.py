@@ -1,14 +1,16 @@
 """All figures of one model on the test studies, and the tables that set models side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
+from clotline.evaluation.baselines import Baseline, beside_baseline
 from clotline.evaluation.calibration import calibration
 from clotline.evaluation.competition import label_consistency
-from clotline.evaluation.delong import auroc_delong
+from clotline.evaluation.delong import METHOD, auroc_delong
 from clotline.evaluation.intervals import (
     TAILS,
     Cases,
@@ -25,7 +27,7 @@ from clotline.evaluation.predictions import (
     says_pe_present,
 )
 from clotline.evaluation.ranking import ROC_GRID, Ranking, roc_points
-from clotline.labels import PE_LABELS, STUDY_UID
+from clotline.labels import IMAGE_LABEL, PE_LABELS, STUDY_UID
 
 #: The published labels that describe a PE, in the order in which they are reported.
 _DESCRIBING = (
@@ -43,11 +45,29 @@ SUBGROUPS = (
     *(name for name in PE_LABELS if name not in _DESCRIBING),
 )
 
+#: Bands of a positive study's number of positive slices, which stands for the emboli's size.
+SIZES = {"1–5": (1, 5), "6–20": (6, 20), "21–50": (21, 50), "more than 50": (51, np.inf)}
+
 #: Names of the operating points, in the order in which they are reported.
 OPERATING_POINTS = ("sensitivity ≥ 0.90", "sensitivity ≥ 0.95", "Youden's J")
 
 FIGURES = ("auroc", "average_precision", "brier", "log_loss")
 RATES = ("sensitivity", "specificity", "ppv", "npv")
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a model's figures are read against.
+
+    Attributes:
+        slices: baseline of the slices; None at the study level.
+        studies: baseline of the studies; None where there is none.
+        positive_slices: number of positive slices by study UID; None where it is not known.
+    """
+
+    slices: Baseline | None = None
+    studies: Baseline | None = None
+    positive_slices: pd.Series | None = None
 
 
 def evaluate(
@@ -56,6 +76,7 @@ def evaluate(
     bootstraps: int,
     seed: int,
     thresholds: Sequence[float] = (),
+    yardstick: Yardstick = Yardstick(),
 ) -> dict:
     """All figures of one model, ready for JSON.
 
@@ -65,11 +86,13 @@ def evaluate(
         bootstraps: resamples of each bootstrap.
         seed: of each bootstrap.
         thresholds: further operating points, beside those fixed on the valid split.
+        yardstick: what the figures are read against.
 
     Returns:
         ``level``, ``split`` (test), ``n_studies``, ``n_slices`` (None at the study level) and
-        ``targets``: target to the figures of `evaluate_target`. At the study level also
-        ``subgroups`` and ``label_consistency``.
+        ``targets``: target to the figures of `evaluate_target` and, as ``baseline``, those of
+        `clotline.evaluation.baselines.beside_baseline`. At the study level also ``subgroups``,
+        ``sizes`` and ``label_consistency``.
 
     Raises:
         ClotlineError: a column holds something else than truths or probabilities.
@@ -87,8 +110,15 @@ def evaluate(
             for target, cases in test_cases.items()
         },
     }
+    for target, cases in test_cases.items():
+        baseline = yardstick.slices if target == IMAGE_LABEL else yardstick.studies
+        score = baseline.column(test, target) if baseline else None
+        metrics["targets"][target]["baseline"] = beside_baseline(
+            cases, baseline, score, bootstraps, seed
+        )
     if level == "study":
         metrics["subgroups"] = evaluate_subgroups(test)
+        metrics["sizes"] = evaluate_sizes(test, yardstick.positive_slices)
         metrics["label_consistency"] = label_consistency(test)
     return metrics
 
@@ -106,9 +136,9 @@ def evaluate_target(
         thresholds: further operating points.
 
     Returns:
-        ``auroc`` (studies: DeLong; slices: bootstrap), ``auroc_bootstrap``, ``average_precision``,
-        ``brier``, ``log_loss`` (nats), each an `Estimate` dict; ``calibration``;
-        ``operating_points``; and ``roc``: ``fpr`` and ``tpr`` of the curve and, with two studies
+        ``auroc`` (of slices the same as ``auroc_bootstrap``), ``auroc_bootstrap``,
+        ``average_precision``, ``brier``, ``log_loss`` (nats), each an `Estimate` dict;
+        ``calibration``; ``operating_points``; ``roc``: ``fpr`` and ``tpr`` and, with two studies
         or more, ``low`` and ``high``, the pointwise 95% band of the sensitivity at the false
         positive rates ``grid``; or the ``reason`` why there is no curve.
     """
@@ -228,10 +258,7 @@ def evaluate_subgroups(table: pd.DataFrame) -> dict[str, dict]:
         all positive studies against the negative ones. Without predictions of PE each says so.
     """
     if not says_pe_present(table):
-        present = pe_present(table, TRUE)
-        reason = "no predictions of pe_present, or of negative_exam_for_pe and indeterminate"
-        none = Cases.of(present, present).estimate("DeLong", reason=reason).as_dict()
-        return dict.fromkeys(("all", *SUBGROUPS, "indeterminate"), none)
+        return dict.fromkeys(("all", *SUBGROUPS, "indeterminate"), _without_pe_present(table))
     truth, score = pe_present(table, TRUE) == 1, pe_present(table)
     negative, indeterminate = (
         (table[name + TRUE] == 1).to_numpy() for name in ("negative_exam_for_pe", "indeterminate")
@@ -243,3 +270,40 @@ def evaluate_subgroups(table: pd.DataFrame) -> dict[str, dict]:
         name: auroc_delong(Cases.of(truth[rows], score[rows])).as_dict()
         for name, rows in chosen.items()
     }
+
+
+def evaluate_sizes(table: pd.DataFrame, positive_slices: pd.Series | None) -> dict[str, dict]:
+    """AUROC of PE present by size: positive studies of each band against all negative studies.
+
+    Args:
+        table: predictions of `clotline.models.prediction.study_level_table`.
+        positive_slices: number of positive slices by study UID; None where it is not known.
+
+    Returns:
+        Band of `SIZES` to `Estimate` dict; indeterminate studies, which are neither, are left out.
+        With positive studies without a positive slice these are the band ``none``.
+    """
+    if not says_pe_present(table):
+        return dict.fromkeys(SIZES, _without_pe_present(table))
+    truth, score = pe_present(table, TRUE) == 1, pe_present(table)
+    negative = (table["negative_exam_for_pe" + TRUE] == 1).to_numpy()
+    if positive_slices is None:
+        reason = "the numbers of positive slices are not known"
+        none = Cases.of(truth, score).estimate(METHOD, reason=reason).as_dict()
+        return dict.fromkeys(SIZES, none)
+    count = positive_slices.loc[table[STUDY_UID]].to_numpy()
+    bands = dict(SIZES) | ({"none": (0, 0)} if (truth & (count == 0)).any() else {})
+    chosen = {
+        name: negative | (truth & (count >= fewest) & (count <= most))
+        for name, (fewest, most) in bands.items()
+    }
+    return {
+        name: auroc_delong(Cases.of(truth[rows], score[rows])).as_dict()
+        for name, rows in chosen.items()
+    }
+
+
+def _without_pe_present(table: pd.DataFrame) -> dict:
+    present = pe_present(table, TRUE)
+    reason = "no predictions of pe_present, or of negative_exam_for_pe and indeterminate"
+    return Cases.of(present, present).estimate(METHOD, reason=reason).as_dict()

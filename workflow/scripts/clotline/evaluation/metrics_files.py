@@ -1,10 +1,36 @@
-"""Reads metrics files back."""
+"""Reads metrics files back, and says how a model stands against its baseline."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from clotline.evaluation.intervals import describe_estimate
+
 
 def read_metrics(paths: Iterable[str | Path]) -> dict[str, dict]:
     """Model name (the file's stem) to its figures, of `clotline.evaluation.metrics.evaluate`."""
     return {Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8")) for path in paths}
+
+
+def describe_baseline(found: dict) -> str:
+    """``position only: AUROC 0.801 (0.790–0.812)``, or why there is no baseline.
+
+    Args:
+        found: of `clotline.evaluation.baselines.beside_baseline`.
+    """
+    if "reason" in found:
+        return f"no baseline: {found['reason']}"
+    return f"{found['name']}: AUROC {describe_estimate(found['auroc'])}"
+
+
+def describe_verdict(found: dict) -> str:
+    """Whether the model beats its baseline, with the difference; an empty text without one.
+
+    Args:
+        found: of `clotline.evaluation.baselines.beside_baseline`.
+    """
+    if "reason" in found:
+        return ""
+    difference = describe_estimate(found["difference"])
+    beats = "beats" if found["beaten"] else "does not beat"
+    return f"{beats} {found['name']}: difference {difference}"

@@ -124,13 +124,14 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         27: "None; combined models read the features of several networks together.",
         28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
         29: (
-            "95% intervals: DeLong for AUROC of studies, Wilson for rates of studies, for "
-            "rates of slices of 0 or 1 (a trial a study) and for perfect AUROC, logistic "
+            "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
+            "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "
             "regression's (Wald) for calibration, "
             f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
-            "between models paired DeLong for studies and the paired bootstrap for slices."
+            "between models paired DeLong, mended for small samples, for studies and the paired "
+            "bootstrap for slices."
         ),
-        30: "Subgroups above. More is the authors' to do.",
+        30: "Subgroups and bands of size above. More is the authors' to do.",
         31: "Class activation maps (Grad-CAM) in the viewer.",
         33: "See Data.",
         35: "Test: above. Train and valid: the training curves.",

@@ -5,6 +5,7 @@ from pathlib import Path
 import jinja2
 
 from clotline.evaluation.intervals import describe_estimate, estimate_parts
+from clotline.evaluation.metrics_files import describe_verdict
 from clotline.evaluation.predictions import PE_PRESENT
 from clotline.job.progress import clock
 from clotline.titles import TITLES, counted, signed
@@ -29,6 +30,7 @@ def templates(folder: Path) -> jinja2.Environment:
         "title": lambda name: TITLES.get(name, name),
         "counted": counted,
         "signed": signed,
+        "verdict": describe_verdict,
     }
     return environment
 

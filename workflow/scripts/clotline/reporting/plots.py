@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from clotline.evaluation.intervals import describe_estimate, wilson
+from clotline.evaluation.metrics_files import describe_baseline
 from clotline.job.files import atomic
 from clotline.titles import TITLES
 
@@ -88,7 +89,14 @@ def plot_roc(metrics: dict, name: str) -> Figure:
         name: the model's name, for the title.
     """
     figure = _plot_curves(metrics, name, _draw_roc, _false_positive_rate_and_sensitivity, _finish)
-    roc = next(iter(metrics["targets"].values()))["roc"]
+    main = next(iter(metrics["targets"].values()))
+    baseline, roc = main["baseline"], main["roc"]
+    if "roc" in baseline:
+        figure.axes[0].plot(
+            baseline["roc"]["fpr"], baseline["roc"]["tpr"],
+            color="0.5", lw=0.9, label=f"baseline: {describe_baseline(baseline)}",
+        )  # fmt: skip
+        _show_legend(figure.axes[0])
     if roc.get("low"):
         color = STYLES[0]["color"]
         figure.axes[0].fill_between(
@@ -259,6 +267,10 @@ def plot_roc_comparison(metrics: dict[str, dict]) -> Figure:
         for (name, model), style in zip(models.items(), cycle(STYLES), strict=False):
             main = next(iter(model["targets"].values()))
             _draw_roc(axis, main, name.removesuffix(f"-{level}"), style)
+        baselines = (next(iter(model["targets"].values()))["baseline"] for model in models.values())
+        # Models share the baseline of slices, and may share that of studies.
+        for text in dict.fromkeys(describe_baseline(b) for b in baselines if "roc" in b):
+            axis.plot([], [], " ", label=f"baseline: {text}")
         counted = f", {_counted(next(iter(models.values())))}" if models else ""
         _finish(axis, f"{level.capitalize()} level{counted}")
     return figure

@@ -36,6 +36,7 @@ CONTENTS = {
     "roc": "Receiver operating characteristic",
     "precision_recall": "Precision and recall",
     "subgroups": "Subgroups",
+    "sizes": "By size",
     "comparisons": "Paired comparison",
     "competition": "Competition score",
     "training": "Training",
@@ -91,6 +92,7 @@ def render_report(
         "precision_recall": bool(figures.get("precision_recall")),
         "training": bool(figures.get("training")),
         "subgroups": bool(study_models),
+        "sizes": bool(study_models),
         "comparisons": len(comparisons) > 0,
         "competition": bool(competition),
     }
@@ -112,6 +114,10 @@ def render_report(
             first_point=first_point["name"],
             metrics=metrics,
             study_models=study_models,
+            # Of each band any model's: one that lacks some studies may lack a band.
+            sizes={
+                band: auroc for m in study_models.values() for band, auroc in m["sizes"].items()
+            },
             comparisons=comparisons.to_dict("records"),
             competition=competition,
             splits=account_for_splits(plan, slices),

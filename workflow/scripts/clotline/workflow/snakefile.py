@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clotline.errors import ClotlineError
-from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
 from clotline.job.files import BUNDLE, PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
 from clotline.workflow.code_digest import code_digest
 from clotline.workflow.config import (
@@ -92,6 +92,22 @@ class Pipeline:
     def features_of(self, wildcards) -> str:
         """The same for a rule's ``params``: Snakemake forgets the order of inputs."""
         return canonical(self.backbones_of(wildcards))
+
+    def scored_slices(self, wildcards) -> str:
+        """The image-level model whose slice scores make a model's baseline.
+
+        A model without an image level of its own is set beside that of all features together.
+        """
+        own = f"{split_lstm_name(wildcards.model)[0]}-image"
+        models = {**self.config["lstm"], **self.config["evaluation"]["external"]}
+        return own if own in models else f"{REFERENCE}-image"
+
+    def baselines(self, wildcards) -> dict[str, str]:
+        """The baselines of a model's figures, by what they are of: slices, studies."""
+        names = {"slices": "position", "studies": self.scored_slices(wildcards)}
+        if split_lstm_name(wildcards.model)[1] == "study":
+            del names["slices"]
+        return {of: f"results/baselines/{name}.parquet" for of, name in names.items()}
 
     def new_files(self, wildcards) -> str:
         """Digest of the files to predict: their names, and what changes when one is replaced.
