@@ -78,9 +78,10 @@ rule count_baseline:
 
 rule evaluate:
     input:
-        unpack(pipeline.baselines),
         predictions="results/predictions/{model}.parquet",
         plan="results/data/plan.parquet",
+        slices=pipeline.slice_baseline,
+        studies=pipeline.study_baseline,
     output:
         "results/metrics/{model}.json",
     log:

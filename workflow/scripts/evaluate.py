@@ -34,13 +34,11 @@ def main(snakemake):
 
 def _yardstick(snakemake) -> Yardstick:
     """What the rule's inputs hold; at the study level nothing stands beside slices."""
-    paths = {level: snakemake.input.get(level) for level in ("slices", "studies")}
-    names = {"slices": "position only", "studies": f"counts of {snakemake.params.scored}"}
-    found = {
-        level: Baseline(names[level], read_table(path)) for level, path in paths.items() if path
-    }
-    plan = read_table(snakemake.input.plan).set_index(STUDY_UID)
-    return Yardstick(**found, positive_slices=plan["positive_slices"])
+    inputs = snakemake.input
+    slices = Baseline("position only", read_table(inputs.slices)) if inputs.slices else None
+    studies = Baseline(f"counts of {snakemake.params.scored}", read_table(inputs.studies))
+    plan = read_table(inputs.plan).set_index(STUDY_UID)
+    return Yardstick(slices, studies, plan["positive_slices"])
 
 
 if __name__ == "__main__":

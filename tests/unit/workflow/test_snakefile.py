@@ -282,15 +282,15 @@ def test_a_model_is_set_beside_baselines_of_its_own_slice_scores_or_of_all_featu
     )
 
     def baselines(model):
-        return pipeline.baselines(SimpleNamespace(model=model))
+        wildcards = SimpleNamespace(model=model)
+        return pipeline.slice_baseline(wildcards), pipeline.study_baseline(wildcards)
 
-    counts = {"studies": "results/baselines/combined-image.parquet"}
-    position = {"slices": "results/baselines/position.parquet"}
-    assert baselines("combined-study") == counts
-    assert baselines("combined-image") == position | counts
-    own = {"studies": "results/baselines/efficientnet_b0-image.parquet"}
-    assert baselines("efficientnet_b0-study") == own
+    counts = "results/baselines/combined-image.parquet"
+    position = "results/baselines/position.parquet"
+    assert baselines("combined-study") == ([], counts)
+    assert baselines("combined-image") == (position, counts)
+    own = "results/baselines/efficientnet_b0-image.parquet"
+    assert baselines("efficientnet_b0-study") == ([], own)
     # Without slice scores of their own.
-    assert baselines("resnext50-study") == baselines("reader-study") == counts
-    other = {"studies": "results/baselines/other-image.parquet"}
-    assert baselines("other-image") == position | other
+    assert baselines("resnext50-study") == baselines("reader-study") == ([], counts)
+    assert baselines("other-image") == (position, "results/baselines/other-image.parquet")

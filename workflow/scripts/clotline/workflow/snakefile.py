@@ -102,12 +102,14 @@ class Pipeline:
         models = {**self.config["lstm"], **self.config["evaluation"]["external"]}
         return own if own in models else f"{REFERENCE}-image"
 
-    def baselines(self, wildcards) -> dict[str, str]:
-        """The baselines of a model's figures, by what they are of: slices, studies."""
-        names = {"slices": "position", "studies": self.scored_slices(wildcards)}
-        if split_lstm_name(wildcards.model)[1] == "study":
-            del names["slices"]
-        return {of: f"results/baselines/{name}.parquet" for of, name in names.items()}
+    def slice_baseline(self, wildcards) -> str | list:
+        """The baseline of a model's slices; nothing at the study level."""
+        level = split_lstm_name(wildcards.model)[1]
+        return "results/baselines/position.parquet" if level == "image" else []
+
+    def study_baseline(self, wildcards) -> str:
+        """The baseline of a model's studies."""
+        return f"results/baselines/{self.scored_slices(wildcards)}.parquet"
 
     def new_files(self, wildcards) -> str:
         """Digest of the files to predict: their names, and what changes when one is replaced.
