@@ -14,7 +14,7 @@ from clotline.labels import STUDY_UID
 
 
 def main(snakemake):
-    """Writes the model's figures with their intervals."""
+    """Writes the model's metrics with their intervals."""
     _, level = split_lstm_name(snakemake.wildcards.model)
     metrics = evaluate(
         read_table(snakemake.input.predictions),
@@ -28,7 +28,7 @@ def main(snakemake):
     log.info("%s: AUROC %s", target, describe_estimate(figures["auroc"]))
     log.info("%s", describe_verdict(figures["baseline"]) or describe_baseline(figures["baseline"]))
     with atomic(snakemake.output[0]) as path:
-        # allow_nan=False: a figure that is missing must say why
+        # allow_nan=False: a metric that is missing must say why
         path.write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")
 
 

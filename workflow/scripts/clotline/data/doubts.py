@@ -38,7 +38,7 @@ def doubts_of(slices: Sequence[Slice], places: Sequence[float], chest: Chest | N
 
     Args:
         slices: what was read of each, in their order.
-        places: along the scan axis, in mm; NaN where unknown.
+        places: positions along the scan axis in mm; NaN where unknown.
         chest: what a sample of the pixels shows; None where nothing was looked at.
     """
     if len(slices) < MIN_SLICES:

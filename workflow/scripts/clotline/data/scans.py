@@ -135,7 +135,7 @@ def one_stack(groups: Sequence[Sequence[float | None]]) -> bool:
     """Whether groups of slices lie one behind the other as one stack, without a gap.
 
     Args:
-        groups: places of each group's slices.
+        groups: positions of each group's slices in mm; None where unknown.
     """
     if any(None in group for group in groups):
         return False

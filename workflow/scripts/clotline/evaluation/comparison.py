@@ -20,7 +20,7 @@ _KEYS = {"study": [STUDY_UID], "image": list(UIDS)}
 
 
 def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFrame:
-    """One row a model and target: counts, figures with intervals, and why a figure is missing.
+    """One row a model and target: counts, metrics with intervals, and why a metric is missing.
 
     Args:
         metrics: model name to the dict of `clotline.evaluation.metrics.evaluate`.

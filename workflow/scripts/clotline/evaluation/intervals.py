@@ -1,6 +1,6 @@
-"""Figures of a binary classifier with 95% intervals, and a reason where there is no figure.
+"""Metrics of a binary classifier with 95% intervals, and a reason where there is no metric.
 
-Slices of one study are not independent, so every interval of a figure of slices comes from a
+Slices of one study are not independent, so every interval of a metric of slices comes from a
 bootstrap that resamples whole studies: Efron and Tibshirani, "An Introduction to the Bootstrap",
 1993, chapter 8.3.
 """
@@ -26,17 +26,17 @@ EPSILON = 1e-7
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95% interval, or the reason why there is none.
+    """A metric with its 95% interval, or the reason why it is missing.
 
     Attributes:
-        value: the figure; None where it cannot be computed.
+        value: of the metric; None where it cannot be computed.
         low: lower end of the interval; None where there is no interval.
         high: upper end.
         n_studies: number of studies.
         n_positive: number of positive cases: slices where ``n_slices`` is set, else studies.
         method: how the interval is made.
-        reason: why the figure or its interval is missing; None where both are there.
-        n_slices: number of slices; None for figures of studies.
+        reason: why the metric or its interval is missing; None where both are there.
+        n_slices: number of slices; None for metrics of studies.
     """
 
     value: float | None
@@ -61,7 +61,7 @@ def describe_estimate(estimate: dict) -> str:
 
 
 def estimate_parts(estimate: dict) -> tuple[str, str, str]:
-    """A figure that there is in three parts: itself, its interval, and why it has none.
+    """A computable metric in three parts: its value, its interval, and why it has no interval.
 
     Each is a text of its own, so that a page can keep the first two whole and in their columns.
     """
@@ -124,11 +124,11 @@ class Cases:
         return "slices" if self.are_slices else "studies"
 
     def none(self) -> str | None:
-        """Why a figure that needs a case cannot be computed; None where it can."""
+        """Why a metric that needs a case cannot be computed; None where it can."""
         return None if len(self.truth) else f"no {self.kind}"
 
     def one_class(self) -> str | None:
-        """Why a figure that needs both classes cannot be computed; None where it can."""
+        """Why a metric that needs both classes cannot be computed; None where it can."""
         if len(self.truth) and (self.truth.all() or not self.truth.any()):
             only = "positive" if self.truth.all() else "negative"
             return f"one class only: all {len(self.truth):,} {self.kind} are {only}"
@@ -157,10 +157,10 @@ def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
 def resample(
     figures: Callable[[np.ndarray], np.ndarray], studies: int, resamples: int, seed: int
 ) -> np.ndarray:
-    """Figures of resamples of the studies, drawn with replacement.
+    """Metrics of resamples of the studies, drawn with replacement.
 
     Args:
-        figures: (k,) figures of a sample, from (studies,) how often each study is in it.
+        figures: (k,) metrics of a sample, from (studies,) how often each study is in it.
         studies: number of studies.
         resamples: number of resamples.
         seed: the same seed draws the same studies.
@@ -181,12 +181,12 @@ def resample(
 
 
 def percentile_estimate(cases: Cases, value: float, resampled: np.ndarray) -> Estimate:
-    """A figure with the percentile interval of its resamples.
+    """A metric with the percentile interval of its resamples.
 
     Args:
         cases: what is evaluated.
-        value: the figure.
-        resampled: (resamples,) the figure of each resample; NaN, where a resample lacks a class,
+        value: of the metric.
+        resampled: (resamples,) the metric of each resample; NaN, where a resample lacks a class,
             does not count.
     """
     usable = resampled[np.isfinite(resampled)]
@@ -204,7 +204,7 @@ def percentile_estimate(cases: Cases, value: float, resampled: np.ndarray) -> Es
 
 
 def ratios(numerators: np.ndarray, denominators: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Figures for `resample`: ratios of sums over the studies; NaN where the divisor is 0.
+    """Metrics for `resample`: ratios of sums over the studies; NaN where the divisor is 0.
 
     Args:
         numerators: (studies, k) what each study adds to the numerators.

@@ -1,4 +1,4 @@
-"""All figures of one model on the test studies, and the tables that set models side by side."""
+"""All metrics of one model on the test studies, and the tables that set models side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What a model's figures are read against.
+    """What a model's metrics are read against.
 
     Attributes:
         slices: baseline of the slices; None at the study level.
@@ -78,7 +78,7 @@ def evaluate(
     thresholds: Sequence[float] = (),
     yardstick: Yardstick = Yardstick(),
 ) -> dict:
-    """All figures of one model, ready for JSON.
+    """All metrics of one model, ready for JSON.
 
     Args:
         table: predictions for valid and test studies, with the column ``split``.
@@ -86,11 +86,11 @@ def evaluate(
         bootstraps: resamples of each bootstrap.
         seed: of each bootstrap.
         thresholds: further operating points, beside those fixed on the valid split.
-        yardstick: what the figures are read against.
+        yardstick: what the metrics are read against.
 
     Returns:
         ``level``, ``split`` (test), ``n_studies``, ``n_slices`` (None at the study level) and
-        ``targets``: target to the figures of `evaluate_target` and, as ``baseline``, those of
+        ``targets``: target to the metrics of `evaluate_target` and, as ``baseline``, those of
         `clotline.evaluation.baselines.beside_baseline`. At the study level also ``subgroups``,
         ``sizes`` and ``label_consistency``.
 
@@ -126,7 +126,7 @@ def evaluate(
 def evaluate_target(
     test: Cases, valid: Cases, bootstraps: int, seed: int, thresholds: Sequence[float] = ()
 ) -> dict:
-    """The figures of one target.
+    """The metrics of one target.
 
     Args:
         test: cases to evaluate.

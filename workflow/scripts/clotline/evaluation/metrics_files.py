@@ -8,7 +8,7 @@ from clotline.evaluation.intervals import describe_estimate
 
 
 def read_metrics(paths: Iterable[str | Path]) -> dict[str, dict]:
-    """Model name (the file's stem) to its figures, of `clotline.evaluation.metrics.evaluate`."""
+    """Model name (the file's stem) to its metrics, of `clotline.evaluation.metrics.evaluate`."""
     return {Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8")) for path in paths}
 
 
@@ -16,7 +16,7 @@ def describe_baseline(found: dict) -> str:
     """``position only: AUROC 0.801 (0.790–0.812)``, or why there is no baseline.
 
     Args:
-        found: of `clotline.evaluation.baselines.beside_baseline`.
+        found: the dict of `clotline.evaluation.baselines.beside_baseline`.
     """
     if "reason" in found:
         return f"no baseline: {found['reason']}"
@@ -27,7 +27,7 @@ def describe_verdict(found: dict) -> str:
     """Whether the model beats its baseline, with the difference; an empty text without one.
 
     Args:
-        found: of `clotline.evaluation.baselines.beside_baseline`.
+        found: the dict of `clotline.evaluation.baselines.beside_baseline`.
     """
     if "reason" in found:
         return ""

@@ -10,7 +10,7 @@ member                                content
 ``MODEL_CARD.md``                     what the models are, were tested on, and are not for
 ``cnn/<backbone>.pt``                 checkpoints of stage 1
 ``lstm/<features>-<level>.pt``        checkpoints of stage 2
-``metrics/<features>-<level>.json``   figures on the test studies, and the thresholds
+``metrics/<features>-<level>.json``   metrics on the test studies, and the thresholds
 ====================================  ============================================================
 """
 
@@ -89,7 +89,7 @@ class Bundle:
         return self.manifest["features"][split_lstm_name(lstm)[0]]
 
     def metrics(self, lstm: str) -> dict:
-        """An LSTM's figures on the test studies that it was evaluated on."""
+        """An LSTM's metrics on the test studies that it was evaluated on."""
         path = self.folder / f"metrics/{lstm}.json"
         return read_metrics([path])[lstm]
 
@@ -108,7 +108,7 @@ def write_bundle(
         path: ZIP file to write.
         cnns: checkpoints of stage 1.
         lstms: checkpoints of stage 2.
-        metrics: figures of the LSTMs.
+        metrics: those of the LSTMs.
         features: feature set to its backbones, in order.
         config: the configuration that made the models.
     """
@@ -220,7 +220,7 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
 
     Args:
         manifest: of the bundle.
-        metrics: LSTM to its figures.
+        metrics: LSTM to its metrics.
     """
     made = manifest["config"]
     rows = []

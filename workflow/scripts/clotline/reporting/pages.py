@@ -48,7 +48,7 @@ def describe_bundle(config: dict, model: str, metrics: dict) -> dict:
     Args:
         config: the configuration that made them.
         model: name of the study-level model that is shown.
-        metrics: its figures.
+        metrics: its metrics.
 
     Returns:
         ``phantom`` (bool) and ``title``.

@@ -85,7 +85,7 @@ def plot_roc(metrics: dict, name: str) -> Figure:
     """ROC curves of one model on the test studies, with the 95% band of the main target.
 
     Args:
-        metrics: the model's figures, of `clotline.evaluation.metrics.evaluate`.
+        metrics: the model's metrics, of `clotline.evaluation.metrics.evaluate`.
         name: the model's name, for the title.
     """
     figure = _plot_curves(metrics, name, _draw_roc, _false_positive_rate_and_sensitivity, _finish)
@@ -111,7 +111,7 @@ def plot_precision_recall(metrics: dict, name: str) -> Figure:
     """Precision-recall curves of one model on the test studies.
 
     Args:
-        metrics: the model's figures, of `clotline.evaluation.metrics.evaluate`.
+        metrics: the model's metrics, of `clotline.evaluation.metrics.evaluate`.
         name: the model's name, for the title.
     """
     figure = _plot_curves(
@@ -132,7 +132,7 @@ def _plot_curves(
     """The main target's curve with its operating points, and beside it those of the others.
 
     Args:
-        metrics: the model's figures.
+        metrics: the model's metrics.
         name: the model's name, for the title.
         draw: draws one target's curve with a label in a style.
         place: x and y of an operating point; None where it has none.
@@ -178,7 +178,7 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
     """Reliability of one model's main target: observed against predicted, with the numbers.
 
     Args:
-        metrics: the model's figures, of `clotline.evaluation.metrics.evaluate`.
+        metrics: the model's metrics, of `clotline.evaluation.metrics.evaluate`.
         name: the model's name, for the title.
     """
     main, target = next(iter(metrics["targets"].items()))
@@ -222,7 +222,7 @@ def plot_confusion(metrics: dict, name: str) -> Figure:
     """Confusion matrices of one model's main target at its operating points.
 
     Args:
-        metrics: the model's figures, of `clotline.evaluation.metrics.evaluate`.
+        metrics: the model's metrics, of `clotline.evaluation.metrics.evaluate`.
         name: the model's name, for the title.
     """
     main, target = next(iter(metrics["targets"].items()))
@@ -259,7 +259,7 @@ def plot_roc_comparison(metrics: dict[str, dict]) -> Figure:
     """ROC curves of all models: study level (PE present) beside image level (slices).
 
     Args:
-        metrics: model name to its figures, of `clotline.evaluation.metrics.evaluate`.
+        metrics: model name to its metrics, of `clotline.evaluation.metrics.evaluate`.
     """
     figure = Figure(figsize=(9.5, 4.4), layout="constrained")
     for axis, level in zip(figure.subplots(1, 2), ("study", "image"), strict=True):
@@ -282,7 +282,7 @@ def _counted(metrics: dict) -> str:
 
 
 def _describe_with_count(estimate: dict) -> str:
-    # Why there is no figure says the count too.
+    # The reason for a missing metric says the count too.
     count = "" if estimate["value"] is None else f", {estimate['n_positive']:,} positive"
     return describe_estimate(estimate) + count
 

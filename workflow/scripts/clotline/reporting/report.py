@@ -17,7 +17,7 @@ from clotline.reporting.selection import best_study_models, unranked_study_model
 from clotline.titles import counted
 from clotline.version import CLOTLINE_VERSION
 
-#: Packages whose versions decide the figures.
+#: Packages whose versions can change the metrics.
 PACKAGES = (
     "torch", "torchvision", "efficientnet-pytorch", "lightning-fabric", "pydicom", "python-gdcm",
     "imagecodecs", "h5py", "numcodecs", "numpy", "pandas", "scikit-learn", "scipy",
@@ -68,7 +68,7 @@ def render_report(
     """The page as HTML text; everything from outside is escaped.
 
     Args:
-        metrics: model name to its figures, of `clotline.evaluation.metrics.evaluate`.
+        metrics: model name to its metrics, of `clotline.evaluation.metrics.evaluate`.
         plan: plan.parquet.
         slices: slices.parquet.
         rejects: all rejected slices.

@@ -28,7 +28,7 @@ def best_study_models(metrics: dict[str, dict]) -> list[str]:
     evaluated on all the studies that any was evaluated on.
 
     Args:
-        metrics: model name to its figures, of `clotline.evaluation.metrics.evaluate`.
+        metrics: model name to its metrics, of `clotline.evaluation.metrics.evaluate`.
     """
     ranked = _ranked(metrics)
     shown = {name: round(value, 3) for name, value in ranked.items()}
@@ -62,7 +62,7 @@ def choose_model(metrics: dict[str, dict], own: Collection[str]) -> tuple[str, s
     """The study-level model that the viewer shows, and why it is that one.
 
     Args:
-        metrics: model name to its figures.
+        metrics: model name to its metrics.
         own: names of the LSTMs; of predictions made elsewhere there is nothing to look at.
     """
     reference = f"{REFERENCE}-study"
@@ -85,7 +85,7 @@ def fixed_thresholds(metrics: dict) -> dict[str, float | None]:
     """Target to its first operating point's threshold; None where the valid split gave none.
 
     Args:
-        metrics: figures of a model, of `clotline.evaluation.metrics.evaluate`.
+        metrics: of one model, from `clotline.evaluation.metrics.evaluate`.
     """
     return {
         target: figures["operating_points"][0]["threshold"]
@@ -141,15 +141,15 @@ def _groups(targets: dict) -> list[str]:
 
 
 def choose_studies(studies: list[dict], count: int) -> list[dict]:
-    """At most ``count`` studies that a reader learns most from, by descending probability.
+    """At most ``count`` studies, those that a reader learns most from, by descending probability.
 
     False negatives (the most surely missed first), false positives and indeterminate studies (the
-    most suspicious first) get up to a quarter of the places each; the others go to the studies
+    most suspicious first) get up to a quarter of the list each; the others go to the studies
     most suspicious of PE.
 
     Args:
         studies: of `describe_studies`.
-        count: number of places.
+        count: length of the list at most.
     """
 
     def probability(study: dict) -> float:
@@ -187,8 +187,8 @@ def select(
         slices: stored slices of these studies: UIDs, ``shard``, ``row``, ``checksum``,
             ``position_mm``, ``patient_orientation`` and the image label, -1 where unknown.
         probabilities: study, series and SOP instance UID to an image-level model's probability.
-        study_metrics: figures of the study-level model, for its thresholds.
-        image_metrics: figures of the image-level model.
+        study_metrics: metrics of the study-level model, for its thresholds.
+        image_metrics: metrics of the image-level model.
         count: most studies.
 
     Returns:

@@ -127,8 +127,8 @@ def write_viewer(
         folder: for the studies; beside the page.
         exams: the studies in the order of the list.
         model: name of the study-level model.
-        backbones: the CNNs whose maps the exams have.
-        subject: what the exams are.
+        backbones: the CNNs whose maps the studies have.
+        subject: what the studies are.
         slice_threshold: where the curves are called positive.
         source: what the data or the models are, of `clotline.reporting.pages.describe_data` or
             ``describe_bundle``.
@@ -243,7 +243,7 @@ def pack_maps(activation: Activation) -> dict:
 
     Returns:
         ``rows`` and ``columns`` of a map, the side ``crop`` of the central square that it covers
-        and ``values``, base64 of one byte a place.
+        and ``values``, base64 of one byte an element.
     """
     highest = float(activation.maps.max(initial=0))
     scaled = activation.maps * (255 / highest) if highest > 0 else activation.maps
