@@ -1,4 +1,4 @@
-# Test: figures, plots, report.
+# Test: metrics, plots, report.
 
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 
@@ -125,7 +125,7 @@ rule metrics_table:
     params:
         code=code_digest("metrics_table.py"),
     message:
-        "Collecting the figures of all models"
+        "Collecting the metrics of all models"
     script:
         "../scripts/metrics_table.py"
 

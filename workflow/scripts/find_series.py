@@ -9,7 +9,7 @@ from clotline.job.run import job, log
 
 def main(snakemake):
     """Writes the slices to decode, what was chosen of each study, and what was left out."""
-    # What was said of other studies must not lie beside what is found now.
+    # Results of other studies must not lie beside those of this run.
     for path in snakemake.params.later:
         remove(path)
     folder = snakemake.config["predict"]

@@ -37,7 +37,7 @@ def main(snakemake):
         figures,
         snakemake.config,
         {path: sha256(path) for path in [*snakemake.input.models, *snakemake.input.metrics]},
-        # Not an input: how long something took makes nothing anew.
+        # Not an input: how long something took causes no rerun.
         read_run_times("benchmarks"),
         date.today().isoformat(),
     )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-#: Blood of a CTPA is of so many HU, or more.
+#: Least HU of the blood in a CTPA.
 ENHANCED_HU = 150
 #: What is between this and `ENHANCED_HU` is enhanced weakly, or not by much more than noise.
 UNENHANCED_HU = 100

@@ -1,4 +1,4 @@
-"""The HDF5 files of the workflow: opened, checked and read so that damage is found and named.
+"""The HDF5 files of the workflow: opened, checked and read so that damage is detected and named.
 
 HDF5 itself guards its metadata with checksums (``libver`` v110). Small columns get its Fletcher-32
 filter. Pixels and features have a checksum of each row in a column of their own, which costs a
@@ -33,7 +33,7 @@ class _Disk(io.RawIOBase):
     def __init__(self, path: str | Path):
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         self._place = 0
-        # What is gathered, with its length and its place in the file, and what is being written.
+        # What is gathered, with its length and its offset in the file, and what is being written.
         self._blocks = [memoryview(bytearray(WRITTEN_BYTES)) for _ in range(2)]
         self._used, self._start = 0, 0
         self._thread = ThreadPoolExecutor(1, "write-behind")

@@ -43,7 +43,7 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
     Raises:
         ClotlineError: no file, one of more than 4 GiB (unpacked), no rows, a missing column, a bad
             value, a doubled slice, rows of one study that contradict each other, or a positive
-            slice in a negative exam; with the line numbers.
+            slice in a negative study; with the line numbers.
     """
     path = Path(path)
     _check_size(path)
@@ -128,7 +128,7 @@ _REPEATED = dict.fromkeys((STUDY_UID, SERIES_UID), pa.dictionary(pa.int32(), pa.
 
 
 def _explain_unreadable(path: Path, columns: list[str], error: Exception) -> str:
-    """Why ``path`` could not be read; found by a second, slower look at it."""
+    """Why ``path`` could not be read, by a second, slower look at it."""
     if (wrong := _not_text(path)) is not None:
         return wrong
     if (short := _short_row(path)) is not None:

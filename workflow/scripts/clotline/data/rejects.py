@@ -19,7 +19,7 @@ def read_lists(paths: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def count_reasons(rejected: pd.DataFrame) -> pd.Series:
-    """How many slices were rejected for each kind of reason, the most frequent first.
+    """How many slices were rejected for each type of reason, the most frequent first.
 
     Args:
         rejected: table with the columns of ``REJECT_COLUMNS``.

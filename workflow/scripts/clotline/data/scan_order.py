@@ -103,7 +103,7 @@ def _order_series(slices: list[Slice]) -> tuple[list[float], list[float], str]:
         in_mm = said != "InstanceNumber" and positions.count(None) == len(slices)
         return values, values if in_mm else known, f"{lacking}: ordered by {said}"
     if positions.count(None) < len(slices):
-        # After those whose place is known.
+        # After those whose position is known.
         last = [math.inf if p is None else p for p in positions]
         return last, known, f"{lacking}, and nothing else orders them: put last"
     nothing = "" if len(slices) == 1 else ", and nothing else orders them: by SOPInstanceUID"

@@ -101,7 +101,7 @@ def decode_study(
     paths = [path or "/".join(uids) + ".dcm" for uids, path in zip(names, named, strict=True)]
     resolve = cache(os.path.realpath)
     if "path" in rows:
-        # Found by a look into the folder, not named by a labels file: links lead where they lead.
+        # Listed by a look into the folder, not named by a labels file: links lead where they lead.
         files = [f"{folder}/{path}" for path in paths]
     else:
         files = [_inside(folder, path, resolve, roots) for path in paths]
@@ -144,7 +144,7 @@ def decode_study(
             [slices[k] for k in members], [columns[POSITION][k] for k in members], chests[scan]
         )
     doubts = list(dict.fromkeys(doubts))
-    # Files with names of their own are found by looking at all of the folder.
+    # Files with names of their own are listed by looking at all of the folder.
     unlisted = [] if "path" in rows else _unlisted(names, folder, resolve, roots)
     return DecodedStudy(
         chunks=[chunks[k] for k in order],

@@ -1,4 +1,4 @@
-"""Parquet tables with a checksum, so that damage anywhere in one is found when it is read.
+"""Parquet tables with a checksum, so that damage anywhere in one is detected when it is read.
 
 Parquet itself has checksums of its pages alone, not of its footer, where a flipped bit can change a
 column's name, its type or the number of rows unseen. So a SHA-256 of all else stands before the

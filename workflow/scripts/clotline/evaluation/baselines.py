@@ -32,7 +32,7 @@ PERCENTILES = (30, 50, 70, 80, 90, 95, 99, 100)
 #: Scores are kept this far from 0 and 1 before their logit.
 _EDGE = 1e-4
 
-#: Inverse strengths of the ridge penalty to choose from, by cross-validation with so many folds;
+#: Inverse strengths of the ridge penalty to choose from, by cross-validation with _FOLDS folds;
 #: where a class has fewer studies than there are folds, it is the first.
 _STRENGTHS, _FOLDS = (0.01, 0.1, 1.0, 10.0), 5
 

@@ -114,7 +114,7 @@ def auroc_delong(cases: Cases) -> Estimate:
     return cases.estimate(METHOD, value, min(low, value), max(high, value))
 
 
-#: Shift from the AUROC to the first value that is looked at, as a share of what there is to 0 or 1.
+#: Shift from the AUROC to the first value that is tried, as a share of its distance to 0 or 1.
 _NEAR = 1e-9
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-#: A loss that grows so many times from one epoch to a later one has jumped.
+#: A loss has jumped if it grows by this factor from one epoch to a later one.
 JUMP = 10
 
 #: Share of the base rates' loss that a training must get below on its own split.

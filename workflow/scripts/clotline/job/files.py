@@ -32,7 +32,7 @@ SMALL = 1_000_000
 
 @contextmanager
 def atomic(path: str | os.PathLike, need: int = SMALL) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it takes ``path``'s place on success alone.
+    """A temporary name beside ``path`` to write to; it replaces ``path`` on success alone.
 
     What a killed writer of the same file has left is removed first, and a warning logged where
     the disk has less space than needed.
@@ -64,10 +64,10 @@ def atomic(path: str | os.PathLike, need: int = SMALL) -> Iterator[Path]:
 
 
 def unusable(path: str | os.PathLike, reason: object) -> Exception:
-    """What to raise when a file is damaged, or not what it should be; says how to make it anew.
+    """What to raise when a file is damaged, or not what it should be; says how to make it again.
 
     Where the system refused to read it, or memory was lacking, the file may well be intact: then
-    nothing is said of making it anew.
+    nothing is said of making it again.
 
     Args:
         path: the file.
@@ -99,7 +99,7 @@ def refusal(error: BaseException | None) -> int | None:
     """
     while error is not None:
         number = getattr(error, "errno", None) if isinstance(error, OSError) else None
-        # HDF5 names it in its text, whatever the kind of error that h5py makes of it.
+        # HDF5 names it in its text, whatever the type of error that h5py makes of it.
         if number is None and (told := _ERRNO.search(str(error))):
             number = int(told[1])
         if number and number != errno.ENOMEM:

@@ -26,12 +26,12 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 
-#: Kinds of memory that a job can lack.
+#: Types of memory that a job can lack.
 GPU, THREADS, MEMORY = "GPU", "threads", "memory"
 
 
 def shortage(error: BaseException | None) -> str | None:
-    """Which kind of memory was lacking, by an error or one that led to it; None where none was."""
+    """Which type of memory was lacking, by an error or one that led to it; None where none was."""
     while error is not None:
         text = str(error)
         if type(error).__name__ == "OutOfMemoryError" or _GPU.search(text):

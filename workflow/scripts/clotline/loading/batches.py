@@ -10,7 +10,9 @@ from clotline.errors import ClotlineError
 def process_batches(
     order: Sequence[int], batch_size: int, fabric: Fabric, least: int = 1
 ) -> list[list[int]]:
-    """The part of each batch that this process takes: of several, each takes every so many-th.
+    """The part of each batch that this process takes.
+
+    Of n processes each takes every n-th index of a batch, starting at its own rank.
 
     Args:
         order: indices into a data set, in the order in which they are wanted.

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def asked_ahead(batches: list[list[int]], ahead: int) -> list[tuple[list[int], list[int]]]:
-    """Batches for a `ReadInBatches`: the disk is then asked for each so many before it is read."""
+    """Batches for a `ReadInBatches`: the disk is asked for each one ``ahead`` batches early."""
     together = list(itertools.chain(*batches[: 1 + ahead]))
     soon = [together, *batches[1 + ahead :], *[[]] * ahead][: len(batches)]
     return list(zip(batches, soon, strict=True))

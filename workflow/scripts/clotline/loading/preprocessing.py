@@ -45,7 +45,7 @@ class View:
 
         Args:
             count: number of slices.
-            seed: of random places and flips; None means the centre.
+            seed: of random positions and flips; None means the centre.
 
         Returns:
             (count, 3) int: top row, left column, and whether the cut is turned upside down.

@@ -43,7 +43,7 @@ class ReadByProcesses:
 
         Where they are not pinned, the parts of a batch are lost when the next one is asked for.
         """
-        # So many batches DataLoader has on their way at most; one more is in use.
+        # DataLoader has this many batches on their way at most, without the one in use.
         ring = _Ring(self._slices, self._batches, self._processes * PREFETCHED + 1)
         return iter(
             DataLoader(

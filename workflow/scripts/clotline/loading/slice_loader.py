@@ -104,7 +104,7 @@ class SliceLoader:
         self.dataset = slices
         self._fabric = fabric
         batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
-        # Of several processes, each has the next of its own on the way.
+        # Each of several processes has a next batch on its way.
         asked = asked_ahead(batches, max(SLICE_BATCHES_AHEAD, processes))
         pin = fabric.device.type == "cuda"
         if processes:

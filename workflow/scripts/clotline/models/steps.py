@@ -99,7 +99,7 @@ class Steps:
         if self._graph is None or self._graph.shape != inputs.shape:
             self._seen[inputs.shape] += 1
             return self._compute(inputs, targets)
-        # A batch of another size has put its own gradients in their place.
+        # A batch of another size has replaced the gradients by its own.
         for parameter, gradient in self._of_graph:
             parameter.grad = gradient
         return self._graph(inputs, targets)
@@ -124,7 +124,7 @@ class Steps:
 class Graph:
     """A function of tensors as a CUDA graph: a GPU gets its kernels all at once.
 
-    Of a small batch's hundreds of kernels each takes longer to start than to run.
+    With a small batch, each of hundreds of kernels takes longer to start than to run.
 
     Attributes:
         shape: of the first tensor; later ones must have the shapes of the first.

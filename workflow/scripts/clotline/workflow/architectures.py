@@ -4,8 +4,8 @@ Written down here because the libraries that define them import torch, which tak
 every dry run and every job reads the configuration.
 """
 
-#: torchvision and efficientnet-pytorch; squeezenet is missing, for it has no linear layer to
-#: put the slice's logit in place of.
+#: torchvision and efficientnet-pytorch; squeezenet is missing, for it has no linear layer that
+#: the slice's logit could replace.
 ARCHITECTURES = {
     "torchvision": {
         "alexnet": 4096,

@@ -165,7 +165,7 @@ def _is_number(text: str) -> bool:
 
 
 def _is_whole(_, value: Any) -> bool:
-    # Of JSON's one kind of number, 10.0 is whole too; but range(10.0) is an error.
+    # JSON has one type of number, of which 10.0 is whole too; but range(10.0) is an error.
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -273,7 +273,7 @@ def load_config(
         written: of `as_written`, for messages.
 
     Raises:
-        ClotlineError: with every problem found, each naming its key.
+        ClotlineError: with every problem, each naming its key.
     """
     problems = list(_keys_that_are_no_text(user))
     if not problems:

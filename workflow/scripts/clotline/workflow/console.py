@@ -111,7 +111,7 @@ class NoSecondTry(logging.Handler):
         for job in dag.jobs:
             if dag.jobid(job) == record.jobid:
                 # As if this had been the last of its attempts. The public setter would also reckon
-                # anew what the job holds, and more would be given back than it was given.
+                # again what the job holds, and more would be given back than it was given.
                 job._attempt = max(job.attempt, job.restart_times + 1)
 
 

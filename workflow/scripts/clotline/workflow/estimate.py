@@ -10,7 +10,7 @@ from clotline.job.files import files_under
 from clotline.workflow.architectures import width
 
 #: Slices a second of one V100 in float32, in training and in inference, by architecture: NVIDIA's
-#: published figures (github.com/NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets).
+#: published rates (github.com/NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets).
 GPU_RATES = {"efficientnet-b0": (655, 2743)}
 #: NVIDIA's of ResNeXt-101 32x4d (150 and 486) times 1.9, the ratio of multiply-adds. What is not
 #: listed counts like it.

@@ -54,7 +54,7 @@ class Footer:
             self._kept, self._rows = kept, rows
             text += self._reserve()
         text += self.SAVE + self._to_line(0) + self.CLEAR_BELOW
-        # Each line to a place of its own: below the region a line feed differs.
+        # Each line to a row of its own: below the region a line feed differs.
         for number, line in enumerate(lines):
             text += self._to_line(number) + line[: columns - 1]
         self._write(text + self.RESTORE)
@@ -102,7 +102,7 @@ class RunningJob:
         self._since = time.time()
 
     def begun(self) -> bool:
-        """Whether the job itself has begun: then it opens its log anew."""
+        """Whether the job itself has begun: then it opens its log again."""
         try:
             # The clocks of hosts differ by a little.
             return self._log is None or self._log.stat().st_mtime > self._since - 5

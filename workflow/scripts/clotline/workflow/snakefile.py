@@ -236,7 +236,7 @@ def file_version(path: str | Path) -> tuple[int, ...]:
     """Numbers of which one changes whenever a file is replaced, also by one of its size and time.
 
     rsync and tar set a file's time of modification to the original's; but nothing sets the time of
-    the last change of its inode, and a file that takes another's place has an inode of its own.
+    the last change of its inode, and a file that replaces another has an inode of its own.
     """
     status = Path(path).stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
@@ -245,7 +245,7 @@ def file_version(path: str | Path) -> tuple[int, ...]:
 def contents(path_of: Callable) -> Callable:
     """A rule's param: the digest of a file that a user gives.
 
-    Another one in its place can have an older time, and Snakemake would not look at it.
+    A file that replaces it can have an older time, and Snakemake would not look at it.
 
     Args:
         path_of: a rule's input function: wildcards to the file's path, or to none.

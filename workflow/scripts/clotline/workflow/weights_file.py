@@ -137,5 +137,5 @@ def _unpickled(file) -> Any:
         return _ShapeReader(file).load()
     except _ForeignError:
         raise
-    except Exception as error:  # of damaged bytes pickle raises nearly every kind of exception
+    except Exception as error:  # of damaged bytes pickle raises nearly every type of exception
         raise NoWeightsError(f"a damaged file ({type(error).__name__}: {error})") from None

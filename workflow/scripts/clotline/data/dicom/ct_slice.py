@@ -139,7 +139,7 @@ SCALE_KEYWORDS = ("RescaleSlope", "RescaleIntercept", "RescaleType")
 
 
 def check_is_ct_slice(header: Header) -> None:
-    """Checks what kind of image a file holds, by the elements KIND_KEYWORDS of its header.
+    """Checks that a file holds a slice of CT, by the elements KIND_KEYWORDS of its header.
 
     Raises:
         SliceError: it is no single slice of CT; the message says what it is.

@@ -182,7 +182,7 @@ def _masked(stored: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _fits(stored: np.ndarray, bits: int) -> bool:
-    """Whether so many bits hold every value."""
+    """Whether ``bits`` bits hold every value."""
     if stored.dtype.kind == "u":
         return int(stored.max()) < 1 << bits
     return -(1 << bits - 1) <= int(stored.min()) and int(stored.max()) < 1 << bits - 1

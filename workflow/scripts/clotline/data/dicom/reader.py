@@ -142,7 +142,7 @@ def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
         return header
     except (SliceError, MemoryError):
         raise
-    except Exception as error:  # pydicom raises many kinds on damaged files
+    except Exception as error:  # pydicom raises many types on damaged files
         raise SliceError(f"unreadable: {one_line(error)}") from error
 
 
