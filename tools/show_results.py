@@ -43,7 +43,7 @@ def _beside(row: pd.Series) -> str:
     """The baseline's AUROC and whether the model beats it; empty where there is none."""
     if pd.isna(row["baseline_auroc"]):
         return ""
-    beats = "beats" if row["above_baseline_low"] > 0 else "does NOT beat"
+    beats = "beats" if row["above_baseline_low"] > 0 else "not shown to beat"
     return f"{beats} {row['baseline']} {row['baseline_auroc']:.3f}"
 
 

@@ -23,5 +23,5 @@ def test_each_model_stands_beside_its_baseline_or_is_said_not_to_beat_it(tmp_pat
     head, slices, studies, none, *_ = results_text(tmp_path).splitlines()
     assert "baseline" in head
     assert slices.endswith("beats position only 0.750") and "0.900 (0.800–0.950)" in slices
-    assert studies.endswith("does NOT beat counts 0.750")
+    assert studies.endswith("not shown to beat counts 0.750")
     assert none.endswith("studies positive") and "not computable: no studies" in none

@@ -57,12 +57,12 @@ rule count_baseline:
         plan="results/data/plan.parquet",
     output:
         "results/baselines/{scored}.parquet",
-    wildcard_constraints:
-        scored=".+-image",
     log:
         "logs/count_baseline/{scored}.log",
     benchmark:
         "benchmarks/count_baseline/{scored}.tsv"
+    wildcard_constraints:
+        scored=".+-image",
     conda:
         "../../envs/evaluation.yaml"
     resources:

@@ -24,7 +24,7 @@ rule train_lstm:
         seed=pipeline.section("seed"),
         init=contents(initial_lstm),
         features=pipeline.features_of,
-        code=code_digest("train_lstm.py"),
+        code=code_digest("train_lstm.py", without=("evaluation.learning",)),
     message:
         "Training the LSTM {wildcards.lstm}"
     script:

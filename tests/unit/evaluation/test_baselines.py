@@ -177,7 +177,9 @@ def test_a_network_that_does_not_beat_its_baseline_is_said_not_to():
     worse = beside_baseline(Cases.of(truth, poor), baseline, good, 20, 0)
     assert better["beaten"] and not worse["beaten"]
     assert describe_verdict(better).startswith("beats counts of m-image: difference 0.")
-    assert describe_verdict(worse).startswith("does not beat counts of m-image: difference −0.")
+    assert describe_verdict(worse).startswith(
+        "is not shown to beat counts of m-image: difference −0."
+    )
     alike = beside_baseline(Cases.of(truth, good), baseline, good, 20, 0)
     assert not alike["beaten"]
 

@@ -8,10 +8,11 @@ from clotline.evaluation.learning import chance_warning, training_warnings, warn
 AUROC = {"value": 0.7, "low": 0.6, "high": 0.8}
 
 
-def history(train=(0.65, 0.5, 0.4, 0.3), valid=(0.66, 0.6, 0.5, 0.55), kept=3, base=0.69):
+def history(train=(0.65, 0.5, 0.4, 0.3), valid=(0.66, 0.6, 0.5, 0.55), kept=3, base=0.69, lr=0.1):
     return pd.DataFrame(
         {
             "epoch": range(1, len(train) + 1),
+            "lr": lr,
             "train_loss": train,
             "valid_loss": valid,
             "train_base_loss": base,
@@ -65,6 +66,11 @@ def test_the_best_epoch_is_the_first():
 def test_the_best_epoch_is_the_last():
     (warning,) = training_warnings(history(valid=(0.66, 0.6, 0.55, 0.5), kept=4))
     assert warning == "its best epoch is the last of 4: more epochs might be better"
+
+
+def test_a_schedule_that_comes_to_its_end_may_end_at_the_best_epoch():
+    ended = history(valid=(0.66, 0.6, 0.55, 0.5), kept=4, lr=(0.01, 0.1, 0.05, 1e-6))
+    assert training_warnings(ended) == []
 
 
 def test_of_a_single_epoch_being_the_best_says_nothing():

@@ -539,6 +539,7 @@ def test_what_a_training_did_wrong_is_logged(caplog):
     history = pd.DataFrame(
         {
             "epoch": [1, 2],
+            "lr": 0.1,
             "train_loss": [0.69, 0.69],
             "valid_loss": [0.71, 0.70],
             "train_base_loss": 0.69,

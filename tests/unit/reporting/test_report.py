@@ -171,7 +171,7 @@ def test_each_auroc_stands_beside_its_baseline_and_one_that_is_not_beaten_is_tol
         for name, noise, baseline in (("a-study", 0.01, poor), ("b-study", 2, good))
     }
     page = render(plan, slices, metrics=metrics)
-    for name, word in (("a-study", "beats"), ("b-study", "does not beat")):
+    for name, word in (("a-study", "beats"), ("b-study", "is not shown to beat")):
         found = metrics[name]["targets"]["pe_present"]["baseline"]
         part = page[page.index(f'<h3 id="model-{name}">') :]
         row = cells(part, "PE present")

@@ -258,6 +258,8 @@ def digests():
         ("job/speed.py", "PREFETCHED = 2", "PREFETCHED = 3", set()),
         ("job/speed.py", "return 256 if", "return 512 if", set()),
         ("job/speed.py", "FILES_AHEAD = 4", "FILES_AHEAD = 8", set()),
+        # What a training says of itself once it is over.
+        ("evaluation/learning.py", "JUMP = 10", "JUMP = 20", {"metrics_table", "compare"}),
         # What one rule and its namesake for new studies compute with.
         (
             "models/extractor.py",
@@ -276,7 +278,7 @@ def digests():
         ),
         (
             "models/lstm.py",
-            "states[last]",
+            "states[self.last_slices(studies)]",
             "states[:1]",
             {"train_lstm", "predict_lstm", "apply_models"},
         ),

@@ -13,6 +13,9 @@ JUMP = 10
 #: Share of the base rates' loss that a training must get below on its own split.
 FITTED = 0.98
 
+#: Share of its highest value below which the learning rate has come to its end.
+ENDED = 0.01
+
 
 def training_warnings(history: pd.DataFrame) -> list[str]:
     """What a training's history says against it; nothing if it went well.
@@ -51,7 +54,9 @@ def training_warnings(history: pd.DataFrame) -> list[str]:
     best = int(history["epoch"][history["valid_loss"].idxmin()])
     if epochs > 1 and best == 1:
         warnings.append(f"its best epoch is the first of {epochs}: all later ones were worse")
-    if epochs > 1 and best == epoch == epochs:
+    # A schedule that ends at a rate of zero ends there by intention.
+    ended = history["lr"].iloc[-1] < ENDED * history["lr"].max()
+    if epochs > 1 and best == epoch == epochs and not ended:
         warnings.append(f"its best epoch is the last of {epochs}: more epochs might be better")
     return warnings
 

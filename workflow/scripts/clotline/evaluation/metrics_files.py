@@ -32,5 +32,5 @@ def describe_verdict(found: dict) -> str:
     if "reason" in found:
         return ""
     difference = describe_estimate(found["difference"])
-    beats = "beats" if found["beaten"] else "does not beat"
+    beats = "beats" if found["beaten"] else "is not shown to beat"
     return f"{beats} {found['name']}: difference {difference}"
