@@ -295,7 +295,6 @@ bad("SamplesPerPixel missing", LAYOUT, SamplesPerPixel=None)
 # Geometry
 
 AXES = [1, 0, 0, 0, 1, 0]
-good("pixels that are not square", SIGNED, PixelSpacing=[0.5, 0.9])
 good("a tilted gantry", SIGNED, ImageOrientationPatient=[1, 0, 0, 0, 0.96, -0.28])
 good("no position", SIGNED, ImagePositionPatient=None)
 good("no orientation", SIGNED, ImageOrientationPatient=None)
@@ -330,7 +329,7 @@ bad("enhanced CT", "SOPClassUID is not CT", SOPClassUID=EnhancedCTImageStorage, 
 bad("two frames", "more than one frame", NumberOfFrames=2)
 bad("another modality", "Modality is not CT", Modality="MR")
 bad("no modality", "Modality is not CT", Modality=None)
-bad("MONOCHROME1", "PhotometricInterpretation", PhotometricInterpretation="MONOCHROME1")
+good("MONOCHROME1", SIGNED, PhotometricInterpretation="MONOCHROME1")
 bad("RGB", "PhotometricInterpretation", PhotometricInterpretation="RGB", SamplesPerPixel=3)
 bad("a palette", "PhotometricInterpretation", PhotometricInterpretation="PALETTE COLOR")
 bad("no photometric interpretation", "PhotometricInterp", PhotometricInterpretation=None)

@@ -42,9 +42,6 @@ KEYWORDS = (
 #: specified. Every other word is another unit: scanners write that of iodine maps as they like.
 _HOUNSFIELD = re.compile(r"(HU|H|H\.U\.|HOUNSFIELD\b.*|US|UNSPECIFIED)?", re.IGNORECASE)
 
-#: No scanner means attenuation below this, in HU: it is what surrounds the circle of view.
-_LOWEST_HU = -8000
-
 #: Largest ratio of a pixel's sides: what is longer is no image, and would take all memory.
 MAX_ASPECT = 8
 
@@ -188,7 +185,7 @@ def hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
             PixelPaddingValue and PixelPaddingRangeLimit.
 
     Returns:
-        (rows, columns) float32; padding, and what is below all attenuation, set to air.
+        (rows, columns) float32; declared padding set to air.
 
     Raises:
         SliceError: without a usable slope and intercept the unit is unknown.
@@ -208,8 +205,6 @@ def hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
         low, high = math.ceil(min(padding, limit)), math.floor(max(padding, limit))
         padded = stored == low if low == high else (stored >= low) & (stored <= high)
         np.copyto(values, AIR_HU, where=padded)
-    if values.min() < _LOWEST_HU:
-        np.copyto(values, AIR_HU, where=values < _LOWEST_HU)
     return values
 
 
