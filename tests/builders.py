@@ -232,11 +232,14 @@ class DyingBatches:
 
 
 def cnn_section(**keys) -> dict:
-    """A complete ``cnn`` entry of the configuration, from random weights unless told otherwise."""
-    entry = {"library": "torchvision", "architecture": "resnet18", "init": "random"} | keys
-    return load_config({"cnn": {"network": entry}})["cnn"]["network"]
+    """A complete ``cnn`` entry of the configuration, from random weights unless told otherwise.
+
+    What it names, an architecture or a file, is not looked into.
+    """
+    entry = {"library": "torchvision", "architecture": "resnet18", "init": "random"}
+    return load_config({"cnn": {"network": entry}})["cnn"]["network"] | keys
 
 
 def lstm_section(**keys) -> dict:
-    """A complete ``lstm`` entry of the configuration."""
-    return load_config({"lstm": {"combined-study": keys}})["lstm"]["combined-study"]
+    """A complete ``lstm`` entry of the configuration; a file that it names is not looked into."""
+    return load_config({})["lstm"]["combined-study"] | keys

@@ -67,6 +67,7 @@ def test_the_table_at_the_end_is_printed(environment, tmp_path):
     (tmp_path / "results").mkdir()
     row = {"model": "combined-study", "auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95}
     row |= {"level": "study", "n_studies": 67, "n_positive": 36, "note": ""}
+    row |= {"baseline": "", "baseline_auroc": None, "above_baseline_low": None}
     pd.DataFrame([row]).to_csv(tmp_path / "results/metrics.csv", index=False)
     warning = {"model": "combined-study", "from": "test", "warning": "0.300 to 0.700 – has 0.5"}
     pd.DataFrame([warning]).to_csv(tmp_path / "results/warnings.csv", index=False)

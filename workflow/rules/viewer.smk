@@ -63,6 +63,8 @@ rule viewer:
         slices="results/viewer/slices.parquet",
         activations=expand("results/activation/{backbone}.h5", backbone=config["cnn"]),
         shards=all_shards("h5"),
+        # Those of test studies are in the report.
+        notes=[],
     output:
         index="results/viewer/index.html",
         studies=directory("results/viewer/studies"),

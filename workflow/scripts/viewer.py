@@ -35,7 +35,7 @@ def main(snakemake):
         selection["why"],
     )
     # Of new studies: what is said last is what a user reads.
-    if lists := snakemake.input.get("notes"):
+    if lists := snakemake.input.notes:
         notes = read_lists([lists])
         tell = log.warning if len(notes) else log.info
         tell(notes_summary(notes, selection["of"], lists))

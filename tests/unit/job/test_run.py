@@ -51,7 +51,10 @@ def test_a_job_that_ends_well_shows_its_messages_on_the_screen_and_in_the_log(ru
 def test_a_clotline_error_ends_the_job_with_its_message_alone(run):
     done, log = run('raise ClotlineError("there is no data: set data.dicom")')
     assert done.returncode == 1
-    assert done.stderr == "[shard 003] there is no data: set data.dicom\n"
+    assert done.stderr == (
+        "[shard 003] there is no data: set data.dicom\n"
+        "[shard 003] Not tried again: put this right first.\n"
+    )
     assert "there is no data: set data.dicom" in log
     assert "Traceback" not in log
 
@@ -152,4 +155,6 @@ def test_a_killed_loading_process_is_lack_of_memory_and_the_message_says_what_to
 def test_what_a_loading_process_says_is_not_buried_in_its_traceback(run):
     done, _ = run(LOADING.format(fail='raise ClotlineError("row 3 of x.h5 is wrong")'))
     assert done.returncode == 1
-    assert done.stderr == "[shard 003] row 3 of x.h5 is wrong\n"
+    assert done.stderr == (
+        "[shard 003] row 3 of x.h5 is wrong\n[shard 003] Not tried again: put this right first.\n"
+    )

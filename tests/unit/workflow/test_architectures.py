@@ -14,6 +14,8 @@ def section(library, architecture):
         "architecture": architecture,
         "init": "random",
         "batch_norm_momentum": None,
+        "zero_init_residual": False,
+        "dropout": True,
     }
 
 
