@@ -151,10 +151,10 @@ def one_stack(groups: Sequence[Sequence[float | None]]) -> bool:
 
 
 def _phases(part: Part, traits: Sequence[Traits], places: Sequence[float | None]) -> list[Part]:
-    """A scan's slices by how often their position comes: phases are no neighbours."""
+    """A part split into its phases, where several slices lie at each position."""
     at = defaultdict(list)
     for member in part.members:
-        # What does not say where it lies is its own.
+        # A slice without a position counts as a position of its own.
         place = places[member]
         at[("own", member) if place is None else place].append(member)
     if len(at) < min(MIN_SLICES, len(part.members)):
@@ -178,7 +178,7 @@ def _phases(part: Part, traits: Sequence[Traits], places: Sequence[float | None]
 
 
 def _when(traits: Traits) -> tuple[float, float]:
-    """What orders the phases at one position: the instance number, for most writers count on."""
+    """What orders the phases at one position: instance number first, for most writers count on."""
     return (
         -math.inf if traits.instance is None else traits.instance,
         -math.inf if traits.time is None else traits.time,
@@ -188,7 +188,7 @@ def _when(traits: Traits) -> tuple[float, float]:
 def _numbered_twice(
     members: Sequence[int], traits: Sequence[Traits], places: Sequence[float | None]
 ) -> tuple[int, int] | None:
-    """Two slices of one number where many are: slices of two scans lie between each other."""
+    """Two slices with the same number, where many share one: two scans are interleaved."""
     numbered = defaultdict(list)
     for member in members:
         if traits[member].instance is None or places[member] is None:

@@ -383,14 +383,14 @@ def _describe(folder: Path, path: str) -> _File:
 
 
 def _first(values: object) -> str:
-    """The first of several values: of a kernel the further ones are steps of a filter."""
+    """The first of several values: the further values of a kernel are steps of a filter."""
     if isinstance(values, str) or not isinstance(values, Sequence):
         return joined(values)
     return str(values[0]) if len(values) else ""
 
 
 def _digest(header: Header) -> bytes:
-    """Of all that decides a slice's Hounsfield units."""
+    """A digest of all that decides a slice's Hounsfield units."""
     digest = blake2b(digest_size=16)
     for name in ("Rows", "Columns", "BitsAllocated", "PixelRepresentation"):
         digest.update(f"{header.get(name)} ".encode())

@@ -134,7 +134,7 @@ def _without_pe(labels: np.ndarray) -> np.ndarray:
 
 
 def _exactly_one(labels: np.ndarray, pair: np.ndarray) -> np.ndarray:
-    """Labels of which exactly one of a pair is positive, at the lower cost."""
+    """Predictions with exactly one label of a pair positive, the one that costs less."""
     high, low = _raised(labels[:, pair]), np.minimum(labels[:, pair], 0.5)
     first = np.column_stack([high[:, 0], low[:, 1]])
     second = np.column_stack([low[:, 0], high[:, 1]])
@@ -145,7 +145,7 @@ def _exactly_one(labels: np.ndarray, pair: np.ndarray) -> np.ndarray:
 
 
 def _with_positive_slice(slices: np.ndarray, study_of: np.ndarray) -> np.ndarray:
-    """Slices of which the highest of each study is positive."""
+    """Predictions of slices, with the highest of each study made positive."""
     order = np.lexsort((-slices, study_of))
     highest = order[np.unique(study_of[order], return_index=True)[1]]
     new = slices.copy()

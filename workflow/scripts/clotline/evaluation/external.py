@@ -86,7 +86,7 @@ def read_external(
 
 
 def _unnamed(path: Path, table: pd.DataFrame, named: pd.Series) -> list[str]:
-    """Notes on the studies of each split of which there is no prediction at all."""
+    """Notes on the studies of each split that have no prediction at all."""
     notes = []
     for split in EVALUATED:
         studies = table.loc[table["split"] == split, STUDY_UID]

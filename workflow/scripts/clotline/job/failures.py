@@ -1,4 +1,4 @@
-"""What the machine did to a job, said so that a user can put it right."""
+"""What the machine did to a job, and what the user can do about it."""
 
 from clotline.errors import ClotlineError
 from clotline.job.disk import full_disk, is_full

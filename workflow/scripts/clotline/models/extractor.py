@@ -88,7 +88,7 @@ def fold_batch_norms(model: nn.Module) -> None:
 
 
 def keep_first_layers_exact(model: nn.Module, side: int) -> None:
-    """Where convolutions are depthwise, has the first in float32 whatever the precision is.
+    """Where convolutions are depthwise, keeps the first layers in float32 at any precision.
 
     A depthwise convolution sums so few products that what 16 bits round off does not average out,
     and in a network's first layers it is lost for all that follow.

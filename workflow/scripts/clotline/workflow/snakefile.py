@@ -233,7 +233,7 @@ def check_paths_stay(modifier) -> None:
 
 
 def file_version(path: str | Path) -> tuple[int, ...]:
-    """Numbers of which one changes whenever a file is replaced, also by one of its size and time.
+    """Numbers that change whenever a file is replaced, even by one of equal size and time.
 
     rsync and tar set a file's time of modification to the original's; but nothing sets the time of
     the last change of its inode, and a file that replaces another has an inode of its own.

@@ -123,7 +123,7 @@ class Header:
 
     @cached_property
     def _dataset(self) -> Dataset:
-        """All elements, for those of which others decide how they are read."""
+        """All elements: how some are read depends on others."""
         dataset = Dataset({element.tag: element for element in self._elements.values()})
         dataset.set_original_encoding(
             *(self.syntax.is_implicit_VR, self.syntax.is_little_endian, _for_pydicom(self._charset))

@@ -95,7 +95,7 @@ def _scan(stream: bytes) -> _Scan | None:
 
 
 def _stuffed(data: np.ndarray) -> tuple[np.ndarray, int] | None:
-    """Where bytes of 255 stand, each of which a stuffed 0 follows, and where the data ends.
+    """Indices of the bytes of 255 that a stuffed 0 follows, and where the data ends.
 
     None where another marker than the image's end comes first.
     """
@@ -140,7 +140,7 @@ def _differences(image: np.ndarray, scan: _Scan) -> np.ndarray:
 
 @lru_cache(16)
 def _codes(table: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Of a Huffman table, the code of each category, and the bits that each difference takes.
+    """The code of each category of a Huffman table, and the bits that each difference takes.
 
     Args:
         table: the numbers of codes of 1 to 16 bits, then the categories in the codes' order.

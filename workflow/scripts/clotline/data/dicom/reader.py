@@ -252,7 +252,7 @@ def _read_plain(
 
 
 def _end_of_fragments(data: bytes, place: int) -> int | None:
-    """Where PixelData ends whose fragments start there; None where one ends beyond the file."""
+    """Where PixelData ends, its fragments starting at ``place``; None if one leaves the file."""
     while (head := data[place : place + 8])[:4] == _ITEM:
         place += 8 + int.from_bytes(head[4:], "little")
     return place + 8 if head == _END_OF_ITEMS else None
