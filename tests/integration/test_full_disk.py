@@ -12,7 +12,7 @@ from workflow_run import ON_TWO_CORES, digests
 RUNS = [
     {"report": "results/report.html"},
     {
-        "plot_evaluation": "results/calibration/combined-study.svg",
+        "plot_evaluation": "results/calibration/efficientnet_b0-image.svg",
         "evaluate": "results/metrics/resnext50-study.json",
         "predict_lstm": "results/predictions/combined-image.parquet",
         "train_lstm": "results/lstm/efficientnet_b0-study.pt",
