@@ -167,7 +167,7 @@ def test_windows_change_the_pixels(page):
         images.add(shown(page)[1])
         assert page.input_value("#level") == str(level)
         assert page.input_value("#width") == str(width)
-        assert f"L {level} W {width}" in page.text_content("#corner-window")
+        assert f"L {level} W {width}".replace("-", "−") in page.text_content("#corner-window")
     assert len(images) == 3
     page.keyboard.press("1")
     assert shown(page) == pe
@@ -255,7 +255,9 @@ def test_another_study_is_opened_by_mouse_and_keyboard(page, folder):
         cells = page.locator("#labels tr").first.locator("td").all_text_contents()
         probability = study["targets"]["pe_present"]["probability"]
         assert float(cells[0].rstrip("%")) == pytest.approx(100 * probability, abs=0.51)
-        assert page.locator("#labels tr").count() == 10
+        assert page.locator("#labels tr:not(#contradiction)").count() == 10
+        contradicts = page.locator("#contradiction").count()
+        assert contradicts == bool(study["contradiction"])
 
 
 def test_everything_has_a_name_for_those_who_do_not_see_it(page):
@@ -317,7 +319,7 @@ def positives(demo):
 
 @pytest.mark.parametrize("name", ["resnext50", "efficientnet_b0"])
 def test_how_often_the_maps_peak_falls_on_a_clot_is_reported(demo, positives, name, capsys):
-    """The figure is reported, not claimed: the demo's maps have 3 x 3 places of 97 mm each."""
+    """The figure is reported, not claimed: the demo's maps have 2 x 2 cells of 83 mm each."""
     table, clots = positives
     activation = read_activation(demo.folder / f"results/activation/{name}.h5")
     activation = activation.of(uid_triples(table))
@@ -331,7 +333,7 @@ def test_how_often_the_maps_peak_falls_on_a_clot_is_reported(demo, positives, na
     with capsys.disabled():
         print(f"\nactivation maps of {name} ({called.sum()} slices called positive): {found}")
     assert found.slices == called.sum() > 100
-    # Clots are small: a place at random covers one seldom, but not never.
-    assert 0 < found.chance < 0.5
+    # Of four cells in the middle of the chest, one at random covers a clot about every other time.
+    assert 0 < found.chance < 0.75
     assert 0 <= found.hits <= 1
     assert 0 <= found.others <= 1
