@@ -61,18 +61,19 @@ def test_as_a_module_of_another_workflow(run, tmp_path):
 
 def test_under_other_names_of_its_rules(run):
     text = (MODULE % PROJECT).replace("from clotline", "from clotline as pe_*")
-    said = run(text, "-n", "pe_all", config=indented(CONFIG))
+    said = run(text, "-n", "-p", "pe_all", config=indented(CONFIG))
     assert "pe_train_cnn" in said and "viewer/index.html" in said
 
 
 def test_included_in_another_workflow(run, tmp_path):
     text = f'include: "{PROJECT}/Snakefile"\n' + MINE
-    assert "config/config.yaml but it is not present" in run(text, "-n", "mine.txt", check=False)
+    # Without a configuration file the defaults hold, and say where the data would lie.
+    assert "the data set is not there" in run(text, "-n", "mine.txt", check=False)
     (tmp_path / "config").mkdir()
     (tmp_path / "config/config.yaml").write_text(CONFIG)
     said = run(text, "-n", "mine.txt")
     for rule in ("phantom", "shard", "slices", "mine"):
-        assert re.search(rf"^{rule} +1$", said, re.MULTILINE)
+        assert re.search(rf"^{rule} +1\b", said, re.MULTILINE)
 
 
 def test_a_prefix_is_refused_in_a_sentence(run):
