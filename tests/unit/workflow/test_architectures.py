@@ -30,13 +30,17 @@ def test_all_networks_of_the_libraries_are_listed_that_can_be_used():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("library", "architecture"),
-    [(library, name) for library, known in ARCHITECTURES.items() for name in known],
+    [
+        (library, name)
+        for library, known in ARCHITECTURES.items()
+        for name in known
+        # Those of regnet can only be built in earnest: the large ones take gigabytes.
+        if not name.startswith("regnet") or name.endswith("mf")
+    ],
 )
 def test_the_width_is_that_of_the_network(library, architecture):
-    # regnet computes with its tensors while it is built; the small ones are built in earnest.
+    # regnet computes with its tensors while it is built.
     if architecture.startswith("regnet"):
-        if not architecture.endswith("mf"):
-            pytest.skip("as large as it is, it is not built for a number")
         network = build_classifier(section(library, architecture))
     else:
         with torch.device("meta"):
