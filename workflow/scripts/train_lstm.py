@@ -57,7 +57,7 @@ def main(snakemake):
         order = np.random.default_rng((seed, epoch)).permutation(len(train))
         return train.batches(section["batch_size"], fabric, order)
 
-    # Weights that are evaluated as they are read features as they are stored.
+    # Weights that are only evaluated (epochs is 0) read features as they are stored.
     standardized = section["standardize"] and section["epochs"]
     moments = train.moments() if standardized else None
 

@@ -46,7 +46,7 @@ class FeatureMap:
 def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> FeatureMap:
     """The last feature map with at least ``least`` rows and columns, by a forward pass.
 
-    Modules that a network uses more than once are passed over: their map would be ambiguous.
+    Modules that a network uses more than once are skipped: their map would be ambiguous.
 
     Args:
         model: any network.
@@ -104,7 +104,7 @@ def activation_maps(
     Returns:
         (n, rows, columns) float32, 0 or more; and (n,) float32.
     """
-    # The gradient is that of the map, not of the weights: nothing before the map is kept for it.
+    # Only the map needs a gradient: without those of weights nothing before the map is kept.
     model = fabric.to_device(model.to(memory_format=torch.channels_last))
     model.eval().requires_grad_(False)
     maps, logits, method = [], [], None

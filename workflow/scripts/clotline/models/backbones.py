@@ -18,7 +18,7 @@ from clotline.models.imagenet import imagenet_url, url_checksum
 
 
 class Classifier(nn.Module):
-    """A backbone and a linear layer that gives one logit a slice.
+    """A backbone and a linear layer that gives one logit per slice.
 
     Attributes:
         width: number of features that the backbone gives for a slice.
@@ -134,7 +134,7 @@ def _load_imagenet_weights(backbone: nn.Module, section: dict, path: str | Path)
 
 
 def _start_residuals_at_zero(backbone: nn.Module) -> None:
-    """Has each residual block begin as the identity: its last normalisation gives zero.
+    """Makes each residual block begin as the identity: its last normalisation gives zero.
 
     Goyal et al., Accurate, Large Minibatch SGD, 2017, section 5.1.
     """
@@ -167,8 +167,8 @@ def _last(module: nn.Module, layer: type) -> tuple[str, nn.Module]:
     layers = [(name, m) for name, m in module.named_modules() if isinstance(m, layer)]
     if not layers:
         raise ClotlineError(
-            f"{type(module).__name__} has no {layer.__name__} layer to put the slice's logit in "
-            "place of: choose another architecture"
+            f"{type(module).__name__} has no {layer.__name__} layer that the slice's logit could "
+            "replace: choose another architecture"
         )
     return layers[-1]
 
@@ -181,6 +181,6 @@ def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
 
 def _take_one_channel(backbone: nn.Module) -> None:
     first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
-    # In place: efficientnet-pytorch's own convolution pads by itself and must stay.
+    # The layer stays, for efficientnet-pytorch's own convolution pads by itself.
     first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
     first.in_channels = 1

@@ -13,7 +13,7 @@ from clotline.job.files import atomic
 def imagenet_url(section: dict) -> str:
     """Where the library itself downloads the architecture's ImageNet weights from.
 
-    The first published weights, which the published detector started from.
+    They are the first that the library published, from which the published detector started.
     """
     if section["library"] == "efficientnet-pytorch":
         return efficientnet_urls[section["architecture"]]

@@ -12,7 +12,7 @@ from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import StudyBatch
 from clotline.models.checkpoint import load_tensors, load_weights
 
-# Of a GPU: a few weights of one small layer are put together for each batch.
+# cuDNN's hint at speed: it copies the weights of one small layer together for each batch.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 
@@ -29,7 +29,7 @@ class SliceLSTM(nn.Module):
         Args:
             width: features of a slice.
             hidden_size: hidden units.
-            level: image (one logit a slice) or study (nine labels a study).
+            level: image (one logit per slice) or study (nine labels per study).
         """
         super().__init__()
         self.level = level
@@ -56,7 +56,7 @@ class SliceLSTM(nn.Module):
     def hidden_states(self, studies: StudyBatch) -> Tensor:
         """(all slices, hidden units) float32.
 
-        torch's own call of the layer would take most of its time for what nothing needs: the
+        torch's own call of the layer would spend most of its time on what nothing needs: the
         gradient of the features, or with packed sequences one of the whole batch at every slice.
         So the features meet their weights here, in the network's precision and without padding,
         and the layer runs on the products, which it multiplies by the identity.
@@ -96,8 +96,8 @@ class SliceLSTM(nn.Module):
 def build_lstm(width: int, section: dict, level: str) -> SliceLSTM:
     """The network of one ``lstm`` entry of the configuration, with its initial weights.
 
-    A bias of the forget gates: Jozefowicz et al., An Empirical Exploration of Recurrent Network
-    Architectures, ICML 2015.
+    On the bias of the forget gates: Jozefowicz et al., An Empirical Exploration of Recurrent
+    Network Architectures, ICML 2015.
 
     Raises:
         ClotlineError: the state dict in ``init`` does not fit.

@@ -20,9 +20,8 @@ def predict_studies(
 ) -> list[np.ndarray]:
     """Probabilities of every study, float64: (slices,) at the image level, (9,) at the study level.
 
-    In float32 all logits above 17 would give the same.
-
-    One study at a time, so that a study's bits never depend on its neighbours in a batch.
+    In float32 all logits above 17 would give 1. Studies are read one at a time, so that a study's
+    bits never depend on its neighbours in a batch.
     """
     model = fabric.setup_module(model)
     model.eval()
@@ -73,7 +72,7 @@ def study_level_table(studies: pd.DataFrame, probabilities: list[np.ndarray]) ->
     """Predictions of a study-level model beside the truth.
 
     Args:
-        studies: of `clotline.data.slice_table.locate_studies`, one row a prediction.
+        studies: of `clotline.data.slice_table.locate_studies`, one row per prediction.
         probabilities: for each study (9,) float.
 
     Returns:
@@ -99,7 +98,7 @@ def image_level_table(
         probabilities: for each study (slices,) float.
 
     Returns:
-        One row a slice of these studies: UIDs, ``split``, ``position_mm``, the image label's
+        One row per slice of these studies: UIDs, ``split``, ``position_mm``, the image label's
         probability and, with the suffix ``_true``, its truth.
     """
     spans = zip(studies["first"], studies["count"], strict=True)

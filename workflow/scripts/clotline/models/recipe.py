@@ -32,7 +32,7 @@ class Recipe:
         """SGD, or AdamW (Loshchilov and Hutter, ICLR 2019), on all of the model's parameters.
 
         AdamW decays matrices and filters alone: biases and the weights of normalisation, one
-        number a channel, have no scale that could grow without effect.
+        number per channel, have no scale that could grow without effect.
         """
         parameters = list(model.parameters())
         if self.optimizer == "sgd":
@@ -44,9 +44,9 @@ class Recipe:
         return AdamW(groups, self.lr, betas=(self.momentum, 0.999))
 
     def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-        """The learning rate's course, stepped after every batch."""
+        """The learning rate's schedule, stepped after every batch."""
         if self.schedule == "one_cycle":
-            # Of no epochs nothing is asked, but the scheduler cannot be made of no steps.
+            # With no epochs it is never stepped, but it cannot be made for no steps.
             total = max(self.epochs * steps_per_epoch, 1)
             return OneCycleLR(
                 optimizer,

@@ -1,6 +1,6 @@
 """How an LSTM of stage 2 is trained: standardised features, dropout, replicated targets.
 
-None of it is left in the trained network, which has the published form: `published_weights`.
+The trained network has the published form, without any of this: `published_weights`.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class StudyOutputs(NamedTuple):
 
 
 class TrainedLSTM(nn.Module):
-    """An LSTM in training; in evaluation mode it gives what the LSTM alone gives.
+    """An LSTM in training; in evaluation mode its outputs are those of the LSTM alone.
 
     Attributes:
         network: the LSTM, of standardised features where they are standardised.
@@ -64,15 +64,15 @@ class TrainedLSTM(nn.Module):
 
 
 class StudyLoss:
-    """Binary cross-entropy of the study's labels, asked of every slice's hidden state in part.
+    """Binary cross-entropy of the study's labels, in part by every slice's hidden state.
 
-    From the last state alone a network of few studies learns its memory of the first slices too
-    slowly. Target replication: Lipton et al., Learning to Diagnose with LSTM Recurrent Neural
+    From the last state alone, a network that sees few studies learns too slowly to remember the
+    first slices. Target replication: Lipton et al., Learning to Diagnose with LSTM Recurrent Neural
     Networks, ICLR 2016.
     """
 
     def __init__(self, replication: float):
-        """Takes the share of all slices' states in what is lowered; the rest is the last ones'."""
+        """Takes the share of the loss by all slices' states; the rest is by the last slices'."""
         self._replication = replication
 
     def __call__(
@@ -91,9 +91,9 @@ def build_trained_lstm(
 ) -> TrainedLSTM:
     """The network of one ``lstm`` entry of the configuration, ready to be trained.
 
-    Weights from a file are changed such that the network computes on standardised features what it
-    computed on others. Random ones are scaled by the width, so that gates begin unsaturated: torch
-    scales them by the number of hidden units, which is meant for as many inputs.
+    Weights from a file are changed such that the network computes the same on standardised
+    features as it did on those as stored. Random ones are scaled by the width, so that gates begin
+    unsaturated: torch scales them by the number of hidden units, which suits as many inputs.
 
     Args:
         width: features of a slice.
@@ -137,6 +137,6 @@ def published_weights(state: dict[str, Tensor], moments: Moments | None) -> dict
 
 
 def _scale(moments: Moments) -> Tensor:
-    """1 / standard deviation; 0 of a feature that says nothing, for it never varies."""
+    """1 / standard deviation; 0 for a feature that never varies and so says nothing."""
     constant = moments.std <= 1e-6 * moments.mean.abs().clamp_min(1e-6)
     return torch.where(constant, 0.0, 1 / moments.std.clamp_min(1e-30))

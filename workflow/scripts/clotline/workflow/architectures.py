@@ -1,4 +1,4 @@
-"""The networks that a backbone can be, by library: names, and numbers of features a slice.
+"""The networks that a backbone can be, by library: names, and numbers of features per slice.
 
 Written down here because the libraries that define them import torch, which takes seconds, and
 every dry run and every job reads the configuration.
@@ -44,5 +44,5 @@ ARCHITECTURES = {
 
 
 def width(section: dict) -> int:
-    """Number of features a slice of a ``cnn`` entry of the configuration."""
+    """Number of features per slice of a ``cnn`` entry of the configuration."""
     return ARCHITECTURES[section["library"]][section["architecture"]]

@@ -95,8 +95,12 @@ def describe(
         number_or_date = isinstance(value, int | float | date) and not isinstance(value, bool)
         if "string" in rule and number_or_date:
             own = written(key, value)
-            kind = "date" if isinstance(value, date) else "number"
-            reads = "" if own == str(value) and kind == "number" else f"{own} is read as a {kind}; "
+            read_as = "date" if isinstance(value, date) else "number"
+            reads = (
+                ""
+                if own == str(value) and read_as == "number"
+                else f"{own} is read as a {read_as}; "
+            )
             text += f" ({reads}if it is the name of a file or folder, write ./{own})"
         if value == "null" or (value in ("true", "false") and "boolean" in rule):
             text += f" (of {value} on the command line Snakemake makes text: write it in a file)"
@@ -141,14 +145,14 @@ def _describe_unknown_keys(error: ValidationError, key: str, root: dict) -> str:
     schema = resolve(error.schema, root)
     allowed = list(schema.get("properties", {}))
     patterns = [f"any name of the form {p}" for p in schema.get("patternProperties", {})]
-    place = "" if key == "the configuration" else f"{key}."
+    prefix = "" if key == "the configuration" else f"{key}."
     sentences = []
     for name in error.instance:
         if subschema(schema, str(name), root) is None:
             guess = difflib.get_close_matches(str(name), allowed, 1)
-            hint = f"did you mean {place}{guess[0]}? " if guess else ""
+            hint = f"did you mean {prefix}{guess[0]}? " if guess else ""
             sentences.append(
-                f"{place}{name} is no known key; {hint}Allowed: {', '.join(allowed + patterns)}"
+                f"{prefix}{name} is no known key; {hint}Allowed: {', '.join(allowed + patterns)}"
             )
     return "\n  ".join(sentences)
 
@@ -181,19 +185,19 @@ _Validator = validators.extend(
 )
 
 
-def _keys_that_are_no_text(value: Any, place: str = ""):
-    """A sentence for each key that YAML reads as something else than text, such as 50 or on."""
+def _keys_that_are_no_text(value: Any, prefix: str = ""):
+    """A sentence for each key that YAML does not read as text, such as 50 or on."""
     for key, item in value.items() if isinstance(value, dict) else ():
         if not isinstance(key, str):
             yield (
-                f"YAML reads the key {place}{key} as {type(key).__name__}, not text; put it in "
+                f"YAML reads the key {prefix}{key} as {type(key).__name__}, not text; put it in "
                 "quotes, or begin it with a letter where it is a name"
             )
-        yield from _keys_that_are_no_text(item, f"{place}{key}.")
+        yield from _keys_that_are_no_text(item, f"{prefix}{key}.")
 
 
 def check_keys_stand_once(files: Sequence[str | Path]) -> None:
-    """Checks configuration files for keys that stand twice in a section: YAML keeps the last.
+    """Checks configuration files for keys given twice in a section: YAML keeps the last.
 
     Raises:
         ClotlineError: with the file, the line and the key.
@@ -225,7 +229,7 @@ def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 
 def as_written(files: Sequence[str | Path], arguments: Sequence[str]) -> Callable[[str, Any], str]:
-    """What gives the text that a user wrote for a value that YAML or Snakemake made a number.
+    """Finds the text that a user wrote for a value that YAML or Snakemake made a number.
 
     Of 2020_01_15 both make 20200115, and of 1e3 and 0x10 other numbers.
 
@@ -281,7 +285,7 @@ def load_config(
         config = fill_defaults(user, root, root)
         for section in ("cnn", "lstm"):
             if isinstance(config[section], dict):
-                # So are those left out that are there by default.
+                # null leaves out an entry, also one that is there by default.
                 config[section] = {k: v for k, v in config[section].items() if v is not None}
         errors = sorted(_Validator(root).iter_errors(config), key=lambda e: list(map(str, e.path)))
         # A named backbone matches a property and a pattern: dict drops the second mention.
@@ -397,7 +401,7 @@ def _check_file(key: str, path: str, words: str):
 
 
 def _check_not_made(key: str, path: str, made: Sequence[str]):
-    """Snakemake removes what a job makes before it starts."""
+    """Snakemake removes a job's outputs before it starts, so none can be its initial weights."""
     if Path(path).resolve() in [Path(own).resolve() for own in made]:
         yield f"{key} is {path}, which this training would replace: copy it elsewhere and name that"
 
@@ -411,14 +415,14 @@ def check_data_paths(config: dict) -> None:
     if config["phantom"] is not None:
         return
     problems = []
-    for key, exists, kind in (
+    for key, exists, noun in (
         ("labels", Path.is_file, "file"),
         ("dicom", Path.is_dir, "folder"),
     ):
         path = Path(config["data"][key])
         if not exists(path):
             problems.append(
-                f"data.{key} is {path}, and no such {kind} exists under {Path.cwd()}: "
+                f"data.{key} is {path}, and no such {noun} exists under {Path.cwd()}: "
                 f"set data.{key} in config/config.yaml to your {_DATA_WORDS[key]}"
             )
     root = config["data"]["links_root"]

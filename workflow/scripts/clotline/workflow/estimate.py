@@ -12,8 +12,8 @@ from clotline.workflow.architectures import width
 #: Slices a second of one V100 in float32, in training and in inference, by architecture: NVIDIA's
 #: published rates (github.com/NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets).
 GPU_RATES = {"efficientnet-b0": (655, 2743)}
-#: NVIDIA's of ResNeXt-101 32x4d (150 and 486) times 1.9, the ratio of multiply-adds. What is not
-#: listed counts like it.
+#: NVIDIA's rates of ResNeXt-101 32x4d (150 and 486) times 1.9, the ratio of multiply-adds; used for
+#: every architecture that is not listed.
 RESNEXT50_RATES = (285, 923)
 #: Slices a second of one core of an EPYC server: measured on 586 slices of real chest CT (JPEG
 #: Lossless, 512 × 512; uncompressed files go faster), and on the demo's phantom.
@@ -21,14 +21,14 @@ DECODED = 120
 COPIED = 10000
 JOINED = 20000
 LSTM_STEPS = 18000
-#: Seconds of a job that is not worth a rate: start-up, a plot, a bootstrap.
+#: Seconds of a job without a rate of its own: start-up, a plot, a bootstrap.
 SMALL_JOB = 20
 #: Bytes of one number in a features file.
 FLOAT16 = 2
 
 _RESNEXT, _EFFICIENTNET = RESNEXT50_RATES, GPU_RATES["efficientnet-b0"]
 BASIS = f"""\
-GPU hours: one V100 in float32, by NVIDIA's published figures: {_RESNEXT[0]} (ResNeXt-50) and
+GPU hours: one V100 in float32, by NVIDIA's published rates: {_RESNEXT[0]} (ResNeXt-50) and
 {_EFFICIENTNET[0]} (EfficientNet-B0) slices/s in training, {_RESNEXT[1]} and {_EFFICIENTNET[1]} in \
 inference; an H100 takes
 a fifth of them (bench/results-gpu.md). CPU hours: all cores that jobs hold; one decodes
@@ -61,7 +61,7 @@ class PlannedJob:
 
 
 class Data:
-    """How much there is to work on.
+    """How much data there is.
 
     Attributes:
         config: the complete configuration.
@@ -146,7 +146,7 @@ def _apply_models(job: PlannedJob, data: Data) -> tuple[float, float]:
     return sum(data.new_files / rate for rate in rates), 0
 
 
-#: By rule: seconds that a job works, beside starting up, and bytes that it needs on the disk.
+#: By rule: seconds that a job takes after starting up, and bytes that it needs on the disk.
 COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "shard": _shard,
     "positives": _positives,
@@ -162,7 +162,7 @@ COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
 
 
 def estimate(jobs: Iterable[PlannedJob], data: Data) -> str:
-    """A table of what the jobs ask for and about take, a line for each rule, and its basis."""
+    """A table of what the jobs ask for and will about take, a line per rule, and its basis."""
     rules: dict[str, list[PlannedJob]] = {}
     for job in jobs:
         rules.setdefault(job.rule, []).append(job)

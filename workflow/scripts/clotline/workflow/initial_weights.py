@@ -18,7 +18,7 @@ LSTM_PARAMETERS = (
 
 
 def check_initial_weights(config: dict) -> Iterator[str]:
-    """A sentence for each ``init`` whose file does not fit: key, what it is, what is wanted.
+    """A sentence for each ``init`` whose file does not fit: the key, what it is, what it must be.
 
     Args:
         config: the complete configuration, its names known to be sound.
@@ -37,11 +37,11 @@ def check_initial_weights(config: dict) -> Iterator[str]:
 
 def _check(key: str, path: str, wanted: str, config: dict) -> Iterator[str]:
     try:
-        found = _describe(read_weights_file(path))
+        described = _describe(read_weights_file(path))
     except NoWeightsError as error:
-        found = str(error)
-    if found != wanted:
-        yield f"{key} is {path}, {found}{_alone(found, config)}; it must be {wanted}"
+        described = str(error)
+    if described != wanted:
+        yield f"{key} is {path}, {described}{_alone(described, config)}; it must be {wanted}"
 
 
 def _cnn_wanted(section: dict) -> str:
@@ -97,13 +97,13 @@ def _describe_lstm(shapes: dict[str, tuple[int, ...]]) -> str | None:
     return _lstm_words(levels[outputs], features, hidden)
 
 
-def _alone(found: str, config: dict) -> str:
-    """Whose features an LSTM reads, where their number tells."""
+def _alone(described: str, config: dict) -> str:
+    """The feature sets that an LSTM may have been trained on, by their number of features."""
     names = {
         name: sum(width(config["cnn"][backbone]) for backbone in backbones)
         for name, backbones in feature_sets(config).items()
     }
-    fitting = [name for name, total in names.items() if f"LSTM on {total} features" in found]
+    fitting = [name for name, total in names.items() if f"LSTM on {total} features" in described]
     if not fitting:
         return ""
     alone = "'s alone" if fitting[0] in config["cnn"] else "'s"
