@@ -86,26 +86,25 @@ def backbone_section(wildcards):
 
 
 def backbone_weights(wildcards):
-    section = config["cnn"][wildcards.backbone]
-    return f"{section['library']} {section['architecture']}"
+    section = pipeline.cnn[wildcards.backbone]
+    return f"{section.library} {section.architecture}"
 
 
 def imagenet_weights(wildcards):
-    imagenet = config["cnn"][wildcards.backbone]["init"] == "imagenet"
+    imagenet = pipeline.cnn[wildcards.backbone].init == "imagenet"
     return f"resources/weights/{wildcards.backbone}.pth" if imagenet else []
 
 
-def initial_weights(stage, name):
-    init = config[stage][name]["init"]
-    return [] if init in ("imagenet", "random") else init
+def initial_weights(section):
+    return [] if section.init in ("imagenet", "random") else section.init
 
 
 def initial_backbone(wildcards):
-    return initial_weights("cnn", wildcards.backbone)
+    return initial_weights(pipeline.cnn[wildcards.backbone])
 
 
 def initial_lstm(wildcards):
-    return initial_weights("lstm", wildcards.lstm)
+    return initial_weights(pipeline.lstm[wildcards.lstm])
 
 
 def feature_parts(wildcards):

@@ -17,7 +17,6 @@ from clotline.loading.study_loader import FeatureSequences
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc, pe_present_auroc
-from clotline.models.recipe import Recipe
 from clotline.models.steps import cross_entropy_loss
 from clotline.models.supervision import StudyLoss, build_trained_lstm, published_weights
 from clotline.models.training import (
@@ -29,15 +28,17 @@ from clotline.models.training import (
     training_state,
     warn_of_training,
 )
+from clotline.sections.lstm import LSTMSection
 
 
 def main(snakemake):
     """Writes the best epoch's checkpoint and the history."""
-    section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
+    section = LSTMSection(**json.loads(snakemake.params.cfg))
+    seed = json.loads(snakemake.params.seed)
     name = snakemake.wildcards.lstm
     _, level = split_lstm_name(name)
     gpus = snakemake.resources.get("gpu", 0)
-    fabric = make_training_fabric(section["precision"], gpus, snakemake.threads)
+    fabric = make_training_fabric(section.precision, gpus, snakemake.threads)
     slices = read_table(snakemake.input.slices)
     studies = locate_studies(slices, read_table(snakemake.input.plan))
     files, image_labels = list(snakemake.input.features), slices[IMAGE_LABEL].to_numpy()
@@ -55,32 +56,32 @@ def main(snakemake):
 
     def train_batches(epoch):
         order = np.random.default_rng((seed, epoch)).permutation(len(train))
-        return train.batches(section["batch_size"], fabric, order)
+        return train.batches(section.batch_size, fabric, order)
 
     # Weights that are only evaluated (epochs is 0) read features as they are stored.
-    standardized = section["standardize"] and section["epochs"]
+    standardized = section.standardize and section.epochs
     moments = train.moments() if standardized else None
 
     def run():
         torch.manual_seed(seed)
         return fit(
             build_trained_lstm(train.width, section, level, moments),
-            Recipe.of(section),
+            section,
             train_batches,
-            valid.batches(section["batch_size"], fabric),
+            valid.batches(section.batch_size, fabric),
             auroc if level == "image" else pe_present_auroc,
             fabric,
             state,
             seed,
             base_rate_loss(train.targets()),
-            cross_entropy_loss if level == "image" else StudyLoss(section["target_replication"]),
+            cross_entropy_loss if level == "image" else StudyLoss(section.target_replication),
         )
 
     fitted = train_together(fabric, run, state)
     fitted = replace(fitted, best=published_weights(fitted.best, moments))
     warn_of_training(name, fitted.history)
-    width = train.width
-    about = partial(Checkpoint, kind="lstm", name=name, config=section, seed=seed, width=width)
+    config, width = section.as_dict(), train.width
+    about = partial(Checkpoint, kind="lstm", name=name, config=config, seed=seed, width=width)
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
     drop_states(STATE_FOLDER, name)
 

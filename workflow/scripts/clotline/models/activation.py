@@ -24,6 +24,7 @@ from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import Classifier, load_classifier
 from clotline.models.checkpoint import load_checkpoint
 from clotline.models.devices import make_fabric
+from clotline.sections.cnn import CNNSection
 
 BATCH_SIZE = 32
 
@@ -144,7 +145,8 @@ def map_slices(
         ClotlineError: a file cannot be read, or the network has no feature map.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    view = View.of(checkpoint["config"])
+    section = CNNSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    view = View.of(section)
     fabric = make_fabric("32-true", gpus, threads)
     processes = loading_processes(threads, fabric)
     loader = SliceLoader(StoredSlices(slices, view, None), BATCH_SIZE, fabric, processes)

@@ -1,5 +1,6 @@
 """Stage 1 networks: any torchvision or efficientnet-pytorch classifier, for one-channel slices."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import efficientnet_pytorch
@@ -15,6 +16,7 @@ from clotline.errors import ClotlineError
 from clotline.job.files import sha256
 from clotline.models.checkpoint import load_checkpoint, load_tensors, load_weights
 from clotline.models.imagenet import imagenet_url, url_checksum
+from clotline.sections.cnn import CNNSection
 
 
 class Classifier(nn.Module):
@@ -41,7 +43,7 @@ class Classifier(nn.Module):
         return self.head(self.backbone(slices)).squeeze(-1)
 
 
-def build_classifier(section: dict, imagenet: str | Path | None = None) -> Classifier:
+def build_classifier(section: CNNSection, imagenet: str | Path | None = None) -> Classifier:
     """The network of one ``cnn`` entry of the configuration, with its initial weights.
 
     The three input channels of the first convolution become one by summing their weights: the
@@ -49,24 +51,24 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     torch's global generator.
 
     Args:
-        section: the entry; of it ``library``, ``architecture``, ``init``,
-            ``zero_init_residual``, ``dropout`` and ``batch_norm_momentum`` are used.
+        section: the entry.
         imagenet: the file of `clotline.models.imagenet.fetch_imagenet_weights`, where ``init`` is
             imagenet.
 
     Raises:
         ClotlineError: the library has no such network, or the weights do not fit it.
     """
-    init = section["init"]
-    backbone = _build(section)
+    init = section.init
+    backbone = _build(section.library, section.architecture)
     if init == "imagenet":
-        _load_imagenet_weights(backbone, section, imagenet)
-    elif init == "random" and section["zero_init_residual"]:
+        url = imagenet_url(section.library, section.architecture)
+        _load_imagenet_weights(backbone, url, imagenet)
+    elif init == "random" and section.zero_init_residual:
         _start_residuals_at_zero(backbone)
-    if not section["dropout"]:
+    if not section.dropout:
         _without_dropout(backbone)
     _take_one_channel(backbone)
-    if (momentum := section["batch_norm_momentum"]) is not None:
+    if (momentum := section.batch_norm_momentum) is not None:
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = momentum
@@ -76,13 +78,13 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     return classifier
 
 
-def for_training(section: dict, imagenet: str | Path | None = None) -> nn.Module:
+def for_training(section: CNNSection, imagenet: str | Path | None = None) -> nn.Module:
     """The network of `build_classifier`, same arguments, laid out for speed.
 
     It is compiled where the entry's ``compile`` says so.
     """
     model = build_classifier(section, imagenet).to(memory_format=torch.channels_last)
-    return torch.compile(model) if section["compile"] else model
+    return torch.compile(model) if section.compile else model
 
 
 def load_classifier(checkpoint: dict, path: str | Path) -> Classifier:
@@ -95,14 +97,13 @@ def load_classifier(checkpoint: dict, path: str | Path) -> Classifier:
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    config = {"zero_init_residual": False, "dropout": True} | checkpoint["config"]
-    classifier = build_classifier(config | {"init": "random"})
+    section = CNNSection.of_checkpoint(checkpoint["config"], path)
+    classifier = build_classifier(replace(section, init="random"))
     load_weights(classifier, checkpoint["weights"], path)
     return classifier
 
 
-def _build(section: dict) -> nn.Module:
-    library, architecture = section["library"], section["architecture"]
+def _build(library: str, architecture: str) -> nn.Module:
     if library == "torchvision":
         known = torchvision.models.list_models(module=torchvision.models)
         build = torchvision.models.get_model
@@ -123,11 +124,11 @@ def _build_efficientnet(architecture: str) -> nn.Module:
     return network
 
 
-def _load_imagenet_weights(backbone: nn.Module, section: dict, path: str | Path) -> None:
-    checksum = url_checksum(imagenet_url(section))
+def _load_imagenet_weights(backbone: nn.Module, url: str, path: str | Path) -> None:
+    checksum = url_checksum(url)
     if not sha256(path).startswith(checksum):
         raise ClotlineError(
-            f"{path} is not the file that {imagenet_url(section)} names: its SHA-256 does not "
+            f"{path} is not the file that {url} names: its SHA-256 does not "
             f"begin with {checksum}. Delete it and run the same target again"
         )
     load_weights(backbone, load_tensors(path), path)

@@ -32,6 +32,7 @@ from clotline.grid import AIR_HU, SIZE
 from clotline.job.disk import is_full
 from clotline.job.files import sha256, unusable
 from clotline.loading.preprocessing import MEAN, STD
+from clotline.sections.cnn import cnn_sections
 from clotline.version import CLOTLINE_VERSION
 
 FORMAT, VERSION = "clotline-bundle", 1
@@ -233,10 +234,10 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
             f"{auroc['n_positive']:,} {unit} |"
         )
     backbones = [
-        f"- {name}: {section['architecture']} of {section['library']}, input "
-        f"{section['input_size']} × {section['input_size']} pixels, window level "
-        f"{section['window_level']:g} HU, width {section['window_width']:g} HU"
-        for name, section in made["cnn"].items()
+        f"- {name}: {section.architecture} of {section.library}, input "
+        f"{section.input_size} × {section.input_size} pixels, window level "
+        f"{section.window_level:g} HU, width {section.window_width:g} HU"
+        for name, section in cnn_sections(made).items()
     ]
     data = (
         "an embedded phantom: drawings, no patients. The models prove that the pipeline works "

@@ -21,6 +21,7 @@ from clotline.models.backbones import Classifier, load_classifier
 from clotline.models.checkpoint import load_checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
+from clotline.sections.cnn import CNNSection
 
 #: Slices per batch on a CPU; larger batches do not stay in its cache.
 BATCH_SIZE = 32
@@ -121,8 +122,8 @@ def extract_shard_features(
         ClotlineError: as `extract_features`, or a file cannot be read.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    section = checkpoint["config"]
-    fabric = make_fabric(section["precision"], gpus, threads)
+    section = CNNSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    fabric = make_fabric(section.precision, gpus, threads)
     rows = read_rows(shard)
     view = View.of(section)
     slices = StoredSlices(rows.assign(file=shard, row=range(len(rows))), view, None)

@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import StudyBatch
 from clotline.models.checkpoint import load_tensors, load_weights
+from clotline.sections.lstm import LSTMSection
 
 # cuDNN's hint at speed: it copies the weights of one small layer together for each batch.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
@@ -93,7 +94,7 @@ class SliceLSTM(nn.Module):
         return states.flatten(0, 1)[rows]
 
 
-def build_lstm(width: int, section: dict, level: str) -> SliceLSTM:
+def build_lstm(width: int, section: LSTMSection, level: str) -> SliceLSTM:
     """The network of one ``lstm`` entry of the configuration, with its initial weights.
 
     On the bias of the forget gates: Jozefowicz et al., An Empirical Exploration of Recurrent
@@ -102,12 +103,12 @@ def build_lstm(width: int, section: dict, level: str) -> SliceLSTM:
     Raises:
         ClotlineError: the state dict in ``init`` does not fit.
     """
-    model = SliceLSTM(width, section["hidden_size"], level)
-    init = section["init"]
+    model = SliceLSTM(width, section.hidden_size, level)
+    init = section.init
     if init == "random":
         # torch's order of the gates: input, forget, cell, output.
         _, forget, _, _ = model.lstm.bias_ih_l0.detach().chunk(4)
-        forget += section["forget_bias"]
+        forget += section.forget_bias
     else:
         content = load_tensors(Path(init))
         load_weights(model, content.get("weights", content), init)
@@ -125,6 +126,7 @@ def load_lstm(checkpoint: dict, level: str, path: str | Path) -> SliceLSTM:
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    model = SliceLSTM(checkpoint["width"], checkpoint["config"]["hidden_size"], level)
+    section = LSTMSection.of_checkpoint(checkpoint["config"], path)
+    model = SliceLSTM(checkpoint["width"], section.hidden_size, level)
     load_weights(model, checkpoint["weights"], path)
     return model

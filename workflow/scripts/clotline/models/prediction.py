@@ -13,6 +13,7 @@ from clotline.loading.study_loader import FeatureSequences
 from clotline.models.checkpoint import load_checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.lstm import SliceLSTM, load_lstm
+from clotline.sections.lstm import LSTMSection
 
 
 def predict_studies(
@@ -59,7 +60,8 @@ def predict_level(
         ClotlineError: a file cannot be read or does not fit.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    fabric = make_fabric(checkpoint["config"]["precision"], gpus, threads)
+    section = LSTMSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    fabric = make_fabric(section.precision, gpus, threads)
     sequences = FeatureSequences(studies, features, level, slices[IMAGE_LABEL].to_numpy())
     model = load_lstm(checkpoint, level, checkpoint_path)
     probabilities = predict_studies(model, sequences, fabric)

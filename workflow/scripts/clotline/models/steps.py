@@ -9,7 +9,8 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from clotline.models.recipe import Recipe
+from clotline.models.recipe import make_optimizer, make_scheduler
+from clotline.sections.recipe import Recipe
 
 #: Batches of one size before their step becomes a graph: in the first libraries choose kernels.
 _BATCHES_BEFORE = 3
@@ -57,8 +58,8 @@ class Steps:
         """
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.model, self.optimizer = fabric.setup(model, recipe.make_optimizer(model))
-        self.scheduler = recipe.scheduler(self.optimizer, steps_per_epoch)
+        self.model, self.optimizer = fabric.setup(model, make_optimizer(recipe, model))
+        self.scheduler = make_scheduler(recipe, self.optimizer, steps_per_epoch)
         self._clip_norm, self._fabric, self._loss = recipe.clip_norm, fabric, loss
         self._seen: Counter[torch.Size] = Counter()
         self._graph: Graph | None = None

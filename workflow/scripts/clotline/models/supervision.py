@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, dropout
 
 from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models.lstm import SliceLSTM, build_lstm
+from clotline.sections.lstm import LSTMSection
 
 
 class StudyOutputs(NamedTuple):
@@ -32,18 +33,18 @@ class TrainedLSTM(nn.Module):
         network: the LSTM, of standardised features where they are standardised.
     """
 
-    def __init__(self, network: SliceLSTM, section: dict, moments: Moments | None):
+    def __init__(self, network: SliceLSTM, dropout_share: float, moments: Moments | None):
         """Wraps a network.
 
         Args:
             network: of `clotline.models.lstm.build_lstm`, for features as they are stored.
-            section: the entry of the configuration: ``dropout``.
+            dropout_share: of each slice's features, that training leaves out.
             moments: of the features to train on, to standardise them; None leaves them as they
                 are.
         """
         super().__init__()
         self.network = network
-        self._dropout = section["dropout"]
+        self._dropout = dropout_share
         self._standardized = moments is not None
         if moments is not None:
             self.register_buffer("_mean", moments.mean, persistent=False)
@@ -87,7 +88,7 @@ class StudyLoss:
 
 
 def build_trained_lstm(
-    width: int, section: dict, level: str, moments: Moments | None
+    width: int, section: LSTMSection, level: str, moments: Moments | None
 ) -> TrainedLSTM:
     """The network of one ``lstm`` entry of the configuration, ready to be trained.
 
@@ -108,12 +109,12 @@ def build_trained_lstm(
     if moments is not None:
         layer = network.lstm
         with torch.no_grad():
-            if section["init"] == "random":
+            if section.init == "random":
                 layer.weight_ih_l0.mul_((layer.hidden_size / width) ** 0.5)
             else:
                 layer.bias_ih_l0.add_(layer.weight_ih_l0 @ moments.mean)
                 layer.weight_ih_l0.mul_(moments.std)
-    return TrainedLSTM(network, section, moments)
+    return TrainedLSTM(network, section.dropout, moments)
 
 
 def published_weights(state: dict[str, Tensor], moments: Moments | None) -> dict[str, Tensor]:

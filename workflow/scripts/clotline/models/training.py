@@ -26,8 +26,8 @@ from clotline.job.files import atomic
 from clotline.job.processes import end_with_parent
 from clotline.job.progress import clock, progress
 from clotline.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from clotline.models.recipe import Recipe
 from clotline.models.steps import Loss, Steps, cross_entropy_loss
+from clotline.sections.recipe import Recipe
 
 log = logging.getLogger("clotline")
 

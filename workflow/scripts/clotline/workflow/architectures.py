@@ -4,6 +4,8 @@ Written down here because the libraries that define them import torch, which tak
 every dry run and every job reads the configuration.
 """
 
+from clotline.sections.cnn import CNNSection
+
 #: torchvision and efficientnet-pytorch; squeezenet is missing, for it has no linear layer that
 #: the slice's logit could replace.
 ARCHITECTURES = {
@@ -43,6 +45,6 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-def width(section: dict) -> int:
+def width(section: CNNSection) -> int:
     """Number of features per slice of a ``cnn`` entry of the configuration."""
-    return ARCHITECTURES[section["library"]][section["architecture"]]
+    return ARCHITECTURES[section.library][section.architecture]

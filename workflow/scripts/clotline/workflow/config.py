@@ -21,6 +21,8 @@ from jsonschema.exceptions import ValidationError
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
+from clotline.sections.cnn import CNNSection, cnn_sections
+from clotline.sections.lstm import lstm_sections
 from clotline.workflow.architectures import ARCHITECTURES
 from clotline.workflow.initial_weights import check_initial_weights
 
@@ -318,19 +320,19 @@ def _check_between_keys(config: dict, user: dict):
             )
         if config["phantom"]["slices_min"] > config["phantom"]["slices_max"]:
             yield "phantom.slices_min is larger than phantom.slices_max"
-    for name, backbone in config["cnn"].items():
-        if backbone["input_size"] > backbone["crop"]:
+    for name, cnn in cnn_sections(config).items():
+        if cnn.input_size > cnn.crop:
             yield (
-                f"cnn.{name}.input_size is {backbone['input_size']} pixels; it must be at most "
-                f"cnn.{name}.crop, {backbone['crop']} pixels"
+                f"cnn.{name}.input_size is {cnn.input_size} pixels; it must be at most "
+                f"cnn.{name}.crop, {cnn.crop} pixels"
             )
-        yield from _check_architecture(f"cnn.{name}.architecture", backbone)
-        if not backbone["epochs"] and backbone["init"] == "random":
+        yield from _check_architecture(f"cnn.{name}.architecture", cnn)
+        if not cnn.epochs and cnn.init == "random":
             yield _nothing_learned(f"cnn.{name}")
-        if backbone["init"] not in ("imagenet", "random"):
-            yield from _check_file(f"cnn.{name}.init", backbone["init"], "imagenet or random")
+        if cnn.init not in ("imagenet", "random"):
+            yield from _check_file(f"cnn.{name}.init", cnn.init, "imagenet or random")
             made = f"results/cnn/{name}.pt", f"results/cnn/{name}.last.pt"
-            yield from _check_not_made(f"cnn.{name}.init", backbone["init"], made)
+            yield from _check_not_made(f"cnn.{name}.init", cnn.init, made)
     if not config["cnn"]:
         yield "cnn leaves out every backbone; at least one is needed"
     for name in (f"{REFERENCE}-image", f"{REFERENCE}-study"):
@@ -350,18 +352,18 @@ def _check_between_keys(config: dict, user: dict):
                     f"there are {', '.join(config['cnn'])}"
                 )
     sets = feature_sets(config)
-    for name, lstm in config["lstm"].items():
+    for name, lstm in lstm_sections(config).items():
         if split_lstm_name(name)[0] not in sets:
             yield (
                 f"lstm.{name} uses the feature set {split_lstm_name(name)[0]}; "
                 f"there are {', '.join(sets)}. To leave out this LSTM, set it to null"
             )
-        if not lstm["epochs"] and lstm["init"] == "random":
+        if not lstm.epochs and lstm.init == "random":
             yield _nothing_learned(f"lstm.{name}")
-        if lstm["init"] != "random":
-            yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
+        if lstm.init != "random":
+            yield from _check_file(f"lstm.{name}.init", lstm.init, "random")
             made = (f"results/lstm/{name}.pt",)
-            yield from _check_not_made(f"lstm.{name}.init", lstm["init"], made)
+            yield from _check_not_made(f"lstm.{name}.init", lstm.init, made)
     for key, is_there, lacking in (
         ("predict", Path.is_dir, "no such folder exists"),
         ("models", Path.is_file, "no such file exists; it is a bundle of models"),
@@ -377,13 +379,13 @@ def _check_between_keys(config: dict, user: dict):
             yield f"evaluation.external.{name} is {path}, and no such file exists"
 
 
-def _check_architecture(key: str, backbone: dict):
-    known, given = ARCHITECTURES[backbone["library"]], backbone["architecture"]
+def _check_architecture(key: str, backbone: CNNSection):
+    known, given = ARCHITECTURES[backbone.library], backbone.architecture
     if given not in known:
         guess = difflib.get_close_matches(given, known, 1, 0.5)
         hint = f"did you mean {guess[0]}? " if guess else ""
         yield (
-            f"{key} is {given}, and {backbone['library']} has no such network that can be used; "
+            f"{key} is {given}, and {backbone.library} has no such network that can be used; "
             f"{hint}There are {', '.join(known)}"
         )
 

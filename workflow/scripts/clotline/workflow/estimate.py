@@ -7,6 +7,8 @@ from functools import cached_property
 
 from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import files_under
+from clotline.sections.cnn import CNNSection, cnn_sections
+from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.architectures import width
 
 #: Slices a second of one V100 in float32, in training and in inference, by architecture: NVIDIA's
@@ -78,13 +80,23 @@ class Data:
             self.positives.update(shard["split_positives"])
 
     @cached_property
+    def cnn(self) -> dict[str, CNNSection]:
+        """The backbones' sections of the configuration."""
+        return cnn_sections(self.config)
+
+    @cached_property
+    def lstm(self) -> dict[str, LSTMSection]:
+        """The LSTMs' sections of the configuration."""
+        return lstm_sections(self.config)
+
+    @cached_property
     def new_files(self) -> int:
         """Number of the files to predict."""
         return len(files_under(self.config["predict"])) if self.config["predict"] else 0
 
     def architecture(self, job: PlannedJob) -> str:
         """The architecture of a job's backbone."""
-        return self.config["cnn"][job.wildcards["backbone"]]["architecture"]
+        return self.cnn[job.wildcards["backbone"]].architecture
 
     def gpu_rates(self, job: PlannedJob) -> tuple[float, float]:
         """Slices a second of a job's backbone, in training and in inference."""
@@ -92,7 +104,7 @@ class Data:
 
     def feature_bytes(self, job: PlannedJob) -> int:
         """Bytes of one slice's features of a job's backbone."""
-        return FLOAT16 * width(self.config["cnn"][job.wildcards["backbone"]])
+        return FLOAT16 * width(self.cnn[job.wildcards["backbone"]])
 
 
 def _shard(job: PlannedJob, data: Data) -> tuple[float, float]:
@@ -109,7 +121,7 @@ def _train_cnn(job: PlannedJob, data: Data) -> tuple[float, float]:
     training, inference = data.gpu_rates(job)
     # An epoch takes as many negatives as there are positives.
     epoch = 2 * data.positives["train"] / training + 2 * data.positives["valid"] / inference
-    return data.config["cnn"][job.wildcards["backbone"]]["epochs"] * epoch, 0
+    return data.cnn[job.wildcards["backbone"]].epochs * epoch, 0
 
 
 def _extract_features(job: PlannedJob, data: Data) -> tuple[float, float]:
@@ -127,7 +139,7 @@ def _merge_features(job: PlannedJob, data: Data) -> tuple[float, float]:
 
 
 def _train_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
-    epochs = data.config["lstm"][job.wildcards["lstm"]]["epochs"]
+    epochs = data.lstm[job.wildcards["lstm"]].epochs
     return epochs * (data.slices["train"] + data.slices["valid"]) / LSTM_STEPS, 0
 
 
@@ -141,8 +153,8 @@ def _decode_series(job: PlannedJob, data: Data) -> tuple[float, float]:
 
 def _apply_models(job: PlannedJob, data: Data) -> tuple[float, float]:
     # As if the models were those that would be trained here.
-    sections = data.config["cnn"].values()
-    rates = [GPU_RATES.get(section["architecture"], RESNEXT50_RATES)[1] for section in sections]
+    sections = data.cnn.values()
+    rates = [GPU_RATES.get(section.architecture, RESNEXT50_RATES)[1] for section in sections]
     return sum(data.new_files / rate for rate in rates), 0
 
 

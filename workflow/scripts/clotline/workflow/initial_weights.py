@@ -1,10 +1,12 @@
 """Whether the weights that a training is to start from fit its network, before anything is run."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.labels import STUDY_LABELS
+from clotline.sections.cnn import cnn_sections
+from clotline.sections.lstm import lstm_sections
 from clotline.workflow.architectures import width
 from clotline.workflow.weights_file import NoWeightsError, WeightsFile, read_weights_file
 
@@ -23,29 +25,32 @@ def check_initial_weights(config: dict) -> Iterator[str]:
     Args:
         config: the complete configuration, its names known to be sound.
     """
-    for name, section in config["cnn"].items():
-        if section["init"] not in ("imagenet", "random") and Path(section["init"]).is_file():
-            yield from _check(f"cnn.{name}.init", section["init"], _cnn_wanted(section), config)
-    sets = feature_sets(config)
-    for name, section in config["lstm"].items():
-        if section["init"] != "random" and Path(section["init"]).is_file():
+    cnns = cnn_sections(config)
+    widths = {
+        name: sum(width(cnns[backbone]) for backbone in backbones)
+        for name, backbones in feature_sets(config).items()
+    }
+    for name, cnn in cnns.items():
+        if cnn.init not in ("imagenet", "random") and Path(cnn.init).is_file():
+            wanted = _cnn_words(cnn.library, cnn.architecture)
+            yield from _check(f"cnn.{name}.init", cnn.init, wanted, widths, cnns)
+    for name, lstm in lstm_sections(config).items():
+        if lstm.init != "random" and Path(lstm.init).is_file():
             features, level = split_lstm_name(name)
-            total = sum(width(config["cnn"][backbone]) for backbone in sets[features])
-            wanted = _lstm_words(level, total, section["hidden_size"])
-            yield from _check(f"lstm.{name}.init", section["init"], wanted, config)
+            wanted = _lstm_words(level, widths[features], lstm.hidden_size)
+            yield from _check(f"lstm.{name}.init", lstm.init, wanted, widths, cnns)
 
 
-def _check(key: str, path: str, wanted: str, config: dict) -> Iterator[str]:
+def _check(
+    key: str, path: str, wanted: str, widths: dict[str, int], backbones: Container[str]
+) -> Iterator[str]:
     try:
         described = _describe(read_weights_file(path))
     except NoWeightsError as error:
         described = str(error)
     if described != wanted:
-        yield f"{key} is {path}, {described}{_alone(described, config)}; it must be {wanted}"
-
-
-def _cnn_wanted(section: dict) -> str:
-    return _cnn_words(section["library"], section["architecture"])
+        whose = _alone(described, widths, backbones)
+        yield f"{key} is {path}, {described}{whose}; it must be {wanted}"
 
 
 def _cnn_words(library: str, architecture: str) -> str:
@@ -97,14 +102,10 @@ def _describe_lstm(shapes: dict[str, tuple[int, ...]]) -> str | None:
     return _lstm_words(levels[outputs], features, hidden)
 
 
-def _alone(described: str, config: dict) -> str:
+def _alone(described: str, widths: dict[str, int], backbones: Container[str]) -> str:
     """The feature sets that an LSTM may have been trained on, by their number of features."""
-    names = {
-        name: sum(width(config["cnn"][backbone]) for backbone in backbones)
-        for name, backbones in feature_sets(config).items()
-    }
-    fitting = [name for name, total in names.items() if f"LSTM on {total} features" in described]
+    fitting = [name for name, total in widths.items() if f"LSTM on {total} features" in described]
     if not fitting:
         return ""
-    alone = "'s alone" if fitting[0] in config["cnn"] else "'s"
+    alone = "'s alone" if fitting[0] in backbones else "'s"
     return f" ({' or '.join(fitting)}{alone})"

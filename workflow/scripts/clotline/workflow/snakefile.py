@@ -14,6 +14,8 @@ from pathlib import Path
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
 from clotline.job.files import BUNDLE, PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
+from clotline.sections.cnn import cnn_sections
+from clotline.sections.lstm import lstm_sections
 from clotline.workflow.code_digest import code_digest
 from clotline.workflow.config import (
     as_written,
@@ -29,6 +31,7 @@ class Pipeline:
 
     Attributes:
         config: the complete configuration.
+        cnn, lstm: its sections of networks, by name.
         shards: name to description, as of `clotline.data.plan.describe_shards`; none where models
             are applied and there is nothing to train on.
     """
@@ -45,6 +48,7 @@ class Pipeline:
         """
         check_keys_stand_once(files)
         self.config = load_config(user_config, as_written(files, sys.argv))
+        self.cnn, self.lstm = cnn_sections(self.config), lstm_sections(self.config)
         self.shards, self._absent = {}, None
         try:
             check_data_paths(self.config)
