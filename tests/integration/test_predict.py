@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import time
 import zipfile
 from pathlib import Path
 
@@ -140,16 +139,12 @@ def test_the_bundle_gives_what_the_evaluation_gave(demo, made, tmp_path):
         )
 
 
-def test_one_study_takes_less_than_a_minute(made, folder, tmp_path):
-    """Told in the configuration file, here, what else the command line tells."""
+def test_a_configuration_file_tells_what_else_the_command_line_does(made, folder, tmp_path):
     bundle = str(made.folder / "models.zip")
     run = elsewhere(tmp_path / "work", predict=str(folder / "export 1"), models=bundle)
-    start = time.monotonic()
     done = run.build("predict")
-    seconds = time.monotonic() - start
     assert done.returncode == 0
     assert len(pd.read_csv(run.folder / "results/predict/predictions.csv")) == len(STUDY_MODELS)
-    assert seconds < 60
 
 
 def test_nothing_is_trained(copy, folder):

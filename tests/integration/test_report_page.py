@@ -1,7 +1,6 @@
 """The report in a browser, as its reader has it: one file, no network."""
 
 import shutil
-import time
 
 import pytest
 
@@ -14,17 +13,14 @@ def page(browser, demo, tmp_path):
     troubles, requests = [], []
     page.on("console", lambda message: troubles.append(message.text))
     page.on("request", lambda request: requests.append(request.url))
-    start = time.monotonic()
     page.goto(f"file://{path}", wait_until="load")
-    page.seconds = time.monotonic() - start
     yield page
     page.close()
     assert troubles == []
     assert {url.partition(":")[0] for url in requests} <= {"file", "data"}
 
 
-def test_it_opens_in_less_than_two_seconds_with_all_its_pictures(page):
-    assert page.seconds < 2
+def test_all_its_pictures_are_in_it(page):
     widths = page.evaluate("Array.from(document.images).map((image) => image.naturalWidth)")
     assert len(widths) == 1 + 4 * 6 + 8
     assert all(widths)

@@ -12,9 +12,10 @@ from clotline.job.failures import NOT_AGAIN
 from clotline.workflow.estimate import Data, PlannedJob, estimate
 from clotline.workflow.live_bars import Bars, last_message
 
-#: How Snakemake's lines about its paragraphs of jobs begin.
+#: How Snakemake's lines begin that only its paragraph for each job explains.
 _ABOUT_PARAGRAPHS = (
     "Reasons:",
+    "Would remove temporary output",
     "Some jobs were triggered by provenance information",
     "Rules with provenance triggered jobs:",
 )
