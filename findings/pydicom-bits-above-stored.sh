@@ -25,7 +25,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.pixels import RLELosslessEncoder
+from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
@@ -65,9 +65,7 @@ CODECS = {
     "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode, imagecodecs.jpegls_decode),
     "JPEG 2000": (
         JPEG2000Lossless,
-        lambda words: imagecodecs.jpeg2k_encode(
-            words, codecformat="j2k", level=0, reversible=True
-        ),
+        lambda words: imagecodecs.jpeg2k_encode(words, codecformat="j2k", level=0, reversible=True),
         imagecodecs.jpeg2k_decode,
     ),
 }
