@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import StudyBatch
-from clotline.models.checkpoint import load_tensors, load_weights
+from clotline.models.checkpoint import Checkpoint, load_tensors, load_weights
 from clotline.sections.lstm import LSTMSection
 
 # cuDNN's hint at speed: it copies the weights of one small layer together for each batch.
@@ -115,18 +115,18 @@ def build_lstm(width: int, section: LSTMSection, level: str) -> SliceLSTM:
     return model
 
 
-def load_lstm(checkpoint: dict, level: str, path: str | Path) -> SliceLSTM:
+def load_lstm(checkpoint: Checkpoint, level: str, path: str | Path) -> SliceLSTM:
     """The trained network in a checkpoint.
 
     Args:
-        checkpoint: of `clotline.models.checkpoint.load_checkpoint`.
+        checkpoint: the trained network.
         level: image or study.
         path: its file, for messages.
 
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    section = LSTMSection.of_checkpoint(checkpoint["config"], path)
-    model = SliceLSTM(checkpoint["width"], section.hidden_size, level)
-    load_weights(model, checkpoint["weights"], path)
+    section = LSTMSection.of_checkpoint(checkpoint.config, path)
+    model = SliceLSTM(checkpoint.width, section.hidden_size, level)
+    load_weights(model, checkpoint.weights, path)
     return model
