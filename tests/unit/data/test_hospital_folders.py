@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from builders import pixels_of
+from builders import pixels_of, write_enhanced
 from chests import chest_picture, write_scan
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -304,6 +304,42 @@ def test_where_nothing_is_usable_one_screen_says_what_lies_there_and_what_to_do(
     assert "3  a compressed file: gzip; such as 0.dcm.gz" in lines[3]
     assert "1  an archive: ZIP; such as study.zip" in lines[5]
     assert "Unpack it, and name the folder that it gives." in lines[6]
+
+
+def enhanced_phases(*bloods):
+    """Frames of scans one after the other, each as of `chests.write_scan`, and their groups."""
+    stored, frames = [], []
+    for number, blood in enumerate(bloods, 1):
+        for k in range(20):
+            stored.append(chest_picture(64, blood))
+            stored[-1][1, :4] = k
+            place = {"ImagePositionPatient": [-180, -180, 3.0 * k]}
+            content = {"FrameAcquisitionNumber": number, "StackID": "1"}
+            frames.append({"PlanePositionSequence": place, "FrameContentSequence": content})
+    return np.array(stored), frames
+
+
+def test_the_enhanced_scan_of_an_enhanced_ct_file_is_taken_frame_by_frame(tmp_path):
+    stored, frames = enhanced_phases(45, 300)
+    uids = {"StudyInstanceUID": "1", "SeriesInstanceUID": "1.1", "SOPInstanceUID": "1.1.1"}
+    shared = {"PixelMeasuresSequence": {"PixelSpacing": [5.625] * 2, "SliceThickness": 3}}
+    write_enhanced(tmp_path / "scan", stored, frames=frames, shared=shared, **uids)
+    localizer = {"CTImageFrameTypeSequence": {"FrameType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}}
+    uids |= {"SeriesInstanceUID": "1.2", "SOPInstanceUID": "1.2.1"}
+    write_enhanced(tmp_path / "scout", stored[:2], shared=localizer, **uids)
+    rows, series, left_out = find(tmp_path)
+    assert rows["path"].unique().tolist() == ["scan"]
+    assert sorted(rows["frame"]) == list(range(21, 41))
+    study = decode_study(rows, tmp_path)
+    assert pixels_of(study)[:, 4, 0].tolist() == list(range(20))
+    assert study.columns["SOPInstanceUID"] == [f"1.1.1#{number}" for number in range(21, 41)]
+    assert not [note for note in study.notes if "SOPInstanceUID" in note]
+    assert series["scan"].tolist() == ["AcquisitionNumber 1", "AcquisitionNumber 2", ""]
+    assert series["blood_hu"].tolist()[:2] == [45, 300]
+    reasons = left_out.set_index("path")["reason"]
+    assert reasons["scout"] == "a localizer, not a slice"
+    assert reasons.index.tolist()[:2] == ["scan#1", "scan#10"]
+    assert "was preferred: contrast" in reasons["scan#1"]
 
 
 def test_training_keeps_every_slice_and_never_makes_phases_neighbours(tmp_path):

@@ -35,8 +35,8 @@ from clotline.data.dicom.ct_slice import (
 )
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.isolation import read_apart, read_in_time
+from clotline.data.dicom.multiframe import FRAME_MARK, read_image
 from clotline.data.dicom.orientation import image_axes
-from clotline.data.dicom.reader import read_header
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
 from clotline.data.dicom.words import (
@@ -50,7 +50,7 @@ from clotline.data.dicom.words import (
     says_agent,
     shows_chest,
 )
-from clotline.data.labels_file import UID_PATTERN
+from clotline.data.labels_file import SOP_PATTERN, UID_PATTERN
 from clotline.data.scan_choice import Choice, Scan, choose
 from clotline.data.scans import MIN_SLICES, are_one, places_of, split_scans
 from clotline.errors import ClotlineError
@@ -78,15 +78,24 @@ SERIES_COLUMNS = (
 )  # fmt: skip
 LEFT_OUT_COLUMNS = ("path", "reason")
 
-#: Columns of the rows to decode: what is put in order as one, and what is doubtful, a line each.
-SCAN_OF_ROW, DOUBTS = "scan", "doubts"
+#: Columns of the rows to decode: the frame in the file (0: the file is one slice), what is put in
+#: order as one, and what is doubtful, a line each.
+FRAME, SCAN_OF_ROW, DOUBTS = "frame", "scan", "doubts"
+
+#: A file, and a frame of it; 0 where the file is one slice.
+Source = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class _File:
-    """What is kept of a file; ``problem`` says why it is no slice of a CTPA, or is empty."""
+    """What is kept of a file, or of a frame of one.
+
+    Attributes:
+        problem: why it is no slice of a CTPA; empty where it is one.
+    """
 
     path: str
+    frame: int
     uids: tuple[str, str, str]
     size: int
     digest: bytes
@@ -102,6 +111,15 @@ class _File:
     @property
     def series(self) -> tuple[str, str]:
         return self.uids[:2]
+
+    @property
+    def source(self) -> Source:
+        return self.path, self.frame
+
+    @property
+    def name(self) -> str:
+        """How it is called in reasons and lists."""
+        return _name(self.source)
 
 
 def list_files(folder: str | Path) -> list[str]:
@@ -141,23 +159,23 @@ def find_series(
         named: SeriesInstanceUIDs to take, whatever is thought of them.
 
     Returns:
-        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``scan`` (what is put in order as
-        one), ``doubts`` (a line each), and all labels -1 (unknown), as
+        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``frame``, ``scan`` (what is put
+        in order as one), ``doubts`` (a line each), and all labels -1 (unknown), as
         `clotline.data.ingest.write_shard` takes them; ``series``, one row a series and scan:
         SERIES_COLUMNS; and ``left_out``: files that are no slice of a chosen scan, with the reason.
 
     Raises:
         ClotlineError: no scan is a CTPA, or one that is named is not there or cannot be taken.
     """
-    left_out: dict[str, str] = {}
+    left_out: dict[Source, str] = {}
     table: list[_File] = []
     with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         found = pool.map(partial(_look_at, Path(folder)), files, chunksize=64)
-        for path, file in zip(files, step(found), strict=True):
-            if isinstance(file, str):
-                left_out[_as_text(path)] = file
+        for path, described in zip(files, step(found), strict=True):
+            if isinstance(described, str):
+                left_out[_as_text(path), 0] = described
             else:
-                table.append(file)
+                table += described
     by_series: dict[tuple[str, str], list[_File]] = defaultdict(list)
     for file in table:
         by_series[file.series].append(file)
@@ -175,31 +193,50 @@ def find_series(
     for choice in choices:
         for scan in choice.scans:
             if scan is not choice.chosen and scan.files != getattr(choice.chosen, "files", None):
-                left_out |= {file.path: file.problem or scan.problem for file in scan.files}
-    chosen = {file.path for choice in choices if choice.chosen for file in choice.chosen.files}
-    left_out |= {f.path: f.problem for f in table if f.problem and f.path not in left_out}
+                left_out |= {file.source: file.problem or scan.problem for file in scan.files}
+    left_out |= {f.source: f.problem for f in table if f.problem and f.source not in left_out}
+    listed = _listed(left_out, Counter(file.path for file in table))
     series = _series_table(choices)
-    if not chosen:
-        raise ClotlineError(_nothing_found(folder, files, series, left_out))
+    if not any(choice.chosen for choice in choices):
+        raise ClotlineError(_nothing_found(folder, files, listed))
     _tell_lost(choices)
-    return _rows(choices), series, _left_out_table(left_out)
+    left_out_table = pd.DataFrame(sorted(listed.items()), columns=list(LEFT_OUT_COLUMNS))
+    return _rows(choices), series, left_out_table
 
 
-def _left_out_table(left_out: dict[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(sorted(left_out.items()), columns=list(LEFT_OUT_COLUMNS))
+def _listed(left_out: dict[Source, str], counts: dict[str, int]) -> dict[str, str]:
+    """What is left out by name: a file of many frames once, where all have the same reason.
+
+    Args:
+        left_out: reasons.
+        counts: of each file's frames.
+    """
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for (path, _), reason in left_out.items():
+        reasons[path].append(reason)
+    whole = {path for path, of in reasons.items() if len(of) == counts[path] and len(set(of)) == 1}
+    return {
+        path if path in whole else _name((path, frame)): reason
+        for (path, frame), reason in left_out.items()
+    }
+
+
+def _name(source: Source) -> str:
+    path, frame = source
+    return f"{path}{FRAME_MARK}{frame}" if frame else path
 
 
 def _rows(choices: list[Choice]) -> pd.DataFrame:
     """The slices of the chosen scans."""
     taken = [
-        (*file.uids, file.path, choice.chosen.series[0], "\n".join(choice.doubts))
+        (*file.uids, *file.source, choice.chosen.series[0], "\n".join(choice.doubts))
         for choice in choices
         if choice.chosen
         for file in choice.chosen.files
     ]
-    rows = pd.DataFrame(taken, columns=[*UIDS, "path", SCAN_OF_ROW, DOUBTS])
+    rows = pd.DataFrame(taken, columns=[*UIDS, "path", FRAME, SCAN_OF_ROW, DOUBTS])
     shared = (rows[SOP_UID] == "") | rows.duplicated(list(UIDS), keep=False)
-    rows[SOP_UID] = rows[SOP_UID].mask(shared, _named_after(rows["path"]))
+    rows[SOP_UID] = rows[SOP_UID].mask(shared, _named_after(rows))
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
     return rows.sort_values(list(UIDS), ignore_index=True).assign(**unknown)
 
@@ -229,12 +266,14 @@ def _series_table(choices: list[Choice]) -> pd.DataFrame:
     return table.sort_values([STUDY_UID, SERIES_UID, "scan"], ignore_index=True)
 
 
-def _named_after(paths: pd.Series) -> pd.Series:
+def _named_after(rows: pd.DataFrame) -> pd.Series:
     """Names for slices without a SOPInstanceUID of their own, as some anonymisers leave them.
 
     Each is a digest of the file's path, so that a path with a patient's name goes no further.
     """
-    return "file-" + paths.map(lambda path: sha256(path.encode()).hexdigest()[:24])
+    digests = rows["path"].map(lambda path: sha256(path.encode()).hexdigest()[:24])
+    of_frame = FRAME_MARK + rows[FRAME].astype(str)
+    return "file-" + digests + of_frame.where(rows[FRAME] > 0, "")
 
 
 def _as_text(path: str) -> str:
@@ -242,9 +281,7 @@ def _as_text(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _nothing_found(
-    folder: str | Path, files: list[str], series: pd.DataFrame, left_out: dict[str, str]
-) -> str:
+def _nothing_found(folder: str | Path, files: list[str], left_out: dict[str, str]) -> str:
     """One screen: the few reasons with counts, an example of each, and what to do."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path, reason in sorted(left_out.items()):
@@ -275,6 +312,7 @@ _REMEDIES = (
     ("no Hounsfield units", "Export the original CT images, not maps made of them."),
     ("not axial", "Export the axial series."),
     ("the same UIDs", "Export the studies again, each with UIDs of its own."),
+    ("a part of a concatenation", "Join its parts, or export the study as files of one slice."),
     ("a localizer", "Export the series of slices too."),
     ("Modality is not CT", "Export the CT series of the study."),
 )
@@ -307,12 +345,17 @@ def _check_named(named: Sequence[str], scans: list[Scan]) -> None:
             raise ClotlineError(f"series names {uid}, which cannot be taken: {of[0].problem}")
 
 
-def _look_at(folder: Path, path: str) -> _File | str:
-    """What is needed of a file's header, or why it belongs to no series."""
+def _look_at(folder: Path, path: str) -> list[_File] | str:
+    """What is needed of a file's header, or of each of its frames; or why it is of no series."""
     if path != _as_text(path):
         return "its name is no UTF-8 text: rename it"
     try:
-        return _describe(folder, path)
+        image = read_image(folder / path, KEYWORDS)
+        size = (folder / path).stat().st_size
+        if isinstance(image, Header):
+            return [_describe(image, path, 0, size)]
+        numbers = range(1, image.count + 1)
+        return [_describe(image.frame(number), path, number, size) for number in numbers]
     except SliceError as error:
         if str(error).startswith("not a DICOM file"):
             return _what_it_is(folder / path) or str(error)
@@ -349,16 +392,22 @@ def _what_it_is(path: Path) -> str:
     return ""
 
 
-def _describe(folder: Path, path: str) -> _File:
+def _describe(header: Header, path: str, frame: int, size: int) -> _File:
     """What is kept of a file.
+
+    Args:
+        header: of the file, or of a frame of it.
+        path: the file.
+        frame: its number; 0 where the file is one slice.
+        size: of the file in bytes.
 
     Raises:
         SliceError: the file cannot belong to a series.
     """
-    header = read_header(folder / path, KEYWORDS)
     uids = tuple(str(header.get(name) or "") for name in UIDS)
     for name, uid in zip(UIDS, uids, strict=True):
-        if not re.fullmatch(UID_PATTERN, uid) and (uid or name != SOP_UID):
+        pattern = SOP_PATTERN if name == SOP_UID else UID_PATTERN
+        if not re.fullmatch(pattern, uid) and (uid or name != SOP_UID):
             raise SliceError(f"no usable {name}")
     axes = image_axes(header)
     traits = traits_of(header, position_along_scan(image_corner(header), axes))
@@ -368,8 +417,9 @@ def _describe(folder: Path, path: str) -> _File:
     described = describes_agent(description)
     return _File(
         path=path,
+        frame=frame,
         uids=uids,
-        size=(folder / path).stat().st_size,
+        size=size,
         digest=_digest(header),
         problem=_problem(header, picture),
         traits=traits,
@@ -405,12 +455,12 @@ def _digest(header: Header) -> bytes:
 def _agent(header: Header) -> bool | None:
     """Whether contrast agent went into a vessel, as the elements of C.7.6.4 say; None: nothing."""
     texts = [joined(header.get("ContrastBolusAgent"))]
+    amounts = [header.number(name) for name in ("ContrastBolusVolume", "ContrastBolusTotalDose")]
     for item in header.get("ContrastBolusAgentSequence") or ():
         texts.append(str(item.get("CodeMeaning") or ""))
+        amounts.append(item.get("ContrastBolusVolume"))  # Enhanced CT has it here
     said = [verdict for verdict in map(says_agent, texts) if verdict is not None]
-    for name in ("ContrastBolusVolume", "ContrastBolusTotalDose"):
-        amount = header.number(name)
-        said += [] if amount is None else [amount > 0]
+    said += [amount > 0 for amount in amounts if amount is not None]
     if _rate(header) > 0:
         said.append(True)
     if True in said and goes_by_mouth(joined(header.get("ContrastBolusRoute"))):
@@ -445,7 +495,9 @@ def _problem(header: Header, picture: str) -> str:
     return ""
 
 
-def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File], dict[str, str]]:
+def _without_copies(
+    folder: str | Path, files: list[_File]
+) -> tuple[list[_File], dict[Source, str]]:
     """A series' files without copies, and why each other one is left out.
 
     Copies are those that lie at one position and have the same content, whatever their UIDs. Of
@@ -455,7 +507,7 @@ def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File]
     """
     places = places_of([f.traits for f in files])
     at: dict[tuple, list[_File]] = defaultdict(list)
-    left_out: dict[str, str] = {}
+    left_out: dict[Source, str] = {}
     kept: list[_File] = []
     for file, place in zip(files, places, strict=True):
         if place is None and file.traits.instance is None:
@@ -466,13 +518,13 @@ def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File]
             at[("mm", place)].append(file)
     for members in at.values():
         # Of copies the largest is kept: the others may have been cut.
-        members.sort(key=lambda f: (-f.size, f.path))
+        members.sort(key=lambda f: (-f.size, *f.source))
         own: list[_File] = []
         for file in members:
             alike = (file.digest, file.traits.spacing)
             like = next((o for o in own if (o.digest, o.traits.spacing) == alike), None)
             if like is not None:
-                left_out[file.path] = f"a copy of another file: {like.path}"
+                left_out[file.source] = f"a copy of another file: {like.name}"
                 continue
             same = next(
                 (
@@ -483,25 +535,29 @@ def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File]
                 None,
             )
             if same is not None and (why := _is_copy(folder, file, same)):
-                left_out[file.path] = f"{why}: {same.path}"
+                left_out[file.source] = f"{why}: {same.name}"
                 continue
             own.append(file)
         kept += own
-    return sorted(kept, key=lambda f: f.path), left_out
+    return sorted(kept, key=lambda f: f.source), left_out
 
 
 def _is_copy(folder: str | Path, file: _File, other: _File) -> str:
     """Why a file is only a copy of another one with the same UIDs; empty where it is not."""
     try:
-        pixels = read_apart(f"{folder}/{file.path}").pixels
+        pixels = _read_apart(folder, file).pixels
     except SliceError:
         return "a damaged copy of another file"
     try:
-        if np.array_equal(read_apart(f"{folder}/{other.path}").pixels, pixels):
+        if np.array_equal(_read_apart(folder, other).pixels, pixels):
             return "a copy of another file"
     except SliceError:
         return ""
     return ""
+
+
+def _read_apart(folder: str | Path, file: _File) -> Slice:
+    return read_apart(f"{folder}/{file.path}", frame=file.frame or None)
 
 
 def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
@@ -515,7 +571,7 @@ def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
     # Single localizers within a series are no reason to refuse it.
     if len(files) < MIN_SLICES and unfit:
         problem = Counter(f.problem for f in unfit).most_common(1)[0][0]
-        return [_scan(sorted(members, key=lambda f: f.path), 0, problem=problem)]
+        return [_scan(sorted(members, key=lambda f: f.source), 0, problem=problem)]
     if pair := _conflict(files):
         return [_scan(files, 0, problem=_conflicting(*pair))]
     found = []
@@ -554,7 +610,7 @@ def _conflict(files: list[_File]) -> tuple[_File, _File] | None:
 
 def _conflicting(first: _File, second: _File) -> str:
     return (
-        f"the same UIDs, numbers or positions for different content: {first.path} and {second.path}"
+        f"the same UIDs, numbers or positions for different content: {first.name} and {second.name}"
     )
 
 
@@ -651,8 +707,8 @@ def _with_pixels(folder: str | Path, scans: list[Scan], workers: int) -> list[Sc
     return [replace(scan, chest=seen.get(id(scan))) for scan in scans]
 
 
-def _sample(scan: Scan) -> list[str]:
-    """Paths of slices over the scan, but for its ends."""
+def _sample(scan: Scan) -> list[Source]:
+    """Slices over the scan, but for its ends."""
     places = places_of([f.traits for f in scan.files])
     order = sorted(
         range(len(places)),
@@ -660,21 +716,21 @@ def _sample(scan: Scan) -> list[str]:
             places[k] is None,
             places[k] or 0.0,
             scan.files[k].traits.instance or 0.0,
-            scan.files[k].path,
+            scan.files[k].source,
         ),
     )
     count = min(LOOKED_AT, len(order))
     picked = np.linspace(0.1 * (len(order) - 1), 0.9 * (len(order) - 1), count).round().astype(int)
-    return [scan.files[order[k]].path for k in dict.fromkeys(picked.tolist())]
+    return [scan.files[order[k]].source for k in dict.fromkeys(picked.tolist())]
 
 
-def _chest(folder: str, read: Callable[[str], Slice], paths: list[str]) -> Chest | None:
+def _chest(folder: str, read: Callable[..., Slice], sources: list[Source]) -> Chest | None:
     """What some slices of a scan show; those that cannot be read say nothing."""
     cv2.setNumThreads(1)
     looks = []
-    for path in paths:
+    for path, frame in sources:
         try:
-            found = read(f"{folder}/{path}")
+            found = read(f"{folder}/{path}", frame=frame or None)
         except SliceError:
             continue
         looks.append(look_at(found.pixels, found.traits.field_mm))
