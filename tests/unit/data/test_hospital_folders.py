@@ -1,6 +1,6 @@
 """Folders as hospitals, archives and anonymisers give them: what is taken, and what is told."""
 
-import gzip
+import shutil
 import zipfile
 
 import numpy as np
@@ -9,9 +9,11 @@ import pytest
 from builders import pixels_of, write_enhanced
 from chests import chest_picture, write_scan
 from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from clotline.data.archives import Limits, unpacked
 from clotline.data.ingest import write_shard
 from clotline.data.series import find_series, list_files, named_series
 from clotline.data.shards import POSITION
@@ -281,10 +283,9 @@ def test_a_study_without_a_ctpa_is_named_on_the_screen(tmp_path, caplog):
 
 
 def test_where_nothing_is_usable_one_screen_says_what_lies_there_and_what_to_do(tmp_path):
-    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
-        archive.writestr("slice", "pixels")
+    (tmp_path / "study.rar").write_bytes(b"Rar!\x1a\x07")
     for number in range(3):
-        (tmp_path / f"{number}.dcm.gz").write_bytes(gzip.compress(b"slice"))
+        (tmp_path / f"{number}.nii").write_bytes(bytes(344) + b"n+1\0")
     write_scan(tmp_path, Modality="MR")
     with pytest.raises(ClotlineError) as caught:
         find(tmp_path)
@@ -301,9 +302,58 @@ def test_where_nothing_is_usable_one_screen_says_what_lies_there_and_what_to_do(
         "as",
         "1.1-000",
     ]
-    assert "3  a compressed file: gzip; such as 0.dcm.gz" in lines[3]
-    assert "1  an archive: ZIP; such as study.zip" in lines[5]
-    assert "Unpack it, and name the folder that it gives." in lines[6]
+    assert "3  a volume: NIfTI; such as 0.nii" in lines[3]
+    assert "1  an archive: RAR; such as study.rar" in lines[4]
+    assert "Unpack it, and name the folder that it gives." in lines[5]
+
+
+def write_dicomdir(path):
+    """A DICOMDIR without records: what tells it are the elements of its own group."""
+    dataset = Dataset()
+    dataset.FileSetID = "STUDY"
+    dataset.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity = 0
+    dataset.DirectoryRecordSequence = []
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def test_a_medium_in_an_archive_gives_the_bits_of_its_files(tmp_path):
+    medium, packed = tmp_path / "medium", tmp_path / "packed"
+    write_scan(medium / "DICOM")
+    write_dicomdir(medium / "DICOMDIR")
+    (medium / "viewer.exe").write_bytes(b"MZ")
+    packed.mkdir()
+    shutil.make_archive(str(packed / "study"), "zip", medium)
+    plain_rows, _, left_out = find(medium)
+    assert left_out["path"].tolist() == ["viewer.exe"]
+    plain = decode_study(plain_rows, medium)
+    with unpacked(packed, list_files(packed)) as found:
+        rows, _, left_out = find_series(found.folder, found.files, refused=found.refused)
+    assert left_out.values.tolist() == [["study.zip//viewer.exe", "not a DICOM file"]]
+    assert sorted(rows["path"])[0] == "study.zip//DICOM/1.1-000"
+    with unpacked(packed, only=set(rows["path"])) as found:
+        study = decode_study(rows, found.folder)
+    assert not study.rejected
+    assert np.array_equal(pixels_of(study), pixels_of(plain))
+    assert study.columns == plain.columns
+    assert study.notes == plain.notes
+
+
+def test_a_dicomdir_alone_and_a_bomb_are_named_where_nothing_else_is_there(tmp_path):
+    write_dicomdir(tmp_path / "DICOMDIR")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(2**21))
+    with (
+        unpacked(tmp_path, list_files(tmp_path), limits=Limits(size=2**20)) as found,
+        pytest.raises(ClotlineError) as caught,
+    ):
+        find_series(found.folder, found.files, refused=found.refused)
+    text = str(caught.value)
+    assert "Copy the whole medium: a DICOMDIR only names the files beside it." in text
+    assert "an archive that cannot be unpacked: more than 1,048,576 bytes when unpacked" in text
 
 
 def enhanced_phases(*bloods):

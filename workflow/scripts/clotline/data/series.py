@@ -7,9 +7,10 @@ Bolus).
 """
 
 import logging
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from clotline.data.archives import located
 from clotline.data.attenuation import LOOKED_AT, Chest, look_at, summarize
 from clotline.data.dicom.ct_slice import (
     KIND_KEYWORDS,
@@ -64,11 +66,15 @@ log = logging.getLogger("clotline")
 #: to 30, and the tags are rounded.
 MAX_TILT = 30.5
 
+#: An element that every DICOMDIR has, and nothing else.
+_OF_DICOMDIR = "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity"
+
 KEYWORDS = (
     *UIDS, *KIND_KEYWORDS, *SCALE_KEYWORDS, *TRAIT_KEYWORDS, "ImageOrientationPatient",
     "ImagePositionPatient", "BitsAllocated", "PixelRepresentation", "SeriesDescription",
     "ProtocolName", "BodyPartExamined", "ContrastBolusAgent", "ContrastBolusAgentSequence",
     "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate", "ContrastBolusRoute",
+    _OF_DICOMDIR,
 )  # fmt: skip
 
 #: Columns of `find_series`'s table of scans.
@@ -125,6 +131,8 @@ class _File:
 def list_files(folder: str | Path) -> list[str]:
     """Paths of all files to predict, as of `clotline.job.files.files_under`.
 
+    Of a file instead of a folder, such as an archive, the one path is empty.
+
     Raises:
         ClotlineError: there is no file, or a folder cannot be read.
     """
@@ -143,20 +151,22 @@ def named_series(config: str | list[str] | None) -> list[str]:
 
 
 def find_series(
-    folder: str | Path,
-    files: list[str],
+    folder: str | os.PathLike,
+    files: Sequence[str],
     workers: int = 1,
     step=iter,
     named: Sequence[str] = (),
+    refused: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The scans to predict, and what is left out.
 
     Args:
-        folder: folder of the files.
-        files: their paths relative to it.
+        folder: folder of the files, or what was unpacked of it (`clotline.data.archives`).
+        files: their paths in it.
         workers: processes that read headers and look at pixels.
         step: wraps the iterator over read headers, for progress.
         named: SeriesInstanceUIDs to take, whatever is thought of them.
+        refused: archives among the files that could not be unpacked, and why.
 
     Returns:
         ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``frame``, ``scan`` (what is put
@@ -170,12 +180,13 @@ def find_series(
     left_out: dict[Source, str] = {}
     table: list[_File] = []
     with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-        found = pool.map(partial(_look_at, Path(folder)), files, chunksize=64)
+        found = pool.map(partial(_look_at, folder), files, chunksize=64)
         for path, described in zip(files, step(found), strict=True):
             if isinstance(described, str):
                 left_out[_as_text(path), 0] = described
             else:
                 table += described
+    left_out |= {(path, 0): reason for path, reason in (refused or {}).items()}
     by_series: dict[tuple[str, str], list[_File]] = defaultdict(list)
     for file in table:
         by_series[file.series].append(file)
@@ -200,6 +211,8 @@ def find_series(
     if not any(choice.chosen for choice in choices):
         raise ClotlineError(_nothing_found(folder, files, listed))
     _tell_lost(choices)
+    # It only names the files beside it.
+    listed = {path: reason for path, reason in listed.items() if reason != _DICOMDIR}
     left_out_table = pd.DataFrame(sorted(listed.items()), columns=list(LEFT_OUT_COLUMNS))
     return _rows(choices), series, left_out_table
 
@@ -281,7 +294,9 @@ def _as_text(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _nothing_found(folder: str | Path, files: list[str], left_out: dict[str, str]) -> str:
+def _nothing_found(
+    folder: str | os.PathLike, files: Sequence[str], left_out: dict[str, str]
+) -> str:
     """One screen: the few reasons with counts, an example of each, and what to do."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path, reason in sorted(left_out.items()):
@@ -313,6 +328,7 @@ _REMEDIES = (
     ("not axial", "Export the axial series."),
     ("the same UIDs", "Export the studies again, each with UIDs of its own."),
     ("a part of a concatenation", "Join its parts, or export the study as files of one slice."),
+    ("a directory of media", "Copy the whole medium: a DICOMDIR only names the files beside it."),
     ("a localizer", "Export the series of slices too."),
     ("Modality is not CT", "Export the CT series of the study."),
 )
@@ -345,20 +361,26 @@ def _check_named(named: Sequence[str], scans: list[Scan]) -> None:
             raise ClotlineError(f"series names {uid}, which cannot be taken: {of[0].problem}")
 
 
-def _look_at(folder: Path, path: str) -> list[_File] | str:
+#: Reason of what holds no picture, and nothing that is lost.
+_DICOMDIR = "a directory of media (DICOMDIR): it holds no slices itself"
+
+
+def _look_at(folder: str | os.PathLike, path: str) -> list[_File] | str:
     """What is needed of a file's header, or of each of its frames; or why it is of no series."""
     if path != _as_text(path):
         return "its name is no UTF-8 text: rename it"
+    file = located(folder, path)
     try:
-        image = read_image(folder / path, KEYWORDS)
-        size = (folder / path).stat().st_size
+        image, size = read_image(file, KEYWORDS), Path(file).stat().st_size
         if isinstance(image, Header):
+            if image.get(_OF_DICOMDIR) is not None:
+                return _DICOMDIR
             return [_describe(image, path, 0, size)]
         numbers = range(1, image.count + 1)
         return [_describe(image.frame(number), path, number, size) for number in numbers]
     except SliceError as error:
         if str(error).startswith("not a DICOM file"):
-            return _what_it_is(folder / path) or str(error)
+            return _what_it_is(Path(file)) or str(error)
         return str(error)
     except Exception as error:  # pydicom converts values when they are asked for
         return f"unreadable: {one_line(error)}"
@@ -496,7 +518,7 @@ def _problem(header: Header, picture: str) -> str:
 
 
 def _without_copies(
-    folder: str | Path, files: list[_File]
+    folder: str | os.PathLike, files: list[_File]
 ) -> tuple[list[_File], dict[Source, str]]:
     """A series' files without copies, and why each other one is left out.
 
@@ -542,7 +564,7 @@ def _without_copies(
     return sorted(kept, key=lambda f: f.source), left_out
 
 
-def _is_copy(folder: str | Path, file: _File, other: _File) -> str:
+def _is_copy(folder: str | os.PathLike, file: _File, other: _File) -> str:
     """Why a file is only a copy of another one with the same UIDs; empty where it is not."""
     try:
         pixels = _read_apart(folder, file).pixels
@@ -556,8 +578,8 @@ def _is_copy(folder: str | Path, file: _File, other: _File) -> str:
     return ""
 
 
-def _read_apart(folder: str | Path, file: _File) -> Slice:
-    return read_apart(f"{folder}/{file.path}", frame=file.frame or None)
+def _read_apart(folder: str | os.PathLike, file: _File) -> Slice:
+    return read_apart(located(folder, file.path), frame=file.frame or None)
 
 
 def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
@@ -693,16 +715,16 @@ def _together(scans: list[Scan]) -> list[Scan]:
     return merged
 
 
-def _with_pixels(folder: str | Path, scans: list[Scan], workers: int) -> list[Scan]:
+def _with_pixels(folder: str | os.PathLike, scans: list[Scan], workers: int) -> list[Scan]:
     """The scans with what their pixels show."""
     fit = [scan for scan in scans if not scan.problem]
     samples = [_sample(scan) for scan in fit]
     try:
         with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-            chests = list(pool.map(partial(_chest, str(folder), read_in_time), samples))
+            chests = list(pool.map(partial(_chest, folder, read_in_time), samples))
     except BrokenProcessPool:
         log.warning("a process died that looked at pixels: each slice is read in one of its own")
-        chests = [_chest(str(folder), read_apart, sample) for sample in samples]
+        chests = [_chest(folder, read_apart, sample) for sample in samples]
     seen = {id(scan): chest for scan, chest in zip(fit, chests, strict=True)}
     return [replace(scan, chest=seen.get(id(scan))) for scan in scans]
 
@@ -724,13 +746,15 @@ def _sample(scan: Scan) -> list[Source]:
     return [scan.files[order[k]].source for k in dict.fromkeys(picked.tolist())]
 
 
-def _chest(folder: str, read: Callable[..., Slice], sources: list[Source]) -> Chest | None:
+def _chest(
+    folder: str | os.PathLike, read: Callable[..., Slice], sources: list[Source]
+) -> Chest | None:
     """What some slices of a scan show; those that cannot be read say nothing."""
     cv2.setNumThreads(1)
     looks = []
     for path, frame in sources:
         try:
-            found = read(f"{folder}/{path}", frame=frame or None)
+            found = read(located(folder, path), frame=frame or None)
         except SliceError:
             continue
         looks.append(look_at(found.pixels, found.traits.field_mm))

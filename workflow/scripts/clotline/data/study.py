@@ -10,6 +10,7 @@ from functools import cache
 import cv2
 import pandas as pd
 
+from clotline.data.archives import located
 from clotline.data.attenuation import LOOKED_AT, Chest, Look, look_at, summarize
 from clotline.data.chunks import Chunk, pack
 from clotline.data.dicom.ct_slice import Slice, read_slice
@@ -94,7 +95,7 @@ def decode_study(
     """
     # One thread a process: the pool already uses every core.
     cv2.setNumThreads(1)
-    links_root = getattr(folder, "links_root", None)
+    links_root, packed = getattr(folder, "links_root", None), folder
     folder = os.path.realpath(folder)
     roots = (folder, *([os.path.realpath(links_root)] if links_root else []))
     # As lists: the operations of a table take longer than decoding a slice.
@@ -108,7 +109,7 @@ def decode_study(
     resolve = cache(os.path.realpath)
     if "path" in rows:
         # Listed by a look into the folder, not named by a labels file: links lead where they lead.
-        files = [f"{folder}/{path}" for path in paths]
+        files = [located(packed, path) for path in paths]
     else:
         files = [_inside(folder, path, resolve, roots) for path in paths]
     slices: list[Slice] = []

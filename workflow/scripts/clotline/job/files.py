@@ -147,11 +147,14 @@ _REMEDIES = {
 def files_under(folder: str | os.PathLike) -> list[str]:
     """Paths of all files under ``folder``, relative to it, sorted.
 
-    Links are followed, and each folder is entered once, whatever links lead to it.
+    Links are followed, and each folder is entered once, whatever links lead to it. Of what is a
+    file itself the one path is empty.
 
     Raises:
         ClotlineError: a folder cannot be read.
     """
+    if Path(folder).is_file():
+        return [""]
     found, entered = [], set()
     for base, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         place = Path(base)

@@ -296,7 +296,11 @@ def read_image(path: str | Path, keywords: Sequence[str]) -> "Header | EnhancedF
     """
     if file_size(path) <= MAX_BYTES:
         header = read_header(path, keywords)
-        if header.get("SOPClassUID") not in ENHANCED:
+        try:
+            storage = header.get("SOPClassUID")
+        except Exception as error:  # pydicom converts values when they are asked for
+            raise SliceError(f"unreadable: {one_line(error)}") from error
+        if storage not in ENHANCED:
             return header
     return enhanced_file(path, keywords)
 
