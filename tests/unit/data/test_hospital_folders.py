@@ -1,8 +1,11 @@
 """Folders as hospitals, archives and anonymisers give them: what is taken, and what is told."""
 
+import gzip
+import re
 import shutil
 import zipfile
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -285,7 +288,7 @@ def test_a_study_without_a_ctpa_is_named_on_the_screen(tmp_path, caplog):
 def test_where_nothing_is_usable_one_screen_says_what_lies_there_and_what_to_do(tmp_path):
     (tmp_path / "study.rar").write_bytes(b"Rar!\x1a\x07")
     for number in range(3):
-        (tmp_path / f"{number}.nii").write_bytes(bytes(344) + b"n+1\0")
+        (tmp_path / f"{number}.hdr").write_bytes(bytes(344) + b"ni1\0")
     write_scan(tmp_path, Modality="MR")
     with pytest.raises(ClotlineError) as caught:
         find(tmp_path)
@@ -302,9 +305,10 @@ def test_where_nothing_is_usable_one_screen_says_what_lies_there_and_what_to_do(
         "as",
         "1.1-000",
     ]
-    assert "3  a volume: NIfTI; such as 0.nii" in lines[3]
-    assert "1  an archive: RAR; such as study.rar" in lines[4]
-    assert "Unpack it, and name the folder that it gives." in lines[5]
+    assert "3  a volume in two files (hdr and img): convert it to one, .nii; such as 0" in lines[3]
+    assert "Convert it to one file, .nii or .nrrd." in lines[4]
+    assert "1  an archive: RAR; such as study.rar" in lines[5]
+    assert "Unpack it, and name the folder that it gives." in lines[6]
 
 
 def write_dicomdir(path):
@@ -354,6 +358,32 @@ def test_a_dicomdir_alone_and_a_bomb_are_named_where_nothing_else_is_there(tmp_p
     text = str(caught.value)
     assert "Copy the whole medium: a DICOMDIR only names the files beside it." in text
     assert "an archive that cannot be unpacked: more than 1,048,576 bytes when unpacked" in text
+
+
+def test_volumes_are_studies_named_after_their_files(tmp_path):
+    stack = np.stack([chest_picture(64)] * 20)
+    stack[:, 1, :4] = np.arange(20)[:, None]
+    affine = np.diag([-5.625, -5.625, 3.0, 1.0])
+    for name, array in (("Doe^John.nii", stack), ("mask.nii", (stack > 0).astype(np.uint8))):
+        nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), tmp_path / name)
+    packed = tmp_path / "Doe^John.nii"
+    (tmp_path / "Doe^John.nii.gz").write_bytes(gzip.compress(packed.read_bytes()))
+    packed.unlink()
+    with unpacked(tmp_path, list_files(tmp_path)) as found:
+        rows, series, left_out = find_series(found.folder, found.files)
+        study = decode_study(rows, found.folder)
+    assert left_out.values.tolist() == [
+        ["mask.nii", "no Hounsfield units: values of 0 to 1, where air has -1000"]
+    ]
+    (uid,) = set(rows[STUDY_UID]) | set(rows[SERIES_UID])
+    assert re.fullmatch(r"file-[0-9a-f]{24}", uid)
+    assert study.columns["SOPInstanceUID"] == [f"{uid}#{number}" for number in range(1, 21)]
+    # Here alone a name stands, as in the list of what is left out.
+    assert series["scan"].tolist() == ["Doe^John.nii.gz//Doe^John.nii"]
+    assert pixels_of(study)[:, 4, 0].tolist() == list(range(20))
+    assert study.columns[POSITION] == [3.0 * number for number in range(20)]
+    assert [note for note in study.notes if note.startswith("a short scan")]
+    assert "Doe" not in "".join(study.notes)
 
 
 def enhanced_phases(*bloods):

@@ -41,6 +41,7 @@ from clotline.data.dicom.multiframe import FRAME_MARK, read_image
 from clotline.data.dicom.orientation import image_axes
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
+from clotline.data.dicom.volume import VolumeFile
 from clotline.data.dicom.words import (
     MONOENERGETIC,
     PROJECTION,
@@ -97,11 +98,13 @@ class _File:
     """What is kept of a file, or of a frame of one.
 
     Attributes:
+        has_uids: whether they are its own; else its path is their origin.
         problem: why it is no slice of a CTPA; empty where it is one.
     """
 
     path: str
     frame: int
+    has_uids: bool
     uids: tuple[str, str, str]
     size: int
     digest: bytes
@@ -262,9 +265,11 @@ def _series_table(choices: list[Choice]) -> pd.DataFrame:
             taken = choice.chosen is not None and scan.files == choice.chosen.files
             for series in scan.series:
                 members = [f for f in scan.files if f.uids[1] == series]
+                # What was named by its path is known by that alone.
+                told_by = scan.told_by if members[0].has_uids else members[0].path
                 found.append(
                     (
-                        *(scan.study, series, one_line(scan.told_by), len(members)),
+                        *(scan.study, series, one_line(told_by), len(members)),
                         *(scan.contrast, taken),
                         choice.reason if taken else scan.problem,
                         choice.certainty if taken else "",
@@ -284,9 +289,12 @@ def _named_after(rows: pd.DataFrame) -> pd.Series:
 
     Each is a digest of the file's path, so that a path with a patient's name goes no further.
     """
-    digests = rows["path"].map(lambda path: sha256(path.encode()).hexdigest()[:24])
     of_frame = FRAME_MARK + rows[FRAME].astype(str)
-    return "file-" + digests + of_frame.where(rows[FRAME] > 0, "")
+    return rows["path"].map(_name_of) + of_frame.where(rows[FRAME] > 0, "")
+
+
+def _name_of(path: str) -> str:
+    return f"file-{sha256(path.encode()).hexdigest()[:24]}"
 
 
 def _as_text(path: str) -> str:
@@ -324,6 +332,7 @@ _REMEDIES = (
     ("no usable StudyInstanceUID", "Anonymise again with UIDs of digits and dots."),
     ("no usable SeriesInstanceUID", "Anonymise again so that each series keeps a UID of its own."),
     ("each file in a study", "Anonymise again so that the files of a study share one UID."),
+    ("a volume in two files", "Convert it to one file, .nii or .nrrd."),
     ("no Hounsfield units", "Export the original CT images, not maps made of them."),
     ("not axial", "Export the axial series."),
     ("the same UIDs", "Export the studies again, each with UIDs of its own."),
@@ -376,8 +385,12 @@ def _look_at(folder: str | os.PathLike, path: str) -> list[_File] | str:
             if image.get(_OF_DICOMDIR) is not None:
                 return _DICOMDIR
             return [_describe(image, path, 0, size)]
-        numbers = range(1, image.count + 1)
-        return [_describe(image.frame(number), path, number, size) for number in numbers]
+        # A volume has no UIDs.
+        study = _name_of(path) if isinstance(image, VolumeFile) else None
+        return [
+            _describe(image.frame(number), path, number, size, study)
+            for number in range(1, image.count + 1)
+        ]
     except SliceError as error:
         if str(error).startswith("not a DICOM file"):
             return _what_it_is(Path(file)) or str(error)
@@ -394,7 +407,6 @@ _SIGNATURES = (
     (b"\xfd7zXZ", "a compressed file: xz"),
     (b"Rar!", "an archive: RAR"),
     (b"7z\xbc\xaf\x27\x1c", "an archive: 7z"),
-    (b"NRRD", "a volume: NRRD"),
 )
 
 
@@ -404,9 +416,7 @@ def _what_it_is(path: Path) -> str:
         start = file.read(352)
     for signature, name in _SIGNATURES:
         if start.startswith(signature):
-            return f"{name}{' (NIfTI)' if path.name.endswith('.nii.gz') else ''}"
-    if start[344:347] in (b"n+1", b"ni1"):
-        return "a volume: NIfTI"
+            return name
     with path.open("rb") as file:
         file.seek(257)
         if file.read(5) == b"ustar":
@@ -414,7 +424,7 @@ def _what_it_is(path: Path) -> str:
     return ""
 
 
-def _describe(header: Header, path: str, frame: int, size: int) -> _File:
+def _describe(header: Header, path: str, frame: int, size: int, study: str | None = None) -> _File:
     """What is kept of a file.
 
     Args:
@@ -422,11 +432,14 @@ def _describe(header: Header, path: str, frame: int, size: int) -> _File:
         path: the file.
         frame: its number; 0 where the file is one slice.
         size: of the file in bytes.
+        study: name of a study and series that have no UIDs.
 
     Raises:
         SliceError: the file cannot belong to a series.
     """
     uids = tuple(str(header.get(name) or "") for name in UIDS)
+    if study is not None:
+        uids = study, study, f"{study}{FRAME_MARK}{frame}"
     for name, uid in zip(UIDS, uids, strict=True):
         pattern = SOP_PATTERN if name == SOP_UID else UID_PATTERN
         if not re.fullmatch(pattern, uid) and (uid or name != SOP_UID):
@@ -440,6 +453,7 @@ def _describe(header: Header, path: str, frame: int, size: int) -> _File:
     return _File(
         path=path,
         frame=frame,
+        has_uids=study is None,
         uids=uids,
         size=size,
         digest=_digest(header),

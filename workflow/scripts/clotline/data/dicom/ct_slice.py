@@ -18,13 +18,14 @@ from clotline.data.dicom.multiframe import (
     ENHANCED,
     FRAME_MARK,
     EnhancedFile,
-    enhanced_file,
+    read_frames,
     read_image,
 )
 from clotline.data.dicom.orientation import Axes, cross, image_axes, patient_orientation, upright
 from clotline.data.dicom.pixels import decode
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
+from clotline.data.dicom.volume import VolumeFile
 from clotline.errors import ClotlineError
 from clotline.grid import AIR_HU, SIZE
 
@@ -92,7 +93,7 @@ class Slice:
 
 
 def read_slice(path: str | Path, frame: int | None = None) -> Slice:
-    """Reads, decodes and resamples one file, or one frame of an Enhanced CT file.
+    """Reads, decodes and resamples one file, or one slice of an Enhanced CT file or a volume.
 
     The UIDs in the header are not compared with those of the path, by which the labels file knows
     a slice: de-identification often gives new ones to one of the two, or the same to all slices.
@@ -105,7 +106,7 @@ def read_slice(path: str | Path, frame: int | None = None) -> Slice:
         SliceError: the file is missing, unreadable or too large, is no CT image, has no such frame,
             or has several of which none is named.
     """
-    image = read_image(path, KEYWORDS) if frame is None else enhanced_file(path, KEYWORDS)
+    image = (read_image if frame is None else read_frames)(path, KEYWORDS)
     try:
         header = image if isinstance(image, Header) else _frame_of(image, frame)
         check_is_ct_slice(header)
@@ -138,7 +139,7 @@ def read_slice(path: str | Path, frame: int | None = None) -> Slice:
         raise SliceError(f"unreadable: {one_line(error)}") from error
 
 
-def _frame_of(image: EnhancedFile, frame: int | None) -> Header:
+def _frame_of(image: EnhancedFile | VolumeFile, frame: int | None) -> Header:
     if frame is None and image.count > 1:
         raise SliceError(
             f"more than one frame: {image.count:,}; name each as SOPInstanceUID{FRAME_MARK}number"

@@ -36,6 +36,7 @@ from clotline.data.dicom.header import UNDEFINED_LENGTH, Header
 from clotline.data.dicom.pixels import image_shape, surplus_remark
 from clotline.data.dicom.reader import (
     MAX_BYTES,
+    NOT_DICOM,
     file_size,
     inflate,
     opened,
@@ -45,6 +46,7 @@ from clotline.data.dicom.reader import (
     start_of_data_set,
 )
 from clotline.data.dicom.rejection import SliceError, one_line
+from clotline.data.dicom.volume import VolumeFile, is_volume, volume_file
 
 #: Storage classes of files whose frames are slices of CT.
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -284,25 +286,38 @@ class EnhancedFile:
         return content, len(content), self._vr
 
 
-def read_image(path: str | Path, keywords: Sequence[str]) -> "Header | EnhancedFile":
-    """The header of a file of one slice, or an Enhanced CT file.
+def read_image(path: str | Path, keywords: Sequence[str]) -> Header | EnhancedFile | VolumeFile:
+    """The header of a file of one slice, or a file of many.
 
     Args:
         path: the file.
         keywords: of the elements to read, SOPClassUID among them.
 
     Raises:
-        SliceError: it is missing, unreadable or too large, or no DICOM file.
+        SliceError: it is missing, unreadable or too large, or neither a DICOM file nor a volume.
     """
-    if file_size(path) <= MAX_BYTES:
+    if file_size(path) > MAX_BYTES:
+        return read_frames(path, keywords)
+    try:
         header = read_header(path, keywords)
-        try:
-            storage = header.get("SOPClassUID")
-        except Exception as error:  # pydicom converts values when they are asked for
-            raise SliceError(f"unreadable: {one_line(error)}") from error
-        if storage not in ENHANCED:
-            return header
-    return enhanced_file(path, keywords)
+    except SliceError as error:
+        if str(error) == NOT_DICOM and is_volume(path):
+            return volume_file(path)
+        raise
+    try:
+        storage = header.get("SOPClassUID")
+    except Exception as error:  # pydicom converts values when they are asked for
+        raise SliceError(f"unreadable: {one_line(error)}") from error
+    return header if storage not in ENHANCED else enhanced_file(path, keywords)
+
+
+def read_frames(path: str | Path, keywords: Sequence[str]) -> EnhancedFile | VolumeFile:
+    """A file of many slices.
+
+    Raises:
+        SliceError: as of `EnhancedFile` and `VolumeFile`.
+    """
+    return volume_file(path) if is_volume(path) else enhanced_file(path, keywords)
 
 
 def enhanced_file(path: str | Path, keywords: Sequence[str]) -> EnhancedFile:

@@ -49,6 +49,9 @@ META_KEYWORDS = ("TransferSyntaxUID",)
 
 CHARSET = Tag("SpecificCharacterSet")
 
+#: Reason of a reject.
+NOT_DICOM = "not a DICOM file"
+
 #: Tag, VR and length of an element in Explicit VR Little Endian; some VRs have a longer length.
 _ELEMENT, _LONG_LENGTH = struct.Struct("<L2sH"), struct.Struct("<L")
 _LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
@@ -164,7 +167,7 @@ def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
         if data[start : start + 2] == _DATA_SET:
             return _read_bare(data, start, keywords)
         if not start and data[:2] != _FILE_META:
-            raise SliceError("not a DICOM file")
+            raise SliceError(NOT_DICOM)
         declared, start = _transfer_syntax(data, start)
         if declared == DeflatedExplicitVRLittleEndian:
             data, start = inflate(memoryview(data)[start:]), 0
@@ -328,7 +331,7 @@ def start_of_data_set(data: bytes) -> tuple[UID, int]:
     """
     start = 132 if data[128:132] == b"DICM" else 0
     if data[start : start + 2] != _FILE_META:
-        raise SliceError("not a DICOM file")
+        raise SliceError(NOT_DICOM)
     return _transfer_syntax(data, start)
 
 
