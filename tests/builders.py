@@ -16,6 +16,7 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     HTJ2K,
     CTImageStorage,
+    EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
@@ -107,6 +108,70 @@ def write_dicom(path: Path, stored: np.ndarray, syntax=ExplicitVRLittleEndian, *
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_enhanced(
+    path: Path,
+    stored: np.ndarray,
+    syntax=ExplicitVRLittleEndian,
+    shared: dict | None = None,
+    frames: Sequence[dict] | None = None,
+    **tags,
+) -> Path:
+    """Writes an Enhanced CT file of axial frames, 3 mm apart.
+
+    Args:
+        path: file to write.
+        stored: (frames, rows, columns) integers, the values as stored.
+        syntax: transfer syntax; if it is a compressed one, ``tags`` bring the PixelData.
+        shared: functional groups of all frames: a sequence's name and the elements of its item;
+            None leaves a group out.
+        frames: of each frame, such groups of its own.
+        tags: more elements of the file itself.
+    """
+    groups = {
+        "PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        "PixelMeasuresSequence": {"PixelSpacing": [0.7, 0.7], "SliceThickness": 3},
+        "PixelValueTransformationSequence": {
+            "RescaleIntercept": 0, "RescaleSlope": 1, "RescaleType": "HU",
+        },
+        "CTImageFrameTypeSequence": {"FrameType": ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]},
+    }  # fmt: skip
+    own = [
+        {
+            "PlanePositionSequence": {"ImagePositionPatient": [0, 0, 3.0 * k]},
+            "FrameContentSequence": {"FrameAcquisitionNumber": 1, "StackID": "1"},
+        }
+        for k in range(len(stored))
+    ]
+    per_frame = [_groups(base | more) for base, more in zip(own, frames or own, strict=True)]
+    elements = {
+        "SOPClassUID": EnhancedCTImageStorage,
+        "NumberOfFrames": len(stored),
+        "InstanceNumber": 1,
+        "SharedFunctionalGroupsSequence": [_groups(groups | (shared or {}))],
+        "PerFrameFunctionalGroupsSequence": per_frame,
+        "PixelData": stored.astype(
+            stored.dtype.newbyteorder("<" if syntax.is_little_endian else ">")
+        ).tobytes(),
+    }
+    elements |= dict.fromkeys(
+        ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept")
+    )
+    return write_dicom(path, stored[0], syntax, **(elements | tags))
+
+
+def _groups(groups: dict[str, dict | None]) -> Dataset:
+    """One item of functional groups."""
+    dataset = Dataset()
+    for name, elements in groups.items():
+        if elements is None:
+            continue
+        item = Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        setattr(dataset, name, [item])
+    return dataset
 
 
 def codestream_of(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Finds the CTPA series among new DICOM files."""
 
+from clotline.data.archives import unpacked
 from clotline.data.series import find_series, list_files, named_series
 from clotline.data.tables import write_table
 from clotline.job.files import atomic, remove
@@ -12,14 +13,16 @@ def main(snakemake):
     # Results of other studies must not lie beside those of this run.
     for path in snakemake.params.later:
         remove(path)
-    folder = snakemake.config["predict"]
-    files = list_files(folder)
-
-    def step(headers):
-        return progress(headers, len(files), "headers", "files")
-
     named = named_series(snakemake.config["series"])
-    rows, series, left_out = find_series(folder, files, snakemake.threads, step, named)
+    folder = snakemake.config["predict"]
+    with unpacked(folder, list_files(folder)) as packed:
+
+        def step(headers):
+            return progress(headers, len(packed.files), "headers", "files")
+
+        rows, series, left_out = find_series(
+            packed.folder, packed.files, snakemake.threads, step, named, packed.refused
+        )
     for table, target in ((series, "series"), (left_out, "left_out")):
         with atomic(snakemake.output[target]) as path:
             table.to_csv(path, index=False)

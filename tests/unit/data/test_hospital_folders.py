@@ -1,17 +1,22 @@
 """Folders as hospitals, archives and anonymisers give them: what is taken, and what is told."""
 
 import gzip
+import re
+import shutil
 import zipfile
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from builders import pixels_of
+from builders import pixels_of, write_enhanced
 from chests import chest_picture, write_scan
 from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from clotline.data.archives import Limits, unpacked
 from clotline.data.ingest import write_shard
 from clotline.data.series import find_series, list_files, named_series
 from clotline.data.shards import POSITION
@@ -281,10 +286,9 @@ def test_a_study_without_a_ctpa_is_named_on_the_screen(tmp_path, caplog):
 
 
 def test_where_nothing_is_usable_one_screen_says_what_lies_there_and_what_to_do(tmp_path):
-    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
-        archive.writestr("slice", "pixels")
+    (tmp_path / "study.rar").write_bytes(b"Rar!\x1a\x07")
     for number in range(3):
-        (tmp_path / f"{number}.dcm.gz").write_bytes(gzip.compress(b"slice"))
+        (tmp_path / f"{number}.hdr").write_bytes(bytes(344) + b"ni1\0")
     write_scan(tmp_path, Modality="MR")
     with pytest.raises(ClotlineError) as caught:
         find(tmp_path)
@@ -301,9 +305,121 @@ def test_where_nothing_is_usable_one_screen_says_what_lies_there_and_what_to_do(
         "as",
         "1.1-000",
     ]
-    assert "3  a compressed file: gzip; such as 0.dcm.gz" in lines[3]
-    assert "1  an archive: ZIP; such as study.zip" in lines[5]
+    assert "3  a volume in two files (hdr and img): convert it to one, .nii; such as 0" in lines[3]
+    assert "Convert it to one file, .nii or .nrrd." in lines[4]
+    assert "1  an archive: RAR; such as study.rar" in lines[5]
     assert "Unpack it, and name the folder that it gives." in lines[6]
+
+
+def write_dicomdir(path):
+    """A DICOMDIR without records: what tells it are the elements of its own group."""
+    dataset = Dataset()
+    dataset.FileSetID = "STUDY"
+    dataset.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity = 0
+    dataset.DirectoryRecordSequence = []
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def test_a_medium_in_an_archive_gives_the_bits_of_its_files(tmp_path):
+    medium, packed = tmp_path / "medium", tmp_path / "packed"
+    write_scan(medium / "DICOM")
+    write_dicomdir(medium / "DICOMDIR")
+    (medium / "viewer.exe").write_bytes(b"MZ")
+    packed.mkdir()
+    shutil.make_archive(str(packed / "study"), "zip", medium)
+    plain_rows, _, left_out = find(medium)
+    assert left_out["path"].tolist() == ["viewer.exe"]
+    plain = decode_study(plain_rows, medium)
+    with unpacked(packed, list_files(packed)) as found:
+        rows, _, left_out = find_series(found.folder, found.files, refused=found.refused)
+    assert left_out.values.tolist() == [["study.zip//viewer.exe", "not a DICOM file"]]
+    assert sorted(rows["path"])[0] == "study.zip//DICOM/1.1-000"
+    with unpacked(packed, only=set(rows["path"])) as found:
+        study = decode_study(rows, found.folder)
+    assert not study.rejected
+    assert np.array_equal(pixels_of(study), pixels_of(plain))
+    assert study.columns == plain.columns
+    assert study.notes == plain.notes
+
+
+def test_a_dicomdir_alone_and_a_bomb_are_named_where_nothing_else_is_there(tmp_path):
+    write_dicomdir(tmp_path / "DICOMDIR")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(2**21))
+    with (
+        unpacked(tmp_path, list_files(tmp_path), limits=Limits(size=2**20)) as found,
+        pytest.raises(ClotlineError) as caught,
+    ):
+        find_series(found.folder, found.files, refused=found.refused)
+    text = str(caught.value)
+    assert "Copy the whole medium: a DICOMDIR only names the files beside it." in text
+    assert "an archive that cannot be unpacked: more than 1,048,576 bytes when unpacked" in text
+
+
+def test_volumes_are_studies_named_after_their_files(tmp_path):
+    stack = np.stack([chest_picture(64)] * 20)
+    stack[:, 1, :4] = np.arange(20)[:, None]
+    affine = np.diag([-5.625, -5.625, 3.0, 1.0])
+    for name, array in (("Doe^John.nii", stack), ("mask.nii", (stack > 0).astype(np.uint8))):
+        nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), tmp_path / name)
+    packed = tmp_path / "Doe^John.nii"
+    (tmp_path / "Doe^John.nii.gz").write_bytes(gzip.compress(packed.read_bytes()))
+    packed.unlink()
+    with unpacked(tmp_path, list_files(tmp_path)) as found:
+        rows, series, left_out = find_series(found.folder, found.files)
+        study = decode_study(rows, found.folder)
+    assert left_out.values.tolist() == [
+        ["mask.nii", "no Hounsfield units: values of 0 to 1, where air has -1000"]
+    ]
+    (uid,) = set(rows[STUDY_UID]) | set(rows[SERIES_UID])
+    assert re.fullmatch(r"file-[0-9a-f]{24}", uid)
+    assert study.columns["SOPInstanceUID"] == [f"{uid}#{number}" for number in range(1, 21)]
+    # Here alone a name stands, as in the list of what is left out.
+    assert series["scan"].tolist() == ["Doe^John.nii.gz//Doe^John.nii"]
+    assert pixels_of(study)[:, 4, 0].tolist() == list(range(20))
+    assert study.columns[POSITION] == [3.0 * number for number in range(20)]
+    assert [note for note in study.notes if note.startswith("a short scan")]
+    assert "Doe" not in "".join(study.notes)
+
+
+def enhanced_phases(*bloods):
+    """Frames of scans one after the other, each as of `chests.write_scan`, and their groups."""
+    stored, frames = [], []
+    for number, blood in enumerate(bloods, 1):
+        for k in range(20):
+            stored.append(chest_picture(64, blood))
+            stored[-1][1, :4] = k
+            place = {"ImagePositionPatient": [-180, -180, 3.0 * k]}
+            content = {"FrameAcquisitionNumber": number, "StackID": "1"}
+            frames.append({"PlanePositionSequence": place, "FrameContentSequence": content})
+    return np.array(stored), frames
+
+
+def test_the_enhanced_scan_of_an_enhanced_ct_file_is_taken_frame_by_frame(tmp_path):
+    stored, frames = enhanced_phases(45, 300)
+    uids = {"StudyInstanceUID": "1", "SeriesInstanceUID": "1.1", "SOPInstanceUID": "1.1.1"}
+    shared = {"PixelMeasuresSequence": {"PixelSpacing": [5.625] * 2, "SliceThickness": 3}}
+    write_enhanced(tmp_path / "scan", stored, frames=frames, shared=shared, **uids)
+    localizer = {"CTImageFrameTypeSequence": {"FrameType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}}
+    uids |= {"SeriesInstanceUID": "1.2", "SOPInstanceUID": "1.2.1"}
+    write_enhanced(tmp_path / "scout", stored[:2], shared=localizer, **uids)
+    rows, series, left_out = find(tmp_path)
+    assert rows["path"].unique().tolist() == ["scan"]
+    assert sorted(rows["frame"]) == list(range(21, 41))
+    study = decode_study(rows, tmp_path)
+    assert pixels_of(study)[:, 4, 0].tolist() == list(range(20))
+    assert study.columns["SOPInstanceUID"] == [f"1.1.1#{number}" for number in range(21, 41)]
+    assert not [note for note in study.notes if "SOPInstanceUID" in note]
+    assert series["scan"].tolist() == ["AcquisitionNumber 1", "AcquisitionNumber 2", ""]
+    assert series["blood_hu"].tolist()[:2] == [45, 300]
+    reasons = left_out.set_index("path")["reason"]
+    assert reasons["scout"] == "a localizer, not a slice"
+    assert reasons.index.tolist()[:2] == ["scan#1", "scan#10"]
+    assert "was preferred: contrast" in reasons["scan#1"]
 
 
 def test_training_keeps_every_slice_and_never_makes_phases_neighbours(tmp_path):

@@ -16,6 +16,9 @@ from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, SPLITS, S
 #: UIDs become folder and file names, so nothing that could leave the data folder is allowed.
 UID_PATTERN = r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,62}[0-9A-Za-z])?"
 
+#: SOPInstanceUIDs may name one frame of an Enhanced CT file: 1.2.3#7 is the seventh of 1.2.3.
+SOP_PATTERN = UID_PATTERN + r"(?:#[1-9][0-9]{0,5})?"
+
 #: Largest labels file, in bytes.
 MAX_BYTES = 4 * 2**30
 
@@ -221,7 +224,8 @@ def check_labels(
     if labels.empty:
         raise ClotlineError(f"the labels file {path} has no rows")
     for name in UIDS:
-        bad = ~labels[name].str.fullmatch(UID_PATTERN).astype(bool) | labels[name].str.contains(
+        pattern = SOP_PATTERN if name == SOP_UID else UID_PATTERN
+        bad = ~labels[name].str.fullmatch(pattern).astype(bool) | labels[name].str.contains(
             "..", regex=False
         )
         if bad.any():

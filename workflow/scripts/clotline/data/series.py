@@ -7,9 +7,10 @@ Bolus).
 """
 
 import logging
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from clotline.data.archives import located
 from clotline.data.attenuation import LOOKED_AT, Chest, look_at, summarize
 from clotline.data.dicom.ct_slice import (
     KIND_KEYWORDS,
@@ -35,10 +37,11 @@ from clotline.data.dicom.ct_slice import (
 )
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.isolation import read_apart, read_in_time
+from clotline.data.dicom.multiframe import FRAME_MARK, read_image
 from clotline.data.dicom.orientation import image_axes
-from clotline.data.dicom.reader import read_header
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
+from clotline.data.dicom.volume import VolumeFile
 from clotline.data.dicom.words import (
     MONOENERGETIC,
     PROJECTION,
@@ -50,7 +53,7 @@ from clotline.data.dicom.words import (
     says_agent,
     shows_chest,
 )
-from clotline.data.labels_file import UID_PATTERN
+from clotline.data.labels_file import SOP_PATTERN, UID_PATTERN
 from clotline.data.scan_choice import Choice, Scan, choose
 from clotline.data.scans import MIN_SLICES, are_one, places_of, split_scans
 from clotline.errors import ClotlineError
@@ -64,11 +67,15 @@ log = logging.getLogger("clotline")
 #: to 30, and the tags are rounded.
 MAX_TILT = 30.5
 
+#: An element that every DICOMDIR has, and nothing else.
+_OF_DICOMDIR = "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity"
+
 KEYWORDS = (
     *UIDS, *KIND_KEYWORDS, *SCALE_KEYWORDS, *TRAIT_KEYWORDS, "ImageOrientationPatient",
     "ImagePositionPatient", "BitsAllocated", "PixelRepresentation", "SeriesDescription",
     "ProtocolName", "BodyPartExamined", "ContrastBolusAgent", "ContrastBolusAgentSequence",
     "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate", "ContrastBolusRoute",
+    _OF_DICOMDIR,
 )  # fmt: skip
 
 #: Columns of `find_series`'s table of scans.
@@ -78,15 +85,26 @@ SERIES_COLUMNS = (
 )  # fmt: skip
 LEFT_OUT_COLUMNS = ("path", "reason")
 
-#: Columns of the rows to decode: what is put in order as one, and what is doubtful, a line each.
-SCAN_OF_ROW, DOUBTS = "scan", "doubts"
+#: Columns of the rows to decode: the frame in the file (0: the file is one slice), what is put in
+#: order as one, and what is doubtful, a line each.
+FRAME, SCAN_OF_ROW, DOUBTS = "frame", "scan", "doubts"
+
+#: A file, and a frame of it; 0 where the file is one slice.
+Source = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class _File:
-    """What is kept of a file; ``problem`` says why it is no slice of a CTPA, or is empty."""
+    """What is kept of a file, or of a frame of one.
+
+    Attributes:
+        has_uids: whether they are its own; else its path is their origin.
+        problem: why it is no slice of a CTPA; empty where it is one.
+    """
 
     path: str
+    frame: int
+    has_uids: bool
     uids: tuple[str, str, str]
     size: int
     digest: bytes
@@ -103,9 +121,20 @@ class _File:
     def series(self) -> tuple[str, str]:
         return self.uids[:2]
 
+    @property
+    def source(self) -> Source:
+        return self.path, self.frame
+
+    @property
+    def name(self) -> str:
+        """How it is called in reasons and lists."""
+        return _name(self.source)
+
 
 def list_files(folder: str | Path) -> list[str]:
     """Paths of all files to predict, as of `clotline.job.files.files_under`.
+
+    Of a file instead of a folder, such as an archive, the one path is empty.
 
     Raises:
         ClotlineError: there is no file, or a folder cannot be read.
@@ -125,39 +154,42 @@ def named_series(config: str | list[str] | None) -> list[str]:
 
 
 def find_series(
-    folder: str | Path,
-    files: list[str],
+    folder: str | os.PathLike,
+    files: Sequence[str],
     workers: int = 1,
     step=iter,
     named: Sequence[str] = (),
+    refused: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The scans to predict, and what is left out.
 
     Args:
-        folder: folder of the files.
-        files: their paths relative to it.
+        folder: folder of the files, or what was unpacked of it (`clotline.data.archives`).
+        files: their paths in it.
         workers: processes that read headers and look at pixels.
         step: wraps the iterator over read headers, for progress.
         named: SeriesInstanceUIDs to take, whatever is thought of them.
+        refused: archives among the files that could not be unpacked, and why.
 
     Returns:
-        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``scan`` (what is put in order as
-        one), ``doubts`` (a line each), and all labels -1 (unknown), as
+        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``frame``, ``scan`` (what is put
+        in order as one), ``doubts`` (a line each), and all labels -1 (unknown), as
         `clotline.data.ingest.write_shard` takes them; ``series``, one row a series and scan:
         SERIES_COLUMNS; and ``left_out``: files that are no slice of a chosen scan, with the reason.
 
     Raises:
         ClotlineError: no scan is a CTPA, or one that is named is not there or cannot be taken.
     """
-    left_out: dict[str, str] = {}
+    left_out: dict[Source, str] = {}
     table: list[_File] = []
     with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-        found = pool.map(partial(_look_at, Path(folder)), files, chunksize=64)
-        for path, file in zip(files, step(found), strict=True):
-            if isinstance(file, str):
-                left_out[_as_text(path)] = file
+        found = pool.map(partial(_look_at, folder), files, chunksize=64)
+        for path, described in zip(files, step(found), strict=True):
+            if isinstance(described, str):
+                left_out[_as_text(path), 0] = described
             else:
-                table.append(file)
+                table += described
+    left_out |= {(path, 0): reason for path, reason in (refused or {}).items()}
     by_series: dict[tuple[str, str], list[_File]] = defaultdict(list)
     for file in table:
         by_series[file.series].append(file)
@@ -175,31 +207,52 @@ def find_series(
     for choice in choices:
         for scan in choice.scans:
             if scan is not choice.chosen and scan.files != getattr(choice.chosen, "files", None):
-                left_out |= {file.path: file.problem or scan.problem for file in scan.files}
-    chosen = {file.path for choice in choices if choice.chosen for file in choice.chosen.files}
-    left_out |= {f.path: f.problem for f in table if f.problem and f.path not in left_out}
+                left_out |= {file.source: file.problem or scan.problem for file in scan.files}
+    left_out |= {f.source: f.problem for f in table if f.problem and f.source not in left_out}
+    listed = _listed(left_out, Counter(file.path for file in table))
     series = _series_table(choices)
-    if not chosen:
-        raise ClotlineError(_nothing_found(folder, files, series, left_out))
+    if not any(choice.chosen for choice in choices):
+        raise ClotlineError(_nothing_found(folder, files, listed))
     _tell_lost(choices)
-    return _rows(choices), series, _left_out_table(left_out)
+    # It only names the files beside it.
+    listed = {path: reason for path, reason in listed.items() if reason != _DICOMDIR}
+    left_out_table = pd.DataFrame(sorted(listed.items()), columns=list(LEFT_OUT_COLUMNS))
+    return _rows(choices), series, left_out_table
 
 
-def _left_out_table(left_out: dict[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(sorted(left_out.items()), columns=list(LEFT_OUT_COLUMNS))
+def _listed(left_out: dict[Source, str], counts: dict[str, int]) -> dict[str, str]:
+    """What is left out by name: a file of many frames once, where all have the same reason.
+
+    Args:
+        left_out: reasons.
+        counts: of each file's frames.
+    """
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for (path, _), reason in left_out.items():
+        reasons[path].append(reason)
+    whole = {path for path, of in reasons.items() if len(of) == counts[path] and len(set(of)) == 1}
+    return {
+        path if path in whole else _name((path, frame)): reason
+        for (path, frame), reason in left_out.items()
+    }
+
+
+def _name(source: Source) -> str:
+    path, frame = source
+    return f"{path}{FRAME_MARK}{frame}" if frame else path
 
 
 def _rows(choices: list[Choice]) -> pd.DataFrame:
     """The slices of the chosen scans."""
     taken = [
-        (*file.uids, file.path, choice.chosen.series[0], "\n".join(choice.doubts))
+        (*file.uids, *file.source, choice.chosen.series[0], "\n".join(choice.doubts))
         for choice in choices
         if choice.chosen
         for file in choice.chosen.files
     ]
-    rows = pd.DataFrame(taken, columns=[*UIDS, "path", SCAN_OF_ROW, DOUBTS])
+    rows = pd.DataFrame(taken, columns=[*UIDS, "path", FRAME, SCAN_OF_ROW, DOUBTS])
     shared = (rows[SOP_UID] == "") | rows.duplicated(list(UIDS), keep=False)
-    rows[SOP_UID] = rows[SOP_UID].mask(shared, _named_after(rows["path"]))
+    rows[SOP_UID] = rows[SOP_UID].mask(shared, _named_after(rows))
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
     return rows.sort_values(list(UIDS), ignore_index=True).assign(**unknown)
 
@@ -212,9 +265,11 @@ def _series_table(choices: list[Choice]) -> pd.DataFrame:
             taken = choice.chosen is not None and scan.files == choice.chosen.files
             for series in scan.series:
                 members = [f for f in scan.files if f.uids[1] == series]
+                # What was named by its path is known by that alone.
+                told_by = scan.told_by if members[0].has_uids else members[0].path
                 found.append(
                     (
-                        *(scan.study, series, one_line(scan.told_by), len(members)),
+                        *(scan.study, series, one_line(told_by), len(members)),
                         *(scan.contrast, taken),
                         choice.reason if taken else scan.problem,
                         choice.certainty if taken else "",
@@ -229,12 +284,17 @@ def _series_table(choices: list[Choice]) -> pd.DataFrame:
     return table.sort_values([STUDY_UID, SERIES_UID, "scan"], ignore_index=True)
 
 
-def _named_after(paths: pd.Series) -> pd.Series:
+def _named_after(rows: pd.DataFrame) -> pd.Series:
     """Names for slices without a SOPInstanceUID of their own, as some anonymisers leave them.
 
     Each is a digest of the file's path, so that a path with a patient's name goes no further.
     """
-    return "file-" + paths.map(lambda path: sha256(path.encode()).hexdigest()[:24])
+    of_frame = FRAME_MARK + rows[FRAME].astype(str)
+    return rows["path"].map(_name_of) + of_frame.where(rows[FRAME] > 0, "")
+
+
+def _name_of(path: str) -> str:
+    return f"file-{sha256(path.encode()).hexdigest()[:24]}"
 
 
 def _as_text(path: str) -> str:
@@ -243,7 +303,7 @@ def _as_text(path: str) -> str:
 
 
 def _nothing_found(
-    folder: str | Path, files: list[str], series: pd.DataFrame, left_out: dict[str, str]
+    folder: str | os.PathLike, files: Sequence[str], left_out: dict[str, str]
 ) -> str:
     """One screen: the few reasons with counts, an example of each, and what to do."""
     by_reason: dict[str, list[str]] = defaultdict(list)
@@ -272,9 +332,12 @@ _REMEDIES = (
     ("no usable StudyInstanceUID", "Anonymise again with UIDs of digits and dots."),
     ("no usable SeriesInstanceUID", "Anonymise again so that each series keeps a UID of its own."),
     ("each file in a study", "Anonymise again so that the files of a study share one UID."),
+    ("a volume in two files", "Convert it to one file, .nii or .nrrd."),
     ("no Hounsfield units", "Export the original CT images, not maps made of them."),
     ("not axial", "Export the axial series."),
     ("the same UIDs", "Export the studies again, each with UIDs of its own."),
+    ("a part of a concatenation", "Join its parts, or export the study as files of one slice."),
+    ("a directory of media", "Copy the whole medium: a DICOMDIR only names the files beside it."),
     ("a localizer", "Export the series of slices too."),
     ("Modality is not CT", "Export the CT series of the study."),
 )
@@ -307,15 +370,30 @@ def _check_named(named: Sequence[str], scans: list[Scan]) -> None:
             raise ClotlineError(f"series names {uid}, which cannot be taken: {of[0].problem}")
 
 
-def _look_at(folder: Path, path: str) -> _File | str:
-    """What is needed of a file's header, or why it belongs to no series."""
+#: Reason of what holds no picture, and nothing that is lost.
+_DICOMDIR = "a directory of media (DICOMDIR): it holds no slices itself"
+
+
+def _look_at(folder: str | os.PathLike, path: str) -> list[_File] | str:
+    """What is needed of a file's header, or of each of its frames; or why it is of no series."""
     if path != _as_text(path):
         return "its name is no UTF-8 text: rename it"
+    file = located(folder, path)
     try:
-        return _describe(folder, path)
+        image, size = read_image(file, KEYWORDS), Path(file).stat().st_size
+        if isinstance(image, Header):
+            if image.get(_OF_DICOMDIR) is not None:
+                return _DICOMDIR
+            return [_describe(image, path, 0, size)]
+        # A volume has no UIDs.
+        study = _name_of(path) if isinstance(image, VolumeFile) else None
+        return [
+            _describe(image.frame(number), path, number, size, study)
+            for number in range(1, image.count + 1)
+        ]
     except SliceError as error:
         if str(error).startswith("not a DICOM file"):
-            return _what_it_is(folder / path) or str(error)
+            return _what_it_is(Path(file)) or str(error)
         return str(error)
     except Exception as error:  # pydicom converts values when they are asked for
         return f"unreadable: {one_line(error)}"
@@ -329,7 +407,6 @@ _SIGNATURES = (
     (b"\xfd7zXZ", "a compressed file: xz"),
     (b"Rar!", "an archive: RAR"),
     (b"7z\xbc\xaf\x27\x1c", "an archive: 7z"),
-    (b"NRRD", "a volume: NRRD"),
 )
 
 
@@ -339,9 +416,7 @@ def _what_it_is(path: Path) -> str:
         start = file.read(352)
     for signature, name in _SIGNATURES:
         if start.startswith(signature):
-            return f"{name}{' (NIfTI)' if path.name.endswith('.nii.gz') else ''}"
-    if start[344:347] in (b"n+1", b"ni1"):
-        return "a volume: NIfTI"
+            return name
     with path.open("rb") as file:
         file.seek(257)
         if file.read(5) == b"ustar":
@@ -349,16 +424,25 @@ def _what_it_is(path: Path) -> str:
     return ""
 
 
-def _describe(folder: Path, path: str) -> _File:
+def _describe(header: Header, path: str, frame: int, size: int, study: str | None = None) -> _File:
     """What is kept of a file.
+
+    Args:
+        header: of the file, or of a frame of it.
+        path: the file.
+        frame: its number; 0 where the file is one slice.
+        size: of the file in bytes.
+        study: name of a study and series that have no UIDs.
 
     Raises:
         SliceError: the file cannot belong to a series.
     """
-    header = read_header(folder / path, KEYWORDS)
     uids = tuple(str(header.get(name) or "") for name in UIDS)
+    if study is not None:
+        uids = study, study, f"{study}{FRAME_MARK}{frame}"
     for name, uid in zip(UIDS, uids, strict=True):
-        if not re.fullmatch(UID_PATTERN, uid) and (uid or name != SOP_UID):
+        pattern = SOP_PATTERN if name == SOP_UID else UID_PATTERN
+        if not re.fullmatch(pattern, uid) and (uid or name != SOP_UID):
             raise SliceError(f"no usable {name}")
     axes = image_axes(header)
     traits = traits_of(header, position_along_scan(image_corner(header), axes))
@@ -368,8 +452,10 @@ def _describe(folder: Path, path: str) -> _File:
     described = describes_agent(description)
     return _File(
         path=path,
+        frame=frame,
+        has_uids=study is None,
         uids=uids,
-        size=(folder / path).stat().st_size,
+        size=size,
         digest=_digest(header),
         problem=_problem(header, picture),
         traits=traits,
@@ -405,12 +491,12 @@ def _digest(header: Header) -> bytes:
 def _agent(header: Header) -> bool | None:
     """Whether contrast agent went into a vessel, as the elements of C.7.6.4 say; None: nothing."""
     texts = [joined(header.get("ContrastBolusAgent"))]
+    amounts = [header.number(name) for name in ("ContrastBolusVolume", "ContrastBolusTotalDose")]
     for item in header.get("ContrastBolusAgentSequence") or ():
         texts.append(str(item.get("CodeMeaning") or ""))
+        amounts.append(item.get("ContrastBolusVolume"))  # Enhanced CT has it here
     said = [verdict for verdict in map(says_agent, texts) if verdict is not None]
-    for name in ("ContrastBolusVolume", "ContrastBolusTotalDose"):
-        amount = header.number(name)
-        said += [] if amount is None else [amount > 0]
+    said += [amount > 0 for amount in amounts if amount is not None]
     if _rate(header) > 0:
         said.append(True)
     if True in said and goes_by_mouth(joined(header.get("ContrastBolusRoute"))):
@@ -445,7 +531,9 @@ def _problem(header: Header, picture: str) -> str:
     return ""
 
 
-def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File], dict[str, str]]:
+def _without_copies(
+    folder: str | os.PathLike, files: list[_File]
+) -> tuple[list[_File], dict[Source, str]]:
     """A series' files without copies, and why each other one is left out.
 
     Copies are those that lie at one position and have the same content, whatever their UIDs. Of
@@ -455,7 +543,7 @@ def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File]
     """
     places = places_of([f.traits for f in files])
     at: dict[tuple, list[_File]] = defaultdict(list)
-    left_out: dict[str, str] = {}
+    left_out: dict[Source, str] = {}
     kept: list[_File] = []
     for file, place in zip(files, places, strict=True):
         if place is None and file.traits.instance is None:
@@ -466,13 +554,13 @@ def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File]
             at[("mm", place)].append(file)
     for members in at.values():
         # Of copies the largest is kept: the others may have been cut.
-        members.sort(key=lambda f: (-f.size, f.path))
+        members.sort(key=lambda f: (-f.size, *f.source))
         own: list[_File] = []
         for file in members:
             alike = (file.digest, file.traits.spacing)
             like = next((o for o in own if (o.digest, o.traits.spacing) == alike), None)
             if like is not None:
-                left_out[file.path] = f"a copy of another file: {like.path}"
+                left_out[file.source] = f"a copy of another file: {like.name}"
                 continue
             same = next(
                 (
@@ -483,25 +571,29 @@ def _without_copies(folder: str | Path, files: list[_File]) -> tuple[list[_File]
                 None,
             )
             if same is not None and (why := _is_copy(folder, file, same)):
-                left_out[file.path] = f"{why}: {same.path}"
+                left_out[file.source] = f"{why}: {same.name}"
                 continue
             own.append(file)
         kept += own
-    return sorted(kept, key=lambda f: f.path), left_out
+    return sorted(kept, key=lambda f: f.source), left_out
 
 
-def _is_copy(folder: str | Path, file: _File, other: _File) -> str:
+def _is_copy(folder: str | os.PathLike, file: _File, other: _File) -> str:
     """Why a file is only a copy of another one with the same UIDs; empty where it is not."""
     try:
-        pixels = read_apart(f"{folder}/{file.path}").pixels
+        pixels = _read_apart(folder, file).pixels
     except SliceError:
         return "a damaged copy of another file"
     try:
-        if np.array_equal(read_apart(f"{folder}/{other.path}").pixels, pixels):
+        if np.array_equal(_read_apart(folder, other).pixels, pixels):
             return "a copy of another file"
     except SliceError:
         return ""
     return ""
+
+
+def _read_apart(folder: str | os.PathLike, file: _File) -> Slice:
+    return read_apart(located(folder, file.path), frame=file.frame or None)
 
 
 def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
@@ -515,7 +607,7 @@ def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
     # Single localizers within a series are no reason to refuse it.
     if len(files) < MIN_SLICES and unfit:
         problem = Counter(f.problem for f in unfit).most_common(1)[0][0]
-        return [_scan(sorted(members, key=lambda f: f.path), 0, problem=problem)]
+        return [_scan(sorted(members, key=lambda f: f.source), 0, problem=problem)]
     if pair := _conflict(files):
         return [_scan(files, 0, problem=_conflicting(*pair))]
     found = []
@@ -554,7 +646,7 @@ def _conflict(files: list[_File]) -> tuple[_File, _File] | None:
 
 def _conflicting(first: _File, second: _File) -> str:
     return (
-        f"the same UIDs, numbers or positions for different content: {first.path} and {second.path}"
+        f"the same UIDs, numbers or positions for different content: {first.name} and {second.name}"
     )
 
 
@@ -637,22 +729,22 @@ def _together(scans: list[Scan]) -> list[Scan]:
     return merged
 
 
-def _with_pixels(folder: str | Path, scans: list[Scan], workers: int) -> list[Scan]:
+def _with_pixels(folder: str | os.PathLike, scans: list[Scan], workers: int) -> list[Scan]:
     """The scans with what their pixels show."""
     fit = [scan for scan in scans if not scan.problem]
     samples = [_sample(scan) for scan in fit]
     try:
         with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-            chests = list(pool.map(partial(_chest, str(folder), read_in_time), samples))
+            chests = list(pool.map(partial(_chest, folder, read_in_time), samples))
     except BrokenProcessPool:
         log.warning("a process died that looked at pixels: each slice is read in one of its own")
-        chests = [_chest(str(folder), read_apart, sample) for sample in samples]
+        chests = [_chest(folder, read_apart, sample) for sample in samples]
     seen = {id(scan): chest for scan, chest in zip(fit, chests, strict=True)}
     return [replace(scan, chest=seen.get(id(scan))) for scan in scans]
 
 
-def _sample(scan: Scan) -> list[str]:
-    """Paths of slices over the scan, but for its ends."""
+def _sample(scan: Scan) -> list[Source]:
+    """Slices over the scan, but for its ends."""
     places = places_of([f.traits for f in scan.files])
     order = sorted(
         range(len(places)),
@@ -660,21 +752,23 @@ def _sample(scan: Scan) -> list[str]:
             places[k] is None,
             places[k] or 0.0,
             scan.files[k].traits.instance or 0.0,
-            scan.files[k].path,
+            scan.files[k].source,
         ),
     )
     count = min(LOOKED_AT, len(order))
     picked = np.linspace(0.1 * (len(order) - 1), 0.9 * (len(order) - 1), count).round().astype(int)
-    return [scan.files[order[k]].path for k in dict.fromkeys(picked.tolist())]
+    return [scan.files[order[k]].source for k in dict.fromkeys(picked.tolist())]
 
 
-def _chest(folder: str, read: Callable[[str], Slice], paths: list[str]) -> Chest | None:
+def _chest(
+    folder: str | os.PathLike, read: Callable[..., Slice], sources: list[Source]
+) -> Chest | None:
     """What some slices of a scan show; those that cannot be read say nothing."""
     cv2.setNumThreads(1)
     looks = []
-    for path in paths:
+    for path, frame in sources:
         try:
-            found = read(f"{folder}/{path}")
+            found = read(located(folder, path), frame=frame or None)
         except SliceError:
             continue
         looks.append(look_at(found.pixels, found.traits.field_mm))

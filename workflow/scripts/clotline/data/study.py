@@ -10,9 +10,11 @@ from functools import cache
 import cv2
 import pandas as pd
 
+from clotline.data.archives import located
 from clotline.data.attenuation import LOOKED_AT, Chest, Look, look_at, summarize
 from clotline.data.chunks import Chunk, pack
 from clotline.data.dicom.ct_slice import Slice, read_slice
+from clotline.data.dicom.multiframe import FRAME_MARK
 from clotline.data.dicom.orientation import stored_orientation
 from clotline.data.dicom.reader import fetch
 from clotline.data.dicom.rejection import SliceError
@@ -76,33 +78,38 @@ class DataFolder(os.PathLike):
 
 
 def decode_study(
-    rows: pd.DataFrame, folder: str | os.PathLike, read: Callable[[str], Slice] = read_slice
+    rows: pd.DataFrame, folder: str | os.PathLike, read: Callable[..., Slice] = read_slice
 ) -> DecodedStudy:
     """Reads all slices of one study and orders them along the scan axis.
 
     Args:
         rows: the study's rows of the labels file: UIDs, image label and, where files have other
-            names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder. Further
-            columns may say what is put in order as one (``scan``, instead of the series), and what
-            was doubtful before (``doubts``, a line each).
+            names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder with the
+            ``frame`` in it (0 where the file is one slice). Without these a SOPInstanceUID with a
+            number, such as 1.2.3#7, is that frame of the file 1.2.3.dcm. Further columns may say
+            what is put in order as one (``scan``, instead of the series), and what was doubtful
+            before (``doubts``, a line each).
         folder: the folder of the files. It may be a link itself; links in it must not lead out of
             it, but where ``path`` names them, or to where a `DataFolder` says.
-        read: reads one file.
+        read: reads one file or, where it is told which, one frame of it.
     """
     # One thread a process: the pool already uses every core.
     cv2.setNumThreads(1)
-    links_root = getattr(folder, "links_root", None)
+    links_root, packed = getattr(folder, "links_root", None), folder
     folder = os.path.realpath(folder)
     roots = (folder, *([os.path.realpath(links_root)] if links_root else []))
     # As lists: the operations of a table take longer than decoding a slice.
     listed = {name: rows[name].tolist() for name in (*UIDS, IMAGE_LABEL)}
     names = list(zip(*(listed[name] for name in UIDS), strict=True))
-    named = rows["path"].tolist() if "path" in rows else [None] * len(rows)
-    paths = [path or "/".join(uids) + ".dcm" for uids, path in zip(names, named, strict=True)]
+    if "path" in rows:
+        paths = rows["path"].tolist()
+        frames = rows["frame"].tolist() if "frame" in rows else [0] * len(rows)
+    else:
+        paths, frames = zip(*map(_named_file, names), strict=True)
     resolve = cache(os.path.realpath)
     if "path" in rows:
         # Listed by a look into the folder, not named by a labels file: links lead where they lead.
-        files = [f"{folder}/{path}" for path in paths]
+        files = [located(packed, path) for path in paths]
     else:
         files = [_inside(folder, path, resolve, roots) for path in paths]
     slices: list[Slice] = []
@@ -115,7 +122,7 @@ def decode_study(
         try:
             if file is None:
                 raise SliceError(LEADS_OUT)
-            found = read(file)
+            found = read(file, frame=frames[place]) if frames[place] else read(file)
             # At once, so that the disk is never without a task and pixels never fill the memory.
             chunks.append(pack(found.pixels))
             if place in looked_at:
@@ -153,6 +160,13 @@ def decode_study(
         notes=notes + oddities(columns, slices, scan_of) + unlisted + doubts,
         doubts=doubts,
     )
+
+
+def _named_file(uids: Sequence[str]) -> tuple[str, int]:
+    """The file that a row's UIDs name, and the frame in it; 0 where they name none."""
+    *folders, sop = uids
+    sop, _, frame = sop.partition(FRAME_MARK)
+    return "/".join((*folders, f"{sop}.dcm")), int(frame or 0)
 
 
 def _sample(count: int) -> set[int]:
@@ -198,9 +212,12 @@ def _inside(
 def _fetched_ahead(files: Iterable[str | None]) -> Iterator[str | None]:
     """The files, while the system fetches the next few from the disk."""
     waiting: deque[str | None] = deque()
+    last = None
     for file in files:
-        if file is not None:
+        # Of the frames of one file one asks for all.
+        if file is not None and file != last:
             fetch(file)
+        last = file
         waiting.append(file)
         if len(waiting) > FILES_AHEAD:
             yield waiting.popleft()
@@ -216,7 +233,7 @@ def _unlisted(
     """A note where a series' folder holds files of which the labels file knows nothing."""
     listed = defaultdict(set)
     for study, series, sop in names:
-        listed[f"{study}/{series}"].add(f"{sop}.dcm")
+        listed[f"{study}/{series}"].add(f"{sop.partition(FRAME_MARK)[0]}.dcm")
     for place, expected in listed.items():
         series_folder = _inside(folder, place, resolve, roots)
         if series_folder is None:

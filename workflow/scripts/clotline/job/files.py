@@ -147,11 +147,15 @@ _REMEDIES = {
 def files_under(folder: str | os.PathLike) -> list[str]:
     """Paths of all files under ``folder``, relative to it, sorted.
 
-    Links are followed, and each folder is entered once, whatever links lead to it.
+    Links are followed, and each folder is entered once, whatever links lead to it. A link that
+    leads to nothing, as those of a data set that was not fetched, counts as a file. Of what is a
+    file itself the one path is empty.
 
     Raises:
         ClotlineError: a folder cannot be read.
     """
+    if Path(folder).is_file():
+        return [""]
     paths, entered = [], set()
     for base, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         current = Path(base)
@@ -164,7 +168,11 @@ def files_under(folder: str | os.PathLike) -> list[str]:
         folders.sort()
         within = current.relative_to(folder)
         try:
-            paths += [str(within / name) for name in names if (current / name).is_file()]
+            paths += [
+                str(within / name)
+                for name in names
+                if (path := current / name).is_file() or (path.is_symlink() and not path.exists())
+            ]
         except PermissionError as error:  # its names can be read, but nothing else
             _unreadable(error)
     return sorted(paths)

@@ -40,11 +40,32 @@ def nearby(paths: Sequence[str]) -> Iterator[list[str]]:
         log.warning("no copies of %d files on the node's own disk: %s", len(paths), reason)
         yield list(paths)
         return
-    target = tempfile.mkdtemp(prefix="clotline-", dir=folder)
+    with _removed_afterwards(folder) as target:
+        yield _copies(paths, target)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder that is removed afterwards, also when the job fails.
+
+    It lies where the site names a folder of the node's own disk, or where temporary files lie.
+    """
+    folder = os.path.expandvars(os.environ.get(VARIABLE, ""))
+    if folder and not Path(folder).is_dir():
+        log.warning("%s=%s is no folder here", VARIABLE, os.environ[VARIABLE])
+        folder = ""
+    with _removed_afterwards(folder or None) as target:
+        yield Path(target)
+
+
+@contextmanager
+def _removed_afterwards(parent: str | None) -> Iterator[str]:
+    # Nobody else may look into it.
+    target = tempfile.mkdtemp(prefix="clotline-", dir=parent)
     # What a scheduler sends before it kills.
     before = signal.signal(signal.SIGTERM, _leave)
     try:
-        yield _copies(paths, target)
+        yield target
     finally:
         shutil.rmtree(target, ignore_errors=True)
         signal.signal(signal.SIGTERM, before)

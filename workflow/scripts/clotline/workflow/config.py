@@ -365,7 +365,7 @@ def _check_between_keys(config: dict, user: dict):
             made = (f"results/lstm/{name}.pt",)
             yield from _check_not_made(f"lstm.{name}.init", lstm.init, made)
     for key, is_there, lacking in (
-        ("predict", Path.is_dir, "no such folder exists"),
+        ("predict", Path.exists, "no such folder exists"),
         ("models", Path.is_file, "no such file exists; it is a bundle of models"),
     ):
         path = config[key]

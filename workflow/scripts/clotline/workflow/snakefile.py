@@ -133,7 +133,10 @@ class Pipeline:
         folder = Path(self.config["predict"])
         digest = hashlib.sha256()
         for name in files_under(folder):
-            line = f"{name} {' '.join(map(str, file_version(folder / name)))}\n"
+            path = folder / name
+            # A link may lead to nothing.
+            version = file_version(path) if path.exists() else ()
+            line = f"{name} {' '.join(map(str, version))}\n"
             digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 

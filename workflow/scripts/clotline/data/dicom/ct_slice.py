@@ -14,11 +14,18 @@ import numpy as np
 from pydicom.uid import UID, CTImageStorage
 
 from clotline.data.dicom.header import Header
+from clotline.data.dicom.multiframe import (
+    ENHANCED,
+    FRAME_MARK,
+    EnhancedFile,
+    read_frames,
+    read_image,
+)
 from clotline.data.dicom.orientation import Axes, cross, image_axes, patient_orientation, upright
 from clotline.data.dicom.pixels import decode
-from clotline.data.dicom.reader import read_header
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
+from clotline.data.dicom.volume import VolumeFile
 from clotline.errors import ClotlineError
 from clotline.grid import AIR_HU, SIZE
 
@@ -85,17 +92,23 @@ class Slice:
     traits: Traits = field(default_factory=Traits)
 
 
-def read_slice(path: str | Path) -> Slice:
-    """Reads, decodes and resamples one file.
+def read_slice(path: str | Path, frame: int | None = None) -> Slice:
+    """Reads, decodes and resamples one file, or one slice of an Enhanced CT file or a volume.
 
     The UIDs in the header are not compared with those of the path, by which the labels file knows
     a slice: de-identification often gives new ones to one of the two, or the same to all slices.
 
+    Args:
+        path: the file.
+        frame: number of the frame, from 1; None where the file is one slice.
+
     Raises:
-        SliceError: the file is missing, unreadable, too large, or no single-frame CT image.
+        SliceError: the file is missing, unreadable or too large, is no CT image, has no such frame,
+            or has several of which none is named.
     """
-    header = read_header(path, KEYWORDS)
+    image = (read_image if frame is None else read_frames)(path, KEYWORDS)
     try:
+        header = image if isinstance(image, Header) else _frame_of(image, frame)
         check_is_ct_slice(header)
         stored = decode(header)
         axes, corner = image_axes(header), image_corner(header)
@@ -126,6 +139,14 @@ def read_slice(path: str | Path) -> Slice:
         raise SliceError(f"unreadable: {one_line(error)}") from error
 
 
+def _frame_of(image: EnhancedFile | VolumeFile, frame: int | None) -> Header:
+    if frame is None and image.count > 1:
+        raise SliceError(
+            f"more than one frame: {image.count:,}; name each as SOPInstanceUID{FRAME_MARK}number"
+        )
+    return image.frame(frame or 1)
+
+
 #: What `check_is_ct_slice` looks at.
 KIND_KEYWORDS = (
     "Modality", "SOPClassUID", "ImageType", "NumberOfFrames", "PhotometricInterpretation",
@@ -144,7 +165,7 @@ def check_is_ct_slice(header: Header) -> None:
     if header.get("Modality") != "CT":
         raise SliceError(f"Modality is not CT: {one_line(header.get('Modality'))}")
     storage = header.get("SOPClassUID") or CTImageStorage
-    if storage != CTImageStorage:
+    if storage != CTImageStorage and storage not in ENHANCED:
         raise SliceError(f"SOPClassUID is not CT Image Storage: {one_line(UID(storage).name)}")
     if "LOCALIZER" in (header.get("ImageType") or []):
         raise SliceError("a localizer, not a slice")

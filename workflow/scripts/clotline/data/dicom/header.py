@@ -93,6 +93,16 @@ class Header:
         return np.array(self.get(keyword), dtype=float).reshape(-1).tolist()
 
     @property
+    def elements(self) -> Mapping[int, DataElement | RawDataElement]:
+        """The elements as they were read, by the numbers of their tags."""
+        return self._elements
+
+    @property
+    def charset(self) -> str | tuple[str, ...]:
+        """How their text is encoded, by pydicom's names."""
+        return self._charset
+
+    @property
     def tags(self) -> list[int]:
         """The numbers of the elements' tags, in the order of the file."""
         return list(self._elements)

@@ -64,7 +64,7 @@ def decode(header: Header) -> np.ndarray:
             header says and what PixelData holds differ, or the data is damaged.
         ClotlineError: the decoder is not installed, or no temporary file can be made.
     """
-    shape, syntax = _check_layout(header), header.syntax
+    shape, syntax = image_shape(header), header.syntax
     if syntax in UNCOMPRESSED and not header.is_encapsulated("PixelData"):
         return _plain(header, shape)
     stream = _codestream(header)
@@ -161,8 +161,9 @@ def _is_smooth(
 
 def _plain(header: Header, shape: tuple[int, int]) -> np.ndarray:
     """The values where nothing is encoded; pydicom's decoder takes several times as long."""
-    _check_length(header, shape)
     data, allocated = header["PixelData"], header["BitsAllocated"]
+    if remark := surplus_remark(header, shape, len(data)):
+        header.remarks.append(remark)
     order = "<" if header.syntax.is_little_endian else ">"
     if allocated == 8 and order == ">" and header.vr("PixelData") == "OW":
         data = np.frombuffer(data, np.uint16).byteswap()  # two pixels a word, the first one last
@@ -188,8 +189,12 @@ def _fits(stored: np.ndarray, bits: int) -> bool:
     return -(1 << bits - 1) <= int(stored.min()) and int(stored.max()) < 1 << bits - 1
 
 
-def _check_layout(header: Header) -> tuple[int, int]:
-    """Rows and columns, after a look at what says how the pixels lie in PixelData."""
+def image_shape(header: Header) -> tuple[int, int]:
+    """Rows and columns, after a look at what says how the pixels lie in PixelData.
+
+    Raises:
+        SliceError: they are larger than `MAX_SIDE`, or no pixels can lie so.
+    """
     names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
     values = [header.get(name) for name in names]
     for name, value in zip(names, values, strict=True):
@@ -216,25 +221,36 @@ def _check_layout(header: Header) -> tuple[int, int]:
     return rows, columns
 
 
-def _check_length(header: Header, shape: tuple[int, int]) -> None:
-    """Checks that PixelData holds the image, and no whole row or column more than that.
+def surplus_remark(header: Header, shape: tuple[int, int], length: int, images: int = 1) -> str:
+    """What is to be said of uncompressed PixelData that is longer than its images; or nothing.
 
     Older software filled PixelData up to more than an even length, and receivers are asked to
     accept that (PS3.5, 8.1.1). Where as much is left as a row or column takes, Rows or Columns may
     be wrong, and the image askew.
+
+    Args:
+        header: of the file.
+        shape: rows and columns.
+        length: of PixelData in bytes.
+        images: how many it must hold.
+
+    Raises:
+        SliceError: it is shorter, or a whole row or column longer.
     """
     size = header["BitsAllocated"] // 8
-    expected = shape[0] * shape[1] * size
-    surplus = len(header["PixelData"]) - expected
+    expected = shape[0] * shape[1] * size * images
+    surplus = length - expected
     if not 0 <= surplus < max(min(shape) * size, 2):
+        several = "" if images == 1 else f"{images:,} × "
         raise SliceError(
-            f"PixelData has another length than its image: {len(header['PixelData']):,} bytes, "
-            f"where {shape[0]} × {shape[1]} pixels of {header['BitsAllocated']} bits take "
+            f"PixelData has another length than its image: {length:,} bytes, "
+            f"where {several}{shape[0]} × {shape[1]} pixels of {header['BitsAllocated']} bits take "
             f"{expected:,}"
         )
     # An odd length is filled up with one byte.
     if surplus > expected % 2:
-        header.remarks.append("PixelData is longer than its image: what follows it was left out")
+        return "PixelData is longer than its image: what follows it was left out"
+    return ""
 
 
 def _checked_frame(stream: bytes, syntax: UID, header: Header, shape: tuple[int, int]) -> Frame:

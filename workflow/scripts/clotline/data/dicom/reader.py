@@ -9,7 +9,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from io import BytesIO
@@ -49,6 +49,9 @@ META_KEYWORDS = ("TransferSyntaxUID",)
 
 CHARSET = Tag("SpecificCharacterSet")
 
+#: Reason of a reject.
+NOT_DICOM = "not a DICOM file"
+
 #: Tag, VR and length of an element in Explicit VR Little Endian; some VRs have a longer length.
 _ELEMENT, _LONG_LENGTH = struct.Struct("<L2sH"), struct.Struct("<L")
 _LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
@@ -75,7 +78,7 @@ def read_header(path: str | Path, keywords: Sequence[str]) -> Header:
 def fetch(path: str) -> None:
     """Asks the system to fetch a file that is soon to be read, and does not wait for it."""
     # What is wrong with a file is told when it is read.
-    with suppress(OSError, SliceError), _opened(path) as (file, size):
+    with suppress(OSError, SliceError), opened(path) as (file, size):
         os.posix_fadvise(file, 0, size, os.POSIX_FADV_WILLNEED)
 
 
@@ -84,15 +87,48 @@ _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 
 
 def _read_bytes(path: str | Path) -> bytes:
+    with _refusals(), opened(path) as (file, size):
+        content = os.read(file, size)
+        # Some network file systems give less at a time.
+        while len(content) < size and (more := os.read(file, size - len(content))):
+            content += more
+        return content
+
+
+def read_part(path: str | Path, start: int, length: int) -> bytes:
+    """Some bytes of a file of any size, fewer where it ends before.
+
+    Raises:
+        SliceError: the file is missing or unreadable.
+    """
+    with _refusals(), opened(path, limit=None) as (file, _):
+        content = os.pread(file, length, start)
+        while len(content) < length and (
+            more := os.pread(file, length - len(content), start + len(content))
+        ):
+            content += more
+        return content
+
+
+def file_size(path: str | Path) -> int:
+    """A file's bytes.
+
+    Raises:
+        SliceError: the file is missing, or cannot be looked at.
+    """
+    with _refusals():
+        return os.stat(path).st_size  # noqa: PTH116
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the system refuses, as the reason of a reject where it is the file's own fault."""
     try:
-        with _opened(path) as (file, size):
-            content = os.read(file, size)
-            # Some network file systems give less at a time.
-            while len(content) < size and (more := os.read(file, size - len(content))):
-                content += more
-            return content
-    except FileNotFoundError:
-        raise SliceError("no such file") from None
+        yield
+    except FileNotFoundError as error:
+        fetch_it = os.path.islink(error.filename or "")
+        remedy = ": its link leads to nothing (datalad get or git annex get fetches it)"
+        raise SliceError("no such file" + remedy * fetch_it) from None
     except OSError as error:
         if error.errno in _OF_THE_MACHINE:
             raise
@@ -100,8 +136,12 @@ def _read_bytes(path: str | Path) -> bytes:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[int, int]]:
+def opened(path: str | Path, limit: int | None = MAX_BYTES) -> Iterator[tuple[int, int]]:
     """The descriptor and size of a file that may be read.
+
+    Args:
+        path: the file.
+        limit: of its bytes; None for any number.
 
     Raises:
         SliceError: it is no regular file, or too large.
@@ -111,8 +151,8 @@ def _opened(path: str | Path) -> Iterator[tuple[int, int]]:
     # Opening a pipe or a device could wait for ever.
     if not stat.S_ISREG(status.st_mode):
         raise SliceError("not a regular file")
-    if status.st_size > MAX_BYTES:
-        raise SliceError(f"too large: {status.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+    if limit is not None and status.st_size > limit:
+        raise SliceError(f"too large: {status.st_size:,} bytes, the limit is {limit:,}")
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield file, status.st_size
@@ -129,10 +169,10 @@ def _read_header(data: bytes, keywords: tuple[str, ...]) -> Header:
         if data[start : start + 2] == _DATA_SET:
             return _read_bare(data, start, keywords)
         if not start and data[:2] != _FILE_META:
-            raise SliceError("not a DICOM file")
+            raise SliceError(NOT_DICOM)
         declared, start = _transfer_syntax(data, start)
         if declared == DeflatedExplicitVRLittleEndian:
-            data, start = _inflate(memoryview(data)[start:]), 0
+            data, start = inflate(memoryview(data)[start:]), 0
         syntax = _with_or_without_vr(data, start, declared)
         is_plain = syntax.is_little_endian and not syntax.is_implicit_VR and not syntax.is_deflated
         plain = is_plain and _read_plain(data, start, keywords, syntax)
@@ -285,11 +325,55 @@ def _transfer_syntax(data: bytes, start: int) -> tuple[UID, int]:
     return UID(syntax), end
 
 
+def start_of_data_set(data: bytes) -> tuple[UID, int]:
+    """The encoding of a file's data set, and where that starts.
+
+    Raises:
+        SliceError: it is no DICOM file with file meta information.
+    """
+    start = 132 if data[128:132] == b"DICM" else 0
+    if data[start : start + 2] != _FILE_META:
+        raise SliceError(NOT_DICOM)
+    return _transfer_syntax(data, start)
+
+
+def read_elements(
+    data: bytes,
+    start: int,
+    declared: UID,
+    keywords: Sequence[str],
+    stop_when: Callable[[BaseTag, str | None, int], bool],
+) -> tuple[Header, int]:
+    """Some elements of the data set that starts there, up to one of its elements.
+
+    Args:
+        data: the file, or its start.
+        start: of the data set.
+        declared: how it is said to be encoded.
+        keywords: of the elements.
+        stop_when: whether an element of this tag, VR and length is the one to stop before.
+
+    Returns:
+        The elements, and where that one begins.
+    """
+    syntax = _with_or_without_vr(data, start, declared)
+    tags = [*map(Tag, keywords), CHARSET]
+    header, end = _read_any(data, start, syntax, specific_tags=tags, stop_when=stop_when)
+    if syntax != declared:
+        header.remarks.append(f"{declared.name} in the header, {syntax.name} in the file")
+    return header, end
+
+
 def _is_beyond_file_meta(tag, _vr, _length) -> bool:
     return tag.group != 2
 
 
-def _inflate(deflated: bytes) -> bytes:
+def inflate(deflated: bytes | memoryview) -> bytes:
+    """What a deflated data set holds.
+
+    Raises:
+        SliceError: more than `MAX_BYTES`, or the data ends early.
+    """
     inflating = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = inflating.decompress(deflated, MAX_BYTES + 1)
     if len(inflated) > MAX_BYTES:
