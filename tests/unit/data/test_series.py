@@ -209,6 +209,12 @@ def test_a_damaged_file_is_left_out_with_the_reason(tmp_path):
     assert left_out["path"].tolist() == ["broken"]
 
 
+def test_links_of_a_data_set_that_was_not_fetched_are_named(tmp_path):
+    (tmp_path / "slice.dcm").symlink_to("../.git/annex/objects/SHA256E-s1--2.dcm")
+    with pytest.raises(ClotlineError, match=r"(?s)a link to no file.*slice\.dcm.*datalad get"):
+        find(tmp_path)
+
+
 def test_no_ctpa_at_all_is_an_error_with_the_reasons(tmp_path):
     write_series(tmp_path, "1", "1.1", Modality="MR")
     (tmp_path / "notes.txt").write_text("no DICOM")

@@ -326,6 +326,7 @@ def _nothing_found(
 
 #: What to do, by how a reason begins.
 _REMEDIES = (
+    ("a link to no file", "Fetch what the links lead to (datalad get, git annex get)."),
     ("not a DICOM file", "Name the folder that holds the DICOM files."),
     ("an archive", "Unpack it, and name the folder that it gives."),
     ("a compressed file", "Unpack it with gunzip, and try again."),

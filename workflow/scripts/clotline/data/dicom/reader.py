@@ -126,9 +126,8 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        fetch_it = os.path.islink(error.filename or "")
-        remedy = ": its link leads to nothing (datalad get or git annex get fetches it)"
-        raise SliceError("no such file" + remedy * fetch_it) from None
+        linked = error.filename and Path(error.filename).is_symlink()
+        raise SliceError("a link to no file" if linked else "no such file") from None
     except OSError as error:
         if error.errno in _OF_THE_MACHINE:
             raise
