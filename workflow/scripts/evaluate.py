@@ -24,9 +24,11 @@ def main(snakemake):
         json.loads(snakemake.params.thresholds),
         _yardstick(snakemake),
     )
-    target, figures = next(iter(metrics["targets"].items()))
-    log.info("%s: AUROC %s", target, describe_estimate(figures["auroc"]))
-    log.info("%s", describe_verdict(figures["baseline"]) or describe_baseline(figures["baseline"]))
+    target, measured = next(iter(metrics["targets"].items()))
+    log.info("%s: AUROC %s", target, describe_estimate(measured["auroc"]))
+    log.info(
+        "%s", describe_verdict(measured["baseline"]) or describe_baseline(measured["baseline"])
+    )
     with atomic(snakemake.output[0]) as path:
         # allow_nan=False: a metric that is missing must say why
         path.write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")

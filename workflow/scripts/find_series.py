@@ -1,7 +1,11 @@
 """Finds the CTPA series among new DICOM files."""
 
-from clotline.data.series import find_series, list_files, named_series
+import pandas as pd
+
+from clotline.data.rejects import REJECT_COLUMNS
+from clotline.data.series import NothingChosenError, find_series, list_files, named_series
 from clotline.data.tables import write_table
+from clotline.data.unpredicted import nothing_predicted
 from clotline.job.files import atomic, remove
 from clotline.job.progress import progress
 from clotline.job.run import job, log
@@ -19,7 +23,13 @@ def main(snakemake):
         return progress(headers, len(files), "headers", "files")
 
     named = named_series(snakemake.config["series"])
-    rows, series, left_out = find_series(folder, files, snakemake.threads, step, named)
+    try:
+        rows, series, left_out = find_series(folder, files, snakemake.threads, step, named)
+    except NothingChosenError as error:
+        rejects = pd.DataFrame(columns=list(REJECT_COLUMNS))
+        raise nothing_predicted(
+            error, error.series, rejects, snakemake.params.unpredicted
+        ) from None
     for table, target in ((series, "series"), (left_out, "left_out")):
         with atomic(snakemake.output[target]) as path:
             table.to_csv(path, index=False)

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b, sha256
 from itertools import pairwise
@@ -22,6 +22,9 @@ from statistics import median
 import cv2
 import numpy as np
 import pandas as pd
+from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from clotline.data.attenuation import LOOKED_AT, Chest, look_at, summarize
 from clotline.data.dicom.ct_slice import (
@@ -57,6 +60,7 @@ from clotline.errors import ClotlineError
 from clotline.job.files import files_under
 from clotline.job.processes import end_with_parent
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
+from clotline.titles import counted
 
 log = logging.getLogger("clotline")
 
@@ -82,22 +86,30 @@ LEFT_OUT_COLUMNS = ("path", "reason")
 SCAN_OF_ROW, DOUBTS = "scan", "doubts"
 
 
+class NothingChosenError(ClotlineError):
+    """No scan of the folder is a CTPA; ``series`` is the table of `find_series`."""
+
+    def __init__(self, message: str, series: pd.DataFrame):
+        super().__init__(message)
+        self.series = series
+
+
 @dataclass(frozen=True)
 class _File:
     """What is kept of a file; ``problem`` says why it is no slice of a CTPA, or is empty."""
 
     path: str
     uids: tuple[str, str, str]
-    size: int
-    digest: bytes
-    problem: str
-    traits: Traits
-    picture: str
-    derived: bool
-    agent: bool | None
-    described: bool | None
-    chest: bool | None
-    sharp: bool | None
+    size: int = 0
+    digest: bytes = b""
+    problem: str = ""
+    traits: Traits = field(default_factory=Traits)
+    picture: str = SCAN
+    derived: bool = False
+    agent: bool | None = None
+    described: bool | None = None
+    chest: bool | None = None
+    sharp: bool | None = None
 
     @property
     def series(self) -> tuple[str, str]:
@@ -147,7 +159,8 @@ def find_series(
         SERIES_COLUMNS; and ``left_out``: files that are no slice of a chosen scan, with the reason.
 
     Raises:
-        ClotlineError: no scan is a CTPA, or one that is named is not there or cannot be taken.
+        NothingChosenError: no scan is a CTPA.
+        ClotlineError: one that is named is not there or cannot be taken.
     """
     left_out: dict[str, str] = {}
     table: list[_File] = []
@@ -180,7 +193,7 @@ def find_series(
     left_out |= {f.path: f.problem for f in table if f.problem and f.path not in left_out}
     series = _series_table(choices)
     if not chosen:
-        raise ClotlineError(_nothing_found(folder, files, series, left_out))
+        raise NothingChosenError(_nothing_found(folder, files, left_out), series)
     _tell_lost(choices)
     return _rows(choices), series, _left_out_table(left_out)
 
@@ -242,9 +255,7 @@ def _as_text(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _nothing_found(
-    folder: str | Path, files: list[str], series: pd.DataFrame, left_out: dict[str, str]
-) -> str:
+def _nothing_found(folder: str | Path, files: list[str], left_out: dict[str, str]) -> str:
     """One screen: the few reasons with counts, an example of each, and what to do."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path, reason in sorted(left_out.items()):
@@ -269,6 +280,7 @@ _REMEDIES = (
     ("not a DICOM file", "Name the folder that holds the DICOM files."),
     ("an archive", "Unpack it, and name the folder that it gives."),
     ("a compressed file", "Unpack it with gunzip, and try again."),
+    ("too few slices", "Export the whole series."),
     ("no usable StudyInstanceUID", "Anonymise again with UIDs of digits and dots."),
     ("no usable SeriesInstanceUID", "Anonymise again so that each series keeps a UID of its own."),
     ("each file in a study", "Anonymise again so that the files of a study share one UID."),
@@ -316,9 +328,30 @@ def _look_at(folder: Path, path: str) -> _File | str:
     except SliceError as error:
         if str(error).startswith("not a DICOM file"):
             return _what_it_is(folder / path) or str(error)
-        return str(error)
+        problem = str(error)
     except Exception as error:  # pydicom converts values when they are asked for
-        return f"unreadable: {one_line(error)}"
+        problem = f"unreadable: {one_line(error)}"
+    uids = _usable_uids(folder / path)
+    return _File(path, uids, problem=problem) if uids[0] else problem
+
+
+def _usable_uids(path: Path) -> tuple[str, str, str]:
+    """The UIDs of a file that cannot be read as a slice, so that its study is accounted for.
+
+    Those that are not there or no UIDs are empty.
+    """
+    try:
+        # Opening a pipe could wait for ever, and pydicom inflates without a limit.
+        if not path.is_file():
+            return "", "", ""
+        if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            return "", "", ""
+        dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(UIDS))
+        uids = [str(dataset.get(name) or "") for name in UIDS]
+    except Exception:  # pydicom raises many types on damaged files
+        return "", "", ""
+    study, series, sop = (uid if re.fullmatch(UID_PATTERN, uid) else "" for uid in uids)
+    return study, series, sop
 
 
 #: First bytes of files that hold, or may hold, the slices that are looked for.
@@ -533,8 +566,10 @@ def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
             positions = 1
         problem = ""
         if positions < MIN_SLICES:
-            where = "" if positions == len(slices) else f" at {positions} positions"
-            problem = f"{len(slices)} slices{where}; at least {MIN_SLICES} are needed"
+            where = ""
+            if positions != len(slices):
+                where = f" at {counted(positions, 'position', 'positions')}"
+            problem = f"too few slices: {len(slices)}{where}; at least {MIN_SLICES} are needed"
         found.append(_scan(slices, positions, part.told_by, problem))
     return found
 
@@ -600,12 +635,12 @@ def _torn_apart(scans: list[Scan]) -> list[Scan]:
     """The scans, with the true problem where each file of a series is in a study of its own."""
     studies = defaultdict(set)
     for scan in scans:
-        if len(scan.files) == 1:
+        if len(scan.files) == 1 and scan.files[0].uids[1]:
             studies[scan.files[0].uids[1]].add(scan.study)
     torn = []
     for scan in scans:
         uid = scan.files[0].uids[1]
-        if len(scan.files) == 1 and len(studies[uid]) >= MIN_SLICES:
+        if len(scan.files) == 1 and len(studies.get(uid, ())) >= MIN_SLICES:
             count = len(studies[uid])
             why = f"each file in a study of its own: {count} StudyInstanceUIDs for series {uid}"
             scan = replace(scan, problem=why)
