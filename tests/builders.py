@@ -24,7 +24,15 @@ from pydicom.uid import (
 )
 
 from clotline.data.chunks import create_pixels, pack
-from clotline.data.shards import ORIENTATION, POSITION, ShardWriter
+from clotline.data.shards import (
+    BLOOD,
+    KERNEL,
+    ORIENTATION,
+    PIXEL,
+    POSITION,
+    THICKNESS,
+    ShardWriter,
+)
 from clotline.data.study import DecodedStudy
 from clotline.evaluation.competition import loss_terms
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
@@ -265,6 +273,7 @@ def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) ->
         "LP",
         image_labels,
     )
+    rows = rows.assign(**{PIXEL: 1.25, THICKNESS: 1.0, KERNEL: "B30f", BLOOD: 300.0})
     with ShardWriter(path) as writer:
         writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
 

@@ -24,8 +24,8 @@ def describe_type(node: dict) -> str:
     """``number ≥ 0``, or the allowed words."""
     if "enum" in node:
         return ", ".join(f"`{word}`" for word in node["enum"])
-    kind = node.get("type", "")
-    text = " or ".join(kind) if isinstance(kind, list) else kind
+    types = node.get("type", "")
+    text = " or ".join(types) if isinstance(types, list) else types
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {node[key]}" for key, sign in signs.items() if key in node]
     return " ".join([text, ", ".join(bounds)]).strip()

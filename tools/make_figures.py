@@ -34,12 +34,12 @@ def draw_rule_graph(graph: nx.DiGraph) -> Figure:
     for layer, rules in enumerate(nx.topological_generations(graph)):
         for rule in rules:
             graph.nodes[rule]["layer"] = layer
-    place = nx.multipartite_layout(graph, subset_key="layer")
+    layout = nx.multipartite_layout(graph, subset_key="layer")
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     axis = figure.subplots()
     axis.axis("off")
-    nx.draw_networkx_edges(graph, place, ax=axis, edge_color="0.55", node_size=2200, arrowsize=9)
-    for rule, (x, y) in place.items():
+    nx.draw_networkx_edges(graph, layout, ax=axis, edge_color="0.55", node_size=2200, arrowsize=9)
+    for rule, (x, y) in layout.items():
         box = {"boxstyle": "round,pad=0.35", "facecolor": "#e8f1f8", "edgecolor": "#0072B2"}
         label = rule.replace("_", "\n", 1)
         axis.text(x, y, label, ha="center", va="center", fontsize=8, bbox=box)
@@ -55,7 +55,7 @@ def draw_phantom(results: Path) -> Figure:
         rows = slices[(slices[IMAGE_LABEL] == label) & (slices["split"] == "test")]
         row, pixels = max(
             ((row, read_pixels(results, row)) for row in rows.iloc[::7].itertuples()),
-            key=lambda found: np.count_nonzero((found[1] > 200) & (found[1] < 450)),
+            key=lambda pair: np.count_nonzero((pair[1] > 200) & (pair[1] < 450)),
         )
         axis.imshow(np.clip(pixels, -250, 450), cmap="gray", vmin=-250, vmax=450)
         axis.axis("off")

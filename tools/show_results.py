@@ -20,10 +20,11 @@ def results_text(folder: Path) -> str:
             auroc = f"{row['auroc']:.3f}"
             if pd.notna(row["auroc_low"]):
                 auroc += f" ({row['auroc_low']:.3f}–{row['auroc_high']:.3f})"
-        unit = "slices positive" if row["level"] == "image" else "studies positive"
+        one, many = ("slice", "slices") if row["level"] == "image" else ("study", "studies")
+        unit = f"{one if row['n_positive'] == 1 else many} positive"
         lines.append(
-            f"{row['model']:24} {auroc:34} {row['n_studies']:8,} {row['n_positive']:9,} {unit} "
-            f"{_beside(row)}".rstrip()
+            f"{row['model']:24} {auroc:34} {row['n_studies']:8,} {row['n_positive']:9,} "
+            f"{unit:16} {_beside(row)}".rstrip()
         )
     results = folder / "results"
     warnings = pd.read_csv(results / "warnings.csv")

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,10 +14,14 @@ import pandas as pd
 import pydicom
 import pytest
 import yaml
+from builders import write_dicom
+from pydicom.encaps import encapsulate
+from pydicom.uid import MPEG2MPML
 from workflow_run import PROJECT, Run
 
 from clotline.data import phantom
 from clotline.data.labels_file import read_labels
+from clotline.data.rejects import read_lists
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
 from clotline.workflow.config import load_config
 
@@ -90,6 +96,89 @@ def test_the_series_are_found_and_the_rest_is_listed(made, studies):
         assert rows["position_mm"].is_monotonic_increasing
 
 
+def write_bad_study(folder, uid, count, **tags):
+    """A study of ``count`` small slices; of a tag that is a function, its value by number."""
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(-1000, 500, (64, 64)).astype(np.int16)
+        elements = {
+            "StudyInstanceUID": uid,
+            "SeriesInstanceUID": f"{uid}.1",
+            "SOPInstanceUID": f"{uid}.1.{number}",
+            "InstanceNumber": number,
+            "ImagePositionPatient": [0, 0, 2.5 * number],
+        }
+        write_dicom(folder / uid / str(number), pixels, **(elements | tags))
+
+
+def write_short_and_odd_studies(folder):
+    """Two studies of few slices, one that is a film, one of another modality."""
+    write_bad_study(folder, "9.1", 1)
+    write_bad_study(folder, "9.2", 7)
+    film = {"syntax": MPEG2MPML, "PixelData": encapsulate([b"\x00\x00\x01\xb3"])}
+    write_bad_study(folder, "9.3", 3, **film)
+    write_bad_study(folder, "9.4", 2, Modality="MR")
+
+
+ODD = [
+    ["9.1", "1", "too few slices: 1; at least 16 are needed"],
+    ["9.2", "7", "too few slices: 7; at least 16 are needed"],
+    ["9.3", "3", "no decoder for this encoding: MPEG2 Main Profile / Main Level"],
+    ["9.4", "2", "Modality is not CT: MR"],
+]
+TOLD = "2 too few slices, 1 no decoder for this encoding, 1 Modality is not CT"
+
+
+def test_each_study_has_a_prediction_or_is_listed_with_the_reason(made, folder, tmp_path):
+    """In a working directory without a configuration file, as a user's own folder is."""
+    studies = tmp_path / "any folder/new"
+    shutil.copytree(folder / "export 1", studies / "good")
+    write_short_and_odd_studies(studies)
+    write_bad_study(studies, "9.5", 20, PixelData=bytes(100))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--snakefile", PROJECT / "Snakefile"),
+            *("--profile", PROJECT / "profiles/local", "predict"),
+            *("--config", "predict=new", f"models={made.folder / 'models.zip'}"),
+        ],
+        cwd=studies.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    results = studies.parent / "results/predict"
+    table = read_lists([results / "unpredicted.csv"])
+    assert table.values[:4].tolist() == ODD
+    assert table.values[4].tolist()[:2] == ["9.5", "20"]
+    assert table["reason"][4].startswith("undecodable: ")
+    told = pd.read_csv(results / "predictions.csv", dtype={STUDY_UID: str})
+    listed = read_lists([results / "series.csv"])[STUDY_UID]
+    assert {*told[STUDY_UID], *table[STUDY_UID]} == {*listed}
+    assert told["trained_on_phantom"].all()
+    account = f"1 predicted, 5 not: {TOLD}, 1 undecodable (listed in results/predict/"
+    lines = [line for line in done.stderr.splitlines() if "[viewer_of_new_studies]" in line]
+    assert account in lines[-1]
+    assert account in (results / "viewer/index.html").read_text()
+    # Models of drawings say so at the end, with how well they do on drawings.
+    phantom_line = next(line for line in lines if "trained on an embedded phantom" in line)
+    assert re.search(r"AUROC of \S+-study for PE present there [01]\.\d{3}", phantom_line)
+
+
+def test_where_none_is_usable_the_studies_are_counted_and_listed_too(made, tmp_path):
+    write_short_and_odd_studies(tmp_path / "new")
+    run = elsewhere(tmp_path / "work")
+    done = predict(run, tmp_path / "new", f"models={made.folder / 'models.zip'}")
+    assert done.returncode == 1
+    assert f"0 predicted, 4 not: {TOLD} (listed in results/predict/unpredicted.csv)" in done.stderr
+    unpredicted = run.folder / "results/predict/unpredicted.csv"
+    assert read_lists([unpredicted]).values.tolist() == ODD
+    # Here a scan is chosen, and none of its slices can be decoded.
+    write_bad_study(tmp_path / "new", "9.5", 20, PixelData=bytes(100))
+    done = predict(run, tmp_path / "new", f"models={made.folder / 'models.zip'}")
+    assert done.returncode == 1
+    assert f"0 predicted, 5 not: {TOLD}, 1 undecodable (listed in" in done.stderr
+    assert read_lists([unpredicted])[STUDY_UID].tolist() == ["9.1", "9.2", "9.3", "9.4", "9.5"]
+
+
 def test_every_model_says_a_probability_of_everything(made):
     table = pd.read_csv(made.folder / "results/predict/predictions.csv")
     assert table.groupby("model")[STUDY_UID].nunique().to_dict() == dict.fromkeys(STUDY_MODELS, 3)
@@ -107,6 +196,20 @@ def test_the_page_shows_the_new_studies_without_a_truth(made, browser):
     assert page.locator("#studies button").count() == 3
     assert page.locator("#labels tr").first.locator("td").last.text_content() == "–"
     assert page.locator("#curve .truth").count() == 0
+    # What models these are stands first, and how each series was made and chosen.
+    source = page.text_content("#source")
+    assert source.startswith("Models trained on an embedded phantom (drawings of the chest, no pat")
+    assert re.search(r"AUROC of \S+-study for PE present there [01]\.\d{3}", source)
+    names = page.locator("#facts dt").all_text_contents()
+    facts = dict(zip(names, page.locator("#facts dd").all_text_contents(), strict=True))
+    assert facts["Chosen"].startswith("the only axial CT scan, with")
+    assert re.fullmatch(r"[\d.]+ mm; field of view \d+ mm", facts["Pixel size"])
+    assert re.search(r"blood of about \d+ HU", facts["Contrast"])
+    page.evaluate("view.ruler = [{x: 10, y: 10}, {x: 110, y: 10}]")
+    length, unit = page.evaluate("rulerText()").split()
+    assert unit == "mm"
+    field = float(facts["Pixel size"].split()[-2])
+    assert float(length) == pytest.approx(field * 100 / 256, rel=0.01)
     page.select_option("#map", "resnext50")
     assert page.evaluate("Array.from(mapOf('resnext50', view.slice)).every(Number.isFinite)")
     page.close()

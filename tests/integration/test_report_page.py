@@ -46,9 +46,26 @@ def test_it_prints_on_pages_no_wider_than_the_paper(page, tmp_path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_snakemakes_own_report_works_too(copy, tmp_path):
+def test_snakemakes_own_report_has_the_pages_first_and_names_what_it_shows(copy, browser, tmp_path):
     copy.snakemake("all", "--report", str(tmp_path / "report.html"))
-    text = (tmp_path / "report.html").read_text()
-    assert "results/roc/combined-study.svg" in text
-    for category in ("Evaluation", "Training"):
-        assert f'"{category}"' in text
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    shown = page.evaluate("Object.entries(categories).map(([name, parts]) => [name, parts])")
+    order = [name for name, _ in shown]
+    # Its menu sorts them.
+    assert sorted(order) == ["1 Report and viewer", "2 All models", "3 Each model", "4 Training"]
+    parts = dict(shown)
+    assert set(parts["3 Each model"]) == {
+        f"{features}-{level}"
+        for features in ("resnext50", "efficientnet_b0", "combined")
+        for level in ("image", "study")
+    }
+    results = page.evaluate(
+        "Object.values(results).map((result) => [result.name, result.labels, result.mime_type])"
+    )
+    page.close()
+    assert all(labels for _, labels, _ in results)
+    pages = {labels["page"] for _, labels, _ in results if "page" in labels}
+    assert pages == {"Report", "Viewer"}
+    plots = [labels["plot"] for _, labels, _ in results if "plot" in labels]
+    assert len(plots) == 4 * 6 and len(set(plots)) == 4

@@ -89,11 +89,11 @@ def test_the_pixels_are_those_of_the_shard(page, demo):
     slices = pd.read_parquet(demo.folder / "results/data/slices.parquet")
     rows = slices[slices[STUDY_UID] == uid]
     settle(page)
-    place = page.evaluate("view.slice")
+    row = page.evaluate("view.slice")
     with open_shard(demo.folder / f"results/data/shards/shard-{rows['shard'].iloc[0]}.h5") as file:
-        expected = file["pixels"][rows["row"].iloc[place]]
-    found = page.evaluate("pixelsOf(view.slice).then((pixels) => Array.from(pixels))")
-    assert (np.array(found).reshape(256, 256) == expected).all()
+        expected = file["pixels"][rows["row"].iloc[row]]
+    pixels = page.evaluate("pixelsOf(view.slice).then((pixels) => Array.from(pixels))")
+    assert (np.array(pixels).reshape(256, 256) == expected).all()
 
 
 def edges(page):
@@ -205,10 +205,10 @@ def test_a_map_lies_where_the_network_looked(page, folder):
     slices = pd.read_parquet(folder.parent / "data/slices.parquet")
     uid = page.text_content("#corner-study")
     activation = activation.of(uid_triples(slices[slices[STUDY_UID] == uid]))
-    place = int(activation.maps.max((1, 2)).argmax())
-    expected = on_slice(activation.maps[place], activation.crop) / activation.maps.max()
-    found = page.evaluate(f"Array.from(mapOf('efficientnet_b0', {place}))")
-    assert np.array(found).reshape(256, 256) == pytest.approx(expected, abs=0.005)
+    strongest = int(activation.maps.max((1, 2)).argmax())
+    expected = on_slice(activation.maps[strongest], activation.crop) / activation.maps.max()
+    laid = page.evaluate(f"Array.from(mapOf('efficientnet_b0', {strongest}))")
+    assert np.array(laid).reshape(256, 256) == pytest.approx(expected, abs=0.005)
 
 
 def test_a_click_on_the_curve_jumps_there(page):
@@ -254,7 +254,7 @@ def test_another_study_is_opened_by_mouse_and_keyboard(page, folder):
         assert page.text_content("#corner-study") == study["uid"]
         cells = page.locator("#labels tr").first.locator("td").all_text_contents()
         probability = study["targets"]["pe_present"]["probability"]
-        assert float(cells[0].rstrip("%")) == pytest.approx(100 * probability, abs=0.51)
+        assert float(cells[0].strip().rstrip("%")) == pytest.approx(100 * probability, abs=0.51)
         assert page.locator("#labels tr:not(#contradiction)").count() == 10
         contradicts = page.locator("#contradiction").count()
         assert contradicts == bool(study["contradiction"])
@@ -312,28 +312,28 @@ def positives(demo):
         masks = phantom.clot_mask(study)
         stride = study.grid.size // SIZE
         masks = masks.reshape(len(masks), SIZE, stride, SIZE, stride).any((2, 4))
-        places = {sop: place for place, sop in enumerate(study.sop_uids)}
-        clots.append(masks[[places[sop] for sop in rows[SOP_UID]]])
+        rows_of = {sop: row for row, sop in enumerate(study.sop_uids)}
+        clots.append(masks[[rows_of[sop] for sop in rows[SOP_UID]]])
     return table, np.concatenate(clots)
 
 
 @pytest.mark.parametrize("name", ["resnext50", "efficientnet_b0"])
 def test_how_often_the_maps_peak_falls_on_a_clot_is_reported(demo, positives, name, capsys):
-    """The figure is reported, not claimed: the demo's maps have 2 x 2 cells of 83 mm each."""
+    """The share is reported, not claimed: the demo's maps have 2 x 2 cells of 83 mm each."""
     table, clots = positives
     activation = read_activation(demo.folder / f"results/activation/{name}.h5")
     activation = activation.of(uid_triples(table))
     called = activation.logits > 0
-    found = pointing_game(
+    game = pointing_game(
         activation.maps[called],
         clots[called],
         table[STUDY_UID].to_numpy()[called],
         activation.crop,
     )
     with capsys.disabled():
-        print(f"\nactivation maps of {name} ({called.sum()} slices called positive): {found}")
-    assert found.slices == called.sum() > 100
+        print(f"\nactivation maps of {name} ({called.sum()} slices called positive): {game}")
+    assert game.slices == called.sum() > 100
     # Of four cells in the middle of the chest, one at random covers a clot about every other time.
-    assert 0 < found.chance < 0.75
-    assert 0 <= found.hits <= 1
-    assert 0 <= found.others <= 1
+    assert 0 < game.chance < 0.75
+    assert 0 <= game.hits <= 1
+    assert 0 <= game.others <= 1

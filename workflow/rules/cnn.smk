@@ -62,7 +62,8 @@ rule plot_history:
         report(
             "results/{stage}/{name}.svg",
             caption="../report/history.rst",
-            category="Training",
+            category="4 Training",
+            labels={"stage": "{stage}", "network": "{name}"},
         ),
     log:
         "logs/plot_history/{stage}/{name}.log",

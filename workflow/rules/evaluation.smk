@@ -1,5 +1,11 @@
 # Test: metrics, plots, report.
 
+PLOT_TITLES = {
+    "roc": "1 ROC",
+    "precision_recall": "2 Precision and recall",
+    "calibration": "3 Calibration",
+    "confusion": "4 Confusion matrices",
+}
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 
 if EXTERNAL:
@@ -113,7 +119,8 @@ rule metrics_table:
         table=report(
             "results/metrics.csv",
             caption="../report/metrics.rst",
-            category="Evaluation",
+            category="2 All models",
+            labels={"result": "Metrics with intervals", "as": "table"},
         ),
         warnings="results/warnings.csv",
     log:
@@ -137,7 +144,8 @@ rule compare:
         report(
             "results/comparisons.csv",
             caption="../report/comparisons.rst",
-            category="Evaluation",
+            category="2 All models",
+            labels={"result": "Differences of AUROC", "as": "table"},
         ),
     log:
         "logs/compare.log",
@@ -211,12 +219,16 @@ rule plot_evaluation:
     input:
         "results/metrics/{model}.json",
     output:
-        report(
-            model_plots("svg"),
-            caption="../report/evaluation.rst",
-            category="Evaluation",
-            subcategory="{model}",
-        ),
+        [
+            report(
+                f"results/{plot}/{{model}}.svg",
+                caption="../report/evaluation.rst",
+                category="3 Each model",
+                subcategory="{model}",
+                labels={"plot": title},
+            )
+            for plot, title in PLOT_TITLES.items()
+        ],
         model_plots("png"),
     log:
         "logs/plot_evaluation/{model}.log",
@@ -240,7 +252,8 @@ rule roc_all:
         svg=report(
             "results/roc/all.svg",
             caption="../report/roc.rst",
-            category="Evaluation",
+            category="2 All models",
+            labels={"result": "ROC", "as": "plot"},
         ),
         png="results/roc/all.png",
     log:
@@ -275,7 +288,12 @@ rule report:
         models=all_models,
         curves=[*curves("cnn"), *curves("lstm")],
     output:
-        "results/report.html",
+        report(
+            "results/report.html",
+            caption="../report/report.rst",
+            category="1 Report and viewer",
+            labels={"page": "Report"},
+        ),
     log:
         "logs/report.log",
     benchmark:

@@ -1,6 +1,17 @@
 # The trained models in one file, and what they say of new studies. Nothing here is below the
 # training: a bundle is applied as it is.
 
+# The studies of which nothing can be said. Not an output of the rules that find and decode: where no
+# study is left they fail, and Snakemake removes what a failed job has written.
+UNPREDICTED = "results/predict/unpredicted.csv"
+# What would lie beside the results of other studies.
+PREDICTED = [
+    "results/predict/predictions.csv",
+    "results/predict/slices.csv",
+    UNPREDICTED,
+    "results/predict/viewer",
+]
+
 
 rule bundle:
     input:
@@ -44,11 +55,8 @@ rule find_series:
         runtime=growing(120),
     params:
         files=pipeline.new_files,
-        later=[
-            "results/predict/predictions.csv",
-            "results/predict/slices.csv",
-            "results/predict/viewer",
-        ],
+        later=PREDICTED,
+        unpredicted=UNPREDICTED,
         series=pipeline.section("series"),
         code=code_digest("find_series.py"),
     message:
@@ -59,7 +67,8 @@ rule find_series:
 
 rule decode_series:
     input:
-        "results/predict/rows.parquet",
+        rows="results/predict/rows.parquet",
+        series="results/predict/series.csv",
     output:
         shard="results/predict/shard-new.h5",
         rejects="results/predict/rejects.csv",
@@ -76,6 +85,8 @@ rule decode_series:
         runtime=growing(240),
     params:
         files=pipeline.new_files,
+        later=PREDICTED,
+        unpredicted=UNPREDICTED,
         strict=pipeline.section("predict_strict"),
         code=code_digest("decode_series.py"),
     message:
@@ -87,10 +98,13 @@ rule decode_series:
 rule apply_models:
     input:
         shard="results/predict/shard-new.h5",
+        series="results/predict/series.csv",
+        rejects="results/predict/rejects.csv",
         bundle=pipeline.no_bundle_as_input,
     output:
         studies="results/predict/predictions.csv",
         slices="results/predict/slices.csv",
+        unpredicted=UNPREDICTED,
         activations=directory("results/predict/activation"),
         selection="results/predict/viewer/selection.json",
         selected_slices="results/predict/viewer/slices.parquet",
@@ -121,7 +135,9 @@ use rule viewer as viewer_of_new_studies with:
         slices="results/predict/viewer/slices.parquet",
         activations=["results/predict/activation"],
         shards=["results/predict/shard-new.h5"],
-        notes="results/predict/notes.csv",
+        notes=["results/predict/notes.csv"],
+        series="results/predict/series.csv",
+        unpredicted=UNPREDICTED,
     output:
         index="results/predict/viewer/index.html",
         studies=directory("results/predict/viewer/studies"),

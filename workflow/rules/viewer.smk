@@ -63,10 +63,17 @@ rule viewer:
         slices="results/viewer/slices.parquet",
         activations=expand("results/activation/{backbone}.h5", backbone=config["cnn"]),
         shards=all_shards("h5"),
-        # Those of test studies are in the report.
-        notes=[],
+        notes=all_shards("notes.csv"),
+        # Of test studies the labels file names the series, and the report accounts for all.
+        series=[],
+        unpredicted=[],
     output:
-        index="results/viewer/index.html",
+        index=report(
+            "results/viewer/index.html",
+            caption="../report/viewer.rst",
+            category="1 Report and viewer",
+            labels={"page": "Viewer"},
+        ),
         studies=directory("results/viewer/studies"),
     log:
         "logs/viewer.log",

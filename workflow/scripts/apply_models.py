@@ -5,11 +5,13 @@ import tempfile
 from pathlib import Path
 
 from clotline.data.activation_file import write_activation
+from clotline.data.rejects import read_lists, read_series
 from clotline.data.tables import write_table
+from clotline.data.unpredicted import list_unpredicted
 from clotline.feature_sets import image_level_of
 from clotline.job.files import BUNDLE, atomic
 from clotline.job.run import job, log
-from clotline.labels import IMAGE_LABEL, UIDS
+from clotline.labels import IMAGE_LABEL, STUDY_UID, UIDS
 from clotline.models.activation import map_slices
 from clotline.models.bundle import unpack_bundle
 from clotline.models.inference import (
@@ -20,6 +22,7 @@ from clotline.models.inference import (
 )
 from clotline.reporting.pages import describe_bundle
 from clotline.reporting.selection import choose_model, select
+from clotline.titles import counted
 
 
 def main(snakemake):
@@ -58,11 +61,15 @@ def main(snakemake):
         path.write_text(json.dumps(selection, indent=1), encoding="utf-8")
     with atomic(output.slices) as path:
         predictions_by_slice(predictions).to_csv(path, index=False)
+    studies = predictions_by_study(predictions, slices)
     with atomic(output.studies) as path:
-        predictions_by_study(predictions, slices).to_csv(path, index=False)
+        studies.assign(trained_on_phantom=source["phantom"]).to_csv(path, index=False)
+    series, rejects = read_series(snakemake.input.series), read_lists([snakemake.input.rejects])
+    with atomic(output.unpredicted) as path:
+        list_unpredicted(series, rejects, set(studies[STUDY_UID])).to_csv(path, index=False)
     log.info(
-        "%s studies; the viewer shows the %s most suspicious (viewer.studies)",
-        f"{selection['of']:,}",
+        "%s; the viewer shows the %s most suspicious (viewer.studies)",
+        counted(selection["of"], "study", "studies"),
         f"{len(selection['studies']):,}",
     )
 

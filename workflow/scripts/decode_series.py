@@ -1,22 +1,34 @@
 """Decodes the slices of new studies."""
 
 from clotline.data.archives import unpacked
-from clotline.data.ingest import store_slices
+from clotline.data.ingest import NothingStoredError, store_slices
+from clotline.data.rejects import read_series
 from clotline.data.tables import read_table
+from clotline.data.unpredicted import nothing_predicted
+from clotline.job.files import remove
 from clotline.job.run import job
 
 
 def main(snakemake):
     """Writes a shard of its own and the lists of what could not be taken and of notes."""
-    rows = read_table(snakemake.input[0])
-    with unpacked(snakemake.config["predict"], only=set(rows["path"])) as packed:
-        store_slices(
-            rows,
-            packed.folder,
-            snakemake.output,
-            snakemake.threads,
-            snakemake.config["predict_strict"],
-        )
+    # What another configuration gave must not lie beside a refusal of this one.
+    for path in snakemake.params.later:
+        remove(path)
+    rows = read_table(snakemake.input.rows)
+    try:
+        with unpacked(snakemake.config["predict"], only=set(rows["path"])) as packed:
+            store_slices(
+                rows,
+                packed.folder,
+                snakemake.output,
+                snakemake.threads,
+                snakemake.config["predict_strict"],
+            )
+    except NothingStoredError as error:
+        series = read_series(snakemake.input.series)
+        raise nothing_predicted(
+            error, series, error.rejects, snakemake.params.unpredicted
+        ) from None
 
 
 if __name__ == "__main__":

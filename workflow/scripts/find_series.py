@@ -1,8 +1,12 @@
 """Finds the CTPA series among new DICOM files."""
 
+import pandas as pd
+
 from clotline.data.archives import unpacked
-from clotline.data.series import find_series, list_files, named_series
+from clotline.data.rejects import REJECT_COLUMNS
+from clotline.data.series import NothingChosenError, find_series, list_files, named_series
 from clotline.data.tables import write_table
+from clotline.data.unpredicted import nothing_predicted
 from clotline.job.files import atomic, remove
 from clotline.job.progress import progress
 from clotline.job.run import job, log
@@ -15,14 +19,20 @@ def main(snakemake):
         remove(path)
     named = named_series(snakemake.config["series"])
     folder = snakemake.config["predict"]
-    with unpacked(folder, list_files(folder)) as packed:
+    try:
+        with unpacked(folder, list_files(folder)) as packed:
 
-        def step(headers):
-            return progress(headers, len(packed.files), "headers", "files")
+            def step(headers):
+                return progress(headers, len(packed.files), "headers", "files")
 
-        rows, series, left_out = find_series(
-            packed.folder, packed.files, snakemake.threads, step, named, packed.refused
-        )
+            rows, series, left_out = find_series(
+                packed.folder, packed.files, snakemake.threads, step, named, packed.refused
+            )
+    except NothingChosenError as error:
+        rejects = pd.DataFrame(columns=list(REJECT_COLUMNS))
+        raise nothing_predicted(
+            error, error.series, rejects, snakemake.params.unpredicted
+        ) from None
     for table, target in ((series, "series"), (left_out, "left_out")):
         with atomic(snakemake.output[target]) as path:
             table.to_csv(path, index=False)

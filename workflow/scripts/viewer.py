@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 from clotline.data.activation_file import read_activations
-from clotline.data.rejects import read_lists
+from clotline.data.rejects import read_lists, read_series
 from clotline.data.tables import read_table
+from clotline.data.unpredicted import describe_account
 from clotline.job.progress import progress
 from clotline.job.run import job, log
-from clotline.reporting.viewer import exams, notes_summary, write_viewer
+from clotline.reporting.viewer import NO_SERIES, notes_summary, shown_studies, write_viewer
 from clotline.titles import counted
 
 
@@ -16,13 +17,20 @@ def main(snakemake):
     """Writes the page and the studies' scripts."""
     selection = json.loads(Path(snakemake.input.studies).read_text(encoding="utf-8"))
     activations = read_activations(snakemake.input.activations)
-    shown = exams(
+    notes = read_lists(snakemake.input.notes)
+    series = snakemake.input.series
+    shown = shown_studies(
         selection["studies"],
         read_table(snakemake.input.slices),
         list(snakemake.input.shards),
         activations,
         selection["model"],
+        notes,
+        read_series(series) if series else NO_SERIES,
     )
+    unpredicted, account = snakemake.input.unpredicted, ""
+    if unpredicted:
+        account = describe_account(selection["of"], read_lists([unpredicted]), unpredicted)
     write_viewer(
         snakemake.output.index,
         snakemake.output.studies,
@@ -33,12 +41,15 @@ def main(snakemake):
         selection["slice_threshold"],
         selection["source"],
         selection["why"],
+        account,
     )
     # Of new studies: what is said last is what a user reads.
-    if lists := snakemake.input.notes:
-        notes = read_lists([lists])
+    if unpredicted:
+        if selection["source"]["phantom"]:
+            log.warning("%s", selection["source"]["title"])
         tell = log.warning if len(notes) else log.info
-        tell(notes_summary(notes, selection["of"], lists))
+        tell(notes_summary(notes, selection["of"], snakemake.input.notes[0]))
+        log.info(account)
 
 
 if __name__ == "__main__":

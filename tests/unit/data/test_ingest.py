@@ -9,13 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import dicom_path, labels_of, pixels_of, write_cohort, write_dicom, write_study
+from chests import chest_picture
 
 from clotline.data import decoders, ingest
 from clotline.data.chunks import Chunk
 from clotline.data.decoders import decode_studies
 from clotline.data.dicom.ct_slice import read_slice
 from clotline.data.ingest import write_shard
-from clotline.data.shards import ORIENTATION, POSITION, open_shard, read_rows
+from clotline.data.shards import (
+    BLOOD,
+    KERNEL,
+    ORIENTATION,
+    PIXEL,
+    POSITION,
+    THICKNESS,
+    open_shard,
+    read_rows,
+)
 from clotline.data.study import DataFolder, decode_study
 from clotline.errors import ClotlineError
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
@@ -54,6 +64,39 @@ def test_rejected_slices_are_listed_with_the_reason_and_the_others_stored(tmp_pa
     assert len(rows) + len(listed) == len(labels)
 
 
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({}, [NAN, NAN, "", NAN]),
+        ({"PixelSpacing": [0.7, 0.7], "SliceThickness": 1.25}, [0.7, 1.25, "", NAN]),
+        # The longer side of the picture is that of the stored one.
+        ({"PixelSpacing": [2, 1], "ConvolutionKernel": ["Br40d", "3"]}, [2, NAN, "Br40d 3", NAN]),
+        ({"ConvolutionKernel": "weiß\n"}, [NAN, NAN, "wei?", NAN]),
+    ],
+)
+def test_how_a_slice_was_made_is_stored_with_it(tmp_path, tags, expected):
+    values = {name: lambda _, value=value: value for name, value in tags.items()}
+    labels = write_study(tmp_path, 2, ImagePositionPatient=along(1), **values)
+    write_shard(labels, tmp_path, tmp_path / "shard.h5", 1)
+    rows = read_rows(tmp_path / "shard.h5")
+    for row in rows[[PIXEL, THICKNESS, KERNEL, BLOOD]].values.tolist():
+        assert row == expected
+
+
+def test_the_blood_of_a_scan_is_stored_with_each_of_its_slices(tmp_path):
+    labels = labels_of({"s": [0] * 20})
+    for number, (_, row) in enumerate(labels.iterrows()):
+        write_dicom(
+            dicom_path(tmp_path, row),
+            chest_picture(blood=310),
+            ImagePositionPatient=[0, 0, 2.0 * number],
+            PixelSpacing=[360 / 256] * 2,
+        )
+    blood = decode_study(labels, tmp_path).rows[BLOOD]
+    assert blood.nunique() == 1
+    assert blood[0] == pytest.approx(310, abs=20)
+
+
 def test_a_study_of_which_nothing_is_left_is_named_with_the_list_of_rejects(tmp_path, caplog):
     labels = labels_of({"good": [0, 1], "bad": [0, 0], "fine": [1]})
     write_cohort(labels, tmp_path)
@@ -67,7 +110,7 @@ def test_a_study_of_which_nothing_is_left_is_named_with_the_list_of_rejects(tmp_
     text = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert text == [
         f"3 slices of 2 studies could not be taken, listed in {tmp_path / 'rejects'}",
-        "nothing is left of 1 studies: bad",
+        "nothing is left of 1 study: bad",
     ]
 
 
@@ -439,7 +482,7 @@ def test_a_decoded_study_stays_until_the_next_one_is_asked_for(
         time.sleep(0.05)  # the processes go on meanwhile
         expected = decode_study(rows, tmp_path)
         assert [Chunk(bytes(c.content), c.checksum) for c in found.chunks] == expected.chunks
-        assert found.columns == expected.columns
+        pd.testing.assert_frame_equal(found.rows, expected.rows)
         shared = [isinstance(chunk.content, memoryview) for chunk in found.chunks]
         sizes = [len(chunk.content) for chunk in found.chunks]
         assert shared == (np.cumsum(sizes) <= shared_bytes).tolist()

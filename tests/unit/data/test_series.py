@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import write_dicom
-from pydicom.uid import ExplicitVRBigEndian, SecondaryCaptureImageStorage
+from pydicom.encaps import encapsulate
+from pydicom.uid import MPEG2MPML, ExplicitVRBigEndian, SecondaryCaptureImageStorage
 
-from clotline.data.series import MIN_SLICES, find_series, list_files
+from clotline.data.series import MIN_SLICES, NothingChosenError, find_series, list_files
 from clotline.errors import ClotlineError
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
 
@@ -111,7 +112,10 @@ def test_images_that_are_no_slices_do_not_make_a_series_longer(tmp_path):
         ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not axial"),
         ({"ImageOrientationPatient": None}, "no ImageOrientationPatient"),
         ({"NumberOfFrames": 12}, "more than one frame: 12"),
-        ({"count": MIN_SLICES - 1}, f"{MIN_SLICES - 1} slices; at least {MIN_SLICES} are needed"),
+        (
+            {"count": MIN_SLICES - 1},
+            f"too few slices: {MIN_SLICES - 1}; at least {MIN_SLICES} are needed",
+        ),
     ],
 )
 def test_a_series_that_is_no_ctpa_is_left_out_with_the_reason(tmp_path, tags, reason):
@@ -226,6 +230,25 @@ def test_no_ctpa_at_all_is_an_error_with_the_reasons(tmp_path):
     assert "Export the CT series of the study." in str(caught.value)
 
 
+def test_a_file_that_cannot_be_read_still_belongs_to_its_study(tmp_path):
+    """So that each study of a folder is accounted for."""
+    film = {"syntax": MPEG2MPML, "PixelData": encapsulate([b"\x00\x00\x01\xb3"])}
+    write_series(tmp_path / "film", "1", "1.1", 3, **film)
+    write_series(tmp_path / "nameless", "2", "../2", 2)
+    (tmp_path / "broken").write_bytes((tmp_path / "film/0").read_bytes()[:150])
+    with pytest.raises(NothingChosenError) as caught:
+        find(tmp_path)
+    series = caught.value.series
+    assert series[[STUDY_UID, SERIES_UID, "slices", "chosen", "reason"]].values.tolist() == [
+        ["1", "1.1", 3, False, "no decoder for this encoding: MPEG2 Main Profile / Main Level"],
+        ["2", "", 2, False, "no usable SeriesInstanceUID"],
+    ]
+    write_series(tmp_path / "good", "3", "3.1")
+    _, series, left_out = find(tmp_path)
+    assert series[STUDY_UID].tolist() == ["1", "2", "3"]
+    assert len(left_out) == 3 + 2 + 1
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(ClotlineError, match=r"\(predict\) holds no files"):
         list_files(tmp_path)
@@ -296,7 +319,7 @@ def test_a_series_at_one_place_is_not_taken(tmp_path):
     _, series, _ = find(tmp_path)
     assert chosen(tmp_path) == ["1.2"]
     reasons = series.set_index(SERIES_UID)["reason"]
-    assert reasons["1.1"] == "40 slices at 1 positions; at least 16 are needed"
+    assert reasons["1.1"] == "too few slices: 40 at 1 position; at least 16 are needed"
 
 
 def test_as_many_positions_are_needed_as_slices(tmp_path):
@@ -311,7 +334,7 @@ def test_as_many_positions_are_needed_as_slices(tmp_path):
     # Of two pictures of one position the one with the higher number is of a second phase.
     assert series["slices"].tolist() == [MIN_SLICES, MIN_SLICES, 1]
     assert series["chosen"].tolist() == [False, True, False]
-    assert series["reason"][0] == "16 slices at 15 positions; at least 16 are needed"
+    assert series["reason"][0] == "too few slices: 16 at 15 positions; at least 16 are needed"
 
 
 def test_projections_are_taken_last(tmp_path):

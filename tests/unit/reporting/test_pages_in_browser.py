@@ -1,6 +1,7 @@
 """Report and viewer in a browser, made of little: on a wide screen, on a phone, and by axe-core."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 import tarfile
@@ -17,7 +18,7 @@ from clotline.reporting.pages import PHANTOM
 from clotline.reporting.plots import plot_roc, save_figure
 from clotline.reporting.report import read_run_times, render_report
 from clotline.reporting.selection import describe_studies
-from clotline.reporting.viewer import Exam, write_viewer
+from clotline.reporting.viewer import ShownStudy, write_viewer
 from clotline.workflow.config import load_config
 
 WARNING = ["model", "from", "warning"]
@@ -69,9 +70,9 @@ def report(tmp_path_factory):
     }
     metrics = {name: evaluate(table, "study", 20, 0, [0.5]) for name, table in tables.items()}
     figures = {}
-    for name, found in metrics.items():
+    for name, measured in metrics.items():
         figures[f"ROC: {name}"] = folder / f"{name}.svg"
-        save_figure(plot_roc(found, name), figures[f"ROC: {name}"])
+        save_figure(plot_roc(measured, name), figures[f"ROC: {name}"])
     plan = predictions(0)[[STUDY_UID, "split"]]
     plan = plan.assign(slices=2, positive_slices=1, negative_exam_for_pe=0, indeterminate=0)
     slices = plan.loc[plan.index.repeat(2), [STUDY_UID, "split"]].iloc[1:]
@@ -81,7 +82,7 @@ def report(tmp_path_factory):
         plan,
         slices,
         pd.DataFrame({"path": [path], "reason": ["no PixelData"]}),
-        pd.DataFrame({"note": ["several series: one after the other"]}),
+        pd.DataFrame({STUDY_UID: ["1.2.3"], "note": ["several series: one after the other"]}),
         compare(tables, "combined", 20, 0),
         {},
         pd.DataFrame([("resnext50-study", "test", "no better than chance")], columns=WARNING),
@@ -95,20 +96,21 @@ def report(tmp_path_factory):
     return folder / "report.html"
 
 
-def exam(about, slices):
+def study_of(about, slices):
     rows, columns = np.mgrid[:256, :256]
     pixels = np.where((rows - 128) ** 2 + (columns - 128) ** 2 < 90**2, 40, -1000)
     pixels = np.repeat(pixels[None], slices, 0) + np.arange(slices)[:, None, None]
     maps = np.zeros((slices, 3, 3))
     maps[:, 1, 1], maps[:, 0, 0] = 1, 0.2
     names = [("a", "s", str(number)) for number in range(slices)]
-    return Exam(
-        about,
+    return ShownStudy(
+        {"notes": [], "facts": [("Slices", str(slices))]} | about,
         pixels.astype(np.int16),
         np.arange(slices) * 2.5,
         ["LP"] * slices,
         {"combined-image": np.linspace(0.1, 0.9, slices)},
         {"resnext50": Activation(maps, np.zeros(slices), names, 256)},
+        np.full(slices, 1.5),
         np.arange(slices) % 2 == 1,
     )
 
@@ -135,10 +137,10 @@ def viewer(tmp_path_factory):
     """A page of four studies, the second with one slice alone."""
     folder = tmp_path_factory.mktemp("viewer")
     studies = studies_of(0.9, 0.1304, 0.1296, 0.05)
-    exams = [exam(about, 1 if number == 1 else 6) for number, about in enumerate(studies)]
+    shown = [study_of(about, 1 if number == 1 else 6) for number, about in enumerate(studies)]
     source = {"phantom": True, "title": PHANTOM}
     write_viewer(
-        *(folder / "index.html", folder / "studies", exams, "combined-study", ["resnext50"]),
+        *(folder / "index.html", folder / "studies", shown, "combined-study", ["resnext50"]),
         *("of 4 test studies", 0.5, source, "the best study-level model of the report"),
     )
     return folder / "index.html"
@@ -180,11 +182,11 @@ def settled(page):
 def test_axe_has_no_serious_fault_to_find(request, open_page, axe, name, size):
     page = open_page(request.getfixturevalue(name), size)
     page.evaluate(axe)
-    found = page.evaluate("axe.run()")
-    assert len(found["passes"]) > 10
+    outcome = page.evaluate("axe.run()")
+    assert len(outcome["passes"]) > 10
     faults = [
         (fault["id"], [node["html"][:200] for node in fault["nodes"]])
-        for fault in found["violations"]
+        for fault in outcome["violations"]
         if fault["impact"] in ("serious", "critical")
     ]
     assert faults == []
@@ -194,6 +196,13 @@ def test_axe_has_no_serious_fault_to_find(request, open_page, axe, name, size):
 def test_nothing_is_wider_than_a_phone(request, open_page, name):
     page = open_page(request.getfixturevalue(name), PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("name", ["report", "viewer"])
+def test_what_is_below_zero_has_one_minus_sign(request, open_page, name):
+    text = open_page(request.getfixturevalue(name), WIDE).inner_text("body")
+    assert "−" in text
+    assert re.findall(r"(?<![\w.-])-\d.{20}", text) == []
 
 
 def test_intervals_do_not_wrap_and_the_table_of_models_sorts(open_page, report):
@@ -249,15 +258,59 @@ def test_the_list_has_the_call_of_pe_and_digits_where_they_are_needed(open_page,
         "false negative · 6\u00a0slices",
     ]
     shown = page.locator("#studies .p").all_text_contents()
-    assert shown == ["90%", "13.04%", "12.96%", "5.0%"]
+    # A space as wide as a digit keeps the points below one another.
+    assert shown == ["90.0%\u2007", "13.04%", "12.96%", "5.0%\u2007"]
     assert PHANTOM in page.text_content("header")
     assert "the best study-level model of the report" in page.text_content("header")
 
 
+def test_notes_and_how_the_series_was_made_stand_with_each_study(open_page, tmp_path):
+    told = [
+        {
+            "notes": [
+                "missing slices: about 2 in 1 gap; the largest is of 7.5 mm above -31.5 mm",
+                "missing slices: about 1 in 1 gap; the largest is of 5 mm above 8.0 mm",
+                "a tilted gantry: by 20 degrees",
+            ],
+            "facts": [("Kernel", "B70f"), ("Chosen", "the only axial CT scan")],
+        },
+        {"notes": [], "facts": [("Kernel", "B30f")]},
+    ]
+    studies = [
+        about | own | {"groups": about["groups"] + ["noted"] * bool(own["notes"])}
+        for about, own in zip(studies_of(0.9, 0.05, truth=False), told, strict=True)
+    ]
+    account = "2 predicted, 1 not: 1 too few slices (listed in unpredicted.csv)"
+    shown = [study_of(about, 2) for about in studies]
+    write_viewer(
+        *(tmp_path / "i.html", tmp_path / "s", shown, "combined-study", ["resnext50"]),
+        account=account,
+    )
+    page = open_page(tmp_path / "i.html", WIDE)
+    assert page.text_content("#account") == account
+    assert [tag.split(" · ")[2:] for tag in tags(page)] == [["3\u00a0notes"], []]
+    shown_notes = page.locator("#notes li").all_text_contents()
+    assert shown_notes == [note.replace("-", "−") for note in told[0]["notes"]]
+    assert page.locator("#notes").is_visible()
+    # On the picture, once each, what they are of.
+    assert page.text_content("#corner-notes") == "missing slices\na tilted gantry"
+    assert page.locator("#facts dd").all_text_contents() == ["B70f", "the only axial CT scan"]
+    page.locator("#studies button").nth(1).click()
+    page.wait_for_function("view.study && view.study.uid === '1.2.1'")
+    settled(page)
+    assert page.locator("#notes").is_hidden()
+    assert page.text_content("#corner-notes") == ""
+    assert page.locator("#facts dd").all_text_contents() == ["B30f"]
+    page.get_by_role("button", name="With notes").click()
+    page.wait_for_function("view.study && view.study.uid === '1.2.0'")
+    settled(page)
+    assert page.locator("#studies button").count() == 1
+
+
 def test_without_truth_there_are_no_filters_that_need_it(open_page, tmp_path):
     studies = studies_of(0.9, 0.05, truth=False)
-    exams = [exam(about, 2) for about in studies]
-    write_viewer(tmp_path / "i.html", tmp_path / "s", exams, "combined-study", ["resnext50"])
+    shown = [study_of(about, 2) for about in studies]
+    write_viewer(tmp_path / "i.html", tmp_path / "s", shown, "combined-study", ["resnext50"])
     page = open_page(tmp_path / "i.html", WIDE)
     assert page.locator("[data-filter]").all_text_contents() == [
         "All",
@@ -321,8 +374,9 @@ def test_a_ruler_measures_in_mm_where_the_pixels_size_is_known(open_page, viewer
     box = page.locator("#image").bounding_box()
     side = min(box["width"], box["height"])
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    for spacing, said in ((None, "pixels"), (1.5, "mm")):
-        page.evaluate(f"view.study.spacing = {'null' if spacing is None else spacing}; draw()")
+    for spacing, said in ((1.5, "mm"), (None, "pixels")):
+        if spacing is None:
+            page.evaluate("view.study.pixelMm.fill(null); draw()")
         settled(page)
         page.mouse.move(x, y)
         page.mouse.down()
@@ -336,7 +390,7 @@ def test_a_ruler_measures_in_mm_where_the_pixels_size_is_known(open_page, viewer
 
 def test_the_coronal_view_has_the_head_above_and_its_row_of_every_slice(open_page, viewer):
     page = open_page(viewer, WIDE)
-    page.evaluate("view.study.spacing = 1.25")
+    page.evaluate("view.study.pixelMm.fill(1.25)")
     page.get_by_role("button", name="Coronal").click()
     settled(page)
     assert page.text_content("#corner-slice").startswith("Coronal, row 129 of 256")
@@ -368,9 +422,9 @@ def test_a_map_covers_only_what_reaches_its_threshold(open_page, viewer):
                 copy.width = copy.height = 768;
                 const context = copy.getContext("2d", { willReadFrequently: true });
                 context.drawImage(document.getElementById("image"), 0, 0);
-                const found = context.getImageData(0, 0, 768, 700).data;
+                const drawn = context.getImageData(0, 0, 768, 700).data;
                 let count = 0;
-                for (let i = 0; i < found.length; i += 4) count += found[i] !== found[i + 1];
+                for (let i = 0; i < drawn.length; i += 4) count += drawn[i] !== drawn[i + 1];
                 return count;
             })()"""
         )

@@ -170,12 +170,14 @@ def test_a_precision_recall_plot_says_average_precision_and_what_cannot_be_compu
 
 def test_a_calibration_plot_draws_every_group_and_says_slope(image, tmp_path):
     figure = plot_calibration(image, "m")
-    found = next(iter(image["targets"].values()))["calibration"]
+    calibration = next(iter(image["targets"].values()))["calibration"]
     points = figure.axes[1].containers[0].lines[0]
-    assert points.get_ydata().tolist() == [group["observed"] for group in found["reliability"]]
+    assert points.get_ydata().tolist() == [
+        group["observed"] for group in calibration["reliability"]
+    ]
     text = svg(figure, tmp_path)
     for name in ("slope", "intercept", "in_the_large"):
-        value = f"{found[name]['value']:.3f}".replace("-", "−")
+        value = f"{calibration[name]['value']:.3f}".replace("-", "−")
         assert f"{name.replace('in_the', 'calibration in the').replace('_', ' ')}: {value}" in text
 
 
@@ -213,24 +215,24 @@ def test_a_confusion_plot_shows_the_four_numbers_at_each_threshold(study, tmp_pa
 
 @pytest.mark.parametrize("plot", EVALUATION_PLOTS)
 def test_one_class_alone_is_said_and_not_drawn(plot, tmp_path):
-    figures = evaluate(study_predictions(present=0), "study", 100, 0)
-    text = svg(EVALUATION_PLOTS[plot](figures, "m"), tmp_path)
+    measured = evaluate(study_predictions(present=0), "study", 100, 0)
+    text = svg(EVALUATION_PLOTS[plot](measured, "m"), tmp_path)
     assert "one class only" in text
 
 
 @pytest.mark.parametrize("plot", EVALUATION_PLOTS)
 def test_no_test_study_at_all_is_drawn_without_an_error(plot, tmp_path):
     table = study_predictions()
-    figures = evaluate(table[table["split"] == "valid"], "study", 100, 0)
-    assert "0 test studies" in svg(EVALUATION_PLOTS[plot](figures, "m"), tmp_path)
+    measured = evaluate(table[table["split"] == "valid"], "study", 100, 0)
+    assert "0 test studies" in svg(EVALUATION_PLOTS[plot](measured, "m"), tmp_path)
 
 
 def test_the_groups_of_a_calibration_plot_stand_under_their_counts(study):
     figure = plot_calibration(study, "m")
     FigureCanvasAgg(figure).draw()
     counts, curve = figure.axes
-    for place in (0.1, 0.5, 0.9):
-        columns = [axis.transData.transform((place, 0))[0] for axis in (counts, curve)]
+    for level in (0.1, 0.5, 0.9):
+        columns = [axis.transData.transform((level, 0))[0] for axis in (counts, curve)]
         assert columns[0] == pytest.approx(columns[1], abs=0.5)
 
 
@@ -245,7 +247,7 @@ def test_no_legend_covers_the_label_of_its_axis(study, plot):
 
 
 def beside(metrics, name, beaten=True):
-    """The same figures with a baseline of the main target."""
+    """The same metrics with a baseline of the main target."""
     metrics = copy.deepcopy(metrics)
     main = next(iter(metrics["targets"].values()))
     estimate = main["auroc"] | {"value": 0.801, "low": 0.79, "high": 0.812}

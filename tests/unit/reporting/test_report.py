@@ -61,7 +61,7 @@ def render(
         pd.DataFrame(
             {"path": [f"a/{i}.dcm" for i in range(len(reasons))], "reason": reasons}, dtype=str
         ),
-        pd.DataFrame({"note": notes}, dtype=str),
+        pd.DataFrame({STUDY_UID: [f"s{i}" for i in range(len(notes))], "note": notes}, dtype=str),
         pd.DataFrame(columns=["target"]) if comparisons is None else comparisons,
         competition or {},
         pd.DataFrame(warnings, columns=["model", "from", "warning"]),
@@ -76,8 +76,8 @@ def render(
 def cells(page, subject):
     """The cells of the row whose heading is ``subject``."""
     row = re.search(rf"<tr>(?:(?!</tr>).)*>{re.escape(subject)}</th>.*?</tr>", page, re.DOTALL)
-    found = re.findall(r"<td[^>]*>(.*?)</td>", row.group(0), re.DOTALL)
-    return [re.sub(r"</?span[^>]*>", "", cell) for cell in found]
+    texts = re.findall(r"<td[^>]*>(.*?)</td>", row.group(0), re.DOTALL)
+    return [re.sub(r"</?span[^>]*>", "", cell) for cell in texts]
 
 
 def test_what_speaks_against_a_network_stands_before_all_tables(plan, slices):
@@ -103,9 +103,9 @@ def test_what_the_data_are_stands_first(plan, slices):
         page = render(plan, slices, config=config)
         first = page[page.index("</h1>") : page.index('class="summary"')]
         assert f"<strong>{title}</strong>" in first
-        assert "24 studies with 71 slices; all figures are of the 12 studies of the test" in first
+        assert "24 studies with 71 slices; all metrics are of the 12 studies of the test" in first
         assert ("true of patients" in first) == ("phantom" in config)
-        assert f"2026-11-29 by Clotline {CLOTLINE_VERSION}" in first
+        assert f"2026-11-29</span> by Clotline {CLOTLINE_VERSION}" in first
         assert '<a href="viewer/index.html">' in first
 
 
@@ -172,13 +172,13 @@ def test_each_auroc_stands_beside_its_baseline_and_one_that_is_not_beaten_is_tol
     }
     page = render(plan, slices, metrics=metrics)
     for name, word in (("a-study", "beats"), ("b-study", "is not shown to beat")):
-        found = metrics[name]["targets"]["pe_present"]["baseline"]
+        baseline = metrics[name]["targets"]["pe_present"]["baseline"]
         part = page[page.index(f'<h3 id="model-{name}">') :]
         row = cells(part, "PE present")
-        assert row[3:5] == [describe_estimate(found[key]) for key in ("auroc", "difference")]
+        assert row[3:5] == [describe_estimate(baseline[key]) for key in ("auroc", "difference")]
         told = part[: part.index("</p>")]
         assert f"{word} counts of {name}: difference" in told
-        assert f"<strong>{describe_verdict(found)}" in told or word == "beats"
+        assert f"<strong>{describe_verdict(baseline)}" in told or word == "beats"
     assert "none: there is no image-level model" in render(plan, slices)
 
 
@@ -203,9 +203,9 @@ def test_calibration_is_told_of_each_model(plan, slices):
     metrics = {"a-study": evaluate(predictions(noise=1), "study", 20, 0)}
     page = render(plan, slices, metrics=metrics)
     part = page[page.index('<h2 id="calibration">') : page.index('<h2 id="subgroups">')]
-    found = metrics["a-study"]["targets"]["pe_present"]["calibration"]
+    calibration = metrics["a-study"]["targets"]["pe_present"]["calibration"]
     names = ("slope", "intercept", "in_the_large")
-    assert cells(part, "a-study") == [describe_estimate(found[name]) for name in names]
+    assert cells(part, "a-study") == [describe_estimate(calibration[name]) for name in names]
 
 
 def test_the_competitions_score_is_told_with_its_cost_or_why_there_is_none(plan, slices):
@@ -290,7 +290,7 @@ def test_claims_items_are_filled_in_or_open(plan, slices):
     assert len(claim.ITEMS) == 42
     assert cells(page, "Preprocessing")[0] == "9"
     assert "256 × 256 pixels by area averaging" in cells(page, "Preprocessing")[1]
-    assert "padding that a file declares (PixelPaddingValue) set to -1000 HU" in page
+    assert "padding that a file declares (PixelPaddingValue) set to −1000 HU" in page
     assert "1 of 72 slices could not be taken" in cells(page, "Missing data")[1]
     assert cells(page, "Funding") == ["42", "<strong>open</strong>"]
     assert cells(page, "Data sources") == ["7", "<strong>open</strong>"]
@@ -334,10 +334,14 @@ def test_a_long_list_of_rejects_is_cut_and_says_where_the_whole_is(plan, slices)
     assert "7 more are in results/data/shards/*.rejects.csv" in page
 
 
-def test_notes_are_counted(plan, slices):
-    page = render(plan, slices, notes=["several series", "several series", "other"])
-    assert '<td>several series</td><td class="n">2</td>' in page
-    assert "results/data/shards/*.notes.csv" in page
+def test_notes_are_counted_by_their_sort_and_have_the_pages_minus_sign(plan, slices):
+    short = "missing slices: about 1 in 1 gap; the largest is of 5 mm above -12.5 mm"
+    page = render(plan, slices, notes=["thick slices: 5 mm", "thick slices: 7 mm", short])
+    table = page[page.index("<h3>Notes on studies</h3>") : page.index('<h2 id="claim">')]
+    rows = re.findall(r'<tr><td>(.*?)</td><td class="n">(.*?)</td></tr>', table)
+    assert rows == [("thick slices", "2"), (short.replace("-", "−"), "1")]
+    assert "3 studies have a note" in table
+    assert "results/data/shards/*.notes.csv" in table
 
 
 def test_without_rejects_and_notes_nothing_is_said_of_them(plan, slices):

@@ -18,20 +18,20 @@ THRESHOLDS = {"pe_present": 0.5, "indeterminate": 0.3}
 def predictions(rows, truth=True):
     """A table of studies of (uid, probability of PE, truth: pe, none or unclear)."""
     table = []
-    for uid, probability, kind in rows:
+    for uid, probability, said in rows:
         row = {STUDY_UID: uid, "split": "test"} | dict.fromkeys(STUDY_LABELS, 0.0)
         row["negative_exam_for_pe"] = 1 - probability
         if truth:
             row |= {f"{name}_true": 0 for name in STUDY_LABELS}
-            row["negative_exam_for_pe_true"] = int(kind == "none")
-            row["indeterminate_true"] = int(kind == "unclear")
+            row["negative_exam_for_pe_true"] = int(said == "none")
+            row["indeterminate_true"] = int(said == "unclear")
         table.append(row)
     return pd.DataFrame(table)
 
 
 def groups(rows, thresholds=THRESHOLDS, **arguments):
-    found = describe_studies(predictions(rows, **arguments), thresholds)
-    return {study["uid"]: study["groups"] for study in found}
+    described = describe_studies(predictions(rows, **arguments), thresholds)
+    return {study["uid"]: study["groups"] for study in described}
 
 
 def test_studies_are_grouped_by_what_was_called_and_what_is_true():
@@ -84,8 +84,8 @@ def test_each_target_has_its_probability_threshold_and_truth():
 
 
 def chosen(rows, count):
-    found = choose_studies(describe_studies(predictions(rows), THRESHOLDS), count)
-    return [study["uid"] for study in found]
+    chosen = choose_studies(describe_studies(predictions(rows), THRESHOLDS), count)
+    return [study["uid"] for study in chosen]
 
 
 MANY = [
@@ -176,6 +176,10 @@ def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilitie
             "checksum": [7, 8, 9],
             "position_mm": [0.0, 1.0, 0.0],
             "patient_orientation": ["LP", "", "LP"],
+            "pixel_mm": 1.25,
+            "thickness_mm": 1.0,
+            "kernel": ["B30f", "B70f", "B30f"],
+            "blood_hu": 300.0,
             IMAGE_LABEL: [0, 1, 0],
             "split": "test",
         }
@@ -193,3 +197,4 @@ def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilitie
     assert table["probability"].tolist() == pytest.approx([0.1, 0.2])
     assert table[IMAGE_LABEL].tolist() == [0, 1]
     assert table["patient_orientation"].tolist() == ["LP", ""]
+    assert table["kernel"].tolist() == ["B30f", "B70f"]

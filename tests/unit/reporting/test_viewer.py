@@ -15,12 +15,12 @@ from clotline.data.tables import uid_triples
 from clotline.labels import STUDY_LABELS, STUDY_UID
 from clotline.reporting.viewer import (
     TARGETS,
-    Exam,
-    exams,
+    ShownStudy,
     notes_summary,
     pack_maps,
     pack_slice,
     render_page,
+    shown_studies,
     study_data,
     write_viewer,
 )
@@ -28,28 +28,35 @@ from clotline.reporting.viewer import (
 
 def about(uid="1.2.3", truth=True):
     target = {"probability": 0.7, "threshold": 0.5, "called": True, "truth": truth}
-    return {"uid": uid, "targets": dict.fromkeys(TARGETS, target), "groups": ["positive"]}
+    return {
+        "uid": uid,
+        "targets": dict.fromkeys(TARGETS, target),
+        "groups": ["positive"],
+        "notes": [],
+        "facts": [],
+    }
 
 
-def exam(uid="1.2.3", slices=3, truth=(0, 1, 0)):
+def study(uid="1.2.3", slices=3, truth=(0, 1, 0)):
     pixels = np.arange(slices * 256 * 256).reshape(slices, 256, 256) % 4000 - 1000
     maps = Activation(np.ones((slices, 2, 2)), np.zeros(slices), [("a", "s", "1")] * slices, 224)
-    return Exam(
+    return ShownStudy(
         about(uid, None if truth is None else True),
         pixels.astype(np.int16),
         np.arange(slices) * 1.25,
         ["LP"] * slices,
         {"combined-image": np.linspace(0, 1, slices)},
         {"resnext50": maps},
+        np.full(slices, 1.375),
         None if truth is None else np.array(truth, bool),
     )
 
 
-def write(folder, exams, **arguments):
+def write(folder, studies, **arguments):
     write_viewer(
         folder / "index.html",
         folder / "studies",
-        exams,
+        studies,
         "combined-study",
         ["resnext50"],
         **arguments,
@@ -58,8 +65,8 @@ def write(folder, exams, **arguments):
 
 
 def data_of(page):
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    return json.loads(found.group(1))
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(match.group(1))
 
 
 def unpack(text):
@@ -89,36 +96,39 @@ def test_maps_are_scaled_by_the_studys_highest_value():
 
 
 def test_a_studys_script_calls_the_page_back(tmp_path):
-    write(tmp_path, [exam(), exam("4.5.6", slices=2, truth=None)])
+    write(tmp_path, [study(), study("4.5.6", slices=2, truth=None)])
     text = (tmp_path / "studies/1.js").read_text()
-    found = re.fullmatch(r"clotlineStudy\(1, (.*)\);\n", text)
-    study = json.loads(found.group(1))
-    assert study["uid"] == "4.5.6"
-    assert study["truth"] is None
-    assert len(study["pixels"]) == 2
-    assert study["positions"] == [0, 1.25]
-    assert study["orientations"] == ["LP", "LP"]
-    assert study["curves"] == {"combined-image": [0, 1]}
-    assert (unpack(study["pixels"][1]) == exam().pixels[1]).all()
+    match = re.fullmatch(r"clotlineStudy\(1, (.*)\);\n", text)
+    data = json.loads(match.group(1))
+    assert data["uid"] == "4.5.6"
+    assert data["truth"] is None
+    assert len(data["pixels"]) == 2
+    assert data["positions"] == [0, 1.25]
+    assert data["pixelMm"] == [1.375, 1.375]
+    assert data["orientations"] == ["LP", "LP"]
+    assert data["curves"] == {"combined-image": [0, 1]}
+    assert (unpack(data["pixels"][1]) == study().pixels[1]).all()
 
 
 def test_a_study_without_positions_and_sides_is_written_without_them(tmp_path):
-    unknown = {"positions": np.full(3, np.nan), "orientations": [""] * 3}
-    study = study_data(replace(exam(), **unknown))
-    assert study["positions"] == [None] * 3
-    assert study["orientations"] == [""] * 3
-    write(tmp_path, [replace(exam(), **unknown)])
+    nan = np.full(3, np.nan)
+    unknown = {"positions": nan, "orientations": [""] * 3, "pixel_mm": nan}
+    data = study_data(replace(study(), **unknown))
+    assert data["positions"] == [None] * 3
+    assert data["orientations"] == [""] * 3
+    assert data["pixelMm"] == [None] * 3
+    write(tmp_path, [replace(study(), **unknown)])
 
 
-def test_an_exam_joins_what_shards_networks_and_labels_say_of_a_study(tmp_path):
+def test_a_shown_study_joins_what_shards_networks_and_labels_say_of_it(tmp_path):
     rng, shards, tables, pixels = np.random.default_rng(0), [], [], {}
-    for study, labels in (("1.2", [0, 1, 0]), ("3.4", [0, -1])):
-        shards.append(str(tmp_path / f"shard-{study}.h5"))
-        pixels[study] = rng.integers(-1000, 1000, (len(labels), 256, 256)).astype(np.int16)
-        write_slices(shards[-1], pixels[study], labels)
-        # Not in the order of the rows: an exam has that of the table.
-        table = read_rows(shards[-1]).assign(shard=study, row=range(len(labels)))
-        tables.append(table.assign(**{STUDY_UID: study}).iloc[::-1])
+    for uid, labels in (("1.2", [0, 1, 0]), ("3.4", [0, -1])):
+        shards.append(str(tmp_path / f"shard-{uid}.h5"))
+        pixels[uid] = rng.integers(-1000, 1000, (len(labels), 256, 256)).astype(np.int16)
+        write_slices(shards[-1], pixels[uid], labels)
+        # Not in the order of the rows: a shown study has that of the table.
+        table = read_rows(shards[-1]).assign(shard=uid, row=range(len(labels)))
+        tables.append(table.assign(**{STUDY_UID: uid}).iloc[::-1])
     slices = pd.concat(tables, ignore_index=True).assign(probability=[0.5, 0.25, 0.125, 0.75, 1])
     slices.loc[0, ORIENTATION] = ""
     # The networks' maps lie in another order, and there are more of them.
@@ -126,11 +136,16 @@ def test_an_exam_joins_what_shards_networks_and_labels_say_of_a_study(tmp_path):
     logits = np.array([9, 0, np.log(3), -np.log(3), np.log(4), -np.log(4)])
     maps = {"resnext50": Activation(np.arange(24.0).reshape(6, 2, 2), logits, uids, 224)}
     chosen = [about("3.4"), about("1.2")]
-    second, first = exams(chosen, slices, shards, maps, "combined-study")
-    assert [second.about, first.about] == chosen
-    for found, study in ((first, "1.2"), (second, "3.4")):
-        assert (found.pixels == pixels[study][::-1]).all()
-        assert list(found.curves) == ["combined-image", "resnext50"]
+    notes = pd.DataFrame({STUDY_UID: ["1.2", "9"], "note": ["thick slices: 5 mm", "another's"]})
+    second, first = shown_studies(chosen, slices, shards, maps, "combined-study", notes)
+    assert [second.about["uid"], first.about["uid"]] == ["3.4", "1.2"]
+    assert (second.about["notes"], first.about["notes"]) == ([], ["thick slices: 5 mm"])
+    assert (second.about["groups"], first.about["groups"]) == (["positive"], ["positive", "noted"])
+    assert dict(first.about["facts"])["Slices"] == "3 slices, 1 mm apart"
+    assert first.pixel_mm.tolist() == [1.25] * 3
+    for shown, uid in ((first, "1.2"), (second, "3.4")):
+        assert (shown.pixels == pixels[uid][::-1]).all()
+        assert list(shown.curves) == ["combined-image", "resnext50"]
     assert (first.orientations, second.orientations) == (["", "LP", "LP"], ["LP", "LP"])
     assert (first.positions.tolist(), second.positions.tolist()) == ([2, 1, 0], [1, 0])
     assert first.curves["combined-image"].tolist() == [0.5, 0.25, 0.125]
@@ -143,21 +158,21 @@ def test_an_exam_joins_what_shards_networks_and_labels_say_of_a_study(tmp_path):
 
 
 def test_truth_is_optional():
-    assert study_data(exam())["truth"] == [0, 1, 0]
-    assert study_data(exam(truth=None))["truth"] is None
+    assert study_data(study())["truth"] == [0, 1, 0]
+    assert study_data(study(truth=None))["truth"] is None
 
 
 def test_the_page_lists_the_studies_in_their_order(tmp_path):
-    data = data_of(write(tmp_path, [exam(), exam("4.5.6", 2, (0, 0))], slice_threshold=0.25))
-    assert [study["uid"] for study in data["studies"]] == ["1.2.3", "4.5.6"]
-    assert [study["slices"] for study in data["studies"]] == [3, 2]
+    data = data_of(write(tmp_path, [study(), study("4.5.6", 2, (0, 0))], slice_threshold=0.25))
+    assert [listed["uid"] for listed in data["studies"]] == ["1.2.3", "4.5.6"]
+    assert [listed["slices"] for listed in data["studies"]] == [3, 2]
     assert [name for name, _ in data["targets"]] == ["pe_present", *STUDY_LABELS]
     assert data["sliceThreshold"] == 0.25
     assert data["folder"] == "studies"
 
 
 def test_the_same_studies_give_the_same_bytes(tmp_path):
-    pages = [write(tmp_path / name, [exam()]) for name in "ab"]
+    pages = [write(tmp_path / name, [study()]) for name in "ab"]
     assert pages[0] == pages[1]
     scripts = [(tmp_path / name / "studies/0.js").read_bytes() for name in "ab"]
     assert scripts[0] == scripts[1]
@@ -173,7 +188,7 @@ def test_the_page_says_what_it_is_not_for_and_asks_nothing_of_the_network():
 
 @pytest.mark.parametrize("text", ["</script><script>alert(1)</script>", "<b>\u2028'\"&", "é"])
 def test_text_from_outside_is_escaped(tmp_path, text):
-    page = write(tmp_path, [exam(text)])
+    page = write(tmp_path, [study(text)])
     assert data_of(page)["studies"][0]["uid"] == text
     script = (tmp_path / "studies/0.js").read_text()
     assert script.isascii()
@@ -186,7 +201,7 @@ def test_text_from_outside_is_escaped(tmp_path, text):
 
 def test_a_probability_that_is_no_number_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        write(tmp_path, [Exam(**vars(exam()) | {"curves": {"a": np.array([np.nan])}})])
+        write(tmp_path, [ShownStudy(**vars(study()) | {"curves": {"a": np.array([np.nan])}})])
 
 
 def test_the_last_line_of_a_prediction_counts_what_is_doubtful():
@@ -201,7 +216,7 @@ def test_the_last_line_of_a_prediction_counts_what_is_doubtful():
         }
     )
     assert notes_summary(notes, 3, "notes.csv") == (
-        "3 new studies read; notes on 2, in notes.csv: thick slices (2); "
+        "notes on 2 of 3 studies, in notes.csv: thick slices (2); "
         "looks unenhanced: blood of 45 HU (1)"
     )
-    assert notes_summary(notes[:0], 1, "notes.csv") == "1 new study read, none with a note"
+    assert notes_summary(notes[:0], 1, "notes.csv") == "no notes on 1 study"

@@ -8,6 +8,7 @@ const COLOURS = ["#6cb6ff", "#ffb454", "#d6a2ff", "#7ee0a8", "#ff8a80"];
 const OPPOSITE = { L: "R", R: "L", A: "P", P: "A", H: "F", F: "H" }; // sides of the patient
 const SIDES = { L: "left", R: "right", A: "front", P: "back", H: "head", F: "feet" };
 const NO_BREAK = "\u00a0";
+const FIGURE_SPACE = "\u2007"; // as wide as a digit
 const ZOOMS = [1, 8]; // least and most
 const BAR_MM = [100, 50, 20, 10, 5, 2]; // lengths that the scale can have
 // From a map's least value to its highest: dark blue, violet, red, orange, yellow, as in the bar.
@@ -32,18 +33,26 @@ function shape(name, attributes) {
   return made;
 }
 
-const decimals = (p) => (p < 0.0995 || p > 0.9005 ? 1 : 0);
-const percent = (p, digits = decimals(p)) => (100 * p).toFixed(digits) + "%";
+const DECIMALS = 1; // of a percentage, and more where that does not tell it from its threshold
+const percent = (p, digits = DECIMALS) => (100 * p).toFixed(digits) + "%";
 const counted = (n, one, many) => `${n}${NO_BREAK}${n === 1 ? one : many}`;
 const signed = (value) => String(value).replace("-", "−");
+const withMinus = (text) => text.replace(/(?<![\w.-])-(?=\d)/g, "−");
 
 // A probability and its threshold with as many digits as tell them apart.
 function beside(p, threshold) {
   if (threshold === null) return [percent(p), "–"];
-  let digits = Math.max(decimals(p), decimals(threshold));
+  let digits = DECIMALS;
   while (p !== threshold && digits < 6 && percent(p, digits) === percent(threshold, digits)) digits += 1;
   return [percent(p, digits), percent(threshold, digits)];
 }
+// Percentages below one another, their points too: after what has fewer decimals goes as much space.
+function alignPoints(cells) {
+  const length = (cell) => cell.textContent.split(".")[1]?.length ?? 0;
+  const longest = Math.max(0, ...cells.map(length));
+  for (const cell of cells) if (length(cell)) cell.textContent += FIGURE_SPACE.repeat(longest - length(cell));
+}
+
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
@@ -67,16 +76,18 @@ function listStudies() {
     const button = element("button", { type: "button", "data-number": number, "aria-current": number === view.number, title: study.uid });
     button.append(element("bdi", { class: "uid", dir: "ltr" }, study.uid), element("span", { class: "p" }, beside(present.probability, present.threshold)[0]));
     const tags = element("span", { class: "tags" });
-    const [call, kind] = callOf(study);
-    tags.append(element("span", { class: kind }, call));
+    const [call, look] = callOf(study);
+    tags.append(element("span", { class: look }, call));
     if (study.groups.includes("indeterminate")) tags.append(" · ", element("span", { class: "indeterminate" }, "indeterminate"));
     tags.append(` · ${counted(study.slices, "slice", "slices")}`);
+    if (study.notes.length) tags.append(" · ", element("span", { class: "noted" }, counted(study.notes.length, "note", "notes")));
     button.append(tags);
     button.addEventListener("click", () => openStudy(number));
     const item = element("li");
     item.append(button);
     list.append(item);
   });
+  alignPoints([...list.querySelectorAll(".p")]);
   at("shown").textContent = `${list.children.length} of ${counted(about.studies.length, "study", "studies")}, by probability of PE`;
 }
 
@@ -100,8 +111,9 @@ function closeStudy() {
   drawing += 1;
   at("image").getContext("2d").clearRect(0, 0, SIZE * SCALE, SIZE * SCALE);
   at("image").setAttribute("aria-label", "No study is open");
-  for (const id of ["corner-study", "corner-window", "corner-slice", "corner-truth", "cursor", "end-first", "end-last"]) at(id).textContent = "";
-  for (const id of ["curve", "legend", "labels", "facts"]) at(id).replaceChildren();
+  for (const id of ["corner-study", "corner-notes", "corner-window", "corner-slice", "corner-truth", "cursor", "end-first", "end-last"]) at(id).textContent = "";
+  for (const id of ["curve", "legend", "labels", "facts", "notes"]) at(id).replaceChildren();
+  at("noted").hidden = true;
   at("trouble").hidden = true;
   showSides("");
 }
@@ -179,11 +191,16 @@ function showLabels(study) {
     rows.push(row);
   }
   at("labels").replaceChildren(...rows);
+  for (const column of [2, 3]) alignPoints([...at("labels").querySelectorAll(`td.n:nth-child(${column})`)]);
 }
 
+// How the series was made and chosen, and what is doubtful of it.
 function showFacts(study) {
-  const facts = [["Slices", String(study.slices)], ...(study.facts ?? [])];
-  at("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  at("facts").replaceChildren(...study.facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  at("notes").replaceChildren(...study.notes.map((note) => element("li", {}, withMinus(note))));
+  at("noted").hidden = !study.notes.length;
+  // Beside the picture what each is of; the numbers follow its colon.
+  at("corner-notes").textContent = [...new Set(study.notes.map((note) => note.split(":")[0]))].join("\n");
 }
 
 // Slices
@@ -203,19 +220,19 @@ function pixelsOf(slice) {
   return decoded.get(slice);
 }
 
-// The map's value from 0 to 1 at every pixel of the slice, linear between the centres of its places.
+// The map's value from 0 to 1 at every pixel of the slice, linear between the centres of its cells.
 function mapOf(name, slice) {
   const map = view.study.maps[name];
   view.study.bytes[name] ??= bytes(map.values);
   const values = view.study.bytes[name].subarray(slice * map.rows * map.columns);
   const laid = new Float32Array(SIZE * SIZE);
   const margin = (SIZE - map.crop) >> 1;
-  const places = (count) => Array.from({ length: map.crop }, (_, i) => {
-    const place = clamp(((i + 0.5) * count) / map.crop - 0.5, 0, count - 1);
-    const low = Math.floor(place);
-    return [low, Math.min(low + 1, count - 1), place - low];
+  const cells = (count) => Array.from({ length: map.crop }, (_, i) => {
+    const at = clamp(((i + 0.5) * count) / map.crop - 0.5, 0, count - 1);
+    const low = Math.floor(at);
+    return [low, Math.min(low + 1, count - 1), at - low];
   });
-  const rows = places(map.rows), columns = places(map.columns);
+  const rows = cells(map.rows), columns = cells(map.columns);
   rows.forEach(([r0, r1, dr], y) => columns.forEach(([c0, c1, dc], x) => {
     const above = values[r0 * map.columns + c0] * (1 - dc) + values[r0 * map.columns + c1] * dc;
     const below = values[r1 * map.columns + c0] * (1 - dc) + values[r1 * map.columns + c1] * dc;
@@ -225,9 +242,9 @@ function mapOf(name, slice) {
 }
 
 function mapColour(value) {
-  const place = clamp(value, 0, 1) * (MAP_COLOURS.length - 1);
-  const low = Math.min(Math.floor(place), MAP_COLOURS.length - 2);
-  return MAP_COLOURS[low].map((from, i) => from + (place - low) * (MAP_COLOURS[low + 1][i] - from));
+  const step = clamp(value, 0, 1) * (MAP_COLOURS.length - 1);
+  const low = Math.min(Math.floor(step), MAP_COLOURS.length - 2);
+  return MAP_COLOURS[low].map((from, i) => from + (step - low) * (MAP_COLOURS[low + 1][i] - from));
 }
 
 // A plane: values and map by row and column, and the sides of a pixel in mm, or null.
@@ -235,7 +252,7 @@ function mapColour(value) {
 async function axialPlane() {
   const { study, slice } = view;
   const map = view.map && study.maps[view.map] ? mapOf(view.map, slice) : null;
-  const mm = study.spacing ?? null;
+  const mm = study.pixelMm[slice];
   return { values: await pixelsOf(slice), map, width: SIZE, height: SIZE, mm };
 }
 
@@ -243,7 +260,7 @@ async function axialPlane() {
 async function coronalPlane() {
   const { study, row } = view;
   const count = study.pixels.length;
-  const mm = study.spacing ?? null;
+  const mm = study.pixelMm.every((side) => side === study.pixelMm[0]) ? study.pixelMm[0] : null;
   const positions = study.positions.every((p) => p !== null) ? study.positions : null;
   const length = positions ? Math.abs(positions[count - 1] - positions[0]) : 0;
   const scaled = mm !== null && length > 0;
@@ -288,15 +305,15 @@ async function draw() {
   if (!study) return;
   const mine = ++drawing;
   showPosition();
-  let found;
+  let made;
   try {
-    found = await (view.plane === "axial" ? axialPlane() : coronalPlane());
+    made = await (view.plane === "axial" ? axialPlane() : coronalPlane());
   } catch (error) {
     showTrouble(`This slice cannot be shown: ${error.message}. A newer browser may help.`);
     return;
   }
   if (mine !== drawing) return;
-  plane = found;
+  plane = made;
   const { values, map, width, height } = plane;
   const low = view.level - view.width / 2;
   const image = new ImageData(width, height);
@@ -372,7 +389,7 @@ function rulerText() {
 }
 
 // Where an event lies on the plane, in its pixels.
-function placeOf(event) {
+function pointAt(event) {
   const box = at("image").getBoundingClientRect();
   const shown = Math.min(box.width, box.height);
   const { side, left, top } = windowOn(plane);
@@ -385,7 +402,7 @@ function placeOf(event) {
 // The Hounsfield units under the cursor.
 function showValue(event) {
   if (!view.study || !plane) return;
-  const { x, y } = placeOf(event);
+  const { x, y } = pointAt(event);
   const [column, row] = [Math.floor(x), Math.floor(y)];
   const inside = column >= 0 && row >= 0 && column < plane.width && row < plane.height;
   at("cursor").textContent = inside ? `${signed(plane.values[row * plane.width + column])} HU at ${column}, ${row}` : "";
@@ -398,7 +415,7 @@ function setZoom(zoom, on = null) {
   const after = windowOn(plane);
   if (on) {
     // What lies under the cursor stays there.
-    const stay = (place, edge) => place + (0.5 - (place - edge) / before.side) * after.side;
+    const stay = (point, edge) => point + (0.5 - (point - edge) / before.side) * after.side;
     view.x = stay(on.x, before.left) / plane.width;
     view.y = stay(on.y, before.top) / plane.height;
   }
@@ -449,7 +466,7 @@ function showPosition() {
   at("image").setAttribute("aria-label", `CT, ${axial ? "" : `coronal, row ${view.row + 1}, `}${text}, ${sides}, ${curves.join(", ")}${view.map && axial ? `, with the map of ${view.map}` : ""}`);
   const line = at("curve").querySelector(".here");
   if (line) {
-    const x = place(slice, count);
+    const x = xOf(slice, count);
     line.setAttribute("x1", x);
     line.setAttribute("x2", x);
   }
@@ -480,8 +497,8 @@ function step(by) {
 
 // Curves
 
-const place = (slice, count) => (1000 * (slice + 0.5)) / count;
-const height = (p) => 124 - 118 * p;
+const xOf = (slice, count) => (1000 * (slice + 0.5)) / count;
+const yOf = (p) => 124 - 118 * p;
 
 function drawCurves() {
   const { study } = view;
@@ -490,9 +507,9 @@ function drawCurves() {
   svg.replaceChildren();
   const legend = at("legend");
   legend.replaceChildren();
-  const name = (colour, text, kind = "") => {
+  const name = (colour, text, look = "") => {
     const entry = element("span");
-    const mark = element("i", { class: kind });
+    const mark = element("i", { class: look });
     mark.style.borderColor = colour;
     entry.append(mark, text);
     legend.append(entry);
@@ -504,13 +521,13 @@ function drawCurves() {
     name("#2c4a3b", "embolus (truth)", "band");
   }
   if (about.sliceThreshold !== null) {
-    const y = height(about.sliceThreshold);
+    const y = yOf(about.sliceThreshold);
     svg.append(shape("line", { x1: 0, x2: 1000, y1: y, y2: y, stroke: "#a9b1ba", "stroke-dasharray": "5 4" }));
     name("#a9b1ba", `threshold of ${Object.keys(study.curves)[0]} ${percent(about.sliceThreshold)}`);
   }
   Object.entries(study.curves).forEach(([key, curve], number) => {
     const colour = COLOURS[number % COLOURS.length];
-    const points = curve.map((p, slice) => `${place(slice, count).toFixed(1)},${height(p).toFixed(1)}`).join(" ");
+    const points = curve.map((p, slice) => `${xOf(slice, count).toFixed(1)},${yOf(p).toFixed(1)}`).join(" ");
     svg.append(shape("polyline", { points, stroke: colour, "stroke-opacity": number ? 0.6 : 1 }));
     name(colour, key);
   });
@@ -606,7 +623,7 @@ document.addEventListener("keydown", (event) => {
 let turned = 0;
 at("stage").addEventListener("wheel", (event) => {
   event.preventDefault();
-  if (event.ctrlKey) return setZoom(view.zoom * Math.exp(-clamp(event.deltaY, -100, 100) / 300), placeOf(event));
+  if (event.ctrlKey) return setZoom(view.zoom * Math.exp(-clamp(event.deltaY, -100, 100) / 300), pointAt(event));
   // A touchpad sends many small turns, a wheel one large one.
   turned += clamp(event.deltaMode ? event.deltaY * 40 : event.deltaY, -100, 100);
   const steps = Math.trunc(turned / 40) && Math.sign(turned);
@@ -633,7 +650,7 @@ at("stage").addEventListener("pointerdown", (event) => {
     return;
   }
   const tool = event.shiftKey ? "pan" : view.tool;
-  drag = { tool, px: event.clientX, py: event.clientY, level: view.level, width: view.width, from: placeOf(event), x: view.x, y: view.y };
+  drag = { tool, px: event.clientX, py: event.clientY, level: view.level, width: view.width, from: pointAt(event), x: view.x, y: view.y };
 });
 at("stage").addEventListener("pointermove", (event) => {
   if (fingers.has(event.pointerId)) fingers.set(event.pointerId, event);
@@ -644,7 +661,7 @@ at("stage").addEventListener("pointermove", (event) => {
   }
   if (drag.tool === "window") return setWindow(drag.level + 2 * (event.clientY - drag.py), drag.width + 2 * (event.clientX - drag.px));
   if (drag.tool === "ruler") {
-    view.ruler = [drag.from, placeOf(event)];
+    view.ruler = [drag.from, pointAt(event)];
     return draw();
   }
   const box = at("image").getBoundingClientRect();

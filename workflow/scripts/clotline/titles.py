@@ -1,5 +1,7 @@
 """What targets are called in figures and pages, and how numbers are written there."""
 
+import re
+
 TITLES = {
     "pe_present": "PE present",
     "pe_present_on_image": "PE present on the slice",
@@ -26,3 +28,11 @@ def counted(number: int, one: str, many: str) -> str:
 def signed(value: float, decimals: int = 3) -> str:
     """``+0.012`` or ``−0.012``: a difference, with the minus sign of all pages."""
     return f"{value:+.{decimals}f}".replace("-", MINUS)
+
+
+def with_minus(text: str) -> str:
+    """A text with the minus sign of all pages before its negative numbers.
+
+    Hyphens within words, dates, ranges and names stay what they are.
+    """
+    return re.sub(r"(?<![\w.-])-(?=\d)", MINUS, text)

@@ -13,6 +13,7 @@ from statistics import median
 from clotline.data.attenuation import ENHANCED_HU, Chest, wrong_scale
 from clotline.data.dicom.ct_slice import Slice
 from clotline.data.scans import MIN_SLICES
+from clotline.titles import counted
 
 #: A step of more than this many usual ones is a gap.
 _GAP = 1.5
@@ -70,8 +71,8 @@ def _spacing_notes(places: list[float]) -> list[str]:
         missing = sum(round(step / usual) - 1 for step, _ in gaps)
         step, at = max(gaps)
         notes.append(
-            f"missing slices: about {missing} in {len(gaps)} gaps; the largest is of {step:.4g} mm "
-            f"above {at:.1f} mm, where slices lie {usual:.4g} mm apart"
+            f"missing slices: about {missing} in {counted(len(gaps), 'gap', 'gaps')}; the largest "
+            f"is of {step:.4g} mm above {at:.1f} mm, where slices lie {usual:.4g} mm apart"
         )
     if usual > THICKEST_MM + slack:
         notes.append(f"slices far apart: {usual:.3g} mm, where up to {THICKEST_MM:g} mm is usual")

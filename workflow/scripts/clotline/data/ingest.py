@@ -7,7 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from clotline.data.decoders import decode_studies
-from clotline.data.rejects import NOTE_COLUMNS, REJECT_COLUMNS, count_notes, count_reasons
+from clotline.data.rejects import (
+    NOTE_COLUMNS,
+    REFUSED,
+    REJECT_COLUMNS,
+    count_notes,
+    count_reasons,
+)
 from clotline.data.shards import ShardWriter
 from clotline.data.study import LEADS_OUT, DecodedStudy
 from clotline.data.tables import uid_triples
@@ -16,8 +22,17 @@ from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import atomic
 from clotline.job.progress import progress
 from clotline.labels import SOP_UID, STUDY_UID
+from clotline.titles import counted
 
 log = logging.getLogger("clotline")
+
+
+class NothingStoredError(ClotlineError):
+    """No slice of a shard could be stored; ``rejects`` is the list of them all."""
+
+    def __init__(self, message: str, rejects: pd.DataFrame):
+        super().__init__(message)
+        self.rejects = rejects
 
 
 def write_shard(
@@ -40,6 +55,9 @@ def write_shard(
 
     Returns:
         The rejected slices (UIDs, path, reason), and the notes on studies (UID, note).
+
+    Raises:
+        NothingStoredError: all of them were rejected.
     """
     studies = [part for _, part in rows.groupby(STUDY_UID, sort=False)]
     rejected, notes = [], []
@@ -58,10 +76,11 @@ def write_shard(
         raise AssertionError(f"{stored} stored + {len(listed)} rejected ≠ {len(rows)} rows")
     if not stored:
         reasons = count_reasons(listed).head(3)
-        raise ClotlineError(
+        raise NothingStoredError(
             f"none of the {len(rows):,} slices could be stored. "
             + "; ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
-            + _what_to_do(listed, folder)
+            + _what_to_do(listed, folder),
+            listed,
         )
     return listed, pd.DataFrame(notes, columns=list(NOTE_COLUMNS))
 
@@ -86,7 +105,7 @@ def _what_to_do(rejected: pd.DataFrame, folder: str | os.PathLike) -> str:
 def _refused(planned: pd.DataFrame, study: DecodedStudy) -> list[tuple]:
     """The slices of a study that is refused as a whole, as rejects."""
     unread = {tuple(uids) for *uids, _, _ in study.rejected}
-    reason = f"refused by predict_strict: {'; '.join(study.doubts)}"
+    reason = f"{REFUSED}: {'; '.join(study.doubts)}"
     paths = planned["path"] if "path" in planned else planned[SOP_UID]
     return [
         (*uids, path, reason)
@@ -126,13 +145,17 @@ def store_slices(
     if len(rejects):
         lost = rejects[STUDY_UID].value_counts()
         log.warning(
-            "%s slices of %s studies could not be taken, listed in %s",
-            *(f"{len(rejects):,}", f"{len(lost):,}", output.rejects),
+            "%s of %s could not be taken, listed in %s",
+            counted(len(rejects), "slice", "slices"),
+            counted(len(lost), "study", "studies"),
+            output.rejects,
         )
         planned = rows[STUDY_UID].value_counts()
         if none_left := [uid for uid, count in lost.items() if count == planned[uid]]:
             log.warning(
-                "nothing is left of %s studies: %s",
-                *(f"{len(none_left):,}", ", ".join(sorted(none_left)[:5])),
+                "nothing is left of %s: %s",
+                counted(len(none_left), "study", "studies"),
+                ", ".join(sorted(none_left)[:5]),
             )
-    log.info("%s slices stored, %s rejected", f"{len(rows) - len(rejects):,}", f"{len(rejects):,}")
+    stored = counted(len(rows) - len(rejects), "slice", "slices")
+    log.info("%s stored, %s rejected", stored, f"{len(rejects):,}")

@@ -7,6 +7,9 @@ import pandas as pd
 
 from clotline.labels import STUDY_UID, UIDS
 
+#: How the reason begins of slices that ``predict_strict`` refused with their study.
+REFUSED = "refused by predict_strict"
+
 REJECT_COLUMNS = (*UIDS, "path", "reason")
 NOTE_COLUMNS = (STUDY_UID, "note")
 
@@ -16,6 +19,13 @@ def read_lists(paths: Iterable[str | Path]) -> pd.DataFrame:
     # A UID may be NA or null.
     lists = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
     return pd.concat(lists, ignore_index=True)
+
+
+def read_series(path: str | Path) -> pd.DataFrame:
+    """The table of `clotline.data.series.find_series` that series.csv holds."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    # Numbers are for people; an empty text is one that is not known.
+    return table.assign(slices=table["slices"].astype(int), chosen=table["chosen"] == "True")
 
 
 def count_reasons(rejected: pd.DataFrame) -> pd.Series:

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b, sha256
 from itertools import pairwise
@@ -23,6 +23,9 @@ from statistics import median
 import cv2
 import numpy as np
 import pandas as pd
+from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from clotline.data.archives import located
 from clotline.data.attenuation import LOOKED_AT, Chest, look_at, summarize
@@ -60,6 +63,7 @@ from clotline.errors import ClotlineError
 from clotline.job.files import files_under
 from clotline.job.processes import end_with_parent
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
+from clotline.titles import counted
 
 log = logging.getLogger("clotline")
 
@@ -93,6 +97,14 @@ FRAME, SCAN_OF_ROW, DOUBTS = "frame", "scan", "doubts"
 Source = tuple[str, int]
 
 
+class NothingChosenError(ClotlineError):
+    """No scan of the folder is a CTPA; ``series`` is the table of `find_series`."""
+
+    def __init__(self, message: str, series: pd.DataFrame):
+        super().__init__(message)
+        self.series = series
+
+
 @dataclass(frozen=True)
 class _File:
     """What is kept of a file, or of a frame of one.
@@ -106,16 +118,16 @@ class _File:
     frame: int
     has_uids: bool
     uids: tuple[str, str, str]
-    size: int
-    digest: bytes
-    problem: str
-    traits: Traits
-    picture: str
-    derived: bool
-    agent: bool | None
-    described: bool | None
-    chest: bool | None
-    sharp: bool | None
+    size: int = 0
+    digest: bytes = b""
+    problem: str = ""
+    traits: Traits = field(default_factory=Traits)
+    picture: str = SCAN
+    derived: bool = False
+    agent: bool | None = None
+    described: bool | None = None
+    chest: bool | None = None
+    sharp: bool | None = None
 
     @property
     def series(self) -> tuple[str, str]:
@@ -178,7 +190,8 @@ def find_series(
         SERIES_COLUMNS; and ``left_out``: files that are no slice of a chosen scan, with the reason.
 
     Raises:
-        ClotlineError: no scan is a CTPA, or one that is named is not there or cannot be taken.
+        NothingChosenError: no scan is a CTPA.
+        ClotlineError: one that is named is not there or cannot be taken.
     """
     left_out: dict[Source, str] = {}
     table: list[_File] = []
@@ -212,7 +225,7 @@ def find_series(
     listed = _listed(left_out, Counter(file.path for file in table))
     series = _series_table(choices)
     if not any(choice.chosen for choice in choices):
-        raise ClotlineError(_nothing_found(folder, files, listed))
+        raise NothingChosenError(_nothing_found(folder, files, listed), series)
     _tell_lost(choices)
     # It only names the files beside it.
     listed = {path: reason for path, reason in listed.items() if reason != _DICOMDIR}
@@ -330,6 +343,7 @@ _REMEDIES = (
     ("not a DICOM file", "Name the folder that holds the DICOM files."),
     ("an archive", "Unpack it, and name the folder that it gives."),
     ("a compressed file", "Unpack it with gunzip, and try again."),
+    ("too few slices", "Export the whole series."),
     ("no usable StudyInstanceUID", "Anonymise again with UIDs of digits and dots."),
     ("no usable SeriesInstanceUID", "Anonymise again so that each series keeps a UID of its own."),
     ("each file in a study", "Anonymise again so that the files of a study share one UID."),
@@ -395,9 +409,30 @@ def _look_at(folder: str | os.PathLike, path: str) -> list[_File] | str:
     except SliceError as error:
         if str(error).startswith("not a DICOM file"):
             return _what_it_is(Path(file)) or str(error)
-        return str(error)
+        problem = str(error)
     except Exception as error:  # pydicom converts values when they are asked for
-        return f"unreadable: {one_line(error)}"
+        problem = f"unreadable: {one_line(error)}"
+    uids = _usable_uids(Path(file))
+    return [_File(path, 0, True, uids, problem=problem)] if uids[0] else problem
+
+
+def _usable_uids(path: Path) -> tuple[str, str, str]:
+    """The UIDs of a file that cannot be read as a slice, so that its study is accounted for.
+
+    Those that are not there or no UIDs are empty.
+    """
+    try:
+        # Opening a pipe could wait for ever, and pydicom inflates without a limit.
+        if not path.is_file():
+            return "", "", ""
+        if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            return "", "", ""
+        dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(UIDS))
+        uids = [str(dataset.get(name) or "") for name in UIDS]
+    except Exception:  # pydicom raises many types on damaged files
+        return "", "", ""
+    study, series, sop = (uid if re.fullmatch(UID_PATTERN, uid) else "" for uid in uids)
+    return study, series, sop
 
 
 #: First bytes of files that hold, or may hold, the slices that are looked for.
@@ -626,8 +661,10 @@ def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
             positions = 1
         problem = ""
         if positions < MIN_SLICES:
-            where = "" if positions == len(slices) else f" at {positions} positions"
-            problem = f"{len(slices)} slices{where}; at least {MIN_SLICES} are needed"
+            where = ""
+            if positions != len(slices):
+                where = f" at {counted(positions, 'position', 'positions')}"
+            problem = f"too few slices: {len(slices)}{where}; at least {MIN_SLICES} are needed"
         found.append(_scan(slices, positions, part.told_by, problem))
     return found
 
@@ -693,12 +730,12 @@ def _torn_apart(scans: list[Scan]) -> list[Scan]:
     """The scans, with the true problem where each file of a series is in a study of its own."""
     studies = defaultdict(set)
     for scan in scans:
-        if len(scan.files) == 1:
+        if len(scan.files) == 1 and scan.files[0].uids[1]:
             studies[scan.files[0].uids[1]].add(scan.study)
     torn = []
     for scan in scans:
         uid = scan.files[0].uids[1]
-        if len(scan.files) == 1 and len(studies[uid]) >= MIN_SLICES:
+        if len(scan.files) == 1 and len(studies.get(uid, ())) >= MIN_SLICES:
             count = len(studies[uid])
             why = f"each file in a study of its own: {count} StudyInstanceUIDs for series {uid}"
             scan = replace(scan, problem=why)

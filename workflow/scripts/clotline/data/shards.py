@@ -1,6 +1,6 @@
 """Slices in HDF5: the shard format, its writer and reader, and what is made of several.
 
-Format, version 5 (attributes ``format`` and ``version`` of the file):
+Format, version 6 (attributes ``format`` and ``version`` of the file):
 
 ===================================  ===================  =========================================
 dataset                              shape, dtype         content
@@ -13,6 +13,12 @@ dataset                              shape, dtype         content
 ``patient_orientation``              (n,) bytes           where rows and columns run: LP, to the
                                                           patient's left and back, of all axial
                                                           slices; empty where unknown
+``pixel_mm``                         (n,) float64         side of a stored pixel; NaN where unknown
+``thickness_mm``                     (n,) float64         SliceThickness; NaN where unknown
+``kernel``                           (n,) bytes           ConvolutionKernel; empty where unknown
+``blood_hu``                         (n,) float64         Hounsfield units of the scan's blood, of
+                                                          `clotline.data.attenuation`; NaN where
+                                                          none was recognised
 ``pe_present_on_image``              (n,) int8            image label; as the study labels, -1
                                                           where unknown
 ``checksum``                         (n,) uint64          `clotline.data.hdf5.byte_sum` of the
@@ -43,15 +49,17 @@ from clotline.grid import SIZE
 from clotline.job.files import unusable
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 
-FORMAT, VERSION = "clotline-shard", 5
+FORMAT, VERSION = "clotline-shard", 6
 
 POSITION = "position_mm"
 ORIENTATION = "patient_orientation"
+PIXEL, THICKNESS, KERNEL, BLOOD = "pixel_mm", "thickness_mm", "kernel", "blood_hu"
 CHECKSUM = "checksum"
 
 #: Row-aligned columns beside the pixels, with their dtypes.
 ROW_COLUMNS = dict.fromkeys(UIDS, "S64") | {
-    POSITION: "f8", ORIENTATION: "S2", IMAGE_LABEL: "i1"
+    POSITION: "f8", ORIENTATION: "S2", PIXEL: "f8", THICKNESS: "f8", KERNEL: "S32", BLOOD: "f8",
+    IMAGE_LABEL: "i1",
 }  # fmt: skip
 #: What a shard has of each row: those, and how its chunk was stored.
 STORED_COLUMNS = ROW_COLUMNS | {CHECKSUM: "u8"}

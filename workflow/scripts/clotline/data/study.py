@@ -1,5 +1,6 @@
 """One study: its files are read, in order along the scan axis, ready to be stored."""
 
+import math
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,12 +18,13 @@ from clotline.data.dicom.ct_slice import Slice, read_slice
 from clotline.data.dicom.multiframe import FRAME_MARK
 from clotline.data.dicom.orientation import stored_orientation
 from clotline.data.dicom.reader import fetch
-from clotline.data.dicom.rejection import SliceError
+from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.doubts import doubts_of
 from clotline.data.rejects import REJECT_COLUMNS
 from clotline.data.scan_order import along_scan, oddities
 from clotline.data.scans import MIN_SLICES
-from clotline.data.shards import ORIENTATION, POSITION
+from clotline.data.shards import BLOOD, KERNEL, ORIENTATION, PIXEL, POSITION, THICKNESS
+from clotline.grid import SIZE
 from clotline.job.speed import FILES_AHEAD
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, UIDS
 
@@ -144,6 +146,7 @@ def decode_study(
     chests = _chests(scan_of, [looks.get(k) for k in order])
     slices = [slices[k] for k in order]
     columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
+    columns |= _series_facts(slices, [chests[scan] for scan in scan_of])
     doubts = rows["doubts"].iloc[0].splitlines() if "doubts" in rows else []
     for scan in dict.fromkeys(scan_of):
         members = [k for k, of in enumerate(scan_of) if of == scan]
@@ -184,6 +187,22 @@ def _chests(
     for scan, look in zip(scans, looks, strict=True):
         of[scan] += [] if look is None else [look]
     return {scan: summarize(found) for scan, found in of.items()}
+
+
+def _series_facts(slices: Sequence[Slice], chests: Sequence[Chest | None]) -> dict[str, list]:
+    """How each slice was made, as columns: its header's words and what its scan's pixels show."""
+
+    def known(value: float | None, digits: int) -> float:
+        return math.nan if value is None else round(value, digits)
+
+    traits = [s.traits for s in slices]
+    return {
+        # The longer side of the picture is that of the stored grid.
+        PIXEL: [known(t.field_mm and t.field_mm / SIZE, 5) for t in traits],
+        THICKNESS: [known(t.thickness, 2) for t in traits],
+        KERNEL: [one_line(t.kernel).encode("ascii", "replace").decode()[:32] for t in traits],
+        BLOOD: [known(None if chest is None else chest.blood, 1) for chest in chests],
+    }
 
 
 #: Reason of a reject.

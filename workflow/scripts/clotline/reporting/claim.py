@@ -5,9 +5,10 @@ doi 10.1148/ryai.2020200029.
 """
 
 from clotline.grid import AIR_HU, SIZE
+from clotline.titles import counted
 
 ITEMS = {
-    1: "Study of artificial intelligence, kind of technology",
+    1: "Study of artificial intelligence, type of technology",
     2: "Structured summary",
     3: "Background, intended use",
     4: "Objectives, hypotheses",
@@ -82,7 +83,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         ),
         10: (
             "CNNs: balanced epochs of all positive slices and as many negative ones, rotating "
-            "through the negatives. LSTMs and all figures: every stored slice."
+            "through the negatives. LSTMs and all metrics: every stored slice."
         ),
         11: (
             "The labels of the RSNA-STR Pulmonary Embolism competition; PE is present where a "
@@ -90,12 +91,14 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             "exam)(1 − indeterminate)."
         ),
         12: (
-            "Artifacts hold pixels, positions, orientations and UIDs, and no other header "
-            "element. How the files themselves were de-identified is the authors' to say."
+            "Artifacts hold UIDs, pixels with their size and position, orientation, slice "
+            "thickness and kernel, notes name scanners where a study has several, and no other "
+            "header element is kept. How the files themselves were de-identified is the authors' "
+            "to say."
         ),
         13: (
-            f"{rejected:,} of {stored + rejected:,} slices could not be taken; they are listed "
-            "with their reasons. Nothing was imputed."
+            f"{rejected:,} of {counted(stored + rejected, 'slice', 'slices')} could not be taken, "
+            "listed with the reason. Nothing was imputed."
         ),
         20: division,
         21: f"Studies; {overlap} are in more than one partition. Patients are not known.",
@@ -161,8 +164,8 @@ def _training(name: str, entry: dict) -> str:
         "constant": "constant",
     }[entry["schedule"]]
     text = (
-        f"{name}: {entry['epochs']} epochs, batches of {entry['batch_size']}, learning rate "
-        f"{entry['lr']:g} ({schedule}), momentum {entry['momentum']:g}, weight decay "
+        f"{name}: {counted(entry['epochs'], 'epoch', 'epochs')}, batches of {entry['batch_size']}, "
+        f"learning rate {entry['lr']:g} ({schedule}), momentum {entry['momentum']:g}, weight decay "
         f"{entry['weight_decay']:g}"
     )
     if entry["clip_norm"] is not None:

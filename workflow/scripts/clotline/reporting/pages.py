@@ -8,7 +8,7 @@ from clotline.evaluation.intervals import describe_estimate, estimate_parts
 from clotline.evaluation.metrics_files import describe_verdict
 from clotline.evaluation.predictions import PE_PRESENT
 from clotline.job.progress import clock
-from clotline.titles import TITLES, counted, signed
+from clotline.titles import TITLES, counted, signed, with_minus
 
 #: Folder of the pages' templates, styles and scripts.
 FOLDER = Path(__file__).parents[3] / "report"
@@ -30,6 +30,7 @@ def templates(folder: Path) -> jinja2.Environment:
         "title": lambda name: TITLES.get(name, name),
         "counted": counted,
         "signed": signed,
+        "minus": with_minus,
         "verdict": describe_verdict,
     }
     return environment

@@ -14,7 +14,7 @@ from matplotlib.transforms import ScaledTranslation
 from clotline.evaluation.intervals import describe_estimate, wilson
 from clotline.evaluation.metrics_files import describe_baseline
 from clotline.job.files import atomic
-from clotline.titles import TITLES
+from clotline.titles import TITLES, counted
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart ("Color universal design", 2008),
 #: and three more; each with a line style of its own, also for print in grey.
@@ -126,7 +126,7 @@ def _plot_curves(
     metrics: dict,
     name: str,
     draw: Callable[[Axes, dict, str, dict], None],
-    place: Callable[[dict], tuple[float | None, float | None]],
+    point_of: Callable[[dict], tuple[float | None, float | None]],
     finish: Callable[[Axes, str], None],
 ) -> Figure:
     """The main target's curve with its operating points, and beside it those of the others.
@@ -135,19 +135,19 @@ def _plot_curves(
         metrics: the model's metrics.
         name: the model's name, for the title.
         draw: draws one target's curve with a label in a style.
-        place: x and y of an operating point; None where it has none.
+        point_of: x and y of an operating point; None where it has none.
         finish: gives a panel its title, axes and legend.
     """
     targets = metrics["targets"]
     main, *others = targets
     figure = Figure(figsize=(9.5 if others else 5, 4.4), layout="constrained")
-    figure.suptitle(f"{name}: {_counted(metrics)}")
+    figure.suptitle(f"{name}: {_cases(metrics)}")
     panels = [[main], others] if others else [[main]]
     for axis, drawn in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for target, style in zip(drawn, cycle(STYLES), strict=False):
             draw(axis, targets[target], TITLES.get(target, target), style)
         if drawn == [main]:
-            _draw_operating_points(axis, targets[main], place)
+            _draw_operating_points(axis, targets[main], point_of)
         finish(axis, TITLES.get(drawn[0], drawn[0]) if len(drawn) == 1 else "Each of the labels")
     return figure
 
@@ -166,9 +166,9 @@ def _draw_precision_recall(axis: Axes, target: dict, label: str, style: dict) ->
         return
     # Between two points of a ROC curve the rates are linear and precision is not: Davis and
     # Goadrich, "The relationship between precision-recall and ROC curves", ICML 2006.
-    place = np.arange(len(roc["fpr"]))
-    dense = np.unique(np.r_[place, np.linspace(0, place[-1], 2001)])
-    fpr, tpr = (np.interp(dense, place, roc[rate]) for rate in ("fpr", "tpr"))
+    index = np.arange(len(roc["fpr"]))
+    dense = np.unique(np.r_[index, np.linspace(0, index[-1], 2001)])
+    fpr, tpr = (np.interp(dense, index, roc[rate]) for rate in ("fpr", "tpr"))
     called = prevalence * tpr + (1 - prevalence) * fpr
     drawn = called > 0
     axis.plot(tpr[drawn], prevalence * tpr[drawn] / called[drawn], label=text, **style)
@@ -182,11 +182,11 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
         name: the model's name, for the title.
     """
     main, target = next(iter(metrics["targets"].items()))
-    found = target["calibration"]
+    calibration = target["calibration"]
     figure = Figure(figsize=(5, 6.4), layout="constrained")
-    figure.suptitle(f"{name}: {_counted(metrics)}")
+    figure.suptitle(f"{name}: {_cases(metrics)}")
     counts, curve = figure.subplots(2, 1, height_ratios=(1, 5), sharex=True)
-    groups = pd.DataFrame(found["reliability"])
+    groups = pd.DataFrame(calibration["reliability"])
     if groups.empty:
         _say(curve, "no cases")
     else:
@@ -209,7 +209,7 @@ def plot_calibration(metrics: dict, name: str) -> Figure:
         ("intercept", "intercept"),
         ("in_the_large", "calibration in the large"),
     ):
-        curve.plot([], [], " ", label=f"{text}: {describe_estimate(found[key])}")
+        curve.plot([], [], " ", label=f"{text}: {describe_estimate(calibration[key])}")
     _finish(curve, "", "predicted probability", "observed share of positives")
     # A square panel would no longer stand under its histogram: both have to be as wide.
     curve.set_aspect("auto")
@@ -228,7 +228,7 @@ def plot_confusion(metrics: dict, name: str) -> Figure:
     main, target = next(iter(metrics["targets"].items()))
     points = target["operating_points"]
     figure = Figure(figsize=(3.1 * len(points), 3.4), layout="constrained")
-    figure.suptitle(f"{name}, {TITLES.get(main, main)}: {_counted(metrics)}")
+    figure.suptitle(f"{name}, {TITLES.get(main, main)}: {_cases(metrics)}")
     for axis, point in zip(figure.subplots(1, len(points)), points, strict=True):
         axis.set_title(_describe_point(point), fontsize=9)
         if point["confusion"] is None:
@@ -271,14 +271,16 @@ def plot_roc_comparison(metrics: dict[str, dict]) -> Figure:
         # Models share the baseline of slices, and may share that of studies.
         for text in dict.fromkeys(describe_baseline(b) for b in baselines if "roc" in b):
             axis.plot([], [], " ", label=f"baseline: {text}")
-        counted = f", {_counted(next(iter(models.values())))}" if models else ""
-        _finish(axis, f"{level.capitalize()} level{counted}")
+        cases = f", {_cases(next(iter(models.values())))}" if models else ""
+        _finish(axis, f"{level.capitalize()} level{cases}")
     return figure
 
 
-def _counted(metrics: dict) -> str:
-    slices = f", {metrics['n_slices']:,} slices" if metrics.get("n_slices") else ""
-    return f"{metrics['n_studies']:,} test studies{slices}"
+def _cases(metrics: dict) -> str:
+    slices = (
+        f", {counted(metrics['n_slices'], 'slice', 'slices')}" if metrics.get("n_slices") else ""
+    )
+    return counted(metrics["n_studies"], "test study", "test studies") + slices
 
 
 def _describe_with_count(estimate: dict) -> str:
@@ -294,10 +296,10 @@ def _draw_roc(axis: Axes, target: dict, label: str, style: dict) -> None:
 
 
 def _draw_operating_points(
-    axis: Axes, target: dict, place: Callable[[dict], tuple[float | None, float | None]]
+    axis: Axes, target: dict, point_of: Callable[[dict], tuple[float | None, float | None]]
 ) -> None:
     for point, marker in zip(target["operating_points"], cycle("os^Dv<>"), strict=False):
-        x, y = place(point)
+        x, y = point_of(point)
         if x is not None and y is not None:
             label = _describe_point(point)
             # On the edge it would be cut in half.

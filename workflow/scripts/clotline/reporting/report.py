@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from clotline.data.rejects import count_reasons
+from clotline.data.rejects import count_notes, count_reasons
 from clotline.evaluation.predictions import PE_PRESENT
 from clotline.labels import IMAGE_LABEL, SPLITS, STUDY_UID
 from clotline.reporting import claim
@@ -30,7 +30,7 @@ MOST_LISTED = 2000
 #: The page's sections: anchor to title.
 CONTENTS = {
     "summary": "All models",
-    "labels": "Figures of each label",
+    "labels": "Metrics of each label",
     "points": "Operating points",
     "calibration": "Calibration",
     "roc": "Receiver operating characteristic",
@@ -125,7 +125,8 @@ def render_report(
             reasons=count_reasons(rejects).to_dict(),
             rejects=rejects.head(MOST_LISTED).to_dict("records"),
             unlisted=max(len(rejects) - MOST_LISTED, 0),
-            notes=notes["note"].value_counts().to_dict(),
+            notes=count_notes(notes).to_dict(),
+            noted=notes[STUDY_UID].nunique(),
             rows=rows,
             stored=stored,
             claim=claim.ITEMS,
@@ -149,7 +150,7 @@ def _about_data(config: dict, plan: pd.DataFrame, stored: int) -> dict:
     studies, tested = len(plan), int((plan["split"] == "test").sum())
     text = (
         f"{counted(studies, 'study', 'studies')} with {counted(stored, 'slice', 'slices')}; all "
-        f"figures are of the {counted(tested, 'study', 'studies')} of the test split."
+        f"metrics are of the {counted(tested, 'study', 'studies')} of the test split."
     )
     data = describe_data(config)
     if data["phantom"]:

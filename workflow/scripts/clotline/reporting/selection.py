@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pandas as pd
 
-from clotline.data.shards import CHECKSUM, ORIENTATION, POSITION
+from clotline.data.shards import BLOOD, CHECKSUM, KERNEL, ORIENTATION, PIXEL, POSITION, THICKNESS
 from clotline.data.tables import uid_triples
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
 from clotline.feature_sets import REFERENCE, image_level_of
@@ -18,7 +18,9 @@ ERRORS = ("false_negative", "false_positive", "indeterminate")
 GROUPS = (*ERRORS, "positive", "negative")
 
 #: Of a stored slice, what the page needs beside its UIDs.
-_SHOWN = ("shard", "row", CHECKSUM, POSITION, ORIENTATION, IMAGE_LABEL)
+_SHOWN = (
+    "shard", "row", CHECKSUM, POSITION, ORIENTATION, PIXEL, THICKNESS, KERNEL, BLOOD, IMAGE_LABEL,
+)  # fmt: skip
 
 
 def best_study_models(metrics: dict[str, dict]) -> list[str]:
@@ -88,8 +90,8 @@ def fixed_thresholds(metrics: dict) -> dict[str, float | None]:
         metrics: of one model, from `clotline.evaluation.metrics.evaluate`.
     """
     return {
-        target: figures["operating_points"][0]["threshold"]
-        for target, figures in metrics["targets"].items()
+        target: measured["operating_points"][0]["threshold"]
+        for target, measured in metrics["targets"].items()
     }
 
 
@@ -184,8 +186,8 @@ def select(
 
     Args:
         studies: predictions of a study-level model; the columns of the truth may be missing.
-        slices: stored slices of these studies: UIDs, ``shard``, ``row``, ``checksum``,
-            ``position_mm``, ``patient_orientation`` and the image label, -1 where unknown.
+        slices: stored slices of these studies: UIDs, ``shard``, ``row``, the columns of
+            `clotline.data.shards.STORED_COLUMNS`; the image label -1 where unknown.
         probabilities: study, series and SOP instance UID to an image-level model's probability.
         study_metrics: metrics of the study-level model, for its thresholds.
         image_metrics: metrics of the image-level model.

@@ -18,8 +18,8 @@ from markupsafe import Markup
 from scipy.special import expit
 
 from clotline.data.activation_file import Activation
-from clotline.data.rejects import count_notes
-from clotline.data.shards import CHECKSUM, ORIENTATION, POSITION, StoredPixels
+from clotline.data.rejects import NOTE_COLUMNS, count_notes
+from clotline.data.shards import CHECKSUM, ORIENTATION, PIXEL, POSITION, StoredPixels
 from clotline.data.tables import uid_triples
 from clotline.evaluation.predictions import PE_PRESENT
 from clotline.feature_sets import image_level_of
@@ -27,6 +27,7 @@ from clotline.job.files import atomic
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UNKNOWN
 from clotline.reporting.pages import FOLDER, templates
 from clotline.reporting.selection import ERRORS
+from clotline.reporting.series_facts import NOTED, describe_series
 from clotline.titles import TITLES, counted
 
 TEMPLATE_FOLDER = FOLDER / "viewer"
@@ -38,7 +39,7 @@ WINDOWS = (("PE", 100, 700), ("Mediastinum", 40, 400), ("Lung", -600, 1500))
 TARGETS = (PE_PRESENT, *STUDY_LABELS)
 
 #: What the list can be narrowed to: group of `clotline.reporting.selection.GROUPS` to title. Those
-#: of `clotline.reporting.selection.ERRORS` are there where the truth is.
+#: of `clotline.reporting.selection.ERRORS` are there where the truth is, `NOTED` where a note is.
 FILTERS = {
     "all": "All",
     "false_negative": "False negatives",
@@ -46,24 +47,29 @@ FILTERS = {
     "indeterminate": "Indeterminate",
     "positive": "Called positive",
     "negative": "Called negative",
+    NOTED: "With notes",
 }
 
 UNSAID = {"phantom": False, "title": ""}
+NO_NOTES = pd.DataFrame(columns=list(NOTE_COLUMNS))
+NO_SERIES = pd.DataFrame({STUDY_UID: [], "chosen": np.zeros(0, bool)})
 
 
 @dataclass(frozen=True)
-class Exam:
+class ShownStudy:
     """One study as the page shows it.
 
     Attributes:
         about: what a study-level model says of it, of
-            `clotline.reporting.selection.describe_studies`.
+            `clotline.reporting.selection.describe_studies`, and what
+            `clotline.reporting.series_facts.describe_series` does.
         pixels: (n, 256, 256) int16 Hounsfield units, in scan order.
         positions: (n,) mm along the scan axis; NaN where unknown.
         orientations: of each slice, where its rows and columns run, such as LP; empty where
             unknown.
         curves: what is drawn under the slices: name to (n,) probabilities.
         activations: backbone to its maps of these slices.
+        pixel_mm: (n,) side of a pixel in mm; NaN where unknown.
         truth: (n,) bool, which slices show an embolus; None where unknown.
     """
 
@@ -73,16 +79,19 @@ class Exam:
     orientations: list[str]
     curves: dict[str, np.ndarray]
     activations: dict[str, Activation]
+    pixel_mm: np.ndarray
     truth: np.ndarray | None = None
 
 
-def exams(
+def shown_studies(
     studies: list[dict],
     slices: pd.DataFrame,
     shards: list[str],
     activations: dict[str, Activation],
     model: str,
-) -> Iterator[Exam]:
+    notes: pd.DataFrame = NO_NOTES,
+    series: pd.DataFrame = NO_SERIES,
+) -> Iterator[ShownStudy]:
     """The studies as the page shows them, one after the other.
 
     Args:
@@ -91,6 +100,8 @@ def exams(
         shards: shard files; the slices' ``shard`` is a file's name without ``shard-`` and ending.
         activations: backbone to its maps of these slices, and others.
         model: name of the study-level model, whose image-level counterpart gave the probabilities.
+        notes: on studies, with the columns of `clotline.data.rejects.NOTE_COLUMNS`.
+        series: of series.csv, which says why each was chosen; none where a labels file names them.
     """
     files = {Path(path).stem.removeprefix("shard-"): path for path in shards}
     by_study = dict(list(slices.groupby(STUDY_UID)))
@@ -98,34 +109,45 @@ def exams(
     for about in studies:
         rows = by_study[about["uid"]]
         stored = StoredPixels(files[rows["shard"].iloc[0]])
-        places = zip(rows["row"], rows[CHECKSUM], strict=True)
-        pixels = np.stack([stored.read(row, checksum) for row, checksum in places])
-        found = {name: maps.of(uid_triples(rows)) for name, maps in activations.items()}
+        located = zip(rows["row"], rows[CHECKSUM], strict=True)
+        pixels = np.stack([stored.read(row, checksum) for row, checksum in located])
+        own_maps = {name: maps.of(uid_triples(rows)) for name, maps in activations.items()}
         curves = {curve: rows["probability"].to_numpy()}
-        curves |= {name: expit(maps.logits) for name, maps in found.items()}
+        curves |= {name: expit(maps.logits) for name, maps in own_maps.items()}
         labels = rows[IMAGE_LABEL].to_numpy()
         truth = None if (labels == UNKNOWN).any() else labels == 1
-        positions, orientations = rows[POSITION].to_numpy(), rows[ORIENTATION].tolist()
-        yield Exam(about, pixels, positions, orientations, curves, found, truth)
+        told = describe_series(rows, series, notes)
+        groups = about["groups"] + [NOTED] * bool(told["notes"])
+        yield ShownStudy(
+            about | {"groups": groups} | told,
+            pixels,
+            rows[POSITION].to_numpy(),
+            rows[ORIENTATION].tolist(),
+            curves,
+            own_maps,
+            rows[PIXEL].to_numpy(),
+            truth,
+        )
 
 
 def write_viewer(
     index: str | Path,
     folder: str | Path,
-    exams: Iterable[Exam],
+    studies: Iterable[ShownStudy],
     model: str,
     backbones: list[str],
     subject: str = "test studies",
     slice_threshold: float | None = None,
     source: Mapping = UNSAID,
     why: str = "",
+    account: str = "",
 ) -> None:
     """Writes the page and its studies, one study in memory at a time.
 
     Args:
         index: path of the page.
         folder: for the studies; beside the page.
-        exams: the studies in the order of the list.
+        studies: in the order of the list.
         model: name of the study-level model.
         backbones: the CNNs whose maps the studies have.
         subject: what the studies are.
@@ -133,17 +155,20 @@ def write_viewer(
         source: what the data or the models are, of `clotline.reporting.pages.describe_data` or
             ``describe_bundle``.
         why: why it is this model.
+        account: how many studies have no prediction, in words.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     listed = []
-    for number, exam in enumerate(exams):
+    for number, study in enumerate(studies):
         with atomic(folder / f"{number}.js") as path:
             path.write_text(
-                f"clotlineStudy({number}, {_script_json(study_data(exam))});\n", encoding="utf-8"
+                f"clotlineStudy({number}, {_script_json(study_data(study))});\n", encoding="utf-8"
             )
-        listed.append(exam.about | {"slices": len(exam.pixels)})
-    page = render_page(listed, folder.name, model, backbones, subject, slice_threshold, source, why)
+        listed.append(study.about | {"slices": len(study.pixels)})
+    page = render_page(
+        *(listed, folder.name, model, backbones, subject, slice_threshold, source, why, account)
+    )
     with atomic(index) as path:
         path.write_text(page, encoding="utf-8")
 
@@ -153,15 +178,16 @@ def notes_summary(notes: pd.DataFrame, studies: int, path: str) -> str:
 
     Args:
         notes: with the columns of `clotline.data.rejects.NOTE_COLUMNS`.
-        studies: how many were read.
+        studies: how many were decoded.
         path: where the notes are listed.
     """
+    of = counted(studies, "study", "studies")
     noted = notes[STUDY_UID].nunique()
     if not noted:
-        return f"{counted(studies, 'new study', 'new studies')} read, none with a note"
+        return f"no notes on {of}"
     sorts = list(count_notes(notes).items())
     return (
-        f"{counted(studies, 'new study', 'new studies')} read; notes on {noted:,}, in {path}: "
+        f"notes on {noted:,} of {of}, in {path}: "
         + "; ".join(f"{note} ({count:,})" for note, count in sorts[:5])
         + ("; and more" if len(sorts) > 5 else "")
     )
@@ -176,6 +202,7 @@ def render_page(
     slice_threshold: float | None,
     source: Mapping = UNSAID,
     why: str = "",
+    account: str = "",
 ) -> str:
     """The page as HTML text; everything from outside is escaped.
 
@@ -188,9 +215,12 @@ def render_page(
         slice_threshold: as for `write_viewer`.
         source: as for `write_viewer`.
         why: as for `write_viewer`.
+        account: as for `write_viewer`.
     """
+    groups = {group for study in studies for group in study["groups"]}
     truth = any(study["targets"][PE_PRESENT]["truth"] is not None for study in studies)
-    filters = {n: t for n, t in FILTERS.items() if truth or n not in ERRORS}
+    without = {*(() if truth else ERRORS), *(() if NOTED in groups else (NOTED,))}
+    filters = {name: title for name, title in FILTERS.items() if name not in without}
     return (
         templates(TEMPLATE_FOLDER)
         .get_template("index.html.j2")
@@ -205,6 +235,7 @@ def render_page(
             source=source["title"],
             phantom=source["phantom"],
             why=why,
+            account=account,
             filters=filters,
             data={
                 "folder": folder,
@@ -216,20 +247,25 @@ def render_page(
     )
 
 
-def study_data(exam: Exam) -> dict:
+def study_data(study: ShownStudy) -> dict:
     """All of one study that its script holds."""
     return {
-        "uid": exam.about["uid"],
-        "pixels": [pack_slice(pixels) for pixels in exam.pixels],
-        # JSON knows no NaN.
-        "positions": [None if np.isnan(mm) else round(float(mm), 2) for mm in exam.positions],
-        "orientations": exam.orientations,
+        "uid": study.about["uid"],
+        "pixels": [pack_slice(pixels) for pixels in study.pixels],
+        "positions": _without_nan(study.positions, 2),
+        "pixelMm": _without_nan(study.pixel_mm, 4),
+        "orientations": study.orientations,
         "curves": {
-            name: [round(float(p), 4) for p in curve] for name, curve in exam.curves.items()
+            name: [round(float(p), 4) for p in curve] for name, curve in study.curves.items()
         },
-        "truth": None if exam.truth is None else [int(shown) for shown in exam.truth],
-        "maps": {name: pack_maps(found) for name, found in exam.activations.items()},
+        "truth": None if study.truth is None else [int(shown) for shown in study.truth],
+        "maps": {name: pack_maps(maps) for name, maps in study.activations.items()},
     }
+
+
+def _without_nan(values: np.ndarray, digits: int) -> list[float | None]:
+    """Rounded numbers; None for NaN, which JSON does not know."""
+    return [None if np.isnan(value) else round(float(value), digits) for value in values]
 
 
 def pack_slice(pixels: np.ndarray) -> str:
