@@ -11,7 +11,7 @@ from clotline.models.supervision import (
     StudyLoss,
     StudyOutputs,
     build_trained_lstm,
-    published_weights,
+    kept_weights,
 )
 
 WIDTH, COUNTS = 7, [3, 5, 2]
@@ -33,21 +33,21 @@ def moments(studies):
 
 
 @pytest.mark.parametrize("level", ["image", "study"])
-def test_the_published_weights_compute_what_was_trained(studies, moments, level):
+def test_the_kept_weights_compute_what_was_trained(studies, moments, level):
     torch.manual_seed(1)
     section = lstm_section(standardize=True, hidden_size=6)
     trained = build_trained_lstm(WIDTH, section, level, moments).eval()
     alone = SliceLSTM(WIDTH, 6, level)
-    alone.load_state_dict(published_weights(trained.state_dict(), moments))
+    alone.load_state_dict(kept_weights(trained.state_dict(), moments))
     with torch.no_grad():
         expected, found = trained(studies), alone(studies)
     assert expected.std() > 0.01
     assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_without_standardization_the_published_weights_are_the_trained_ones(studies):
+def test_without_standardization_the_kept_weights_are_the_trained_ones(studies):
     trained = build_trained_lstm(WIDTH, lstm_section(), "study", None)
-    weights = published_weights(trained.state_dict(), None)
+    weights = kept_weights(trained.state_dict(), None)
     assert weights.keys() == trained.network.state_dict().keys()
     assert all(torch.equal(weights[k], v) for k, v in trained.network.state_dict().items())
 

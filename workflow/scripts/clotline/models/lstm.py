@@ -1,4 +1,4 @@
-"""Stage 2 networks: an LSTM over the features of a study's slices."""
+"""Stage 2 networks: the published LSTM over the features of a study's slices, or another form."""
 
 import warnings
 from itertools import accumulate
@@ -10,7 +10,9 @@ from torch.nn.functional import linear
 
 from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import StudyBatch
+from clotline.lstm_form import PUBLISHED_FORM, has_published_form
 from clotline.models.checkpoint import load_tensors, load_weights
+from clotline.models.sequence import SliceSequence, build_sequence
 
 # Of a GPU: a few weights of one small layer are put together for each batch.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
@@ -93,7 +95,7 @@ class SliceLSTM(nn.Module):
         return states.flatten(0, 1)[rows]
 
 
-def build_lstm(width: int, section: dict, level: str) -> SliceLSTM:
+def build_lstm(width: int, section: dict, level: str) -> SliceLSTM | SliceSequence:
     """The network of one ``lstm`` entry of the configuration, with its initial weights.
 
     A bias of the forget gates: Jozefowicz et al., An Empirical Exploration of Recurrent Network
@@ -102,19 +104,22 @@ def build_lstm(width: int, section: dict, level: str) -> SliceLSTM:
     Raises:
         ClotlineError: the state dict in ``init`` does not fit.
     """
-    model = SliceLSTM(width, section["hidden_size"], level)
     init = section["init"]
-    if init == "random":
-        # torch's order of the gates: input, forget, cell, output.
-        _, forget, _, _ = model.lstm.bias_ih_l0.detach().chunk(4)
-        forget += section["forget_bias"]
+    if not has_published_form(section):
+        model = build_sequence(width, section, level)
     else:
+        model = SliceLSTM(width, section["hidden_size"], level)
+        if init == "random":
+            # torch's order of the gates: input, forget, cell, output.
+            _, forget, _, _ = model.lstm.bias_ih_l0.detach().chunk(4)
+            forget += section["forget_bias"]
+    if init != "random":
         content = load_tensors(Path(init))
         load_weights(model, content.get("weights", content), init)
     return model
 
 
-def load_lstm(checkpoint: dict, level: str, path: str | Path) -> SliceLSTM:
+def load_lstm(checkpoint: dict, level: str, path: str | Path) -> SliceLSTM | SliceSequence:
     """The trained network in a checkpoint.
 
     Args:
@@ -125,6 +130,7 @@ def load_lstm(checkpoint: dict, level: str, path: str | Path) -> SliceLSTM:
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    model = SliceLSTM(checkpoint["width"], checkpoint["config"]["hidden_size"], level)
+    section = PUBLISHED_FORM | checkpoint["config"] | {"init": "random", "forget_bias": 0}
+    model = build_lstm(checkpoint["width"], section, level)
     load_weights(model, checkpoint["weights"], path)
     return model

@@ -5,6 +5,7 @@ doi 10.1148/ryai.2020200029.
 """
 
 from clotline.grid import AIR_HU, SIZE
+from clotline.lstm_form import describe_form
 
 ITEMS = {
     1: "Study of artificial intelligence, kind of technology",
@@ -106,7 +107,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
                     for name, cnn in config["cnn"].items()
                 ),
                 *(
-                    f"{name}: LSTM of {lstm['hidden_size']} units, "
+                    f"{name}: {describe_form(lstm)}, "
                     + ("one logit a slice." if name.endswith("image") else "nine labels a study.")
                     for name, lstm in config["lstm"].items()
                 ),

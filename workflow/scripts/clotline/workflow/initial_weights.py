@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.labels import STUDY_LABELS
+from clotline.lstm_form import describe_form, has_published_form
 from clotline.workflow.architectures import width
 from clotline.workflow.weights_file import NoWeightsError, WeightsFile, read_weights_file
 
@@ -31,7 +32,10 @@ def check_initial_weights(config: dict) -> Iterator[str]:
         if section["init"] != "random" and Path(section["init"]).is_file():
             features, level = split_lstm_name(name)
             total = sum(width(config["cnn"][backbone]) for backbone in sets[features])
-            wanted = _lstm_words(level, total, section["hidden_size"])
+            if has_published_form(section):
+                wanted = _lstm_words(level, total, section["hidden_size"])
+            else:
+                wanted = _sequence_words(level, total, section)
             yield from _check(f"lstm.{name}.init", section["init"], wanted, config)
 
 
@@ -57,6 +61,13 @@ def _lstm_words(level: str, features: int, hidden: int) -> str:
     return f"{article}-level LSTM on {features} features with {hidden} hidden units"
 
 
+def _sequence_words(level: str, features: int, section: dict) -> str:
+    article = "an image" if level == "image" else "a study"
+    return (
+        f"a Clotline checkpoint of {article}-level {describe_form(section)}, on {features} features"
+    )
+
+
 def _describe(file: WeightsFile) -> str:
     """What a file is, in the words of what is wanted."""
     shapes = file.shapes
@@ -66,6 +77,9 @@ def _describe(file: WeightsFile) -> str:
         config = file.about.get("config")
         if file.about.get("kind") == "cnn" and isinstance(config, dict):
             return _cnn_words(config.get("library"), config.get("architecture"))
+        if file.about.get("kind") == "lstm" and isinstance(config, dict):
+            level = split_lstm_name(str(file.about.get("name")))[1]
+            return _sequence_words(level, file.about.get("width"), config)
         return "the state of an unfinished Clotline training"
     first = next(iter(shapes))
     return f"a state dict of {len(shapes)} tensors, {first} the first of them"
