@@ -99,7 +99,7 @@ def _with_error(cases: Cases) -> tuple[float, float]:
 
 def percentile_bootstrap(cases: Cases) -> tuple[float, float]:
     """The quantiles of resamples of the studies."""
-    drawn = resample(Ranking(cases).figures, cases.studies, RESAMPLES, 0)[:, 0]
+    drawn = resample(Ranking(cases).metrics, cases.studies, RESAMPLES, 0)[:, 0]
     return tuple(np.nanquantile(drawn, TAILS))
 
 

@@ -26,9 +26,9 @@ from clotline.models.backbones import build_classifier, for_training
 from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
 from clotline.models.features import BATCH_SIZE, extract_features
-from clotline.models.recipe import Recipe
 from clotline.models.steps import Steps
 from clotline.models.training import predict, train_epoch
+from clotline.sections.cnn import CNNSection, cnn_sections
 
 #: Slices of one turn of training, and how often they come in one of validation and of features,
 #: which are faster: enough for the start of loading processes to count for little.
@@ -87,7 +87,7 @@ class Utilisation:
 
 
 def measure(
-    name: str, section: dict, rows: pd.DataFrame, folder: Path, threads: int
+    name: str, section: CNNSection, rows: pd.DataFrame, folder: Path, threads: int
 ) -> Iterator[Measured]:
     """Training, validation and features of one network.
 
@@ -98,7 +98,7 @@ def measure(
         folder: for the features.
         threads: that load slices.
     """
-    fabric = make_fabric(section["precision"], gpus=1, threads=threads)
+    fabric = make_fabric(section.precision, gpus=1, threads=threads)
     view, processes = View.of(section), loading_processes(threads, fabric)
 
     def loaded(times: int, size: int, augment=None, train: bool = False) -> SliceLoader:
@@ -108,10 +108,10 @@ def measure(
     def steps() -> Steps:
         torch.manual_seed(0)
         model = for_training(section)
-        return Steps(model, Recipe.of(section), 10**6, fabric)
+        return Steps(model, section, 10**6, fabric)
 
     mine, bare = steps(), steps()
-    augmented = loaded(1, section["batch_size"], (0, 0), train=True)
+    augmented = loaded(1, section.batch_size, (0, 0), train=True)
     inputs, targets = next(iter(augmented))
     bare.model.train()
     yield _against(
@@ -119,7 +119,7 @@ def measure(
         *(lambda: bare(inputs, targets), augmented),
     )
 
-    valid = loaded(REPEATED, inference_batch_size(section["batch_size"], fabric))
+    valid = loaded(REPEATED, inference_batch_size(section.batch_size, fabric))
     some, _ = next(iter(valid))
 
     def judge() -> None:
@@ -130,7 +130,7 @@ def measure(
         f"validating {name}", lambda: predict(mine.model, valid, fabric, 1), judge, valid
     )
 
-    model = fabric.to_device(as_extractor(build_classifier(section), section["input_size"]))
+    model = fabric.to_device(as_extractor(build_classifier(section), section.input_size))
     central = loaded(REPEATED, inference_batch_size(BATCH_SIZE, fabric))
 
     def forward() -> None:
@@ -190,14 +190,14 @@ def main() -> None:
     if not torch.cuda.is_available():
         _say_not_measured()
         parser.exit(1, "not measured: torch finds no CUDA device on this machine\n")
-    config, found = default_config(), []
+    sections, found = cnn_sections(default_config()), []
     with tempfile.TemporaryDirectory(prefix="clotline-bench-") as place:
         folder = Path(place)
         cohort = data.make_cohort(folder / "cohort", 400)
         rows = data.repeat_shard(cohort, folder / "slices.h5", arguments.slices)
-        for name, section in config["cnn"].items():
+        for name, section in sections.items():
             found += measure(name, section, rows, folder, arguments.threads)
-    text = _report(found, config["cnn"]["resnext50"]["epochs"], arguments)
+    text = _report(found, sections["resnext50"].epochs, arguments)
     print(text)
     RESULTS.write_text(text, encoding="utf-8")
 

@@ -114,7 +114,7 @@ torch.optim.SGD([weight], lr=0.1).step()
 
 
 def evaluation() -> list[Cost]:
-    """All figures of a model with 2,000 bootstraps."""
+    """All metrics of a model with 2,000 bootstraps."""
     rng = np.random.default_rng(0)
     studies = pd.DataFrame({STUDY_UID: [f"{n:04x}" for n in range(1250)]})
     studies["split"] = np.where(np.arange(1250) < 1000, "test", "valid")

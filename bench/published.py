@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_UID, UIDS
 from clotline.models.backbones import Classifier, build_classifier
+from clotline.sections.cnn import CNNSection
 
 CROP, RESIZED = 224, 256
 
@@ -64,11 +65,11 @@ def slice_batches(slices: Slices, processes: int = 1) -> DataLoader:
     return DataLoader(slices, 16, shuffle=True, num_workers=processes)
 
 
-def network(section: dict) -> Classifier:
+def network(section: CNNSection) -> Classifier:
     """The network of one ``cnn`` entry of the configuration as its library builds it."""
-    if section["library"] == "torchvision":
+    if section.library == "torchvision":
         return build_classifier(section)
-    return Classifier(EfficientNet.from_name(section["architecture"], in_channels=1))
+    return Classifier(EfficientNet.from_name(section.architecture, in_channels=1))
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, batches) -> int:

@@ -6,7 +6,7 @@ All of it on the demo's slices and its trained networks, at the demo's small siz
 import logging
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,9 @@ from clotline.models.features import BATCH_SIZE, extract_features
 from clotline.models.lstm import build_lstm
 from clotline.models.monitoring import auroc
 from clotline.models.prediction import predict_studies
-from clotline.models.recipe import Recipe
 from clotline.models.training import base_rate_loss, fit
+from clotline.sections.cnn import CNNSection
+from clotline.sections.lstm import LSTMSection, lstm_sections
 
 SEEDS = range(5)
 #: Training slices of each class in one epoch of the comparison of losses.
@@ -66,11 +67,16 @@ class Demo:
         self.plan = read_table(self.results / "data/plan.parquet")
         self.shards = self.results / "data/shards"
 
-        self.lstm_section = load_checkpoint(self.results / "lstm/combined-image.pt")["config"]
+        path = self.results / "lstm/combined-image.pt"
+        self.lstm_section = LSTMSection.of_checkpoint(load_checkpoint(path)["config"], path)
 
     def checkpoint(self, name: str) -> dict:
         """One of its trained networks."""
         return load_checkpoint(self.results / f"cnn/{name}.pt")
+
+    def cnn_section(self, name: str) -> CNNSection:
+        """What it was trained with."""
+        return CNNSection.of_checkpoint(self.checkpoint(name)["config"], name)
 
 
 def losses(demo: Demo) -> list[Check]:
@@ -80,7 +86,7 @@ def losses(demo: Demo) -> list[Check]:
     train = [t[t["split"] == "train"] for t in tables]
     checks = []
     for name in ("resnext50", "efficientnet_b0"):
-        section = demo.checkpoint(name)["config"] | {"epochs": 2, "input_size": 64}
+        section = replace(demo.cnn_section(name), epochs=2, input_size=64)
         found = {
             way: [_valid_loss(section, precision, train, valid, seed) for seed in SEEDS]
             for way, precision in PRECISIONS.items()
@@ -90,7 +96,7 @@ def losses(demo: Demo) -> list[Check]:
     return checks
 
 
-def _valid_loss(section: dict, precision: str, train, valid, seed: int) -> float:
+def _valid_loss(section: CNNSection, precision: str, train, valid, seed: int) -> float:
     fabric = make_fabric(precision, gpus=0, threads=PROCESSES)
     view = View.of(section)
     order = np.random.default_rng(seed).permutation(len(train[0]))[:POSITIVES]
@@ -102,13 +108,13 @@ def _valid_loss(section: dict, precision: str, train, valid, seed: int) -> float
     def batches(epoch: int):
         table = epochs.table(epoch, positives, train[1])
         slices = StoredSlices(table, view, (seed, epoch))
-        return SliceLoader(slices, section["batch_size"], fabric, 0, train=True)
+        return SliceLoader(slices, section.batch_size, fabric, 0, train=True)
 
-    loader = SliceLoader(StoredSlices(valid, view, None), section["batch_size"], fabric, 0)
+    loader = SliceLoader(StoredSlices(valid, view, None), section.batch_size, fabric, 0)
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state.pt")
-        recipe, base_loss = Recipe.of(section), math.log(2)
-        fitted = fit(model, recipe, batches, loader, auroc, fabric, state, seed, base_loss)
+        base_loss = math.log(2)
+        fitted = fit(model, section, batches, loader, auroc, fabric, state, seed, base_loss)
     return float(fitted.history["valid_loss"].iloc[-1])
 
 
@@ -148,7 +154,7 @@ def features(demo: Demo, folder: Path) -> list[Check]:
 def _extract(demo: Demo, name: str, precision: str, rows, path: Path) -> None:
     checkpoint = demo.checkpoint(name)
     fabric = make_fabric(precision, gpus=0, threads=PROCESSES)
-    view = View.of(checkpoint["config"])
+    view = View.of(demo.cnn_section(name))
     loader = SliceLoader(StoredSlices(rows, view, None), BATCH_SIZE, fabric, 0)
     model = load_classifier(checkpoint, name)
     if precision == "auto":
@@ -165,9 +171,12 @@ def lstm_losses(demo: Demo) -> list[Check]:
     """Validation losses of combined-image trained as the demo's and in the published way."""
     names = feature_sets(default_config())["combined"]
     files = [demo.results / f"features/{name}.h5" for name in names]
-    published = default_config()["lstm"]["combined-image"] | {"batch_size": 1}
-    recipes = [demo.lstm_section | {"precision": "auto"}, published | {"precision": "32-true"}]
-    found = [[_train_lstm(demo, files, recipe, s)[0] for s in SEEDS] for recipe in recipes]
+    published = lstm_sections(default_config())["combined-image"]
+    sections = (
+        replace(demo.lstm_section, precision="auto"),
+        replace(published, batch_size=1, precision="32-true"),
+    )
+    found = [[_train_lstm(demo, files, section, s)[0] for s in SEEDS] for section in sections]
     text, difference, noise = _in_pairs(*found)
     # A lower loss is no fault.
     return [Check("combined-image, training a study at a time", text, difference < noise)]
@@ -193,9 +202,9 @@ def _lstm_auroc(demo: Demo, path: Path) -> float:
     return auroc(truth, probabilities)
 
 
-def _train_lstm(demo: Demo, files: list[Path], section: dict, seed: int):
+def _train_lstm(demo: Demo, files: list[Path], section: LSTMSection, seed: int):
     """The lowest validation loss; the network of that epoch, the test studies and the fabric."""
-    fabric = make_fabric(section["precision"], gpus=0, threads=1)
+    fabric = make_fabric(section.precision, gpus=0, threads=1)
     studies = locate_studies(demo.slices, demo.plan)
     labels = demo.slices[IMAGE_LABEL].to_numpy()
     train, valid, test = (
@@ -207,13 +216,13 @@ def _train_lstm(demo: Demo, files: list[Path], section: dict, seed: int):
 
     def batches(epoch: int):
         order = np.random.default_rng((seed, epoch)).permutation(len(train))
-        return train.batches(section["batch_size"], fabric, order)
+        return train.batches(section.batch_size, fabric, order)
 
-    recipe, loader = Recipe.of(section), valid.batches(section["batch_size"], fabric)
+    loader = valid.batches(section.batch_size, fabric)
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state.pt")
         base_loss = base_rate_loss(train.targets())
-        fitted = fit(model, recipe, batches, loader, auroc, fabric, state, seed, base_loss)
+        fitted = fit(model, section, batches, loader, auroc, fabric, state, seed, base_loss)
     model.load_state_dict(fitted.best)
     return float(fitted.history["valid_loss"].min()), model, test, fabric
 

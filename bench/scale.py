@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -40,9 +40,10 @@ from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
 from clotline.models.features import BATCH_SIZE, extract_features
 from clotline.models.lstm import build_lstm
-from clotline.models.recipe import Recipe
 from clotline.models.steps import Steps
 from clotline.models.training import train_epoch
+from clotline.sections.cnn import cnn_sections
+from clotline.sections.lstm import lstm_sections
 
 SIZES = (1, 4, 16)
 MB = 1_000_000
@@ -124,13 +125,13 @@ class LSTMEpoch:
     """One epoch of training combined-image, as often as it is called."""
 
     def __init__(self, studies, image_labels: np.ndarray, files: list[str], threads: int = 1):
-        section = default_config()["lstm"]["combined-image"]
-        self._fabric = make_fabric(section["precision"], gpus=0, threads=threads)
+        section = lstm_sections(default_config())["combined-image"]
+        self._fabric = make_fabric(section.precision, gpus=0, threads=threads)
         self._sequences = FeatureSequences(studies, files, "image", image_labels)
-        self._batch_size = section["batch_size"]
+        self._batch_size = section.batch_size
         torch.manual_seed(0)
         model = build_lstm(self._sequences.width, section, "image")
-        self._steps = Steps(model, Recipe.of(section), 10**6, self._fabric)
+        self._steps = Steps(model, section, 10**6, self._fabric)
 
     def __call__(self) -> int:
         """Trains; gives the number of studies."""
@@ -192,10 +193,10 @@ class Growth:
 
 
 def _features_job(rows, folder: Path, name: str = "features.h5") -> Callable[[], int]:
-    section = default_config()["cnn"]["efficientnet_b0"] | {"input_size": 64}
-    fabric = make_fabric(section["precision"], gpus=0, threads=1)
+    section = replace(cnn_sections(default_config())["efficientnet_b0"], input_size=64)
+    fabric = make_fabric(section.precision, gpus=0, threads=1)
     torch.manual_seed(0)
-    model = as_extractor(build_classifier(section), section["input_size"])
+    model = as_extractor(build_classifier(section), section.input_size)
     loader = SliceLoader(StoredSlices(rows, View.of(section), None), BATCH_SIZE, fabric, 0)
 
     def extract() -> int:

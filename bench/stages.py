@@ -45,9 +45,11 @@ from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
 from clotline.models.features import BATCH_SIZE, extract_features
 from clotline.models.lstm import build_lstm
-from clotline.models.recipe import Recipe
+from clotline.models.recipe import make_optimizer
 from clotline.models.steps import Steps
 from clotline.models.training import train_epoch
+from clotline.sections.cnn import cnn_sections
+from clotline.sections.lstm import lstm_sections
 from clotline.workflow.config import load_config
 
 #: Reach of the ratios to the published way.
@@ -67,8 +69,8 @@ TRAINED, EXTRACTED = 96, 128
 def default_config() -> dict:
     """The production recipe, with random weights."""
     config = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
-    for section in config["cnn"].values():
-        section["init"] = "random"
+    for entry in config["cnn"].values():
+        entry["init"] = "random"
     return load_config(config)
 
 
@@ -171,7 +173,7 @@ def training_input(cohort: Cohort, folder: Path) -> Iterator[Row]:
     rows = repeat_shard(cohort, shard, 4000)
     published.ingest(cohort.rows, cohort.dicom, one)
     fabric = make_fabric("32-true", gpus=0, threads=1)
-    section = default_config()["cnn"]["resnext50"]
+    section = cnn_sections(default_config())["resnext50"]
     order = np.random.default_rng(0).permutation(len(rows))
 
     stored = StoredPixels(shard)
@@ -187,7 +189,7 @@ def training_input(cohort: Cohort, folder: Path) -> Iterator[Row]:
 
         def ours(processes=processes) -> int:
             slices = StoredSlices(rows.iloc[order], View.of(section), (0, 0))
-            loader = SliceLoader(slices, section["batch_size"], fabric, processes)
+            loader = SliceLoader(slices, section.batch_size, fabric, processes)
             return sum(len(x) for x, _ in loader)
 
         def theirs(processes=processes) -> int:
@@ -207,27 +209,27 @@ def cnn(cohort: Cohort, folder: Path) -> Iterator[Row]:
     one = folder / "cnn-published.h5"
     rows = cohort.stored
     published.ingest(cohort.rows, cohort.dicom, one)
-    for name, section in default_config()["cnn"].items():
-        fabric = make_fabric(section["precision"], gpus=0, threads=os.cpu_count())
+    for name, section in cnn_sections(default_config()).items():
+        fabric = make_fabric(section.precision, gpus=0, threads=os.cpu_count())
         yield _training(name, section, fabric, rows.iloc[:TRAINED], one, cohort)
         yield _features(name, section, fabric, rows.iloc[:EXTRACTED], one, cohort, folder)
 
 
 def _training(name, section, fabric, rows, one, cohort) -> Row:
-    recipe, view = Recipe.of(section), View.of(section)
+    view = View.of(section)
 
     def steps() -> Steps:
         torch.manual_seed(0)
         model = for_training(section)
-        return Steps(model, recipe, 10**6, fabric)
+        return Steps(model, section, 10**6, fabric)
 
     mine, bare = steps(), steps()
-    loader = SliceLoader(StoredSlices(rows, view, (0, 0)), section["batch_size"], fabric, 0)
+    loader = SliceLoader(StoredSlices(rows, view, (0, 0)), section.batch_size, fabric, 0)
     torch.manual_seed(0)
     theirs = published.network(section)
-    their_optimizer = recipe.optimizer(theirs)
+    their_optimizer = make_optimizer(section, theirs)
     batches = published.slice_batches(published.Slices(one, cohort.rows.iloc[:TRAINED]))
-    tensors = list(itertools.islice(loader, TRAINED // section["batch_size"]))
+    tensors = list(itertools.islice(loader, TRAINED // section.batch_size))
 
     def ours() -> int:
         train_epoch(mine, loader, 1)
@@ -241,7 +243,7 @@ def _training(name, section, fabric, rows, one, cohort) -> Row:
         *(f"training {name}", "slices/s", REACH[name][0], ours),
         lambda: published.train(theirs, their_optimizer, batches),
         ("the bare step on tensors in memory", limit),
-        f"{section['input_size']} × {section['input_size']}, {_precision(fabric)}",
+        f"{section.input_size} × {section.input_size}, {_precision(fabric)}",
     )
 
 
@@ -262,7 +264,7 @@ def _precision(fabric) -> str:
 
 def _features(name, section, fabric, rows, one, cohort, folder) -> Row:
     torch.manual_seed(0)
-    model = as_extractor(build_classifier(section), section["input_size"])
+    model = as_extractor(build_classifier(section), section.input_size)
     theirs = published.network(section)
     slices = StoredSlices(rows, View.of(section), None)
     loader = SliceLoader(slices, BATCH_SIZE, fabric, 0)
@@ -315,13 +317,12 @@ def lstm(folder: Path) -> Iterator[Row]:
     files = [
         make_features(folder / f"{width}.h5", len(image_labels), width) for width in (1280, 2048)
     ]
-    section = default_config()["lstm"]["combined-image"]
-    recipe = Recipe.of(section)
-    fabric = make_fabric(section["precision"], gpus=0, threads=os.cpu_count())
+    section = lstm_sections(default_config())["combined-image"]
+    fabric = make_fabric(section.precision, gpus=0, threads=os.cpu_count())
     sequences = FeatureSequences(studies, files, "image", image_labels)
 
     def steps() -> Steps:
-        return Steps(build_lstm(WIDTH, section, "image"), recipe, 10**6, fabric)
+        return Steps(build_lstm(WIDTH, section, "image"), section, 10**6, fabric)
 
     mine, bare = steps(), steps()
     joined = folder / "joined.h5"
@@ -329,15 +330,15 @@ def lstm(folder: Path) -> Iterator[Row]:
     names = publish_features(joined, studies, folder / "features-published.h5")
     spans = zip(studies["first"], studies["count"], strict=True)
     targets = [image_labels[first : first + n].astype(np.float32) for first, n in spans]
-    theirs = _PublishedLSTM(section["hidden_size"])
-    their_optimizer = recipe.optimizer(theirs)
+    theirs = _PublishedLSTM(section.hidden_size)
+    their_optimizer = make_optimizer(section, theirs)
     their_studies = published.Studies(folder / "features-published.h5", names, targets)
     batches = published.study_batches(their_studies)
-    tensors = list(sequences.batches(section["batch_size"], fabric))
+    tensors = list(sequences.batches(section.batch_size, fabric))
 
     def ours() -> int:
         order = np.random.default_rng(0).permutation(count)
-        loader = sequences.batches(section["batch_size"], fabric, order)
+        loader = sequences.batches(section.batch_size, fabric, order)
         train_epoch(mine, loader, 1)
         return count
 

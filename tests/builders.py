@@ -1,6 +1,7 @@
 """What several tests share: labels tables, DICOM files, shards, configuration sections, a score."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gdcm
@@ -26,6 +27,8 @@ from clotline.data.shards import ORIENTATION, POSITION, ShardWriter
 from clotline.data.study import DecodedStudy
 from clotline.evaluation.competition import loss_terms
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.sections.cnn import CNNSection, cnn_sections
+from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.config import load_config
 
 DATA = {
@@ -231,15 +234,15 @@ class DyingBatches:
         raise KilledError
 
 
-def cnn_section(**keys) -> dict:
+def cnn_section(**keys) -> CNNSection:
     """A complete ``cnn`` entry of the configuration, from random weights unless told otherwise.
 
     What it names, an architecture or a file, is not looked into.
     """
     entry = {"library": "torchvision", "architecture": "resnet18", "init": "random"}
-    return load_config({"cnn": {"network": entry}})["cnn"]["network"] | keys
+    return replace(cnn_sections(load_config({"cnn": {"network": entry}}))["network"], **keys)
 
 
-def lstm_section(**keys) -> dict:
+def lstm_section(**keys) -> LSTMSection:
     """A complete ``lstm`` entry of the configuration; a file that it names is not looked into."""
-    return load_config({})["lstm"]["combined-study"] | keys
+    return replace(lstm_sections(load_config({}))["combined-study"], **keys)

@@ -5,6 +5,7 @@ Without a GPU they skip.
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,6 @@ from clotline.models.features import extract_features
 from clotline.models.lstm import build_lstm
 from clotline.models.monitoring import auroc, pe_present_auroc
 from clotline.models.prediction import predict_studies
-from clotline.models.recipe import Recipe
 from clotline.models.steps import Graph, Steps
 from clotline.models.training import fit, train_epoch
 
@@ -114,7 +114,7 @@ def train(table, section, fabric, folder, epochs=3, model=None, kill=None):
     model = build_classifier(section) if model is None else model
     model = model.to(memory_format=torch.channels_last)
     valid = batches(table, section, fabric)
-    recipe = Recipe.of(section | {"epochs": epochs})
+    recipe = replace(section, epochs=epochs)
     state = folder / "state.pt"
     return fit(
         model, recipe, of_epoch, valid, auroc, fabric, state, seed=2, train_base_loss=0.69
@@ -174,7 +174,7 @@ def test_a_replayed_step_is_the_step(table, gpu, replays, monkeypatch, architect
             model.backbone._global_params = model.backbone._global_params._replace(
                 drop_connect_rate=None
             )
-        training = Steps(model, Recipe.of(section), 5, gpu)
+        training = Steps(model, section, 5, gpu)
         losses = [
             train_epoch(training, batches(table, section, gpu, (0, epoch), train=True), 1)
             for epoch in range(2)
@@ -203,7 +203,7 @@ def test_random_layers_draw_anew_at_each_replay_and_follow_from_the_seed(gpu, re
     drawn = []
     for _ in range(2):
         section = section_of()
-        training = Steps(Draws(), Recipe.of(section), 10, gpu)
+        training = Steps(Draws(), section, 10, gpu)
         torch.manual_seed(5)
         train_epoch(training, [(torch.ones(4, 8), torch.ones(4))] * 20, 1)
         drawn.append(training.model.drawn.cpu().tolist())
@@ -307,7 +307,7 @@ def test_an_lstm_trains_and_predicts_as_on_a_cpu(cpu, gpu, replays, tmp_path, le
         torch.manual_seed(0)
         model = build_lstm(width, section, level)
         fitted = fit(
-            *(model, Recipe.of(section)),
+            *(model, section),
             lambda epoch, s=sequences, f=fabric: s.batches(8, f),
             sequences.batches(8, fabric),
             auroc if level == "image" else pe_present_auroc,
@@ -336,7 +336,7 @@ from torch import nn
 from clotline.loading.batches import process_batches
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc
-from clotline.models.recipe import Recipe
+from clotline.sections.recipe import Recipe
 from clotline.models.training import fit, train_together
 
 state = Path(sys.argv[1])

@@ -125,13 +125,14 @@ def test_features_are_aligned_with_the_slices(results, slices, name):
 def features_of_one_slice(results, row, name):
     from clotline.loading.preprocessing import View
     from clotline.models.backbones import load_classifier
+    from clotline.sections.cnn import CNNSection
 
     path = results / f"cnn/{name}.pt"
     checkpoint = load_checkpoint(path)
     model = load_classifier(checkpoint, path).eval()
     with h5py.File(results / f"data/shards/shard-{row['shard']}.h5") as file:
         pixels = file["pixels"][row["row"]]
-    view = View.of(checkpoint["config"])
+    view = View.of(CNNSection.of_checkpoint(checkpoint["config"], path))
     part = view.cut(pixels, *view.cuts(1, None)[0])
     with torch.inference_mode():
         return model.features(view.inputs(torch.from_numpy(part)[None, None]))[0].double().numpy()

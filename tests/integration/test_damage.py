@@ -75,7 +75,7 @@ def test_a_damaged_artifact_is_named_and_the_command_in_the_message_makes_it_ane
     assert done.returncode != 0
     assert f"{damaged} cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
-    (named,) = set(re.findall(r"To make it anew, rm (\S+) and run the same snakemake", done.stderr))
+    (named,) = set(re.findall(r"To remake it, rm (\S+) and run the same snakemake", done.stderr))
     assert named == damaged
     (tiny_copy.folder / named).unlink()
     tiny_copy.build(*ON_TWO_CORES, target)

@@ -21,6 +21,7 @@ from clotline.evaluation.metrics import SUBGROUPS
 from clotline.evaluation.predictions import pe_present
 from clotline.labels import COLUMNS, STUDY_LABELS
 from clotline.models.lstm import build_lstm
+from clotline.sections.lstm import lstm_sections
 from clotline.models.monitoring import pe_present_auroc
 from clotline.workflow.config import load_config
 
@@ -43,7 +44,7 @@ assert pe_present(table).tolist() == [1.0]
 assert SUBGROUPS[7:] == ("saddle_pe",)
 targets = np.vstack([study("negative_exam_for_pe", "infarct"), study("saddle_pe")])
 assert pe_present_auroc(targets, 8 * targets - 4) == 1.0
-model = build_lstm(8, config["lstm"]["combined-study"], "study")
+model = build_lstm(8, lstm_sections(config)["combined-study"], "study")
 assert model.linear.out_features == 11
 
 # The competition's score is that of its own labels.

@@ -93,7 +93,7 @@ def test_a_refusal_is_told_with_what_to_do_and_not_as_damage(tmp_path, write, re
     said = str(caught.value)
     assert said.startswith(f"{path} cannot be read: {os.strerror(number)} (errno {number})")
     assert "keep it" in said and remedy in said
-    for word in ("rm ", "cannot be used", "anew", "damaged", "intact copy"):
+    for word in ("rm ", "cannot be used", "remake", "damaged", "intact copy"):
         assert word not in said
 
 

@@ -47,7 +47,7 @@ rule train_cnn:
         cfg=backbone_section,
         seed=pipeline.section("seed"),
         init=contents(initial_backbone),
-        # What is said of a training once it is over changes nothing of it.
+        # Warnings about a finished training do not change it.
         code=code_digest("train_cnn.py", without=("evaluation.learning",)),
     message:
         "Training {wildcards.backbone}"

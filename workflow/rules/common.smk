@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Of this file: the workflow can be a part of another one, whose Snakefile lies elsewhere.
+# By this file's path: the workflow may be a module of another one, whose Snakefile lies elsewhere.
 PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 if not PROJECT.is_dir():
     raise WorkflowError(f"clone Clotline and name a path, not {PROJECT}")
@@ -22,7 +22,7 @@ from clotline.workflow.estimate import Data
 from clotline.workflow.resources import growing
 from clotline.workflow.snakefile import Pipeline, check_paths_stay, contents
 
-# Whoever applies a bundle of models needs no configuration of their own. (As configfile: does.)
+# Optional, for who applies a bundle needs no configuration; otherwise as the directive configfile.
 if Path("config/config.yaml").exists():
     workflow.configfile("config/config.yaml")
 
@@ -31,7 +31,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # OpenCV's threads do not survive the fork of loading processes.
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 
-# Jobs end when this process does, even before they have got to know it.
+# Jobs end when this process does, even if it is gone before they start.
 os.environ[STARTER] = str(os.getpid())
 
 try:
@@ -86,26 +86,25 @@ def backbone_section(wildcards):
 
 
 def backbone_weights(wildcards):
-    section = config["cnn"][wildcards.backbone]
-    return f"{section['library']} {section['architecture']}"
+    section = pipeline.cnn[wildcards.backbone]
+    return f"{section.library} {section.architecture}"
 
 
 def imagenet_weights(wildcards):
-    imagenet = config["cnn"][wildcards.backbone]["init"] == "imagenet"
+    imagenet = pipeline.cnn[wildcards.backbone].init == "imagenet"
     return f"resources/weights/{wildcards.backbone}.pth" if imagenet else []
 
 
-def initial_weights(stage, name):
-    init = config[stage][name]["init"]
-    return [] if init in ("imagenet", "random") else init
+def initial_weights(section):
+    return [] if section.init in ("imagenet", "random") else section.init
 
 
 def initial_backbone(wildcards):
-    return initial_weights("cnn", wildcards.backbone)
+    return initial_weights(pipeline.cnn[wildcards.backbone])
 
 
 def initial_lstm(wildcards):
-    return initial_weights("lstm", wildcards.lstm)
+    return initial_weights(pipeline.lstm[wildcards.lstm])
 
 
 def feature_parts(wildcards):

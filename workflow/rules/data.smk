@@ -25,8 +25,8 @@ if config["phantom"] is not None:
             "../scripts/phantom.py"
 
 
-# Digests of its rows and splits, not the labels file's name or time, say what must be made again. The
-# phantom's is an input, for a rule makes it.
+# A digest of its rows and splits, not the labels file's name or time, decides what is made again.
+# The phantom's labels file is an input, because a rule makes it.
 rule plan:
     input:
         phantom=PHANTOM.get("labels", []),

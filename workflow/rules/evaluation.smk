@@ -228,7 +228,7 @@ rule plot_evaluation:
         cfg=pipeline.section("plots"),
         code=code_digest("plot_evaluation.py"),
     message:
-        "Plotting the figures of {wildcards.model}"
+        "Plotting the metrics of {wildcards.model}"
     script:
         "../scripts/plot_evaluation.py"
 

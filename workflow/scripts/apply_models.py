@@ -28,7 +28,7 @@ def main(snakemake):
     gpus, threads = snakemake.resources.get("gpu", 0), snakemake.threads
     # Beside the output, where there must be room; features of many studies do not fit in memory.
     with tempfile.TemporaryDirectory(dir=Path(output.studies).parent) as folder:
-        # Of the configuration: where it lies changes no result.
+        # Its path is from the configuration, not a parameter: where it lies changes no result.
         bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, folder)
         slices = stored_slices(shard)
         predictions = apply_models(bundle, shard, slices, folder, gpus, threads)

@@ -24,16 +24,20 @@ def main(snakemake):
         json.loads(snakemake.params.thresholds),
         _yardstick(snakemake),
     )
-    target, figures = next(iter(metrics["targets"].items()))
-    log.info("%s: AUROC %s", target, describe_estimate(figures["auroc"]))
-    log.info("%s", describe_verdict(figures["baseline"]) or describe_baseline(figures["baseline"]))
+    target, target_metrics = next(iter(metrics["targets"].items()))
+    log.info("%s: AUROC %s", target, describe_estimate(target_metrics["auroc"]))
+    log.info(
+        "%s",
+        describe_verdict(target_metrics["baseline"])
+        or describe_baseline(target_metrics["baseline"]),
+    )
     with atomic(snakemake.output[0]) as path:
         # allow_nan=False: a metric that is missing must say why
         path.write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _yardstick(snakemake) -> Yardstick:
-    """What the rule's inputs hold; at the study level nothing stands beside slices."""
+    """What the rule's inputs hold; at the study level there is no baseline of slices."""
     inputs = snakemake.input
     slices = Baseline("position only", read_table(inputs.slices)) if inputs.slices else None
     studies = Baseline(f"counts of {snakemake.params.scored}", read_table(inputs.studies))

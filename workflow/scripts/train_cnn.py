@@ -19,7 +19,6 @@ from clotline.models.backbones import for_training
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc
-from clotline.models.recipe import Recipe
 from clotline.models.training import (
     drop_states,
     fit,
@@ -28,6 +27,7 @@ from clotline.models.training import (
     training_state,
     warn_of_training,
 )
+from clotline.sections.cnn import CNNSection
 
 
 def main(snakemake):
@@ -38,15 +38,16 @@ def main(snakemake):
 
 def train_on(snakemake, shard_folder, positives):
     """Trains on the slices in a folder of shards and in a file of positive slices."""
-    section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
+    section = CNNSection(**json.loads(snakemake.params.cfg))
+    seed = json.loads(snakemake.params.seed)
     name = snakemake.wildcards.backbone
     gpus = snakemake.resources.get("gpu", 0)
-    fabric = make_training_fabric(section["precision"], gpus, snakemake.threads)
+    fabric = make_training_fabric(section.precision, gpus, snakemake.threads)
     tables = locate_slices(read_table(snakemake.input.slices), shard_folder, positives)
     train = [table[table["split"] == "train"] for table in tables]
     valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), seed)
     epochs = BalancedEpochs(*map(len, train), seed)
-    view, batch_size = View.of(section), section["batch_size"]
+    view, batch_size = View.of(section), section.batch_size
     processes = loading_processes(snakemake.threads, fabric)
     valid_size = inference_batch_size(batch_size, fabric)
     log.info(
@@ -70,7 +71,7 @@ def train_on(snakemake, shard_folder, positives):
         torch.manual_seed(seed)
         return fit(
             for_training(section, snakemake.input.imagenet or None),
-            Recipe.of(section),
+            section,
             train_batches,
             SliceLoader(StoredSlices(valid, view, None), valid_size, fabric, processes),
             auroc,
@@ -83,8 +84,8 @@ def train_on(snakemake, shard_folder, positives):
     fitted = train_together(fabric, run, state)
     warn_of_training(name, fitted.history)
     width = fitted.best["head.weight"].shape[1]
-    about = partial(Checkpoint, kind="cnn", name=name, config=section, seed=seed, width=width)
-    output = snakemake.output
+    config, output = section.as_dict(), snakemake.output
+    about = partial(Checkpoint, kind="cnn", name=name, config=config, seed=seed, width=width)
     save_fitted(fitted, about, output.history, output.best, output.last)
     drop_states(STATE_FOLDER, name)
 

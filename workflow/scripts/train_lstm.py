@@ -18,7 +18,6 @@ from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric, make_training_fabric
 from clotline.models.monitoring import auroc, pe_present_auroc
 from clotline.models.odds import calibrate_odds
-from clotline.models.recipe import Recipe
 from clotline.models.supervision import build_trained_lstm, kept_weights, make_loss
 from clotline.models.training import (
     base_rate_loss,
@@ -29,15 +28,17 @@ from clotline.models.training import (
     training_state,
     warn_of_training,
 )
+from clotline.sections.lstm import LSTMSection
 
 
 def main(snakemake):
     """Writes the best epoch's checkpoint and the history."""
-    section, seed = json.loads(snakemake.params.cfg), json.loads(snakemake.params.seed)
+    section = LSTMSection(**json.loads(snakemake.params.cfg))
+    seed = json.loads(snakemake.params.seed)
     name = snakemake.wildcards.lstm
     _, level = split_lstm_name(name)
     gpus = snakemake.resources.get("gpu", 0)
-    fabric = make_training_fabric(section["precision"], gpus, snakemake.threads)
+    fabric = make_training_fabric(section.precision, gpus, snakemake.threads)
     slices = read_table(snakemake.input.slices)
     studies = locate_studies(slices, read_table(snakemake.input.plan))
     files, image_labels = list(snakemake.input.features), slices[IMAGE_LABEL].to_numpy()
@@ -55,19 +56,19 @@ def main(snakemake):
 
     def train_batches(epoch):
         order = np.random.default_rng((seed, epoch)).permutation(len(train))
-        return train.batches(section["batch_size"], fabric, order)
+        return train.batches(section.batch_size, fabric, order)
 
-    # Weights that are evaluated as they are read features as they are stored.
-    standardized = section["standardize"] and section["epochs"]
+    # Weights that are only evaluated (epochs is 0) read features as they are stored.
+    standardized = section.standardize and section.epochs
     moments = train.moments() if standardized else None
 
     def run():
         torch.manual_seed(seed)
         return fit(
             build_trained_lstm(train.width, section, level, moments),
-            Recipe.of(section),
+            section,
             train_batches,
-            valid.batches(section["batch_size"], fabric),
+            valid.batches(section.batch_size, fabric),
             auroc if level == "image" else pe_present_auroc,
             fabric,
             state,
@@ -79,13 +80,13 @@ def main(snakemake):
     fitted = train_together(fabric, run, state)
     fitted = replace(fitted, best=kept_weights(fitted.best, moments))
     warn_of_training(name, fitted.history)
-    width = train.width
-    if section["calibrate_odds"]:
-        trained = {"config": section, "width": width, "weights": fitted.best}
-        one_device = make_fabric(section["precision"], gpus, snakemake.threads)
-        best = calibrate_odds(trained, level, valid, section["batch_size"], one_device)
+    config, width = section.as_dict(), train.width
+    if section.calibrate_odds:
+        trained = {"config": config, "width": width, "weights": fitted.best}
+        one_device = make_fabric(section.precision, gpus, snakemake.threads)
+        best = calibrate_odds(trained, level, valid, section.batch_size, one_device)
         fitted = replace(fitted, best=best)
-    about = partial(Checkpoint, kind="lstm", name=name, config=section, seed=seed, width=width)
+    about = partial(Checkpoint, kind="lstm", name=name, config=config, seed=seed, width=width)
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
     drop_states(STATE_FOLDER, name)
 

@@ -7,8 +7,7 @@ from clotline.models.imagenet import fetch_imagenet_weights
 def main(snakemake):
     """Downloads the file that the network's own library names."""
     library, architecture = snakemake.params.cfg.split()
-    section = {"library": library, "architecture": architecture}
-    fetch_imagenet_weights(section, snakemake.output[0])
+    fetch_imagenet_weights(library, architecture, snakemake.output[0])
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ def test_a_shard_of_the_workflow_is_made_anew_by_the_command_in_the_message(tmp_
     with pytest.raises(ClotlineError) as caught:
         open_shard(path)
     assert str(caught.value).endswith(
-        f"To make it anew, rm {path} and run the same snakemake command again"
+        f"To remake it, rm {path} and run the same snakemake command again"
     )
 
 

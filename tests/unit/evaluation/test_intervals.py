@@ -234,26 +234,26 @@ def test_scores_that_are_no_probabilities_are_refused(bad):
 
 @settings(max_examples=60)
 @given(both_classes, st.integers(0, 1000))
-def test_weighted_figures_match_scikit_learn(rows, seed):
+def test_weighted_metrics_match_scikit_learn(rows, seed):
     truth, score = many_ties(rows)
     study = np.random.default_rng(seed).integers(0, 5, len(truth))
     cases = Cases.of(truth, score, study)
     draws = np.random.default_rng(seed).integers(0, 3, cases.studies)
-    figures = Ranking(cases).figures(draws)
+    metrics = Ranking(cases).metrics(draws)
     weights = draws[cases.study]
     if not (weights @ truth and weights @ ~truth):
-        assert np.isnan(figures).all()
+        assert np.isnan(metrics).all()
         return
     kept = np.repeat(np.arange(len(truth)), weights)
-    assert figures[0] == pytest.approx(roc_auc_score(truth[kept], score[kept]))
-    assert figures[1] == pytest.approx(average_precision_score(truth[kept], score[kept]))
+    assert metrics[0] == pytest.approx(roc_auc_score(truth[kept], score[kept]))
+    assert metrics[1] == pytest.approx(average_precision_score(truth[kept], score[kept]))
     fpr, tpr, _ = roc_curve(truth[kept], score[kept], drop_intermediate=False)
-    assert figures[2:] == pytest.approx(np.interp(ROC_GRID, fpr, tpr))
+    assert metrics[2:] == pytest.approx(np.interp(ROC_GRID, fpr, tpr))
 
 
 def test_bootstrap_matches_a_naive_loop_over_studies():
     cases = draw(120, studies=15)
-    resampled = resample(Ranking(cases).figures, cases.studies, 200, seed=4)[:, 0]
+    resampled = resample(Ranking(cases).metrics, cases.studies, 200, seed=4)[:, 0]
     rng = np.random.default_rng(4)
     naive = []
     for _ in range(200):
@@ -273,7 +273,7 @@ def test_bootstrap_matches_a_naive_loop_over_studies():
 def test_resamples_follow_the_seed():
     cases = draw(60, studies=10)
     first, again, other = (
-        resample(Ranking(cases).figures, cases.studies, 20, seed) for seed in (1, 1, 2)
+        resample(Ranking(cases).metrics, cases.studies, 20, seed) for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -282,7 +282,7 @@ def test_resamples_follow_the_seed():
 def test_resamples_of_one_class_are_dropped():
     # One positive study of four: it is missing from about (3/4)^4 = 32% of the resamples.
     cases = Cases.of([1, 0, 0, 0], [0.6, 0.7, 0.2, 0.1])
-    resampled = resample(Ranking(cases).figures, 4, 1000, seed=0)[:, 0]
+    resampled = resample(Ranking(cases).metrics, 4, 1000, seed=0)[:, 0]
     assert 0.25 < np.isnan(resampled).mean() < 0.4
     estimate = percentile_estimate(cases, 0.5, resampled)
     assert np.isfinite([estimate.low, estimate.high]).all()
@@ -302,7 +302,7 @@ def test_an_interval_takes_half_of_the_resamples():
 
 def test_one_study_has_values_without_intervals():
     cases = Cases.of([0, 1, 1], [0.2, 0.6, 0.1], ["a"] * 3)
-    estimate = percentile_estimate(cases, 0.5, resample(Ranking(cases).figures, 1, 50, 0)[:, 0])
+    estimate = percentile_estimate(cases, 0.5, resample(Ranking(cases).metrics, 1, 50, 0)[:, 0])
     assert (estimate.value, estimate.low) == (0.5, None)
     assert estimate.reason == "no interval: one study only"
 
@@ -367,7 +367,7 @@ def test_bootstrap_of_many_slices_needs_little_memory():
     cases = draw(250_000, decimals=6, studies=1000)
     ranking = Ranking(cases)
     tracemalloc.start()
-    resample(ranking.figures, cases.studies, 20, 0)
+    resample(ranking.metrics, cases.studies, 20, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6

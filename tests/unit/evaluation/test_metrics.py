@@ -20,7 +20,7 @@ from clotline.evaluation.competition import evaluate_competition, label_consiste
 from clotline.evaluation.intervals import Cases
 from clotline.evaluation.learning import warnings_table
 from clotline.evaluation.metrics import (
-    FIGURES,
+    METRICS,
     OPERATING_POINTS,
     RATES,
     SIZES,
@@ -82,7 +82,7 @@ def all_estimates(tree):
             yield from all_estimates(branch)
 
 
-def test_study_level_figures():
+def test_study_level_metrics():
     table = study_table()
     metrics = evaluate(table, "study", RESAMPLES, 0)
     json.dumps(metrics, allow_nan=False)
@@ -90,20 +90,20 @@ def test_study_level_figures():
     assert metrics["n_studies"] == 60
     test = table[table["split"] == "test"]
     for name in STUDY_LABELS:
-        figures, truth, score = metrics["targets"][name], test[name + "_true"], test[name]
+        estimates, truth, score = metrics["targets"][name], test[name + "_true"], test[name]
         score = score.astype(float)
-        for figure, reference in {
+        for metric, reference in {
             "auroc": roc_auc_score(truth, score),
             "auroc_bootstrap": roc_auc_score(truth, score),
             "average_precision": average_precision_score(truth, score),
             "brier": brier_score_loss(truth, score),
             "log_loss": log_loss(truth, score),
         }.items():
-            assert figures[figure]["value"] == pytest.approx(reference)
-            assert figures[figure]["low"] <= reference <= figures[figure]["high"]
-            assert figures[figure]["n_positive"] == truth.sum()
-        assert figures["auroc"]["method"] == "score interval, DeLong's variance"
-        assert len(figures["roc"]["low"]) == len(figures["roc"]["grid"])
+            assert estimates[metric]["value"] == pytest.approx(reference)
+            assert estimates[metric]["low"] <= reference <= estimates[metric]["high"]
+            assert estimates[metric]["n_positive"] == truth.sum()
+        assert estimates["auroc"]["method"] == "score interval, DeLong's variance"
+        assert len(estimates["roc"]["low"]) == len(estimates["roc"]["grid"])
 
 
 def test_the_roc_band_is_of_the_resamples_with_both_classes():
@@ -136,14 +136,14 @@ def test_one_class_has_losses_and_no_ranking():
         assert "all 12 studies are negative" in found[name]["reason"]
 
 
-def test_the_same_seed_gives_the_same_figures():
+def test_the_same_seed_gives_the_same_metrics():
     table = image_table()
     first, again, other = (evaluate(table, "image", RESAMPLES, seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
-def test_image_level_figures():
+def test_image_level_metrics():
     table = image_table()
     metrics = evaluate(table, "image", RESAMPLES, 0)
     json.dumps(metrics, allow_nan=False)
@@ -379,9 +379,9 @@ def test_degenerate_tables_give_reasons_and_never_nan(table, level):
     for estimate in all_estimates(metrics):
         complete = None not in (estimate["value"], estimate["low"], estimate["high"])
         assert complete == (estimate["reason"] is None)
-    for figures in metrics["targets"].values():
-        assert ("fpr" in figures["roc"]) != ("reason" in figures["roc"])
-        assert len(figures["operating_points"]) == len(OPERATING_POINTS)
+    for estimates in metrics["targets"].values():
+        assert ("fpr" in estimates["roc"]) != ("reason" in estimates["roc"])
+        assert len(estimates["operating_points"]) == len(OPERATING_POINTS)
     assert len(metrics_table({"model": metrics}, NO_WARNINGS)) == len(metrics["targets"])
 
 
@@ -421,11 +421,11 @@ def test_metrics_table_has_one_row_a_model_and_target():
     found = metrics_table(metrics, said).set_index(["model", "target"])
     assert len(found) == 12
     row = found.loc["combined-study", "pe_present"]
-    figures = metrics["combined-study"]["targets"]["pe_present"]
-    for name in FIGURES:
-        assert row[name] == figures[name]["value"]
-        assert row[f"{name}_low"] == figures[name]["low"]
-    assert row["sensitivity"] == figures["operating_points"][0]["sensitivity"]["value"]
+    estimates = metrics["combined-study"]["targets"]["pe_present"]
+    for name in METRICS:
+        assert row[name] == estimates[name]["value"]
+        assert row[f"{name}_low"] == estimates[name]["low"]
+    assert row["sensitivity"] == estimates["operating_points"][0]["sensitivity"]["value"]
     assert "all 60 studies are negative" in found.loc["combined-study", "central_pe"]["note"]
     assert np.isnan(found.loc["combined-study", "central_pe"]["auroc"])
     assert found.loc["combined-image"]["warnings"].str.contains("its best epoch is the last").all()

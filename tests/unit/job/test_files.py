@@ -86,8 +86,8 @@ def test_a_full_disk_is_named_with_need_and_free_space_and_leaves_what_was_there
 @pytest.mark.parametrize(
     ("path", "remedy"),
     [
-        ("results/cnn/a.pt", "To make it anew, rm results/cnn/a.pt and run the same snakemake"),
-        (".clotline/a.pt", "To make it anew, rm .clotline/a.pt and run the same snakemake"),
+        ("results/cnn/a.pt", "To remake it, rm results/cnn/a.pt and run the same snakemake"),
+        (".clotline/a.pt", "To remake it, rm .clotline/a.pt and run the same snakemake"),
         ("published/a.pt", "Put an intact copy in its place"),
         ("/data/results/a.pt", "Put an intact copy in its place"),
     ],

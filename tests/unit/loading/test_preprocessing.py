@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from builders import cnn_section
 
 from clotline.loading.preprocessing import View
+from clotline.sections.cnn import CNNSection
 
 VIEW = {"window_level": 100, "window_width": 700, "crop": 128, "input_size": 56}
 
@@ -33,5 +35,6 @@ def test_an_odd_margin_keeps_within_the_slice():
 
 
 def test_a_view_of_an_older_checkpoint_moves_freely():
-    section = VIEW | {"vertical_flip": True}
-    assert View.of(section | {"epochs": 3}).shift is None
+    config = cnn_section(shift=5).as_dict()
+    del config["shift"]
+    assert View.of(CNNSection.of_checkpoint(config, "old.pt")).shift is None

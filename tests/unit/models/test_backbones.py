@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import urllib.error
+from dataclasses import replace
 
 import efficientnet_pytorch
 import pytest
@@ -21,6 +22,8 @@ from clotline.models.imagenet import fetch_imagenet_weights, imagenet_url
 RESNEXT = cnn_section(architecture="resnext50_32x4d")
 EFFICIENTNET = cnn_section(library="efficientnet-pytorch", architecture="efficientnet-b0")
 RESNET = cnn_section(architecture="resnet18")
+#: Its library and name there.
+PUBLISHED = RESNET.library, RESNET.architecture
 
 
 def imagenet_file(network, folder, monkeypatch):
@@ -29,7 +32,7 @@ def imagenet_file(network, folder, monkeypatch):
     torch.save(network.state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     monkeypatch.setattr(
-        backbones, "imagenet_url", lambda _: f"https://example.org/net-{digest}.pth"
+        backbones, "imagenet_url", lambda *_: f"https://example.org/net-{digest}.pth"
     )
     return path
 
@@ -37,10 +40,10 @@ def imagenet_file(network, folder, monkeypatch):
 def build_own(section):
     """The library's own network, as on ImageNet, its normalisation used to some images."""
     torch.manual_seed(0)
-    if section["library"] == "torchvision":
-        network = torchvision.models.get_model(section["architecture"])
+    if section.library == "torchvision":
+        network = torchvision.models.get_model(section.architecture)
     else:
-        network = efficientnet_pytorch.EfficientNet.from_name(section["architecture"])
+        network = efficientnet_pytorch.EfficientNet.from_name(section.architecture)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -59,7 +62,7 @@ def test_a_slice_gives_the_features_of_a_grey_image_in_the_librarys_own_network(
 ):
     own = build_own(section)
     path = imagenet_file(own, tmp_path, monkeypatch)
-    classifier = build_classifier(section | {"init": "imagenet"}, path).eval()
+    classifier = build_classifier(replace(section, init="imagenet"), path).eval()
     setattr(own, last, nn.Identity())
     slices = torch.randn(2, 1, 64, 64)
     with torch.inference_mode():
@@ -97,7 +100,7 @@ def test_random_weights_follow_from_torchs_seed():
 )
 def test_the_momentum_of_batch_normalisation_is_the_librarys_own_unless_set(section, own):
     def momenta(value):
-        modules = build_classifier(section | {"batch_norm_momentum": value}).modules()
+        modules = build_classifier(replace(section, batch_norm_momentum=value)).modules()
         return {round(m.momentum, 6) for m in modules if isinstance(m, nn.BatchNorm2d)}
 
     assert momenta(None) == {own}
@@ -107,7 +110,7 @@ def test_the_momentum_of_batch_normalisation_is_the_librarys_own_unless_set(sect
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_network_for_training_is_compiled_where_the_entry_says_so(compiled):
     torch.manual_seed(0)
-    model = for_training(RESNET | {"compile": compiled})
+    model = for_training(replace(RESNET, compile=compiled))
     assert isinstance(model, torch._dynamo.OptimizedModule) == compiled
     torch.manual_seed(0)
     expected = build_classifier(RESNET).state_dict()
@@ -137,21 +140,21 @@ def test_imagenet_weights_of_another_checksum_are_refused(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"something else")
     with pytest.raises(ClotlineError) as caught:
-        build_classifier(RESNET | {"init": "imagenet"}, path)
+        build_classifier(replace(RESNET, init="imagenet"), path)
     message = str(caught.value)
-    assert f"{path} is not the file that {imagenet_url(RESNET)} names" in message
+    assert f"{path} is not the file that {imagenet_url(*PUBLISHED)} names" in message
     assert "does not begin with f37072fd" in message
 
 
 def test_imagenet_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     path = imagenet_file(nn.Linear(2, 1), tmp_path, monkeypatch)
     with pytest.raises(ClotlineError, match="does not fit this network"):
-        build_classifier(RESNET | {"init": "imagenet"}, path)
+        build_classifier(replace(RESNET, init="imagenet"), path)
 
 
 def test_the_weights_are_those_that_the_libraries_themselves_download():
     for section, name in ((RESNEXT, "resnext50_32x4d-7cdf4587"), (EFFICIENTNET, "-b0-355c32eb")):
-        assert imagenet_url(section).endswith(f"{name}.pth")
+        assert imagenet_url(section.library, section.architecture).endswith(f"{name}.pth")
 
 
 def test_without_internet_the_message_says_which_file_to_put_where(tmp_path, monkeypatch):
@@ -161,9 +164,9 @@ def test_without_internet_the_message_says_which_file_to_put_where(tmp_path, mon
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     path = tmp_path / "weights" / "resnet18.pth"
     with pytest.raises(ClotlineError) as caught:
-        fetch_imagenet_weights(RESNET, path)
+        fetch_imagenet_weights(*PUBLISHED, path)
     message = str(caught.value)
-    for part in (imagenet_url(RESNET), "begins with f37072fd", str(path), "init to random"):
+    for part in (imagenet_url(*PUBLISHED), "begins with f37072fd", str(path), "init to random"):
         assert part in message
     assert list(path.parent.iterdir()) == []
 
@@ -171,40 +174,40 @@ def test_without_internet_the_message_says_which_file_to_put_where(tmp_path, mon
 def test_a_download_of_a_wrong_checksum_leaves_no_file(tmp_path, monkeypatch):
     source = tmp_path / "net-12345678.pth"
     source.write_bytes(b"a page that says: log in")
-    monkeypatch.setattr(imagenet, "imagenet_url", lambda _: source.as_uri())
+    monkeypatch.setattr(imagenet, "imagenet_url", lambda *_: source.as_uri())
     with pytest.raises(ClotlineError, match=r"could not be downloaded.*invalid hash value"):
-        fetch_imagenet_weights(RESNET, tmp_path / "weights.pth")
+        fetch_imagenet_weights(*PUBLISHED, tmp_path / "weights.pth")
     assert not (tmp_path / "weights.pth").exists()
 
 
 def test_a_download_of_the_right_checksum_is_kept(tmp_path, monkeypatch):
     source = tmp_path / f"net-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth"
     source.write_bytes(b"weights")
-    monkeypatch.setattr(imagenet, "imagenet_url", lambda _: source.as_uri())
-    fetch_imagenet_weights(RESNET, tmp_path / "weights.pth")
+    monkeypatch.setattr(imagenet, "imagenet_url", lambda *_: source.as_uri())
+    fetch_imagenet_weights(*PUBLISHED, tmp_path / "weights.pth")
     assert (tmp_path / "weights.pth").read_bytes() == b"weights"
 
 
 def saved(path, section=RESNET):
     torch.manual_seed(5)
     model = build_classifier(section)
-    save_checkpoint(path, {"config": section, "weights": model.state_dict()})
+    save_checkpoint(path, {"config": section.as_dict(), "weights": model.state_dict()})
     return model.state_dict()
 
 
 def test_training_can_start_from_a_checkpoint_and_goes_on_with_its_head(tmp_path):
     weights = saved(tmp_path / "a.pt")
     torch.manual_seed(6)
-    model = build_classifier(RESNET | {"init": str(tmp_path / "a.pt")})
+    model = build_classifier(replace(RESNET, init=str(tmp_path / "a.pt")))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
 
 def test_a_trained_network_is_rebuilt_from_its_checkpoint_alone(tmp_path):
     path = tmp_path / "a.pt"
-    section = RESNET | {"init": str(tmp_path / "gone.pt")}
+    section = replace(RESNET, init=str(tmp_path / "gone.pt"))
     weights = saved(path)
-    save_checkpoint(path, {"config": section, "weights": weights})
+    save_checkpoint(path, {"config": section.as_dict(), "weights": weights})
     model = load_classifier(load_checkpoint(path), path)
     assert torch.equal(model.state_dict()["head.weight"], weights["head.weight"])
     assert torch.equal(model.backbone.conv1.weight, weights["backbone.conv1.weight"])
@@ -213,7 +216,7 @@ def test_a_trained_network_is_rebuilt_from_its_checkpoint_alone(tmp_path):
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     saved(tmp_path / "a.pt", cnn_section(architecture="resnet34"))
     with pytest.raises(ClotlineError, match="does not fit this network") as caught:
-        build_classifier(RESNET | {"init": str(tmp_path / "a.pt")})
+        build_classifier(replace(RESNET, init=str(tmp_path / "a.pt")))
     assert str(tmp_path / "a.pt") in str(caught.value)
 
 
@@ -328,12 +331,10 @@ def test_batch_normalisations_stay_where_others_read_the_convolution_or_share_th
     assert torch.equal(network(slices), expected)
 
 
-@pytest.mark.parametrize(
-    "section", [RESNEXT, EFFICIENTNET, RESNET], ids=lambda s: s["architecture"]
-)
+@pytest.mark.parametrize("section", [RESNEXT, EFFICIENTNET, RESNET], ids=lambda s: s.architecture)
 def test_residual_blocks_can_start_as_the_identity(section):
     torch.manual_seed(0)
-    model = build_classifier(section | {"zero_init_residual": True})
+    model = build_classifier(replace(section, zero_init_residual=True))
     blocks = [
         block
         for block in model.modules()
@@ -361,21 +362,21 @@ def test_residual_blocks_can_start_as_the_identity(section):
         cnn_section(architecture="efficientnet_b0"),
         cnn_section(architecture="mobilenet_v3_small"),
     ],
-    ids=lambda s: f"{s['library']} {s['architecture']}",
+    ids=lambda s: f"{s.library} {s.architecture}",
 )
 def test_dropout_can_be_switched_off(section):
     slices = torch.randn(4, 1, 64, 64)
     for dropout in (True, False):
         torch.manual_seed(0)
-        model = build_classifier(section | {"dropout": dropout}).train()
+        model = build_classifier(replace(section, dropout=dropout)).train()
         with torch.no_grad():
             outputs = [model(slices) for _ in range(2)]
         assert torch.equal(*outputs) != dropout
 
 
 def test_a_checkpoint_from_before_these_keys_is_read(tmp_path):
-    section = {k: v for k, v in RESNET.items() if k not in ("zero_init_residual", "dropout")}
+    config = {k: v for k, v in vars(RESNET).items() if k not in ("zero_init_residual", "dropout")}
     torch.manual_seed(0)
     weights = build_classifier(RESNET).state_dict()
-    model = load_classifier({"config": section, "weights": weights}, "old.pt")
+    model = load_classifier({"config": config, "weights": weights}, "old.pt")
     assert all(torch.equal(model.state_dict()[k], v) for k, v in weights.items())

@@ -70,11 +70,11 @@ def bundle(tmp_path):
     torch.manual_seed(0)
     section = cnn_section(crop=64, input_size=32, precision="32-true")
     cnn = build_classifier(section)
-    contents = {"cnn/resnet.pt": {"config": section, "weights": cnn.state_dict()}}
+    contents = {"cnn/resnet.pt": {"config": section.as_dict(), "weights": cnn.state_dict()}}
     for level in ("image", "study"):
         section = lstm_section(precision="32-true")
         weights = build_lstm(cnn.width, section, level).state_dict()
-        about = {"config": section, "width": cnn.width, "weights": weights}
+        about = {"config": section.as_dict(), "width": cnn.width, "weights": weights}
         contents[f"lstm/resnet-{level}.pt"] = about
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -182,14 +182,14 @@ def test_the_forget_bias_is_added_to_the_forget_gates_alone_and_lengthens_the_me
 
 def test_a_trained_network_is_rebuilt_from_its_checkpoint_alone():
     trained = network("study")
-    config = lstm_section(hidden_size=5) | {"init": "gone.pt"}
+    config = lstm_section(hidden_size=5, init="gone.pt").as_dict()
     checkpoint = {"width": WIDTH, "config": config, "weights": trained.state_dict()}
     found = load_lstm(checkpoint, "study", "a.pt").state_dict()
     assert all(torch.equal(found[name], w) for name, w in trained.state_dict().items())
 
 
 def test_a_checkpoint_of_the_other_level_is_refused():
-    config = lstm_section(hidden_size=5)
+    config = lstm_section(hidden_size=5).as_dict()
     weights = network("image").state_dict()
     with pytest.raises(ClotlineError, match=r"a\.pt does not fit this network"):
         load_lstm({"width": WIDTH, "config": config, "weights": weights}, "study", "a.pt")

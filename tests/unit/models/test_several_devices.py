@@ -30,7 +30,7 @@ from clotline.loading.batches import process_batches
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc
-from clotline.models.recipe import Recipe
+from clotline.sections.recipe import Recipe
 from clotline.models.training import fit, save_fitted, train_together
 
 processes, folder, weight = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])

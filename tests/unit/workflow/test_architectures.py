@@ -2,21 +2,11 @@ import efficientnet_pytorch
 import pytest
 import torch
 import torchvision
+from builders import cnn_section
 
 from clotline.errors import ClotlineError
 from clotline.models.backbones import build_classifier
 from clotline.workflow.architectures import ARCHITECTURES
-
-
-def section(library, architecture):
-    return {
-        "library": library,
-        "architecture": architecture,
-        "init": "random",
-        "batch_norm_momentum": None,
-        "zero_init_residual": False,
-        "dropout": True,
-    }
 
 
 def test_all_networks_of_the_libraries_are_listed_that_can_be_used():
@@ -41,13 +31,13 @@ def test_all_networks_of_the_libraries_are_listed_that_can_be_used():
 def test_the_width_is_that_of_the_network(library, architecture):
     # regnet computes with its tensors while it is built.
     if architecture.startswith("regnet"):
-        network = build_classifier(section(library, architecture))
+        network = build_classifier(cnn_section(library=library, architecture=architecture))
     else:
         with torch.device("meta"):
-            network = build_classifier(section(library, architecture))
+            network = build_classifier(cnn_section(library=library, architecture=architecture))
     assert network.width == ARCHITECTURES[library][architecture]
 
 
 def test_a_network_without_a_linear_layer_cannot_be_used():
     with pytest.raises(ClotlineError, match="no Linear layer"):
-        build_classifier(section("torchvision", "squeezenet1_0"))
+        build_classifier(cnn_section(architecture="squeezenet1_0"))

@@ -282,6 +282,19 @@ def digests():
             "states[:1]",
             {"train_lstm", "predict_lstm", "apply_models"},
         ),
+        # A key of one stage's networks, which fetches no weights again.
+        (
+            "sections/cnn.py",
+            "    crop: int\n",
+            "    crop: int\n    rotation: float\n",
+            {"train_cnn", "extract_features", "activation", "bundle", "apply_models"},
+        ),
+        (
+            "sections/lstm.py",
+            "    hidden_size: int\n",
+            "    hidden_size: int\n    layers: int\n",
+            {"train_lstm", "predict_lstm", "apply_models"},
+        ),
     ],
 )
 def test_an_edit_reruns_the_rules_whose_result_it_can_change(scripts, module, old, new, rules):

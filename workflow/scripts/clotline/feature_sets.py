@@ -3,7 +3,7 @@
 Apart from the configuration, so that a new check of it retrains nothing.
 """
 
-#: All features together: what the others are measured against, and every configuration has.
+#: All features together: every configuration has this set, and the others are compared with it.
 REFERENCE = "combined"
 
 

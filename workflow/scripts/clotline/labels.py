@@ -16,7 +16,7 @@ IMAGE_LABEL = "pe_present_on_image"
 
 
 class Role(Enum):
-    """What a study label says; of a label that is OTHER nothing follows about PE."""
+    """What a study label says; a label that is OTHER says nothing about PE."""
 
     ABSENT = "there is no PE, or none could be seen"
     RATIO = "of a PE: whether the right ventricle is as wide as the left"
@@ -70,7 +70,7 @@ def labels_of(*roles: Role) -> tuple[str, ...]:
 
 SPLITS = ("train", "valid", "test")
 
-#: A label of what nobody has labelled.
+#: The value of a label that nobody has given.
 UNKNOWN = -1
 
 #: The study labels that say that there is no PE to be seen, and those that say something about one.

@@ -33,7 +33,7 @@ PERCENTILES = (30, 50, 70, 80, 90, 95, 99, 100)
 _EDGE = 1e-4
 
 #: Inverse strengths of the ridge penalty to choose from, by cross-validation with _FOLDS folds;
-#: where a class has fewer studies than there are folds, it is the first.
+#: where a class has fewer studies than there are folds, the first one is taken.
 _STRENGTHS, _FOLDS = (0.01, 0.1, 1.0, 10.0), 5
 
 
@@ -60,8 +60,8 @@ def position_baseline(slices: pd.DataFrame) -> pd.DataFrame:
         slices: slices.parquet.
 
     Returns:
-        One row a test slice: UIDs and the image label's probability. No row where the train
-        slices are all of one class.
+        One row per test slice: UIDs and the image label's probability. No rows where all train
+        slices are of one class.
     """
     position = relative_positions(slices[STUDY_UID].to_numpy())[:, None]
     truth = slices[IMAGE_LABEL].to_numpy() == 1
@@ -83,8 +83,8 @@ def summarise_slice_scores(study: np.ndarray, score: np.ndarray) -> pd.DataFrame
         score: (n,) probabilities of the slices.
 
     Returns:
-        One row a study, in order of appearance: log(1 + number of slices above each of
-        `THRESHOLDS`), and the logits of `PERCENTILES` and of the mean of its scores.
+        One row per study, in order of appearance: log(1 + number of slices above a threshold) for
+        each of `THRESHOLDS`, and the logits of the scores' `PERCENTILES` and mean.
     """
     scores = pd.Series(score).groupby(study, sort=False)
     columns = {
@@ -102,16 +102,16 @@ def count_baseline(image: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     """Study probabilities from the slice scores of an image-level model, fitted on valid.
 
     Ridge logistic regression, its penalty chosen by cross-validation. It is fitted on the valid
-    studies, because those of train have slice scores of a network that was trained on them.
+    studies, because the network that scored the slices was trained on those of train.
 
     Args:
         image: predictions of `clotline.models.prediction.image_level_table`, valid and test.
         plan: plan.parquet.
 
     Returns:
-        One row a test study: UID, and the probability of each target of the study level, and of
-        a positive slice (``pe_present_by_max``). A target of which the valid studies are of one
-        class only has no column.
+        One row per test study: UID, and the probability of each target of the study level, and of
+        a positive slice (``pe_present_by_max``). A target for which all valid studies are of one
+        class has no column.
     """
     score = image[IMAGE_LABEL].to_numpy(np.float64)
     summaries = summarise_slice_scores(image[STUDY_UID].to_numpy(), score)
@@ -157,7 +157,7 @@ class Baseline:
     table: pd.DataFrame
 
     def column(self, test: pd.DataFrame, target: str) -> np.ndarray | None:
-        """Its probabilities for the rows of a model's predictions; None where it has none.
+        """The baseline's probabilities for the rows of a model's predictions; None if it has none.
 
         Args:
             test: the model's test rows; at the image level slices, else studies.
@@ -199,8 +199,8 @@ def beside_baseline(
     other = Cases(cases.truth, score, cases.study, cases.are_slices)
     if cases.are_slices:
         ranking = Ranking(other)
-        value = ranking.figures(np.ones(other.studies, dtype=int))[0]
-        drawn = resample(lambda draws: ranking.figures(draws)[:1], other.studies, bootstraps, seed)
+        value = ranking.metrics(np.ones(other.studies, dtype=int))[0]
+        drawn = resample(lambda draws: ranking.metrics(draws)[:1], other.studies, bootstraps, seed)
         auroc = percentile_estimate(other, value, drawn[:, 0])
         difference, p_value = paired_bootstrap(cases, other, bootstraps, seed)
     else:

@@ -51,7 +51,7 @@ def _regress(cases: Cases, x: np.ndarray, reason: str | None) -> tuple[Estimate,
     if reason:
         return (cases.estimate(method, reason=reason),) * 2
     design = np.column_stack([np.ones_like(x), x])
-    # Overflow is seen in what comes of it.
+    # Overflow shows in the coefficients, which are checked below.
     with np.errstate(all="ignore"):
         fit = GLM(cases.truth.astype(float), design, Binomial()).fit()
     if not fit.converged or not np.isfinite(fit.params).all():
@@ -63,7 +63,7 @@ def _regress(cases: Cases, x: np.ndarray, reason: str | None) -> tuple[Estimate,
 def _in_the_large(cases: Cases, x: np.ndarray) -> Estimate:
     """The intercept where the slope is held at 1.
 
-    statsmodels' steps leap away from it where most probabilities are near 0 and 1.
+    By bisection, because statsmodels' iterations diverge where most probabilities are near 0 and 1.
     """
     if reason := cases.one_class():
         return cases.estimate(_method(cases), reason=reason)
@@ -88,8 +88,8 @@ def _with_wald(
     """Coefficients of a logistic regression with Wald's intervals.
 
     For slices the variance is the sandwich of Liang and Zeger, Biometrika 73(1), 1986, with
-    Stata's factors for few clusters. It is made by hand: statsmodels' loses its digits where
-    probabilities lie below 1e-16.
+    Stata's factors for few clusters. It is computed here because statsmodels' version loses all
+    precision where probabilities lie below 1e-16.
 
     Args:
         cases: what is evaluated.
@@ -124,7 +124,7 @@ def reliability(cases: Cases) -> list[dict]:
     """Reliability curve: cases in up to `GROUPS` groups of similar size by probability.
 
     Returns:
-        One dict a group: mean ``predicted`` probability, ``observed`` share of positives, ``n``
+        One dict per group: mean ``predicted`` probability, ``observed`` share of positives, ``n``
         cases and ``n_positive`` among them. Equal probabilities are in one group.
     """
     if cases.none():

@@ -9,18 +9,18 @@ from clotline.errors import ClotlineError
 from clotline.evaluation.delong import paired_delong
 from clotline.evaluation.intervals import Estimate
 from clotline.evaluation.learning import chance_warning
-from clotline.evaluation.metrics import FIGURES
+from clotline.evaluation.metrics import METRICS
 from clotline.evaluation.predictions import cases_by_target
 from clotline.evaluation.ranking import paired_bootstrap
 from clotline.feature_sets import split_lstm_name
 from clotline.labels import STUDY_UID, UIDS
 
-#: What a row of a level's predictions is of.
+#: The columns that identify a row of predictions, by level.
 _KEYS = {"study": [STUDY_UID], "image": list(UIDS)}
 
 
 def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFrame:
-    """One row a model and target: counts, metrics with intervals, and why a metric is missing.
+    """One row per model and target: counts, metrics with intervals, and why a metric is missing.
 
     Args:
         metrics: model name to the dict of `clotline.evaluation.metrics.evaluate`.
@@ -28,35 +28,35 @@ def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFr
 
     Returns:
         ``model``, ``level``, ``target``, ``n_studies``, ``n_slices``, ``n_positive``; each of
-        `FIGURES` and, at the operating point for 90% sensitivity, ``sensitivity`` and
+        `METRICS` and, at the operating point for 90% sensitivity, ``sensitivity`` and
         ``specificity``, with ``_low`` and ``_high``; what the AUROC has to beat, ``baseline``
         (its name), ``baseline_auroc`` and ``above_baseline`` (the difference), with ``_low`` and
-        ``_high``; ``note``, why a metric is missing; and ``warnings``, that of
-        `clotline.evaluation.learning.chance_warning` and, of a model that was trained here, those
+        ``_high``; ``note``, why a metric is missing; and ``warnings``: that of
+        `clotline.evaluation.learning.chance_warning` and, for a model that was trained here, those
         of its training.
     """
     counts = ("n_studies", "n_slices", "n_positive")
-    names = (*FIGURES, "sensitivity", "specificity")
+    names = (*METRICS, "sensitivity", "specificity")
     of_baseline = {"baseline_auroc": "auroc", "above_baseline": "difference"}
     floats, beside = (
         [name + end for name in group for end in ("", "_low", "_high")]
         for group in (names, of_baseline)
     )
     rows = []
-    for model, figures in metrics.items():
-        for target, found in figures["targets"].items():
-            estimates = found | found["operating_points"][0]
-            row = {"model": model, "level": figures["level"], "target": target}
-            row |= {name: found["auroc"][name] for name in counts}
+    for model, model_metrics in metrics.items():
+        for target, target_metrics in model_metrics["targets"].items():
+            estimates = target_metrics | target_metrics["operating_points"][0]
+            row = {"model": model, "level": model_metrics["level"], "target": target}
+            row |= {name: target_metrics["auroc"][name] for name in counts}
             for name in names:
                 row |= _columns(name, estimates[name])
-            row["baseline"] = found["baseline"].get("name", "")
+            row["baseline"] = target_metrics["baseline"].get("name", "")
             for name, key in of_baseline.items():
-                row |= _columns(name, found["baseline"].get(key, {}))
+                row |= _columns(name, target_metrics["baseline"].get(key, {}))
             reasons = (estimates[name]["reason"] for name in names)
             row["note"] = "; ".join(dict.fromkeys(filter(None, reasons)))
             of_training = warnings[(warnings["model"] == model) & (warnings["from"] == "training")]
-            doubts = [chance_warning(found["auroc"]), *of_training["warning"]]
+            doubts = [chance_warning(target_metrics["auroc"]), *of_training["warning"]]
             row["warnings"] = "; ".join(filter(None, doubts))
             rows.append(row)
     columns = [
@@ -93,9 +93,9 @@ def compare(
         seed: of the resamples.
 
     Returns:
-        One row a model and target: ``reference``, ``model``, ``target``, the fields of `Estimate`
-        for the AUROC of the reference minus that of the model on the test studies of both
-        (studies: DeLong; slices: bootstrap), and ``p_value``.
+        One row per model and target: ``reference``, ``model``, ``target``, the fields of `Estimate`
+        for the AUROC of the reference minus that of the model on their common test studies
+        (DeLong for studies, bootstrap for slices), and ``p_value``.
 
     Raises:
         ClotlineError: the reference is missing, or the models have different slices of a study.
@@ -123,10 +123,12 @@ def compare(
             base_cases = cases_by_target(base_rows, level)
             for target, cases in cases_by_target(table, level).items():
                 if cases.are_slices:
-                    found = paired_bootstrap(base_cases[target], cases, bootstraps, seed)
+                    difference, p_value = paired_bootstrap(
+                        base_cases[target], cases, bootstraps, seed
+                    )
                 else:
-                    found = paired_delong(base_cases[target], cases)
+                    difference, p_value = paired_delong(base_cases[target], cases)
                 row = {"reference": against, "model": name, "target": target}
-                rows.append(row | found[0].as_dict() | {"p_value": found[1]})
+                rows.append(row | difference.as_dict() | {"p_value": p_value})
     fields = [field.name for field in dataclasses.fields(Estimate)]
     return pd.DataFrame(rows, columns=["reference", "model", "target", *fields, "p_value"])

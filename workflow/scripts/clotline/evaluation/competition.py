@@ -20,7 +20,7 @@ from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID
 _WEIGHTS = np.array(LABEL_WEIGHTS)
 _SCORED = [number for number, name in enumerate(STUDY_LABELS) if name in WEIGHTS]
 
-#: What a label is raised to that has to be positive: clearly above 0.5 also in single precision.
+#: What a label that must be positive is raised to: above 0.5 in single precision, too.
 RAISED = 0.500001
 
 
@@ -59,7 +59,7 @@ def make_consistent(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest prediction that keeps to the rules.
 
-    Of each study the nearest version with PE and the nearest without are made, and the one
+    For each study the nearest version with PE and the nearest without are made, and the one
     with the lower weighted cross-entropy to the original is kept. The weights are the
     competition's, with the mean probability of the study's slices for the unknown share of
     positive slices. Cross-entropy falls towards the original on both sides, so the nearest version
@@ -191,8 +191,9 @@ def evaluate_competition(
 
     Returns:
         ``before`` and ``after`` the correction: each with ``log_loss`` (weighted, an `Estimate`
-        dict) and ``consistent`` (share of studies); and ``cost``, the growth of the log loss: of
-        the test studies of both. Where there are none, or labels are missing, ``reason`` instead.
+        dict) and ``consistent`` (share of studies); and ``cost``, the growth of the log loss; all
+        on the test studies of both tables. Where there are none, or labels are missing, only
+        ``reason``.
     """
     common = set(study[STUDY_UID]) & set(image[STUDY_UID])
     study, image = (table[table[STUDY_UID].isin(common)] for table in (study, image))

@@ -27,7 +27,7 @@ from clotline.evaluation.intervals import LEVEL, Cases, Estimate, Z
 METHOD = "score interval, DeLong's variance"
 PAIRED_METHOD = "paired DeLong, small samples"
 
-#: For how many cases of each class the model's variance counts: of one AUROC, of a difference.
+#: How many cases of each class the model's variance is worth: for one AUROC, for a difference.
 PRIOR, PAIRED_PRIOR = 6, 2
 
 #: The model's variance is multiplied by this: that of normal distributions is a little smaller.
@@ -95,7 +95,7 @@ def auroc_delong(cases: Cases) -> Estimate:
     if np.ptp(cases.score) == 0:
         return cases.estimate(METHOD, value, reason="no interval: all scores are equal")
     if sizes.min() < 2:
-        reason = f"no interval: fewer than 2 {cases.kind} in one class"
+        reason = f"no interval: fewer than 2 {cases.unit} in one class"
         return cases.estimate(METHOD, value, reason=reason)
     # How the observed variances compare with the model's: without an error they say nothing.
     ratios = np.full(2, PRIOR_SHARE)
@@ -146,7 +146,7 @@ def paired_delong(first: Cases, second: Cases) -> tuple[Estimate, float | None]:
     if not any(part.any() for part in parts):
         reason = "no interval: both models rank all studies alike"
         return first.estimate(PAIRED_METHOD, value, reason=reason), None
-    # Not quite 0 and 1: an error that was not seen may be there.
+    # Kept off 0 and 1: studies that were not seen may be ranked wrongly.
     inside = (aurocs * sizes.min() + 0.5) / (sizes.min() + 1)
     modelled = (1 - PRIOR_CORRELATION) * sum(model_variances(auroc, sizes) for auroc in inside)
     seen = np.mean([_seen(sizes, auroc) for auroc in inside], axis=0)

@@ -8,7 +8,7 @@ Two CSV forms are read, plain, gzipped or zipped, with commas, semicolons or tab
   for a slice, its ``SOPInstanceUID``, and ``label`` is the probability.
 
 A reader study seldom has everything: it may have some of the study labels, and some of the studies.
-Of a study that it names it has to have all of these labels, or all stored slices.
+For each study that it names it must have all of these labels, or all stored slices.
 """
 
 from pathlib import Path
@@ -40,27 +40,28 @@ def read_external(
         plan: plan.parquet.
 
     Returns:
-        A table of the studies that it names, as of `clotline.models.prediction.study_level_table`
-        or ``image_level_table``, and notes on what was left out. The study level has the columns
-        of those labels alone that the file has, ``pe_present`` among them where it has that, and
-        all of the truth. Without any prediction for valid studies no operating point can be fixed.
+        A table of the studies that the file names, in the form of
+        `clotline.models.prediction.study_level_table` or ``image_level_table``, and notes on what
+        was left out. At the study level it has all truths, but only the labels that the file has,
+        which may include ``pe_present``. Without predictions for valid studies no operating point
+        can be fixed.
 
     Raises:
-        ClotlineError: no such form; a value that is no probability, an unknown label, or a
-            prediction twice, with line numbers; no test study; a study with some of its
-            predictions only; or slices that it does not tell apart.
+        ClotlineError: the file has neither form; a value is no probability, a label is unknown, or
+            a prediction occurs twice (with line numbers); no test study is named; a study has only
+            some of its predictions; or the file does not tell slices apart.
     """
     path = Path(path)
-    found = _read(path)
-    at_image = found["label"] == IMAGE_LABEL
-    found = found[at_image] if level == "image" else found[~at_image]
-    if found.empty:
+    predictions = _read(path)
+    at_image = predictions["label"] == IMAGE_LABEL
+    predictions = predictions[at_image] if level == "image" else predictions[~at_image]
+    if predictions.empty:
         raise ClotlineError(f"{path} has no predictions at the {level} level")
-    key = _key(found, level)
-    _refuse(path, found, found.duplicated(key), "stands twice")
+    key = _key(predictions, level)
+    _refuse(path, predictions, predictions.duplicated(key), "stands twice")
     studies = locate_studies(slices, plan)
     studies = studies[studies["split"].isin(EVALUATED)]
-    expected = _expected(slices, studies, level, set(found["label"]))
+    expected = _expected(slices, studies, level, set(predictions["label"]))
     shared = expected[expected.duplicated(key, keep=False)]
     if len(shared):
         raise ClotlineError(
@@ -68,9 +69,9 @@ def read_external(
             f"{shared[SOP_UID].iloc[0]}, so it cannot tell which is meant: name the study, too, in "
             f"a column {STUDY_UID}"
         )
-    table = expected.merge(found[[*key, "probability"]], on=key, how="left")
+    table = expected.merge(predictions[[*key, "probability"]], on=key, how="left")
     notes = []
-    if ignored := len(found) - int(table["probability"].notna().sum()):
+    if ignored := len(predictions) - int(table["probability"].notna().sum()):
         notes.append(f"{ignored:,} predictions are of no stored valid or test study: left out")
     named = table.groupby(STUDY_UID)["probability"].transform("count") > 0
     notes += _unnamed(path, table, named)
@@ -114,38 +115,41 @@ def _unnamed(path: Path, table: pd.DataFrame, named: pd.Series) -> list[str]:
 def _read(path: Path) -> pd.DataFrame:
     """One row a prediction: study UID or SOP UID or both, ``label``, ``probability``, ``line``."""
     try:
-        found = _read_cells(path)
+        predictions = _read_cells(path)
     except FileNotFoundError:
         raise ClotlineError(f"there is no file of predictions {path}") from None
     except (*UNREADABLE, ValueError) as error:
         raise ClotlineError(f"{path} cannot be read as a CSV: {error}") from None
-    if not set(LONG) <= set(found) and set(COMPETITION) <= set(found):
-        found = _from_competition(found)
-    if not set(LONG) <= set(found):
+    if not set(LONG) <= set(predictions) and set(COMPETITION) <= set(predictions):
+        predictions = _from_competition(predictions)
+    if not set(LONG) <= set(predictions):
         raise ClotlineError(
-            f"{path} has the columns {', '.join(found.columns[:-1])}; it needs {', '.join(LONG)} "
-            f"(and {SOP_UID} for slices), or the competition's {' and '.join(COMPETITION)}"
+            f"{path} has the columns {', '.join(predictions.columns[:-1])}; it needs "
+            f"{', '.join(LONG)} (and {SOP_UID} for slices), or the competition's "
+            f"{' and '.join(COMPETITION)}"
         )
     labels = (PE_PRESENT, *STUDY_LABELS, IMAGE_LABEL)
-    known = found["label"].isin(labels)
-    _refuse(path, found, ~known, f"is no label; there are {', '.join(labels)}")
-    if SOP_UID not in found:
-        _refuse(path, found, found["label"] == IMAGE_LABEL, f"needs the column {SOP_UID}")
-    probability = _numbers(found["probability"])
+    known = predictions["label"].isin(labels)
+    _refuse(path, predictions, ~known, f"is no label; there are {', '.join(labels)}")
+    if SOP_UID not in predictions:
+        _refuse(
+            path, predictions, predictions["label"] == IMAGE_LABEL, f"needs the column {SOP_UID}"
+        )
+    probability = _numbers(predictions["probability"])
     bad = ~probability.between(0, 1)
     if bad.any():
-        row = found[bad].iloc[0]
+        row = predictions[bad].iloc[0]
         raise ClotlineError(
             f"{path}, line {row['line']}: the probability {row['probability']!r} must be a number "
             f"from 0 to 1 ({int(bad.sum()):,} such rows){_other_scale(probability, bad)}"
         )
-    return found.assign(probability=probability)
+    return predictions.assign(probability=probability)
 
 
 def _numbers(texts: pd.Series) -> pd.Series:
     """The numbers nearest to decimal texts, as float64; NaN where a text is no number.
 
-    Of a spreadsheet in many countries the decimal sign is a comma.
+    Spreadsheets in many countries write a decimal comma.
     """
     texts = texts.str.strip().str.replace(r"^([+-]?\d*),(\d+)$", r"\1.\2", regex=True)
     numeric = pd.to_numeric(texts, errors="coerce")
@@ -154,7 +158,7 @@ def _numbers(texts: pd.Series) -> pd.Series:
 
 
 def _other_scale(values: pd.Series, bad: pd.Series) -> str:
-    """What numbers seem to be that are no probabilities, where they are many."""
+    """A hint at the scale of values outside 0 to 1, where there are many."""
     outside = values[bad].dropna()
     if len(outside) < max(2, len(values) / 20):
         return ""
@@ -163,68 +167,68 @@ def _other_scale(values: pd.Series, bad: pd.Series) -> str:
     return "; these look like logits: the probability of a logit x is 1 / (1 + exp(-x))"
 
 
-def _key(found: pd.DataFrame, level: str) -> list[str]:
-    """The columns that say of what a prediction is; a label's name is the last."""
+def _key(predictions: pd.DataFrame, level: str) -> list[str]:
+    """The columns that identify a prediction; the last is the label."""
     if level == "study":
         return [STUDY_UID, "label"]
     # The competition's form has a slice's SOP UID alone.
-    whole = (found[STUDY_UID] != "").all()
+    whole = (predictions[STUDY_UID] != "").all()
     return [STUDY_UID, SOP_UID, "label"] if whole else [SOP_UID, "label"]
 
 
 def _read_cells(path: Path) -> pd.DataFrame:
-    """The cells as text, and the number of each row's ``line``: empty ones count, too."""
+    """The cells as text, and each row's ``line`` number, counting empty lines."""
     delimiter = delimiter_of(path, (*LONG, *COMPETITION, SOP_UID))
     with open_csv(path) as file:
-        found = pd.read_csv(
+        predictions = pd.read_csv(
             file, sep=delimiter, dtype=str, keep_default_na=False, skip_blank_lines=False
         ).fillna("")
-    # pandas would take the first column to be the rows' names, and each name for another column's.
-    if not isinstance(found.index, pd.RangeIndex):
+    # pandas would take the first column for an index, and shift every column name by one.
+    if not isinstance(predictions.index, pd.RangeIndex):
         raise ValueError("its rows have more cells than its header")
-    filled = (found != "").any(axis=1)
-    return found.assign(line=range(2, len(found) + 2))[filled]
+    filled = (predictions != "").any(axis=1)
+    return predictions.assign(line=range(2, len(predictions) + 2))[filled]
 
 
-def _from_competition(found: pd.DataFrame) -> pd.DataFrame:
-    parts = found["id"].str.extract(
+def _from_competition(predictions: pd.DataFrame) -> pd.DataFrame:
+    parts = predictions["id"].str.extract(
         rf"^(?P<study>.+?)_(?P<name>{'|'.join((PE_PRESENT, *STUDY_LABELS))})$"
     )
     of_study = parts["name"].notna()
     return pd.DataFrame(
         {
             STUDY_UID: parts["study"].where(of_study, ""),
-            SOP_UID: found["id"].where(~of_study, ""),
+            SOP_UID: predictions["id"].where(~of_study, ""),
             "label": parts["name"].where(of_study, IMAGE_LABEL),
-            "probability": found["label"],
-            "line": found["line"],
+            "probability": predictions["label"],
+            "line": predictions["line"],
         }
     )
 
 
-def _refuse(path: Path, found: pd.DataFrame, bad: pd.Series, why: str) -> None:
+def _refuse(path: Path, predictions: pd.DataFrame, bad: pd.Series, why: str) -> None:
     if bad.any():
-        row = found[bad].iloc[0]
+        row = predictions[bad].iloc[0]
         raise ClotlineError(
             f"{path}, line {row['line']}: {row['label']} {why} ({int(bad.sum()):,} such rows)"
         )
 
 
 def _expected(
-    slices: pd.DataFrame, studies: pd.DataFrame, level: str, given: set[str]
+    slices: pd.DataFrame, studies: pd.DataFrame, level: str, labels: set[str]
 ) -> pd.DataFrame:
-    """One row a prediction that could be there, with its ``truth``, in the order of ``slices``.
+    """One row per possible prediction, with its ``truth``, in the order of ``slices``.
 
     Args:
         slices: slices.parquet.
         studies: of `locate_studies`.
         level: study or image.
-        given: the labels that there are predictions of.
+        labels: those with predictions.
     """
     if level == "study":
-        labels = [label for label in (PE_PRESENT, *STUDY_LABELS) if label in given]
+        columns = [label for label in (PE_PRESENT, *STUDY_LABELS) if label in labels]
         studies = studies.assign(**{PE_PRESENT: pe_present(studies)})
-        return studies.melt([STUDY_UID, "split"], labels, var_name="label", value_name="truth")
+        return studies.melt([STUDY_UID, "split"], columns, var_name="label", value_name="truth")
     rows = slices[slices[STUDY_UID].isin(studies[STUDY_UID])]
     columns = [*UIDS, "split", POSITION, IMAGE_LABEL]
     return rows[columns].rename(columns={IMAGE_LABEL: "truth"}).assign(label=IMAGE_LABEL)

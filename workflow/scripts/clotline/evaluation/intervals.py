@@ -17,7 +17,7 @@ from clotline.errors import ClotlineError
 
 LEVEL = 0.95
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-# Not of scipy, which would take every job that draws a plot an eighth of a second.
+# Not scipy's, whose import would cost every job that draws a plot an eighth of a second.
 Z = NormalDist().inv_cdf(TAILS[1])
 
 #: Probabilities are kept this far from 0 and 1 in logarithms.
@@ -119,19 +119,19 @@ class Cases:
         return int(self.study.max()) + 1 if len(self.study) else 0
 
     @property
-    def kind(self) -> str:
+    def unit(self) -> str:
         """What the cases are, in the plural."""
         return "slices" if self.are_slices else "studies"
 
     def none(self) -> str | None:
         """Why a metric that needs a case cannot be computed; None where it can."""
-        return None if len(self.truth) else f"no {self.kind}"
+        return None if len(self.truth) else f"no {self.unit}"
 
     def one_class(self) -> str | None:
         """Why a metric that needs both classes cannot be computed; None where it can."""
         if len(self.truth) and (self.truth.all() or not self.truth.any()):
             only = "positive" if self.truth.all() else "negative"
-            return f"one class only: all {len(self.truth):,} {self.kind} are {only}"
+            return f"one class only: all {len(self.truth):,} {self.unit} are {only}"
         return self.none()
 
     def by_study(self, values: np.ndarray) -> np.ndarray:
@@ -149,18 +149,18 @@ class Cases:
 
 
 def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Binary cross-entropy of each element, in nats; finite also where a wrong answer is sure."""
+    """Binary cross-entropy of each element, in nats; finite even for a wrong 0 or 1."""
     p = np.clip(probability, EPSILON, 1 - EPSILON)
     return -(truth * np.log(p) + (1 - truth) * np.log1p(-p))
 
 
 def resample(
-    figures: Callable[[np.ndarray], np.ndarray], studies: int, resamples: int, seed: int
+    metrics: Callable[[np.ndarray], np.ndarray], studies: int, resamples: int, seed: int
 ) -> np.ndarray:
     """Metrics of resamples of the studies, drawn with replacement.
 
     Args:
-        figures: (k,) metrics of a sample, from (studies,) how often each study is in it.
+        metrics: gives the (k,) metrics of a sample from the (studies,) counts of its studies.
         studies: number of studies.
         resamples: number of resamples.
         seed: the same seed draws the same studies.
@@ -170,11 +170,11 @@ def resample(
     """
     if studies < 2:
         # One study is the same in every resample: there is nothing to learn from them.
-        return np.empty((0, len(figures(np.ones(studies, dtype=int)))))
+        return np.empty((0, len(metrics(np.ones(studies, dtype=int)))))
     rng = np.random.default_rng(seed)
     return np.array(
         [
-            figures(np.bincount(rng.integers(0, studies, studies), minlength=studies))
+            metrics(np.bincount(rng.integers(0, studies, studies), minlength=studies))
             for _ in range(resamples)
         ]
     )
@@ -186,8 +186,8 @@ def percentile_estimate(cases: Cases, value: float, resampled: np.ndarray) -> Es
     Args:
         cases: what is evaluated.
         value: of the metric.
-        resampled: (resamples,) the metric of each resample; NaN, where a resample lacks a class,
-            does not count.
+        resampled: (resamples,) the metric of each resample. NaN, of a resample that lacks a class,
+            is left out.
     """
     usable = resampled[np.isfinite(resampled)]
     method = f"bootstrap of studies, {len(usable):,} resamples"
@@ -196,7 +196,7 @@ def percentile_estimate(cases: Cases, value: float, resampled: np.ndarray) -> Es
     if len(usable) < max(len(resampled) / 2, 1):
         reason = "no interval: most resamples have one class only"
         return cases.estimate(method, value, reason=reason)
-    # But for rounding.
+    # Equal but for rounding.
     if np.ptp(usable) <= 1e-9 * max(1, abs(value)):
         reason = "no interval: every resample gives the same figure"
         return cases.estimate(method, value, reason=reason)
@@ -211,11 +211,11 @@ def ratios(numerators: np.ndarray, denominators: np.ndarray) -> Callable[[np.nda
         denominators: (studies, k) what it adds to the denominators.
     """
 
-    def figures(draws: np.ndarray) -> np.ndarray:
+    def metrics(draws: np.ndarray) -> np.ndarray:
         above, below = draws @ numerators, draws @ denominators
         return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
 
-    return figures
+    return metrics
 
 
 def wilson(successes: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -228,7 +228,7 @@ def wilson(successes: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndar
     Returns:
         Lower and upper ends, each of that shape.
     """
-    # Here, for half a second that other jobs do not wait.
+    # Imported here to spare other jobs half a second.
     from statsmodels.stats.proportion import proportion_confint
 
     observed = np.divide(successes, trials)
@@ -245,13 +245,13 @@ def proportions(
 ) -> dict[str, Estimate]:
     """Proportions with 95% intervals: Wilson's for studies, the bootstrap's for slices.
 
-    Where all slices or none succeed no resample differs from another; the interval is then
-    Wilson's with as many trials as there are studies with a trial, which is on the safe side.
+    Where all slices or none succeed, all resamples are equal; the interval is then Wilson's with
+    one trial for each study that has any, which is on the safe side.
 
     Args:
         cases: what is evaluated.
-        trials: name of the proportion to (n,) bool which cases are counted, (n,) bool which of
-            all cases would succeed, and what is counted, for the reason.
+        trials: by name of the proportion: (n,) bool, which cases count; (n,) bool, which of all
+            cases would succeed; and what is counted, for the reason.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -260,10 +260,10 @@ def proportions(
     """
     counted = {name: cases.by_study(tried) for name, (tried, _, _) in trials.items()}
     hits = [cases.by_study(tried & success) for tried, success, _ in trials.values()]
-    figures = ratios(np.column_stack(hits), np.column_stack(list(counted.values())))
-    values = dict(zip(trials, figures(np.ones(cases.studies)), strict=True))
+    metrics = ratios(np.column_stack(hits), np.column_stack(list(counted.values())))
+    values = dict(zip(trials, metrics(np.ones(cases.studies)), strict=True))
     if cases.are_slices:
-        drawn = resample(figures, cases.studies, resamples, seed)
+        drawn = resample(metrics, cases.studies, resamples, seed)
         resampled = dict(zip(trials, drawn.T, strict=True))
 
     def estimate(name: str) -> Estimate:

@@ -10,10 +10,10 @@ import pandas as pd
 #: A loss has jumped if it grows by this factor from one epoch to a later one.
 JUMP = 10
 
-#: Share of the base rates' loss that a training must get below on its own split.
+#: A training must bring the loss on its own split below this share of the base rates' loss.
 FITTED = 0.98
 
-#: Share of its highest value below which the learning rate has come to its end.
+#: A learning rate below this share of its highest value has come to its end.
 ENDED = 0.01
 
 
@@ -62,7 +62,7 @@ def training_warnings(history: pd.DataFrame) -> list[str]:
 
 
 def chance_warning(auroc: dict) -> str | None:
-    """Says so where an AUROC's 95% interval contains 0.5.
+    """The warning that an AUROC's 95% interval contains 0.5; None where it does not.
 
     Args:
         auroc: dict of `clotline.evaluation.intervals.Estimate`.
@@ -83,8 +83,8 @@ def warnings_table(
         metrics: model to the dict of `clotline.evaluation.metrics.evaluate`.
 
     Returns:
-        One row a warning: ``model`` (or backbone), ``from`` (training or test) and ``warning``. Of
-        the test's targets the first of each model counts, PE in the study or on the slice.
+        One row per warning: ``model`` (or backbone), ``from`` (training or test) and ``warning``.
+        Of a model's targets only the first is tested: PE in the study, or on the slice.
     """
     rows = [
         (name, "training", warning)

@@ -1,4 +1,4 @@
-"""All metrics of one model on the test studies, and the tables that set models side by side."""
+"""All metrics of one model on the test studies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ SIZES = {"1–5": (1, 5), "6–20": (6, 20), "21–50": (21, 50), "more than 50"
 #: Names of the operating points, in the order in which they are reported.
 OPERATING_POINTS = ("sensitivity ≥ 0.90", "sensitivity ≥ 0.95", "Youden's J")
 
-FIGURES = ("auroc", "average_precision", "brier", "log_loss")
+METRICS = ("auroc", "average_precision", "brier", "log_loss")
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
@@ -136,7 +136,7 @@ def evaluate_target(
         thresholds: further operating points.
 
     Returns:
-        ``auroc`` (of slices the same as ``auroc_bootstrap``), ``auroc_bootstrap``,
+        ``auroc`` (for slices the same as ``auroc_bootstrap``), ``auroc_bootstrap``,
         ``average_precision``, ``brier``, ``log_loss`` (nats), each an `Estimate` dict;
         ``calibration``; ``operating_points``; ``roc``: ``fpr`` and ``tpr`` and, with two studies
         or more, ``low`` and ``high``, the pointwise 95% band of the sensitivity at the false
@@ -152,19 +152,19 @@ def evaluate_target(
     )
     ranking = None if one_class else Ranking(test)
 
-    def figures(draws):
+    def metrics(draws):
         if one_class:
             return means(draws)
-        return np.concatenate([means(draws), ranking.figures(draws)])
+        return np.concatenate([means(draws), ranking.metrics(draws)])
 
     names = ("brier", "log_loss", "auroc_bootstrap", "average_precision")
-    values = figures(np.ones(test.studies, dtype=int))
-    resampled = resample(figures, test.studies, bootstraps, seed)
+    values = metrics(np.ones(test.studies, dtype=int))
+    resampled = resample(metrics, test.studies, bootstraps, seed)
     estimates = {
         name: test.estimate("bootstrap of studies", reason=reason)
-        if (reason := test.none() if place < 2 else one_class)
-        else percentile_estimate(test, values[place], resampled[:, place])
-        for place, name in enumerate(names)
+        if (reason := test.none() if index < 2 else one_class)
+        else percentile_estimate(test, values[index], resampled[:, index])
+        for index, name in enumerate(names)
     }
     bootstrapped = estimates["auroc_bootstrap"]
     estimates["auroc"] = bootstrapped if test.are_slices else auroc_delong(test)
@@ -177,7 +177,7 @@ def evaluate_target(
         if len(curves):
             low, high = np.quantile(curves, TAILS, axis=0)
             roc |= {"grid": ROC_GRID.tolist(), "low": low.tolist(), "high": high.tolist()}
-    return {name: estimates[name].as_dict() for name in (*FIGURES, "auroc_bootstrap")} | {
+    return {name: estimates[name].as_dict() for name in (*METRICS, "auroc_bootstrap")} | {
         "calibration": calibration(test),
         "operating_points": operating_points(test, valid, bootstraps, seed, thresholds),
         "roc": roc,
@@ -199,10 +199,10 @@ def choose_thresholds(truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
     # The first point calls nothing positive and its threshold is infinite.
     fpr, tpr, thresholds = fpr[1:], tpr[1:], thresholds[1:]
     positive, negative = np.count_nonzero(truth), np.count_nonzero(~truth)
-    # In whole numbers: by rounding one of equal differences would seem the largest.
+    # In integers: in floats, rounding would break ties.
     youden = np.rint(tpr * positive) * negative - np.rint(fpr * negative) * positive
-    places = (np.argmax(tpr >= 0.90), np.argmax(tpr >= 0.95), np.argmax(youden))
-    return {name: float(thresholds[p]) for name, p in zip(OPERATING_POINTS, places, strict=True)}
+    indices = (np.argmax(tpr >= 0.90), np.argmax(tpr >= 0.95), np.argmax(youden))
+    return {name: float(thresholds[i]) for name, i in zip(OPERATING_POINTS, indices, strict=True)}
 
 
 def operating_points(
@@ -211,7 +211,7 @@ def operating_points(
     """Sensitivity, specificity, PPV and NPV on test at thresholds fixed on valid, then at others.
 
     Returns:
-        One dict a threshold: ``name``, ``threshold``, ``confusion`` (numbers of cases), both None
+        One dict per threshold: ``name``, ``threshold``, ``confusion`` (numbers of cases), both None
         where the valid split lacks a class, and the four rates as `Estimate` dicts.
     """
     chosen, points = {}, []
@@ -227,10 +227,10 @@ def operating_points(
     for name, threshold in (chosen | {f"p ≥ {t:g}": float(t) for t in thresholds}).items():
         called, truth = test.score >= threshold, test.truth
         trials = {
-            "sensitivity": (truth, called, f"positive {test.kind}"),
-            "specificity": (~truth, ~called, f"negative {test.kind}"),
-            "ppv": (called, truth, f"{test.kind} called positive"),
-            "npv": (~called, ~truth, f"{test.kind} called negative"),
+            "sensitivity": (truth, called, f"positive {test.unit}"),
+            "specificity": (~truth, ~called, f"negative {test.unit}"),
+            "ppv": (called, truth, f"{test.unit} called positive"),
+            "npv": (~called, ~truth, f"{test.unit} called negative"),
         }
         rates = proportions(test, trials, bootstraps, seed)
         confusion = {
@@ -253,9 +253,9 @@ def evaluate_subgroups(table: pd.DataFrame) -> dict[str, dict]:
         table: predictions of `clotline.models.prediction.study_level_table`.
 
     Returns:
-        Subgroup to `Estimate` dict. Indeterminate studies, which are neither, are left out, but
-        for ``indeterminate``: all positive studies against the indeterminate ones. ``all`` sets
-        all positive studies against the negative ones. Without predictions of PE each says so.
+        Subgroup to `Estimate` dict. ``all`` sets all positive studies against the negative ones,
+        ``indeterminate`` all positive studies against the indeterminate ones, which count
+        nowhere else. Without predictions of PE each estimate says so.
     """
     if not says_pe_present(table):
         return dict.fromkeys(("all", *SUBGROUPS, "indeterminate"), _without_pe_present(table))
@@ -280,8 +280,8 @@ def evaluate_sizes(table: pd.DataFrame, positive_slices: pd.Series | None) -> di
         positive_slices: number of positive slices by study UID; None where it is not known.
 
     Returns:
-        Band of `SIZES` to `Estimate` dict; indeterminate studies, which are neither, are left out.
-        With positive studies without a positive slice these are the band ``none``.
+        Band of `SIZES` to `Estimate` dict; indeterminate studies are left out. Positive studies
+        without a positive slice, if there are any, are the band ``none``.
     """
     if not says_pe_present(table):
         return dict.fromkeys(SIZES, _without_pe_present(table))

@@ -12,25 +12,25 @@ def read_metrics(paths: Iterable[str | Path]) -> dict[str, dict]:
     return {Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8")) for path in paths}
 
 
-def describe_baseline(found: dict) -> str:
+def describe_baseline(baseline: dict) -> str:
     """``position only: AUROC 0.801 (0.790–0.812)``, or why there is no baseline.
 
     Args:
-        found: the dict of `clotline.evaluation.baselines.beside_baseline`.
+        baseline: the dict of `clotline.evaluation.baselines.beside_baseline`.
     """
-    if "reason" in found:
-        return f"no baseline: {found['reason']}"
-    return f"{found['name']}: AUROC {describe_estimate(found['auroc'])}"
+    if "reason" in baseline:
+        return f"no baseline: {baseline['reason']}"
+    return f"{baseline['name']}: AUROC {describe_estimate(baseline['auroc'])}"
 
 
-def describe_verdict(found: dict) -> str:
+def describe_verdict(baseline: dict) -> str:
     """Whether the model beats its baseline, with the difference; an empty text without one.
 
     Args:
-        found: the dict of `clotline.evaluation.baselines.beside_baseline`.
+        baseline: the dict of `clotline.evaluation.baselines.beside_baseline`.
     """
-    if "reason" in found:
+    if "reason" in baseline:
         return ""
-    difference = describe_estimate(found["difference"])
-    beats = "beats" if found["beaten"] else "is not shown to beat"
-    return f"{beats} {found['name']}: difference {difference}"
+    difference = describe_estimate(baseline["difference"])
+    beats = "beats" if baseline["beaten"] else "is not shown to beat"
+    return f"{beats} {baseline['name']}: difference {difference}"

@@ -35,10 +35,10 @@ def pe_present(table: pd.DataFrame, suffix: str = "") -> np.ndarray:
         (n,) float64.
     """
     if not suffix and PE_PRESENT in table:
-        # Of a reader who was asked for nothing else.
+        # From a reader who was asked for nothing else.
         return table[PE_PRESENT].to_numpy(np.float64)
-    # In float64 (1 - 0.9) (1 - 0.1) and (1 - 0.1) (1 - 0.9) differ by 1e-17, and all that ranks
-    # would give them an order.
+    # In float64 (1 - 0.9) (1 - 0.1) and (1 - 0.1) (1 - 0.9) differ by 1e-17, which would break a
+    # tie.
     absent = (written_decimals(table[name + suffix].to_numpy()) for name in NO_PE_LABELS)
     return pe_probability(*absent).astype(np.float64)
 
@@ -50,8 +50,8 @@ def written_decimals(values: np.ndarray) -> np.ndarray:
         values: (n,) numbers.
 
     Returns:
-        (n,) objects, each the `Decimal` of fewest digits that is nearest to the number: of 0.9 that
-        went through float32, which keeps 0.89999998 of it, too.
+        (n,) objects, each the `Decimal` of fewest digits that reads as the number: 0.9 also where
+        it went through float32, which keeps 0.89999998 of it.
     """
     values = np.asarray(values)
     single = values.astype(np.float32)
@@ -60,10 +60,9 @@ def written_decimals(values: np.ndarray) -> np.ndarray:
 
 
 def contradictions(table: pd.DataFrame) -> pd.Series:
-    """Of each study, the label about a PE that is more probable than PE itself.
+    """For each study, the label about a PE that is more probable than PE itself.
 
-    The networks' outputs know nothing of one another, so that may happen, and it tells a reader
-    not to rely on either.
+    A network's outputs are independent, so this may happen; a reader should then rely on neither.
 
     Args:
         table: of `clotline.models.prediction.study_level_table`.
@@ -91,8 +90,8 @@ def cases_by_target(table: pd.DataFrame, level: str) -> dict[str, Cases]:
         level: study or image.
 
     Returns:
-        Target to cases. Study level: PE present, then the nine labels, but those of which a
-        reader said nothing. Image level: the slices, then the studies by their highest slice.
+        Target to cases. Study level: PE present, then the nine labels, without those that a
+        reader did not give. Image level: the slices, then the studies by their highest slice.
 
     Raises:
         ClotlineError: a column holds something else than truths or probabilities.

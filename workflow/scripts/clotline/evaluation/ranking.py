@@ -1,7 +1,7 @@
 """AUROC, average precision and ROC curve, fast enough to be resampled thousands of times.
 
-And what resampling says of two models on the same slices; of studies
-`clotline.evaluation.delong` does.
+Also the paired comparison of two models on the same slices, by resampling; that on studies is in
+`clotline.evaluation.delong`.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ def roc_points(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nda
 class Ranking:
     """Cases sorted by falling score once; a resample then costs two cumulative sums.
 
-    True positives are gained at scores that a positive case has, so only there, before and behind
-    the cases of that score, the running counts are needed.
+    Sensitivity rises only at scores that a positive case has, so the running counts are kept for
+    those scores alone: before the cases of a score, and after them.
     """
 
     def __init__(self, cases: Cases):
@@ -46,12 +46,12 @@ class Ranking:
         ends = np.r_[starts[1:], len(score)]
         self._study = cases.study[order]
         self._study_of_positive = self._study[positive]
-        #: Number of cases, and of positives, before and behind each score that a positive has.
+        #: Numbers of cases, and of positives, before and after each score that a positive has.
         self._cases = np.column_stack([starts, ends])[positives > 0]
         behind = np.cumsum(positives)[positives > 0]
         self._positives = np.column_stack([np.r_[0, behind[:-1]], behind])
 
-    def figures(self, draws: np.ndarray) -> np.ndarray:
+    def metrics(self, draws: np.ndarray) -> np.ndarray:
         """AUROC, average precision, and the sensitivity at each point of `ROC_GRID`.
 
         AUROC is the trapezoidal area (a tie counts half), average precision the sum of precision
@@ -116,7 +116,7 @@ def paired_bootstrap(
     rankings = Ranking(first), Ranking(second)
 
     def difference(draws: np.ndarray) -> np.ndarray:
-        mine, other = (ranking.figures(draws)[:1] for ranking in rankings)
+        mine, other = (ranking.metrics(draws)[:1] for ranking in rankings)
         return mine - other
 
     value = difference(np.ones(first.studies, dtype=int))[0]

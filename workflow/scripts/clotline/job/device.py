@@ -30,7 +30,7 @@ def queue_job() -> str | None:
 
 
 def is_cpu_chosen() -> bool:
-    """Whether the environment says that jobs shall do without a GPU.
+    """Whether the environment has jobs compute on the CPU.
 
     Raises:
         ClotlineError: it says something else.
@@ -41,19 +41,19 @@ def is_cpu_chosen() -> bool:
     return chosen == "cpu"
 
 
-def say_device(gpus: int, found: str | None, reason: str) -> None:
+def say_device(gpus: int, names: str | None, reason: str) -> None:
     """Says on which device a job computes.
 
     Args:
         gpus: GPUs that the job was given.
-        found: names of the GPUs in use; None on the CPU.
-        reason: why it is the CPU although there were to be GPUs.
+        names: names of the GPUs in use; None on the CPU.
+        reason: why it is the CPU although GPUs were asked for.
 
     Raises:
-        ClotlineError: on a cluster there is none of the GPUs that the job asked for.
+        ClotlineError: on a cluster, the job was given none of the GPUs that it asked for.
     """
-    if found:
-        _say(f"computes on {gpus} GPU{'s' * (gpus > 1)}: {found}")
+    if names:
+        _say(f"computes on {gpus} GPU{'s' * (gpus > 1)}: {names}")
         return
     if not gpus:
         _say("computes on the CPU: it asked for no GPU")

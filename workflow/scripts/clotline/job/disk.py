@@ -1,4 +1,4 @@
-"""Free space: a warning before a job lacks it, and a clear word once it has run out."""
+"""Free space: a warning before a job lacks it, and a clear error once it has run out."""
 
 import errno
 import logging
@@ -53,7 +53,7 @@ def warn_if_short(path: str | os.PathLike, need: int) -> None:
 def is_full(error: BaseException | None) -> bool:
     """Whether a write failed for want of space, by the error itself or one that led to it."""
     while error is not None:
-        # HDF5 gives the system's error in its text alone when it closes a file.
+        # When it closes a file, HDF5 gives the system's error only in its text.
         if isinstance(error, OSError | RuntimeError) and (
             getattr(error, "errno", None) in _FULL or any(t in str(error) for t in _FULL_TEXTS)
         ):

@@ -8,7 +8,7 @@ from clotline.job.shortage import GPU, THREADS, describe, other_holders, shortag
 #: entry.
 _BATCHED = {"train_cnn": ("cnn", "backbone"), "train_lstm": ("lstm", "lstm")}
 
-#: Last words of a job whose fault is a user's to put right; Snakemake is kept from trying it again.
+#: Last line of a job that failed for a reason that a user has to put right: it is not retried.
 NOT_AGAIN = "Not tried again: put this right first."
 
 
@@ -21,7 +21,7 @@ def explain(error: Exception, snakemake) -> str:
     """
     text = str(error)
     if isinstance(error, ClotlineError):
-        # From a loading process torch hands it on with the traceback before the message.
+        # torch puts the traceback of a loading process before its message.
         return text.rpartition(f"{ClotlineError.__name__}: ")[2].strip()
     if is_full(error):
         return str(full_disk(snakemake.output[0], need=0, written=0))
@@ -62,7 +62,7 @@ def _more_memory(error: Exception, snakemake) -> str:
 
 
 def _smaller_batches(snakemake) -> str:
-    """What to lower in the configuration; nothing where a rule has no batches of the user's."""
+    """Advice to lower the batch size; empty for a rule whose batches the user does not set."""
     if snakemake.rule not in _BATCHED or not getattr(snakemake, "config", None):
         return ""
     section, wildcard = _BATCHED[snakemake.rule]

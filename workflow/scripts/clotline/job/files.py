@@ -26,7 +26,7 @@ BUNDLE = "results/models/clotline.zip"
 #: Folders whose files the workflow makes by itself, under its working directory.
 MADE_FOLDERS = ("results", STATE_FOLDER.name)
 
-#: Bytes that an output needs which says nothing else: tables, figures, text.
+#: Bytes assumed for an output whose size is not estimated: a table, a figure, text.
 SMALL = 1_000_000
 
 
@@ -34,8 +34,8 @@ SMALL = 1_000_000
 def atomic(path: str | os.PathLike, need: int = SMALL) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; it replaces ``path`` on success alone.
 
-    What a killed writer of the same file has left is removed first, and a warning logged where
-    the disk has less space than needed.
+    What a killed writer of the same file left is removed first, and a warning is logged where the
+    disk has less space than needed.
 
     Args:
         path: file to write.
@@ -64,15 +64,15 @@ def atomic(path: str | os.PathLike, need: int = SMALL) -> Iterator[Path]:
 
 
 def unusable(path: str | os.PathLike, reason: object) -> Exception:
-    """What to raise when a file is damaged, or not what it should be; says how to make it again.
+    """What to raise when a file is damaged, or not what it should be; says how to remake it.
 
     Where the system refused to read it, or memory was lacking, the file may well be intact: then
-    nothing is said of making it again.
+    the message does not tell to remake it.
 
     Args:
         path: the file.
-        reason: what is wrong with it, as text or as the error that reading it raised; of a longer
-            text the first sentence is shown.
+        reason: what is wrong with it, as text or as the error that reading it raised; only the
+            first sentence is shown.
 
     Returns:
         A `ClotlineError`, or ``reason`` itself where it is a lack of memory.
@@ -80,26 +80,26 @@ def unusable(path: str | os.PathLike, reason: object) -> Exception:
     if isinstance(reason, Exception):
         if (number := refusal(reason)) is not None:
             return _refused(path, number)
-        # Of damaged sizes HDF5 can also say that it cannot allocate so much.
+        # HDF5 may also fail to allocate a size that is itself damaged.
         if shortage(reason) and "synchronously" not in str(reason):
             return reason
     lines = str(reason).splitlines() or [type(reason).__name__]
     reason = lines[0].partition(". ")[0].strip('".')
     if Path(path).parts[0] in MADE_FOLDERS:
-        remedy = f"To make it anew, rm {path} and run the same snakemake command again"
+        remedy = f"To remake it, rm {path} and run the same snakemake command again"
     else:
         remedy = "Put an intact copy in its place"
     return ClotlineError(f"{path} cannot be used: {reason}. {remedy}")
 
 
 def refusal(error: BaseException | None) -> int | None:
-    """The number (errno) of the system's refusal that an error tells of, or one that led to it.
+    """The errno of the system's refusal in an error, or in one that led to it.
 
     None where the system refused nothing: then it is the bytes that are wrong.
     """
     while error is not None:
         number = getattr(error, "errno", None) if isinstance(error, OSError) else None
-        # HDF5 names it in its text, whatever the type of error that h5py makes of it.
+        # HDF5 names it in its text, whatever type of error h5py raises.
         if number is None and (told := _ERRNO.search(str(error))):
             number = int(told[1])
         if number and number != errno.ENOMEM:
@@ -152,22 +152,22 @@ def files_under(folder: str | os.PathLike) -> list[str]:
     Raises:
         ClotlineError: a folder cannot be read.
     """
-    found, entered = [], set()
+    paths, entered = [], set()
     for base, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
-        place = Path(base)
-        status = place.stat()
+        current = Path(base)
+        status = current.stat()
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
-        # Of two ways to a folder the same one is taken every time.
+        # So that of two links to a folder the same one is followed every time.
         folders.sort()
-        within = place.relative_to(folder)
+        within = current.relative_to(folder)
         try:
-            found += [str(within / name) for name in names if (place / name).is_file()]
+            paths += [str(within / name) for name in names if (current / name).is_file()]
         except PermissionError as error:  # its names can be read, but nothing else
             _unreadable(error)
-    return sorted(found)
+    return sorted(paths)
 
 
 def _unreadable(error: OSError) -> None:

@@ -27,7 +27,7 @@ def wait_for_turn(name: str, screen: TextIO) -> TextIO:
     except (BlockingIOError, PermissionError):
         file.seek(0)
         print(f"[{name}] waits for the end of {file.read()}", file=screen, flush=True)
-        # Some file systems without locks say that all are taken, and do not wait either.
+        # Some file systems without locks report every lock as taken, and do not wait either.
         with suppress(OSError):
             fcntl.lockf(file, fcntl.LOCK_EX)
     except OSError:

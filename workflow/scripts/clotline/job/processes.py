@@ -21,10 +21,10 @@ def end_with_parent(every_s: float = 0.5) -> None:
     killed job its pool of processes, which wait for work for ever.
 
     Args:
-        every_s: seconds between two looks.
+        every_s: seconds between two checks.
     """
     parent = os.getppid()
-    # It can be gone by now: what a script imports takes seconds.
+    # It may be gone already: a script's imports take seconds.
     starter = os.environ.get(STARTER)
     if starter and int(starter) not in (process.pid for process in psutil.Process().parents()):
         _stop()

@@ -1,4 +1,4 @@
-"""What surrounds every script: its log, its messages on the screen, its way of failing."""
+"""What surrounds every script: its log, its messages on the screen, how it fails."""
 
 import faulthandler
 import logging
@@ -25,8 +25,8 @@ def job(snakemake) -> Iterator[None]:
     File descriptors 1 and 2 are pointed at the log, which also catches C libraries and worker
     processes. Progress messages go to the log and to the screen. A ClotlineError ends the job with
     its message alone; anything else leaves a traceback in the log. The job also ends when the
-    Snakemake that started it is gone. One that outlived it nevertheless, on another host, and
-    still makes the same files is waited for.
+    Snakemake that started it is gone. If an earlier one, on another host, still makes the same
+    files, this job waits for it.
 
     Args:
         snakemake: the object that Snakemake gives to scripts.
@@ -43,7 +43,7 @@ def job(snakemake) -> Iterator[None]:
         os.dup2(descriptor, 2)
         os.close(descriptor)
     for stream in (sys.stdout, sys.stderr):
-        # In one encoding whatever the machine's locale is, and a path of no encoding ends no job.
+        # UTF-8 whatever the machine's locale is; a path that is not text must not end a job.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     faulthandler.enable()
     log.setLevel(logging.INFO)

@@ -28,8 +28,8 @@ def nearby(paths: Sequence[str]) -> Iterator[list[str]]:
         paths: the files; no two have the same name.
 
     Yields:
-        The copies in the same order, all in one folder. The files themselves where the site names
-        no folder, or it cannot hold them: the log says why.
+        The copies in the same order, all in one folder; or the files themselves where the site
+        names no folder, or it cannot hold them, and the log says why.
     """
     folder = os.path.expandvars(os.environ.get(VARIABLE, ""))
     if not folder:

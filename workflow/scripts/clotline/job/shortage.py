@@ -47,7 +47,7 @@ def shortage(error: BaseException | None) -> str | None:
 
 
 def _is_refused_process(error: BaseException) -> bool:
-    # fork says no more than this; of a file the error has its name.
+    # From fork: an error about a file has the file's name.
     return isinstance(error, BlockingIOError) and error.filename is None
 
 
@@ -57,7 +57,7 @@ def describe(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for pattern in (_GPU, _THREADS, _MEMORY):
-        # Of an error in another process there is the traceback, and its own words at the end.
+        # The text of an error in another process is its traceback; its message comes last.
         for line in reversed(lines):
             if pattern.search(line):
                 return _shortened(line)

@@ -1,17 +1,16 @@
-"""Numbers that decide how fast a job is and nothing else, so that no result hangs on them."""
+"""Numbers that decide how fast a job is, and nothing else: no result depends on them."""
 
 #: DICOM files of a study that the disk is asked for while one is decoded.
 FILES_AHEAD = 4
 
-#: Bytes of memory for the chunks of a study, enough for some 400 slices. The further ones of a
-#: larger study go through the pool's pipe.
+#: Bytes of memory for the chunks of a study, enough for some 400 slices. Those that do not fit go
+#: through the pool's pipe.
 SHARED_BYTES = 32 * 2**20
 
-#: Bytes that are written at a time: a system call for each slice would take twice as long.
+#: Bytes written at a time: one system call per slice would take twice as long.
 WRITTEN_BYTES = 2**20
 
-#: Batches of slices that the disk is asked for while one is read; where more processes read, one
-#: for each.
+#: Batches of slices that the disk is asked for while one is read; at least one per loading process.
 SLICE_BATCHES_AHEAD = 2
 
 #: Batches that each of several loading processes reads ahead.
@@ -25,10 +24,10 @@ ROWS_TOGETHER = 256
 
 
 def loading_processes(threads: int, fabric) -> int:
-    """How many processes load for each that trains.
+    """Number of loading processes per training process.
 
-    On a CPU none: reading is a hundredth of a network's work there, and what a process forks, and
-    both go on writing to, the kernel copies page by page.
+    None on a CPU: reading is a hundredth of a network's work there, and after a fork the kernel
+    copies every page that either process writes to.
 
     Args:
         threads: of the job. On a GPU all of them load.
@@ -38,10 +37,10 @@ def loading_processes(threads: int, fabric) -> int:
 
 
 def inference_batch_size(on_cpu: int, fabric) -> int:
-    """Slices in a batch that is not trained on; a GPU has enough to do with no fewer than 256.
+    """Slices per batch where nothing is trained; fewer than 256 leave a GPU idle.
 
     Args:
-        on_cpu: what it is on a CPU.
+        on_cpu: slices per batch on a CPU.
         fabric: Lightning's ``Fabric``, the devices.
     """
     return 256 if fabric.device.type == "cuda" else on_cpu

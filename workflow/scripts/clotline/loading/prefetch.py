@@ -1,4 +1,4 @@
-"""What is read, or asked of the disk, before it is wanted."""
+"""Reading ahead: batches read, or requested from the disk, before they are needed."""
 
 import itertools
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class ReadInBatches(Dataset):
     """
 
     def __getitem__(self, batch: tuple[list[int], list[int]]):
-        """What ``read`` gives of some items, when the disk has been asked for others.
+        """What ``read`` gives for some items, after asking the disk for others.
 
         Args:
             batch: indices of items to read, and of those that are soon to be read.
@@ -46,7 +46,7 @@ class ReadAhead:
         return len(self._loader)
 
     def __iter__(self) -> Iterator:
-        # Here and not in the thread, for it draws from torch's random numbers.
+        # Not in the thread: it draws from torch's global random numbers.
         batches = iter(self._loader)
         with ThreadPoolExecutor(1, "read-ahead") as thread:
             coming = thread.submit(next, batches, _END)

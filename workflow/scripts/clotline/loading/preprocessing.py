@@ -1,13 +1,14 @@
 """Stored slices to the inputs of a network: window, crop, flip, scaling."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clotline.grid import SIZE
+from clotline.sections.cnn import CNNSection
 
 #: Mean and standard deviation of ImageNet images, averaged over the channels (torchvision's
 #: values), for pixels in 0 to 1.
@@ -35,10 +36,9 @@ class View:
     shift: int | None = None
 
     @classmethod
-    def of(cls, section: dict) -> "View":
+    def of(cls, section: CNNSection) -> "View":
         """The view of one ``cnn`` entry of the configuration."""
-        # A checkpoint of an older version may lack a key.
-        return cls(**{name: section[name] for name in cls.__dataclass_fields__ if name in section})
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
     def cuts(self, count: int, seed: tuple[int, ...] | None) -> np.ndarray:
         """Where each of ``count`` slices is cut.

@@ -1,4 +1,4 @@
-"""Batches that processes read into memory which they share with the process that uses them."""
+"""Batches that loading processes read into memory shared with the process that uses them."""
 
 import itertools
 import math
@@ -17,8 +17,8 @@ from clotline.job.speed import PREFETCHED
 class ReadByProcesses:
     """Batches of slices, read by processes of their own.
 
-    They lie in a ring buffer. DataLoader alone would make new shared memory for each, and to clear
-    and map its pages takes as long as to read and decompress the slices.
+    They lie in a ring buffer. DataLoader alone would make new shared memory for each batch, and
+    clearing and mapping its pages takes as long as reading and decompressing the slices.
     """
 
     def __init__(self, slices: Dataset, batches: Sequence, processes: int, pin: bool):
@@ -26,7 +26,7 @@ class ReadByProcesses:
 
         Args:
             slices: a `clotline.loading.slice_loader.StoredSlices`.
-            batches: of each batch, indices of slices to read, and of those soon to be read.
+            batches: for each batch, indices of slices to read, and of those soon to be read.
             processes: that read; forked.
             pin: whether batches are copied to page-locked memory, as a GPU wants them.
         """
@@ -43,7 +43,7 @@ class ReadByProcesses:
 
         Where they are not pinned, the parts of a batch are lost when the next one is asked for.
         """
-        # DataLoader has this many batches on their way at most, without the one in use.
+        # DataLoader has at most PREFETCHED batches under way per process, and one is in use.
         ring = _Ring(self._slices, self._batches, self._processes * PREFETCHED + 1)
         return iter(
             DataLoader(
@@ -53,14 +53,14 @@ class ReadByProcesses:
                 num_workers=self._processes,
                 prefetch_factor=PREFETCHED,
                 pin_memory=self._pin,
-                # A process that is started in another way would get a copy of the ring.
+                # A process started in any other way would get a copy of the ring.
                 multiprocessing_context="fork",
             )
         )
 
 
 class _Ring(Dataset):
-    """Memory for a few batches, a slot for each, that this process shares with those it forks."""
+    """Memory for a few batches, one slot each, shared with the processes that this one forks."""
 
     def __init__(self, slices, batches: Sequence, slots: int):
         self._slices = slices
@@ -82,12 +82,12 @@ class _Ring(Dataset):
 
 
 _numbers = itertools.count()
-#: Those in use, by their numbers, which are the same in the processes that read into them.
+#: The rings in use, by their numbers, which are the same in the processes that read into them.
 _rings: WeakValueDictionary[int, _Ring] = WeakValueDictionary()
 
 
 class _Filled:
-    """A slot with a batch; where it arrives, the tensors of the batch come out.
+    """A slot that holds a batch; unpickled by the receiver, it becomes the batch's tensors.
 
     DataLoader's own thread can then pin them.
     """

@@ -1,4 +1,4 @@
-"""Which slices an epoch of stage 1 is made of, and where they are read."""
+"""Which slices an epoch of stage 1 is made of, and which file and row each is read from."""
 
 from pathlib import Path
 

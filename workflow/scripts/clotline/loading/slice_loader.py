@@ -36,7 +36,7 @@ class StoredSlices(ReadInBatches):
         """
         self.view = view
         files = list(dict.fromkeys(table["file"]))
-        # Here and not by the processes that load, each of which would look at every file again.
+        # Opened here: each loading process would have to check every file again.
         self._shards = [StoredPixels(file) for file in files]
         self._shard = table["file"].map({f: i for i, f in enumerate(files)}).to_numpy()
         self._row = table["row"].to_numpy()
@@ -60,14 +60,14 @@ class StoredSlices(ReadInBatches):
     def read(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """The slices' (n, 1, c, c) int16 Hounsfield units, cut, and their (n,) float32 labels.
 
-        They become inputs where the network is: as integers they are half as large on the way.
+        They become inputs on the network's device: as integers they are half as large on the way.
         """
         parts = np.empty((len(indices), *self.shape), np.int16)
         self.read_into(parts, indices)
         return torch.from_numpy(parts), torch.from_numpy(self.labels(indices))
 
     def read_into(self, parts: np.ndarray, indices: list[int]) -> None:
-        """Writes the slices of `read` to memory that is there already."""
+        """Writes the slices of `read` to existing memory."""
         for part, index in zip(parts[:, 0], indices, strict=True):
             pixels = self._shards[self._shard[index]].read(self._row[index], self._checksum[index])
             part[:] = self.view.cut(pixels, *self._cuts[index])
@@ -98,13 +98,13 @@ class SliceLoader:
             slices: the data set.
             batch_size: slices in a batch.
             fabric: device.
-            processes: that read, beside this one; 0 is this one alone.
+            processes: loading processes beside this one; 0 means that this one loads.
             train: whether each batch must have the two slices that batch normalisation needs.
         """
         self.dataset = slices
         self._fabric = fabric
         batches = process_batches(range(len(slices)), batch_size, fabric, 2 if train else 1)
-        # Each of several processes has a next batch on its way.
+        # Each loading process has a next batch under way.
         asked = asked_ahead(batches, max(SLICE_BATCHES_AHEAD, processes))
         pin = fabric.device.type == "cuda"
         if processes:

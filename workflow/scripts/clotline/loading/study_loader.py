@@ -32,7 +32,7 @@ class StudyBatch(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of each feature, over slices: (width,) float32 mean and standard deviation."""
+    """Mean and standard deviation of each feature over slices, (width,) float32 each."""
 
     mean: Tensor
     std: Tensor
@@ -90,7 +90,7 @@ class FeatureSequences(ReadInBatches):
     def read(self, indices: list[int]) -> tuple[StudyBatch, Tensor]:
         """The studies' features in float16, and targets in float32: (all slices,) or (studies, 9).
 
-        They become what the network wants where it is: as stored they are small on the way.
+        They are converted on the network's device: as stored they are small on the way.
         """
         counts, spans = self._count[indices].tolist(), self._spans(indices)
         features = np.empty((sum(counts), self.width), np.float16)
@@ -121,7 +121,7 @@ class FeatureSequences(ReadInBatches):
             squares += np.square(features).sum(0)
             count += len(features)
         mean = sums / count
-        # By rounding a constant feature's may fall below zero.
+        # Rounding may bring that of a constant feature below zero.
         variance = np.maximum(squares / count - mean**2, 0)
         return Moments(*(torch.from_numpy(v.astype(np.float32)) for v in (mean, np.sqrt(variance))))
 
@@ -155,13 +155,13 @@ class StudyLoader:
 
         Args:
             sequences: the data set.
-            batches: of each batch, the indices of its studies.
+            batches: for each batch, the indices of its studies.
             fabric: device and precision.
         """
         self._fabric = fabric
         asked = asked_ahead(batches, STUDY_BATCHES_AHEAD)
         loader = DataLoader(sequences, sampler=asked, batch_size=None)
-        # On a CPU a thread that reads takes the time of one that computes, and all wait for that.
+        # On a CPU a reading thread takes a core from the network, whose threads all wait for it.
         self._loader = ReadAhead(loader) if fabric.device.type == "cuda" else loader
 
     def __len__(self) -> int:
@@ -179,8 +179,8 @@ class StudyLoader:
 def converted(features: Tensor, dtype: torch.dtype) -> Tensor:
     """The same features in another type.
 
-    On a CPU torch takes three times as long from float16 to bfloat16 as by way of float32, which
-    gives the same bits: it has vector instructions for each of those two steps only.
+    On a CPU torch converts float16 to bfloat16 three times faster by way of float32, with the same
+    bits: it has vector instructions for those two steps only.
     """
     if (features.dtype, dtype) != (torch.float16, torch.bfloat16) or features.device.type != "cpu":
         return features.to(dtype)

@@ -24,6 +24,7 @@ from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import Classifier, load_classifier
 from clotline.models.checkpoint import load_checkpoint
 from clotline.models.devices import make_fabric
+from clotline.sections.cnn import CNNSection
 
 BATCH_SIZE = 32
 
@@ -46,7 +47,7 @@ class FeatureMap:
 def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> FeatureMap:
     """The last feature map with at least ``least`` rows and columns, by a forward pass.
 
-    Modules that a network uses more than once are passed over: their map would be ambiguous.
+    Modules that a network uses more than once are skipped: their map would be ambiguous.
 
     Args:
         model: any network.
@@ -104,7 +105,7 @@ def activation_maps(
     Returns:
         (n, rows, columns) float32, 0 or more; and (n,) float32.
     """
-    # The gradient is that of the map, not of the weights: nothing before the map is kept for it.
+    # Only the map needs a gradient: without those of weights nothing before the map is kept.
     model = fabric.to_device(model.to(memory_format=torch.channels_last))
     model.eval().requires_grad_(False)
     maps, logits, method = [], [], None
@@ -144,7 +145,8 @@ def map_slices(
         ClotlineError: a file cannot be read, or the network has no feature map.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    view = View.of(checkpoint["config"])
+    section = CNNSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    view = View.of(section)
     fabric = make_fabric("32-true", gpus, threads)
     processes = loading_processes(threads, fabric)
     loader = SliceLoader(StoredSlices(slices, view, None), BATCH_SIZE, fabric, processes)

@@ -1,5 +1,6 @@
 """Stage 1 networks: any torchvision or efficientnet-pytorch classifier, for one-channel slices."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import efficientnet_pytorch
@@ -15,10 +16,11 @@ from clotline.errors import ClotlineError
 from clotline.job.files import sha256
 from clotline.models.checkpoint import load_checkpoint, load_tensors, load_weights
 from clotline.models.imagenet import imagenet_url, url_checksum
+from clotline.sections.cnn import CNNSection
 
 
 class Classifier(nn.Module):
-    """A backbone and a linear layer that gives one logit a slice.
+    """A backbone and a linear layer that gives one logit per slice.
 
     Attributes:
         width: number of features that the backbone gives for a slice.
@@ -41,7 +43,7 @@ class Classifier(nn.Module):
         return self.head(self.backbone(slices)).squeeze(-1)
 
 
-def build_classifier(section: dict, imagenet: str | Path | None = None) -> Classifier:
+def build_classifier(section: CNNSection, imagenet: str | Path | None = None) -> Classifier:
     """The network of one ``cnn`` entry of the configuration, with its initial weights.
 
     The three input channels of the first convolution become one by summing their weights: the
@@ -49,24 +51,24 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     torch's global generator.
 
     Args:
-        section: the entry; of it ``library``, ``architecture``, ``init``,
-            ``zero_init_residual``, ``dropout`` and ``batch_norm_momentum`` are used.
+        section: the entry.
         imagenet: the file of `clotline.models.imagenet.fetch_imagenet_weights`, where ``init`` is
             imagenet.
 
     Raises:
         ClotlineError: the library has no such network, or the weights do not fit it.
     """
-    init = section["init"]
-    backbone = _build(section)
+    init = section.init
+    backbone = _build(section.library, section.architecture)
     if init == "imagenet":
-        _load_imagenet_weights(backbone, section, imagenet)
-    elif init == "random" and section["zero_init_residual"]:
+        url = imagenet_url(section.library, section.architecture)
+        _load_imagenet_weights(backbone, url, imagenet)
+    elif init == "random" and section.zero_init_residual:
         _start_residuals_at_zero(backbone)
-    if not section["dropout"]:
+    if not section.dropout:
         _without_dropout(backbone)
     _take_one_channel(backbone)
-    if (momentum := section["batch_norm_momentum"]) is not None:
+    if (momentum := section.batch_norm_momentum) is not None:
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = momentum
@@ -76,13 +78,13 @@ def build_classifier(section: dict, imagenet: str | Path | None = None) -> Class
     return classifier
 
 
-def for_training(section: dict, imagenet: str | Path | None = None) -> nn.Module:
+def for_training(section: CNNSection, imagenet: str | Path | None = None) -> nn.Module:
     """The network of `build_classifier`, same arguments, laid out for speed.
 
     It is compiled where the entry's ``compile`` says so.
     """
     model = build_classifier(section, imagenet).to(memory_format=torch.channels_last)
-    return torch.compile(model) if section["compile"] else model
+    return torch.compile(model) if section.compile else model
 
 
 def load_classifier(checkpoint: dict, path: str | Path) -> Classifier:
@@ -95,14 +97,13 @@ def load_classifier(checkpoint: dict, path: str | Path) -> Classifier:
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    config = {"zero_init_residual": False, "dropout": True} | checkpoint["config"]
-    classifier = build_classifier(config | {"init": "random"})
+    section = CNNSection.of_checkpoint(checkpoint["config"], path)
+    classifier = build_classifier(replace(section, init="random"))
     load_weights(classifier, checkpoint["weights"], path)
     return classifier
 
 
-def _build(section: dict) -> nn.Module:
-    library, architecture = section["library"], section["architecture"]
+def _build(library: str, architecture: str) -> nn.Module:
     if library == "torchvision":
         known = torchvision.models.list_models(module=torchvision.models)
         build = torchvision.models.get_model
@@ -123,18 +124,18 @@ def _build_efficientnet(architecture: str) -> nn.Module:
     return network
 
 
-def _load_imagenet_weights(backbone: nn.Module, section: dict, path: str | Path) -> None:
-    checksum = url_checksum(imagenet_url(section))
+def _load_imagenet_weights(backbone: nn.Module, url: str, path: str | Path) -> None:
+    checksum = url_checksum(url)
     if not sha256(path).startswith(checksum):
         raise ClotlineError(
-            f"{path} is not the file that {imagenet_url(section)} names: its SHA-256 does not "
+            f"{path} is not the file that {url} names: its SHA-256 does not "
             f"begin with {checksum}. Delete it and run the same target again"
         )
     load_weights(backbone, load_tensors(path), path)
 
 
 def _start_residuals_at_zero(backbone: nn.Module) -> None:
-    """Has each residual block begin as the identity: its last normalisation gives zero.
+    """Makes each residual block begin as the identity: its last normalisation gives zero.
 
     Goyal et al., Accurate, Large Minibatch SGD, 2017, section 5.1.
     """
@@ -167,8 +168,8 @@ def _last(module: nn.Module, layer: type) -> tuple[str, nn.Module]:
     layers = [(name, m) for name, m in module.named_modules() if isinstance(m, layer)]
     if not layers:
         raise ClotlineError(
-            f"{type(module).__name__} has no {layer.__name__} layer to put the slice's logit in "
-            "place of: choose another architecture"
+            f"{type(module).__name__} has no {layer.__name__} layer that the slice's logit could "
+            "replace: choose another architecture"
         )
     return layers[-1]
 
@@ -181,6 +182,6 @@ def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
 
 def _take_one_channel(backbone: nn.Module) -> None:
     first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
-    # In place: efficientnet-pytorch's own convolution pads by itself and must stay.
+    # The layer stays, for efficientnet-pytorch's own convolution pads by itself.
     first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
     first.in_channels = 1

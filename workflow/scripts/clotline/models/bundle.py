@@ -32,6 +32,7 @@ from clotline.grid import AIR_HU, SIZE
 from clotline.job.disk import is_full
 from clotline.job.files import sha256, unusable
 from clotline.loading.preprocessing import MEAN, STD
+from clotline.sections.cnn import cnn_sections
 from clotline.version import CLOTLINE_VERSION
 
 FORMAT, VERSION = "clotline-bundle", 1
@@ -135,7 +136,7 @@ def write_bundle(
 
 
 def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    # A time of its own, so that the same models give the same bytes.
+    # With a fixed time, so that the same models give the same bytes.
     archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
 
 
@@ -144,7 +145,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
 def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
-    """Unpacks a bundle whose every member is what the manifest says.
+    """Unpacks a bundle, checking every member against the manifest.
 
     Args:
         path: ZIP file.
@@ -168,17 +169,18 @@ def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
         raise unusable(path, error) from None
     except (*_DAMAGE, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ClotlineError(
-            f"the bundle of models {path} cannot be read ({error}): copy or make it anew"
+            f"the bundle of models {path} cannot be read ({error}): copy or remake it"
         ) from None
     return Bundle(Path(folder), manifest)
 
 
 def _check_manifest(manifest: dict, path: str | Path) -> None:
-    found = manifest["format"], manifest["version"]
-    if found != (FORMAT, VERSION):
+    made_as = manifest["format"], manifest["version"]
+    if made_as != (FORMAT, VERSION):
         raise ClotlineError(
-            f"{path} has format {found[0]} version {found[1]}, and this Clotline takes {FORMAT} "
-            f"version {VERSION}: use {_maker(manifest)}, which made it, or one that reads it"
+            f"{path} has format {made_as[0]} version {made_as[1]}, and this Clotline takes "
+            f"{FORMAT} version {VERSION}: use {_maker(manifest)}, which made it, or one that reads "
+            "it"
         )
     theirs = manifest["preprocessing"]
     differing = [
@@ -209,7 +211,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, digest: str, folder: Path, path
         raise ClotlineError(f"{path} has the compressed member {name}, which no bundle has")
     content = archive.read(member)
     if hashlib.sha256(content).hexdigest() != digest:
-        raise ClotlineError(f"{name} in {path} is damaged: copy or make the bundle anew")
+        raise ClotlineError(f"{name} in {path} is damaged: copy or remake the bundle")
     target = folder / name
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(content)
@@ -232,10 +234,10 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
             f"{auroc['n_positive']:,} {unit} |"
         )
     backbones = [
-        f"- {name}: {section['architecture']} of {section['library']}, input "
-        f"{section['input_size']} × {section['input_size']} pixels, window level "
-        f"{section['window_level']:g} HU, width {section['window_width']:g} HU"
-        for name, section in made["cnn"].items()
+        f"- {name}: {section.architecture} of {section.library}, input "
+        f"{section.input_size} × {section.input_size} pixels, window level "
+        f"{section.window_level:g} HU, width {section.window_width:g} HU"
+        for name, section in cnn_sections(made).items()
     ]
     data = (
         "an embedded phantom: drawings, no patients. The models prove that the pipeline works "

@@ -25,8 +25,8 @@ class Checkpoint:
         name: of the backbone, or <features>-<level>.
         config: its section of the configuration.
         seed: of the training.
-        width: features that a CNN gives of a slice, or that an LSTM reads.
-        epoch: from 1 on, that the weights are of.
+        width: features per slice, that a CNN gives or an LSTM reads.
+        epoch: that the weights are of, from 1; 0 where nothing was trained.
         weights: state dict.
     """
 
@@ -75,14 +75,14 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
 
 
 def _check_records(path: str | os.PathLike) -> None:
-    """Checks the CRC-32 that the file, a ZIP archive, has of each record; torch itself does not."""
+    """Checks the CRC-32 of each record of the file, a ZIP archive; torch itself does not."""
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
     except FileNotFoundError:
         raise ClotlineError(f"there is no checkpoint {path}") from None
     except Exception as error:
-        # Of damaged bytes, the reader raises nearly every exception there is.
+        # On damaged bytes the reader raises nearly every exception there is.
         raise unusable(path, error) from None
     if wrong:
         raise unusable(path, f"its record {wrong} does not fit its checksum")
@@ -99,7 +99,7 @@ def load_tensors(path: str | os.PathLike) -> dict:
     except FileNotFoundError:
         raise ClotlineError(f"there is no checkpoint {path}") from None
     except Exception as error:
-        # Of damaged bytes, torch's reader raises nearly every exception there is.
+        # On damaged bytes torch's reader raises nearly every exception there is.
         raise unusable(path, error) from None
     if not isinstance(content, dict):
         raise ClotlineError(f"the checkpoint {path} holds no dictionary of tensors")

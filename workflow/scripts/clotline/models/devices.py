@@ -38,7 +38,7 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
         processes: without a GPU, processes that train together.
 
     Raises:
-        ClotlineError: there are some GPUs, but not as many; or none, on a cluster.
+        ClotlineError: there are fewer GPUs than asked for; or, on a cluster, none.
     """
     cuda = gpus > 0 and not is_cpu_chosen() and torch.cuda.is_available()
     if cuda and gpus > (there := torch.cuda.device_count()):
@@ -53,14 +53,14 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
     if precision == "auto":
         precision = "bf16-mixed" if _has_bfloat16(cuda) else "32-true"
     if precision == "32-true":
-        # By itself PyTorch rounds to ten bits in a GPU's convolutions, also of float32.
+        # By default a GPU's convolutions round float32 to ten bits of mantissa (TF32).
         torch.backends.cudnn.allow_tf32 = False
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
         # Forked, so that they have the job's log and read nothing twice.
         strategy="ddp_fork" if devices > 1 else "auto",
-        # By this job alone, whatever a queueing system's variables promise.
+        # One job on one host, whatever a queueing system's variables say.
         plugins=LightningEnvironment(),
         precision=precision,
     )
@@ -70,7 +70,7 @@ def make_training_fabric(precision: str, gpus: int, threads: int, processes: int
 
 
 def _name(gpus: int) -> str:
-    # To ask for the name uses the GPU, and a process that has used one can start no others that do.
+    # Asking for the name uses the GPU, and a process that has used one can fork none that use one.
     return torch.cuda.get_device_name(0) if gpus == 1 else "each for a process of its own"
 
 
@@ -92,9 +92,9 @@ def _why_no_gpu() -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Lets glibc keep what large tensors leave, for those of the next batch.
+    """Makes glibc keep the memory of large tensors for those of the next batch.
 
-    It would give it back to the kernel, which clears every page before it is used again: on a CPU
+    It would return it to the kernel, which clears every page before it is used again: on a CPU
     that costs EfficientNet-B0 half of its speed when it makes features.
     """
     # Other C libraries have other ways.
@@ -113,6 +113,6 @@ def _has_bfloat16(cuda: bool) -> bool:
         return torch.cpu.get_capabilities().get("avx512_bf16", False)
     if torch.cuda.is_initialized():
         return torch.cuda.is_bf16_supported()
-    # In another process: one that has used a GPU can start no others that use one.
+    # In another process: one that has used a GPU can fork none that use one.
     with ProcessPoolExecutor(1, get_context("fork")) as pool:
         return pool.submit(torch.cuda.is_bf16_supported).result()

@@ -1,4 +1,4 @@
-"""A trained CNN made ready to give features, as fast as it can."""
+"""A trained CNN made ready to give features fast."""
 
 from collections import Counter
 
@@ -22,7 +22,7 @@ def as_extractor(model: Classifier, side: int) -> Classifier:
     pad_inside(model)
     fold_batch_norms(model.eval())
     keep_first_layers_exact(model, side)
-    # The channels of a pixel side by side: what convolutions on CPUs and GPUs are fastest with.
+    # The channels of a pixel side by side: the fastest layout for convolutions on CPUs and GPUs.
     return model.to(memory_format=torch.channels_last)
 
 
@@ -38,9 +38,9 @@ def pad_inside(model: nn.Module) -> None:
 
 
 class _PaddedConvolution(nn.Conv2d):
-    """Where the origin has one zero more behind than before, pads by a stride more before.
+    """A convolution with the origin's padding, also where that has one zero more at the end.
 
-    And drops the first output, which the origin does not have.
+    Then it pads by one stride more on both sides and drops the outputs that the origin lacks.
     """
 
     def __init__(self, origin: Conv2dStaticSamePadding):
@@ -66,9 +66,9 @@ class _PaddedConvolution(nn.Conv2d):
 
 
 def fold_batch_norms(model: nn.Module) -> None:
-    """Puts each batch normalisation into the convolution before it, where only it reads that.
+    """Folds each batch normalisation into the convolution before it, if nothing else reads that.
 
-    In evaluation mode both are linear, and together they are faster.
+    In evaluation mode both are linear, and one layer is faster than two.
 
     Args:
         model: network in evaluation mode, which is changed.
@@ -88,14 +88,15 @@ def fold_batch_norms(model: nn.Module) -> None:
 
 
 def keep_first_layers_exact(model: nn.Module, side: int) -> None:
-    """Where convolutions are depthwise, keeps the first layers in float32 at any precision.
+    """Keeps the first layers in float32 at any precision, in networks with depthwise convolutions.
 
     A depthwise convolution sums so few products that what 16 bits round off does not average out,
     and in a network's first layers it is lost for all that follow.
 
     Args:
         model: network, which is changed.
-        side: of its inputs, in pixels. Down to an eighth of it layers count as the first.
+        side: of its inputs, in pixels. The first layers are those up to the last whose outputs are
+            wider than an eighth of it.
     """
     names = {m: name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     if not any(conv.groups == conv.in_channels > 1 for conv in names):
@@ -129,7 +130,7 @@ class _InFloat32(nn.Module):
 
 
 class _ConvolutionTracer(fx.Tracer):
-    """Takes convolutions whole, those of other classes than torch's own too."""
+    """Traces every convolution as one call, subclasses of torch's own too."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)

@@ -21,8 +21,9 @@ from clotline.models.backbones import Classifier, load_classifier
 from clotline.models.checkpoint import load_checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
+from clotline.sections.cnn import CNNSection
 
-#: Slices in a batch on a CPU, whose cache larger ones leave.
+#: Slices per batch on a CPU; larger batches do not stay in its cache.
 BATCH_SIZE = 32
 
 
@@ -62,17 +63,17 @@ def extract_features(
 
 
 def _features(model: Classifier, batches: Iterable[Tensor], fabric: Fabric) -> Iterator[np.ndarray]:
-    """The features of each batch, (n, width) float16; a GPU then is at the next one already."""
+    """The features of each batch, (n, width) float16, while a GPU computes the next."""
     before, size = None, 0
     for inputs in batches:
         inputs = fabric.to_device(inputs)
         count = len(inputs)
         size = max(size, count)
         if fabric.device.type == "cuda":
-            # The last batch too: to choose kernels for another size takes seconds.
+            # To the size of the others: choosing kernels for another size takes seconds.
             inputs = pad(inputs, (0, 0) * 3 + (0, size - count))
-        # Fabric's own wrapper would leave the precision out: it sees to that of ``forward`` alone.
-        # And for this alone: in 16 bits inputs would lose more than all layers together.
+        # Fabric's own wrapper sets the precision of ``forward`` alone. Only the layers get it: in
+        # 16 bits the inputs would lose more than all layers together.
         with torch.no_grad(), fabric.autocast():
             values = model.features(inputs)
         coming = _Coming(values[:count].float().half())
@@ -121,8 +122,8 @@ def extract_shard_features(
         ClotlineError: as `extract_features`, or a file cannot be read.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    section = checkpoint["config"]
-    fabric = make_fabric(section["precision"], gpus, threads)
+    section = CNNSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    fabric = make_fabric(section.precision, gpus, threads)
     rows = read_rows(shard)
     view = View.of(section)
     slices = StoredSlices(rows.assign(file=shard, row=range(len(rows))), view, None)

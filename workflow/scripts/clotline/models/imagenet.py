@@ -10,23 +10,23 @@ from clotline.errors import ClotlineError
 from clotline.job.files import atomic
 
 
-def imagenet_url(section: dict) -> str:
+def imagenet_url(library: str, architecture: str) -> str:
     """Where the library itself downloads the architecture's ImageNet weights from.
 
-    The first published weights, which the published detector started from.
+    They are the first that the library published, from which the published detector started.
     """
-    if section["library"] == "efficientnet-pytorch":
-        return efficientnet_urls[section["architecture"]]
-    return torchvision.models.get_model_weights(section["architecture"])["IMAGENET1K_V1"].url
+    if library == "efficientnet-pytorch":
+        return efficientnet_urls[architecture]
+    return torchvision.models.get_model_weights(architecture)["IMAGENET1K_V1"].url
 
 
-def fetch_imagenet_weights(section: dict, path: str | Path) -> None:
+def fetch_imagenet_weights(library: str, architecture: str, path: str | Path) -> None:
     """Downloads ImageNet weights to ``path`` and checks them against the checksum in their name.
 
     Raises:
         ClotlineError: no connection or a wrong checksum; says which file to put where.
     """
-    url = imagenet_url(section)
+    url = imagenet_url(library, architecture)
     checksum = url_checksum(url)
     try:
         with atomic(path) as temporary:

@@ -38,7 +38,7 @@ def apply_models(
         bundle: of `clotline.models.bundle.unpack_bundle`.
         shard: the new studies.
         slices: of `stored_slices`.
-        folder: for the features, which are only needed in between.
+        folder: for the features, which nothing needs afterwards.
         gpus: GPUs that the job was given.
         threads: threads of the job.
 
@@ -76,14 +76,14 @@ def apply_models(
 def predictions_by_study(
     predictions: dict[str, pd.DataFrame], slices: pd.DataFrame
 ) -> pd.DataFrame:
-    """The study-level models' probabilities, for people.
+    """The study-level models' probabilities, for people to read.
 
     Args:
         predictions: of `apply_models`.
         slices: of `stored_slices`.
 
     Returns:
-        One row a study and model: study and series UID, number of ``slices``, ``model``,
+        One row per study and model: study and series UID, number of ``slices``, ``model``,
         ``pe_present``, the nine study labels, and ``contradiction``: the label about a PE that is
         more probable than PE itself, if there is one.
     """
@@ -106,13 +106,13 @@ def predictions_by_study(
 
 
 def predictions_by_slice(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The image-level models' probabilities, for people.
+    """The image-level models' probabilities, for people to read.
 
     Args:
         predictions: of `apply_models`.
 
     Returns:
-        One row a slice: UIDs, ``position_mm``, and a column of probabilities for each model.
+        One row per slice: UIDs, ``position_mm``, and a column of probabilities for each model.
     """
     images = {n: table for n, table in predictions.items() if split_lstm_name(n)[1] == "image"}
     first = next(iter(images.values()))

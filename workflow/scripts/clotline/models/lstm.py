@@ -1,6 +1,7 @@
 """Stage 2 networks: the published LSTM over the features of a study's slices, or another form."""
 
 import warnings
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from torch.nn.functional import linear
 
 from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import StudyBatch
-from clotline.lstm_form import PUBLISHED_FORM, has_published_form
 from clotline.models.checkpoint import load_tensors, load_weights
 from clotline.models.sequence import SliceSequence, build_sequence
+from clotline.sections.lstm import LSTMSection
 
-# Of a GPU: a few weights of one small layer are put together for each batch.
+# cuDNN's hint at speed: it copies the weights of one small layer together for each batch.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 
@@ -31,7 +32,7 @@ class SliceLSTM(nn.Module):
         Args:
             width: features of a slice.
             hidden_size: hidden units.
-            level: image (one logit a slice) or study (nine labels a study).
+            level: image (one logit per slice) or study (nine labels per study).
         """
         super().__init__()
         self.level = level
@@ -58,7 +59,7 @@ class SliceLSTM(nn.Module):
     def hidden_states(self, studies: StudyBatch) -> Tensor:
         """(all slices, hidden units) float32.
 
-        torch's own call of the layer would take most of its time for what nothing needs: the
+        torch's own call of the layer would spend most of its time on what nothing needs: the
         gradient of the features, or with packed sequences one of the whole batch at every slice.
         So the features meet their weights here, in the network's precision and without padding,
         and the layer runs on the products, which it multiplies by the identity.
@@ -95,24 +96,24 @@ class SliceLSTM(nn.Module):
         return states.flatten(0, 1)[rows]
 
 
-def build_lstm(width: int, section: dict, level: str) -> SliceLSTM | SliceSequence:
+def build_lstm(width: int, section: LSTMSection, level: str) -> SliceLSTM | SliceSequence:
     """The network of one ``lstm`` entry of the configuration, with its initial weights.
 
-    A bias of the forget gates: Jozefowicz et al., An Empirical Exploration of Recurrent Network
-    Architectures, ICML 2015.
+    On the bias of the forget gates: Jozefowicz et al., An Empirical Exploration of Recurrent
+    Network Architectures, ICML 2015.
 
     Raises:
         ClotlineError: the state dict in ``init`` does not fit.
     """
-    init = section["init"]
-    if not has_published_form(section):
+    init = section.init
+    if section.differing_keys:
         model = build_sequence(width, section, level)
     else:
-        model = SliceLSTM(width, section["hidden_size"], level)
+        model = SliceLSTM(width, section.hidden_size, level)
         if init == "random":
             # torch's order of the gates: input, forget, cell, output.
             _, forget, _, _ = model.lstm.bias_ih_l0.detach().chunk(4)
-            forget += section["forget_bias"]
+            forget += section.forget_bias
     if init != "random":
         content = load_tensors(Path(init))
         load_weights(model, content.get("weights", content), init)
@@ -130,7 +131,7 @@ def load_lstm(checkpoint: dict, level: str, path: str | Path) -> SliceLSTM | Sli
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    section = PUBLISHED_FORM | checkpoint["config"] | {"init": "random", "forget_bias": 0}
-    model = build_lstm(checkpoint["width"], section, level)
+    section = LSTMSection.of_checkpoint(checkpoint["config"], path)
+    model = build_lstm(checkpoint["width"], replace(section, init="random"), level)
     load_weights(model, checkpoint["weights"], path)
     return model

@@ -9,7 +9,7 @@ _ABSENT = [STUDY_LABELS.index(name) for name in NO_PE_LABELS]
 
 def auroc(targets: np.ndarray, scores: np.ndarray) -> float | None:
     """AUROC of (n,) 0/1 targets by (n,) scores; None where only one class occurs."""
-    # Not at the top: scikit-learn and SciPy take a seventh of a training's start.
+    # Imported here: scikit-learn and SciPy take a seventh of a training's start-up.
     from sklearn.metrics import roc_auc_score
 
     if targets.min() == targets.max():
@@ -20,10 +20,10 @@ def auroc(targets: np.ndarray, scores: np.ndarray) -> float | None:
 def pe_present_auroc(targets: np.ndarray, logits: np.ndarray) -> float | None:
     """AUROC of "PE present" by study from (n, 9) targets and logits of the study labels.
 
-    PE is present where the examination is neither negative nor indeterminate.
+    PE is present where the study is labelled neither negative nor indeterminate.
     """
     from scipy.special import expit
 
     absent = expit(logits[:, _ABSENT].astype(np.float64))
-    # A labels file may say both of a study.
+    # In a labels file a study may have both labels.
     return auroc(1 - targets[:, _ABSENT].max(1), pe_probability(*absent.T))

@@ -13,6 +13,7 @@ from clotline.loading.study_loader import FeatureSequences
 from clotline.models.checkpoint import load_checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.lstm import SliceLSTM, load_lstm
+from clotline.sections.lstm import LSTMSection
 
 
 def predict_studies(
@@ -20,9 +21,8 @@ def predict_studies(
 ) -> list[np.ndarray]:
     """Probabilities of every study, float64: (slices,) at the image level, (9,) at the study level.
 
-    In float32 all logits above 17 would give the same.
-
-    One study at a time, so that a study's bits never depend on its neighbours in a batch.
+    In float32 all logits above 17 would give 1. Studies are read one at a time, so that a study's
+    bits never depend on its neighbours in a batch.
     """
     model = fabric.setup_module(model)
     model.eval()
@@ -60,7 +60,8 @@ def predict_level(
         ClotlineError: a file cannot be read or does not fit.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    fabric = make_fabric(checkpoint["config"]["precision"], gpus, threads)
+    section = LSTMSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    fabric = make_fabric(section.precision, gpus, threads)
     sequences = FeatureSequences(studies, features, level, slices[IMAGE_LABEL].to_numpy())
     model = load_lstm(checkpoint, level, checkpoint_path)
     probabilities = predict_studies(model, sequences, fabric)
@@ -73,7 +74,7 @@ def study_level_table(studies: pd.DataFrame, probabilities: list[np.ndarray]) ->
     """Predictions of a study-level model beside the truth.
 
     Args:
-        studies: of `clotline.data.slice_table.locate_studies`, one row a prediction.
+        studies: of `clotline.data.slice_table.locate_studies`, one row per prediction.
         probabilities: for each study (9,) float.
 
     Returns:
@@ -99,7 +100,7 @@ def image_level_table(
         probabilities: for each study (slices,) float.
 
     Returns:
-        One row a slice of these studies: UIDs, ``split``, ``position_mm``, the image label's
+        One row per slice of these studies: UIDs, ``split``, ``position_mm``, the image label's
         probability and, with the suffix ``_true``, its truth.
     """
     spans = zip(studies["first"], studies["count"], strict=True)

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import StudyBatch
+from clotline.sections.lstm import LSTMSection
 
 
 class SliceSequence(nn.Module):
@@ -26,13 +27,12 @@ class SliceSequence(nn.Module):
         linear: the head.
     """
 
-    def __init__(self, width: int, section: dict, level: str):
+    def __init__(self, width: int, section: LSTMSection, level: str):
         """Makes the network, its weights drawn from torch's global generator.
 
         Args:
             width: features of a slice.
-            section: the entry of the configuration: ``hidden_size`` and the keys of
-                `clotline.lstm_form.PUBLISHED_FORM`.
+            section: the entry of the configuration.
             level: image (one logit a slice) or study (nine labels a study).
         """
         super().__init__()
@@ -40,25 +40,25 @@ class SliceSequence(nn.Module):
         # Of training features, where those are standardised: they are read as they are stored.
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
-        self.layer_norm = nn.LayerNorm(width) if section["layer_norm"] else nn.Identity()
-        projection = section["projection"]
+        self.layer_norm = nn.LayerNorm(width) if section.layer_norm else nn.Identity()
+        projection = section.projection
         self.projection = (
             nn.Sequential(nn.Linear(width, projection), nn.ReLU()) if projection else nn.Identity()
         )
-        self._differences, self._max_steps = section["neighbour_differences"], section["max_steps"]
-        inputs, self._units = projection or width, section["hidden_size"]
-        self.layers = {"lstm": nn.LSTM, "gru": nn.GRU}[section["cell"]](
+        self._differences, self._max_steps = section.neighbour_differences, section.max_steps
+        inputs, self._units = projection or width, section.hidden_size
+        self.layers = {"lstm": nn.LSTM, "gru": nn.GRU}[section.cell](
             inputs * (3 if self._differences else 1),
             self._units,
-            section["layers"],
+            section.layers,
             batch_first=True,
-            bidirectional=section["bidirectional"],
+            bidirectional=section.bidirectional,
         )
-        states = self._units * (2 if section["bidirectional"] else 1)
+        states = self._units * (2 if section.bidirectional else 1)
         if level == "image":
             self.linear = nn.Linear(states, 1)
             return
-        self._pooling = section["pooling"]
+        self._pooling = section.pooling
         if "attention" in self._pooling:
             self.attention = nn.Sequential(
                 nn.Linear(states, states), nn.Tanh(), nn.Linear(states, 1, bias=False)
@@ -133,7 +133,7 @@ def _resized(sequences: Tensor, length: int) -> Tensor:
     return resized.reshape(*sequences.shape[:-1], length)
 
 
-def build_sequence(width: int, section: dict, level: str) -> SliceSequence:
+def build_sequence(width: int, section: LSTMSection, level: str) -> SliceSequence:
     """The network of one ``lstm`` entry of the configuration, with random weights.
 
     The first layer's are scaled by its width, so that gates begin unsaturated: torch scales them
@@ -150,5 +150,5 @@ def build_sequence(width: int, section: dict, level: str) -> SliceSequence:
             if name.startswith("weight_ih_l0"):
                 weights.mul_(min(1.0, (layers.hidden_size / layers.input_size) ** 0.5))
             if name.startswith("bias_ih"):
-                weights.chunk(gates)[1].add_(section["forget_bias"])
+                weights.chunk(gates)[1].add_(section.forget_bias)
     return model

@@ -1,4 +1,4 @@
-"""Steps of a training, on a GPU started all at once."""
+"""Steps of a training; on a GPU each is replayed as one CUDA graph."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,17 +9,18 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from clotline.models.recipe import Recipe
+from clotline.models.recipe import make_optimizer, make_scheduler
+from clotline.sections.recipe import Recipe
 
-#: Batches of a size before their step becomes a graph: in the first, libraries choose kernels.
+#: Batches of one size before their step becomes a graph: in the first libraries choose kernels.
 _BATCHES_BEFORE = 3
-#: The largest batch of which a graph is made: larger ones keep a GPU busy anyway, and it would take
-#: as much memory again.
+#: The largest batch for which a graph is made: larger ones keep a GPU busy anyway, and a graph
+#: takes as much memory again.
 _LARGEST_REPLAYED = 128
 
 
-#: A network's outputs, inputs and targets to two means over the targets: what the step lowers, and
-#: the binary cross-entropy that the history tells.
+#: Takes a network's outputs, inputs and targets, and gives two means over the targets: what the
+#: step lowers, and the binary cross-entropy that the history reports.
 Loss = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -57,8 +58,8 @@ class Steps:
         """
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.model, self.optimizer = fabric.setup(model, recipe.make_optimizer(model))
-        self.scheduler = recipe.scheduler(self.optimizer, steps_per_epoch)
+        self.model, self.optimizer = fabric.setup(model, make_optimizer(recipe, model))
+        self.scheduler = make_scheduler(recipe, self.optimizer, steps_per_epoch)
         self._clip_norm, self._fabric, self._loss = recipe.clip_norm, fabric, loss
         self._seen: Counter[torch.Size] = Counter()
         self._graph: Graph | None = None
@@ -72,14 +73,14 @@ class Steps:
             targets: float tensor.
 
         Returns:
-            (2,) float64 on the device: summed loss and number of targets of the whole batch, those
-            of all processes.
+            (2,) float64 on the device: summed loss and number of targets of the whole batch, over
+            all processes.
         """
         inputs, targets = self._fabric.to_device((inputs, targets))
         sums = self._gradients(inputs, targets)
         if self._clip_norm is not None:
-            # Scaled 16-bit gradients may overflow now and then, and their step is left out.
-            # Elsewhere the next loss tells.
+            # Scaled 16-bit gradients may overflow now and then; their step is left out. At other
+            # precisions the next loss shows it.
             self._fabric.clip_gradients(
                 *(self.model, self.optimizer),
                 max_norm=self._clip_norm,
@@ -90,7 +91,7 @@ class Steps:
         return sums
 
     def _gradients(self, inputs, targets: Tensor) -> Tensor:
-        """What a step gives; leaves the gradients with the parameters."""
+        """The sums of `__call__`; leaves the gradients with the parameters."""
         if not self._can_replay(inputs):
             return self._compute(inputs, targets)
         if self._graph is None and self._seen[inputs.shape] >= _BATCHES_BEFORE:
@@ -105,7 +106,7 @@ class Steps:
         return self._graph(inputs, targets)
 
     def _can_replay(self, inputs) -> bool:
-        # Several processes talk to each other meanwhile, and each study has its own length.
+        # Not where processes exchange gradients, nor for studies, each of its own length.
         if isinstance(self._fabric.strategy, DDPStrategy) or not isinstance(inputs, Tensor):
             return False
         return self._fabric.device.type == "cuda" and len(inputs) <= _LARGEST_REPLAYED
@@ -122,7 +123,7 @@ class Steps:
 
 
 class Graph:
-    """A function of tensors as a CUDA graph: a GPU gets its kernels all at once.
+    """A function of tensors as a CUDA graph: a GPU gets all its kernels at once.
 
     With a small batch, each of hundreds of kernels takes longer to start than to run.
 
@@ -131,22 +132,22 @@ class Graph:
     """
 
     def __init__(self, function: Callable[..., Tensor], *tensors: Tensor):
-        """Has CUDA note what the function does with such tensors, without doing it.
+        """Makes CUDA record what the function does with such tensors, without doing it.
 
         Args:
-            function: called before with such tensors. What it leaves in other tensors, each replay
-                leaves there too.
+            function: called before with such tensors. Each replay writes to the same other tensors
+                as the function.
             tensors: on the GPU.
         """
         self.shape = tensors[0].shape
         self._inputs = [tensor.clone() for tensor in tensors]
         self._graph = torch.cuda.CUDAGraph()
-        # Another thread meanwhile pins the memory of batches to come, which may go on.
+        # So that another thread may go on pinning the memory of batches to come.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._output = function(*self._inputs)
 
     def __call__(self, *tensors: Tensor) -> Tensor:
-        """Does it all with these tensors."""
+        """Replays the graph on these tensors."""
         for mine, given in zip(self._inputs, tensors, strict=True):
             mine.copy_(given)
         self._graph.replay()

@@ -14,6 +14,7 @@ from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models.lstm import SliceLSTM, build_lstm
 from clotline.models.sequence import SliceSequence
 from clotline.models.steps import Loss, cross_entropy_loss
+from clotline.sections.lstm import LSTMSection
 
 
 class StudyOutputs(NamedTuple):
@@ -35,7 +36,9 @@ class TrainedLSTM(nn.Module):
         network: the network, of standardised features where they are standardised.
     """
 
-    def __init__(self, network: SliceLSTM | SliceSequence, section: dict, moments: Moments | None):
+    def __init__(
+        self, network: SliceLSTM | SliceSequence, section: LSTMSection, moments: Moments | None
+    ):
         """Wraps a network.
 
         Args:
@@ -46,7 +49,7 @@ class TrainedLSTM(nn.Module):
         """
         super().__init__()
         self.network = network
-        self._dropout, self._reversal = section["dropout"], section["reversal"]
+        self._dropout, self._reversal = section.dropout, section.reversal
         self._standardized = moments is not None
         if moments is not None:
             self.register_buffer("_mean", moments.mean, persistent=False)
@@ -166,18 +169,18 @@ def slice_weights(targets: Tensor, counts: list[int], floor: float) -> Tensor:
     return of_study.repeat_interleave(torch.tensor(counts, device=targets.device))
 
 
-def make_loss(section: dict, level: str) -> Loss:
+def make_loss(section: LSTMSection, level: str) -> Loss:
     """The loss of one ``lstm`` entry of the configuration at a level, image or study."""
-    competition = section["loss"] == "competition"
+    competition = section.loss == "competition"
     if level == "image":
-        return CompetitionSliceLoss(section["q_floor"]) if competition else cross_entropy_loss
+        return CompetitionSliceLoss(section.q_floor) if competition else cross_entropy_loss
     weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64)
     weights = (weights / weights.mean()).float()
-    return StudyLoss(section["target_replication"], weights if competition else None)
+    return StudyLoss(section.target_replication, weights if competition else None)
 
 
 def build_trained_lstm(
-    width: int, section: dict, level: str, moments: Moments | None
+    width: int, section: LSTMSection, level: str, moments: Moments | None
 ) -> TrainedLSTM:
     """The network of one ``lstm`` entry of the configuration, ready to be trained.
 
@@ -199,7 +202,7 @@ def build_trained_lstm(
     if moments is not None and isinstance(network, SliceLSTM):
         layer = network.lstm
         with torch.no_grad():
-            if section["init"] == "random":
+            if section.init == "random":
                 layer.weight_ih_l0.mul_((layer.hidden_size / width) ** 0.5)
             else:
                 layer.bias_ih_l0.add_(layer.weight_ih_l0 @ moments.mean)

@@ -26,8 +26,8 @@ from clotline.job.files import atomic
 from clotline.job.processes import end_with_parent
 from clotline.job.progress import clock, progress
 from clotline.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from clotline.models.recipe import Recipe
 from clotline.models.steps import Loss, Steps, cross_entropy_loss
+from clotline.sections.recipe import Recipe
 
 log = logging.getLogger("clotline")
 
@@ -54,7 +54,7 @@ class Fitted:
 
     @classmethod
     def of(cls, state: dict) -> "Fitted":
-        """What the state of a training after its last epoch says."""
+        """From the state of a training after its last epoch."""
         best, history = state["best"], pd.DataFrame(state["history"])
         history["kept"] = (history["epoch"] == best["epoch"]).astype(int)
         return cls(best["weights"], state["weights"], best["epoch"], history)
@@ -65,12 +65,12 @@ def train_together(fabric: Fabric, run: Callable[[], Fitted], state_path: Path) 
 
     Args:
         fabric: devices and precision.
-        run: makes the batches and the network, and calls `fit`; of the batches each process sees
-            its part, by `clotline.loading.batches.process_batches`.
+        run: makes the batches and the network, and calls `fit`; each process sees its part of the
+            batches, by `clotline.loading.batches.process_batches`.
         state_path: as given to `fit`.
 
     Raises:
-        ClotlineError: as of ``run``, in any process.
+        ClotlineError: as by ``run``, in any process.
     """
     if not isinstance(fabric.strategy, DDPStrategy):
         return run()
@@ -109,7 +109,7 @@ def fit(
 ) -> Fitted:
     """Trains ``model``; a killed training goes on after its last finished epoch.
 
-    With no epochs it stays as it is, and the history has the validation of epoch 0 alone.
+    With no epochs it stays as it is, and the history has the validation of epoch 0 only.
 
     All randomness of an epoch comes from (seed, epoch), so that on a CPU a resumed training ends
     with the same bits as an uninterrupted one.
@@ -172,7 +172,7 @@ def fit(
             "weights": _weights(model),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
-            # With 16-mixed the scale of the gradients, which says what steps are left out.
+            # With 16-mixed, the scale of the gradients, which decides which steps are left out.
             "precision": fabric.strategy.precision.state_dict(),
             "history": history,
             "best": best,
@@ -258,7 +258,7 @@ def save_fitted(
         fitted.history.to_csv(path, index=False)
 
 
-#: Batches whose losses are read at a time: at every reading a GPU runs out of work.
+#: Batches whose losses are read at a time: a GPU is idle during each reading.
 _READ_TOGETHER = 50
 
 
@@ -304,7 +304,7 @@ def predict(
         inputs, target = fabric.to_device(batch)
         logits.append(model(inputs).float())
         targets.append(target)
-    # Fetched in the end: until then a GPU never waits.
+    # Fetched at the end: until then a GPU never waits.
     targets, logits = ([tensor.cpu() for tensor in tensors] for tensors in (targets, logits))
     for number, pair in enumerate(zip(logits, targets, strict=True), start=1):
         value = binary_cross_entropy_with_logits(*pair).item()
@@ -329,7 +329,7 @@ def _diverged(what: str, value: float, epoch: int, batch: int) -> ClotlineError:
     )
 
 
-#: Weights, momentum and best weights make a state, and there are two while one replaces the other.
+#: A state holds weights, momentum and best weights; two exist while one replaces the other.
 _STATE_COPIES = 6
 
 
@@ -346,7 +346,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def training_state(folder: Path, name: str, identity: list[str], inputs: list[str]) -> Path:
-    """The file for an unfinished training's state; another one when anything relevant differs.
+    """The file for an unfinished training's state; its name changes with anything relevant.
 
     Args:
         folder: folder of the states.
@@ -361,6 +361,6 @@ def training_state(folder: Path, name: str, identity: list[str], inputs: list[st
 
 
 def drop_states(folder: Path, name: str) -> None:
-    """Removes what trainings of ``name`` have left there, also with another configuration."""
+    """Removes the states that trainings of ``name`` left there, whatever their configuration."""
     for path in folder.glob(f"{name}-{'[0-9a-f]' * 16}.pt"):
         path.unlink(missing_ok=True)

@@ -1,8 +1,10 @@
-"""The networks that a backbone can be, by library: names, and numbers of features a slice.
+"""The networks that a backbone can be, by library: names, and numbers of features per slice.
 
 Written down here because the libraries that define them import torch, which takes seconds, and
 every dry run and every job reads the configuration.
 """
+
+from clotline.sections.cnn import CNNSection
 
 #: torchvision and efficientnet-pytorch; squeezenet is missing, for it has no linear layer that
 #: the slice's logit could replace.
@@ -43,6 +45,6 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-def width(section: dict) -> int:
-    """Number of features a slice of a ``cnn`` entry of the configuration."""
-    return ARCHITECTURES[section["library"]][section["architecture"]]
+def width(section: CNNSection) -> int:
+    """Number of features per slice of a ``cnn`` entry of the configuration."""
+    return ARCHITECTURES[section.library][section.architecture]

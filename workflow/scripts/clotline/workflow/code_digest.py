@@ -27,8 +27,8 @@ def code_digest(script: str, without: tuple[str, ...] = ()) -> str:
 
     Args:
         script: file name in ``workflow/scripts``.
-        without: modules of this package, or rooms with all that is in them, that are left out
-            because what they give to the script is itself among the rule's params.
+        without: modules of this package, or whole rooms, to leave out because what they give to
+            the script is itself among the rule's params.
     """
     modules: dict[Path, str] = {}
     _collect(SCRIPTS / script, modules, (*PLUMBING, *without))

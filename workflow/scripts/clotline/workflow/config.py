@@ -21,7 +21,8 @@ from jsonschema.exceptions import ValidationError
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
-from clotline.lstm_form import differing_keys
+from clotline.sections.cnn import CNNSection, cnn_sections
+from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.architectures import ARCHITECTURES
 from clotline.workflow.initial_weights import check_initial_weights
 
@@ -96,8 +97,12 @@ def describe(
         number_or_date = isinstance(value, int | float | date) and not isinstance(value, bool)
         if "string" in rule and number_or_date:
             own = written(key, value)
-            kind = "date" if isinstance(value, date) else "number"
-            reads = "" if own == str(value) and kind == "number" else f"{own} is read as a {kind}; "
+            read_as = "date" if isinstance(value, date) else "number"
+            reads = (
+                ""
+                if own == str(value) and read_as == "number"
+                else f"{own} is read as a {read_as}; "
+            )
             text += f" ({reads}if it is the name of a file or folder, write ./{own})"
         if value == "null" or (value in ("true", "false") and "boolean" in rule):
             text += f" (of {value} on the command line Snakemake makes text: write it in a file)"
@@ -142,14 +147,14 @@ def _describe_unknown_keys(error: ValidationError, key: str, root: dict) -> str:
     schema = resolve(error.schema, root)
     allowed = list(schema.get("properties", {}))
     patterns = [f"any name of the form {p}" for p in schema.get("patternProperties", {})]
-    place = "" if key == "the configuration" else f"{key}."
+    prefix = "" if key == "the configuration" else f"{key}."
     sentences = []
     for name in error.instance:
         if subschema(schema, str(name), root) is None:
             guess = difflib.get_close_matches(str(name), allowed, 1)
-            hint = f"did you mean {place}{guess[0]}? " if guess else ""
+            hint = f"did you mean {prefix}{guess[0]}? " if guess else ""
             sentences.append(
-                f"{place}{name} is no known key; {hint}Allowed: {', '.join(allowed + patterns)}"
+                f"{prefix}{name} is no known key; {hint}Allowed: {', '.join(allowed + patterns)}"
             )
     return "\n  ".join(sentences)
 
@@ -182,19 +187,19 @@ _Validator = validators.extend(
 )
 
 
-def _keys_that_are_no_text(value: Any, place: str = ""):
-    """A sentence for each key that YAML reads as something else than text, such as 50 or on."""
+def _keys_that_are_no_text(value: Any, prefix: str = ""):
+    """A sentence for each key that YAML does not read as text, such as 50 or on."""
     for key, item in value.items() if isinstance(value, dict) else ():
         if not isinstance(key, str):
             yield (
-                f"YAML reads the key {place}{key} as {type(key).__name__}, not text; put it in "
+                f"YAML reads the key {prefix}{key} as {type(key).__name__}, not text; put it in "
                 "quotes, or begin it with a letter where it is a name"
             )
-        yield from _keys_that_are_no_text(item, f"{place}{key}.")
+        yield from _keys_that_are_no_text(item, f"{prefix}{key}.")
 
 
 def check_keys_stand_once(files: Sequence[str | Path]) -> None:
-    """Checks configuration files for keys that stand twice in a section: YAML keeps the last.
+    """Checks configuration files for keys given twice in a section: YAML keeps the last.
 
     Raises:
         ClotlineError: with the file, the line and the key.
@@ -226,7 +231,7 @@ def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 
 def as_written(files: Sequence[str | Path], arguments: Sequence[str]) -> Callable[[str, Any], str]:
-    """What gives the text that a user wrote for a value that YAML or Snakemake made a number.
+    """Finds the text that a user wrote for a value that YAML or Snakemake made a number.
 
     Of 2020_01_15 both make 20200115, and of 1e3 and 0x10 other numbers.
 
@@ -282,7 +287,7 @@ def load_config(
         config = fill_defaults(user, root, root)
         for section in ("cnn", "lstm"):
             if isinstance(config[section], dict):
-                # So are those left out that are there by default.
+                # null leaves out an entry, also one that is there by default.
                 config[section] = {k: v for k, v in config[section].items() if v is not None}
         errors = sorted(_Validator(root).iter_errors(config), key=lambda e: list(map(str, e.path)))
         # A named backbone matches a property and a pattern: dict drops the second mention.
@@ -315,19 +320,19 @@ def _check_between_keys(config: dict, user: dict):
             )
         if config["phantom"]["slices_min"] > config["phantom"]["slices_max"]:
             yield "phantom.slices_min is larger than phantom.slices_max"
-    for name, backbone in config["cnn"].items():
-        if backbone["input_size"] > backbone["crop"]:
+    for name, cnn in cnn_sections(config).items():
+        if cnn.input_size > cnn.crop:
             yield (
-                f"cnn.{name}.input_size is {backbone['input_size']} pixels; it must be at most "
-                f"cnn.{name}.crop, {backbone['crop']} pixels"
+                f"cnn.{name}.input_size is {cnn.input_size} pixels; it must be at most "
+                f"cnn.{name}.crop, {cnn.crop} pixels"
             )
-        yield from _check_architecture(f"cnn.{name}.architecture", backbone)
-        if not backbone["epochs"] and backbone["init"] == "random":
+        yield from _check_architecture(f"cnn.{name}.architecture", cnn)
+        if not cnn.epochs and cnn.init == "random":
             yield _nothing_learned(f"cnn.{name}")
-        if backbone["init"] not in ("imagenet", "random"):
-            yield from _check_file(f"cnn.{name}.init", backbone["init"], "imagenet or random")
+        if cnn.init not in ("imagenet", "random"):
+            yield from _check_file(f"cnn.{name}.init", cnn.init, "imagenet or random")
             made = f"results/cnn/{name}.pt", f"results/cnn/{name}.last.pt"
-            yield from _check_not_made(f"cnn.{name}.init", backbone["init"], made)
+            yield from _check_not_made(f"cnn.{name}.init", cnn.init, made)
     if not config["cnn"]:
         yield "cnn leaves out every backbone; at least one is needed"
     for name in (f"{REFERENCE}-image", f"{REFERENCE}-study"):
@@ -347,19 +352,19 @@ def _check_between_keys(config: dict, user: dict):
                     f"there are {', '.join(config['cnn'])}"
                 )
     sets = feature_sets(config)
-    for name, lstm in config["lstm"].items():
+    for name, lstm in lstm_sections(config).items():
         if split_lstm_name(name)[0] not in sets:
             yield (
                 f"lstm.{name} uses the feature set {split_lstm_name(name)[0]}; "
                 f"there are {', '.join(sets)}. To leave out this LSTM, set it to null"
             )
-        if not lstm["epochs"] and lstm["init"] == "random":
+        if not lstm.epochs and lstm.init == "random":
             yield _nothing_learned(f"lstm.{name}")
         yield from _check_form(f"lstm.{name}", lstm)
-        if lstm["init"] != "random":
-            yield from _check_file(f"lstm.{name}.init", lstm["init"], "random")
+        if lstm.init != "random":
+            yield from _check_file(f"lstm.{name}.init", lstm.init, "random")
             made = (f"results/lstm/{name}.pt",)
-            yield from _check_not_made(f"lstm.{name}.init", lstm["init"], made)
+            yield from _check_not_made(f"lstm.{name}.init", lstm.init, made)
     for key, is_there, lacking in (
         ("predict", Path.is_dir, "no such folder exists"),
         ("models", Path.is_file, "no such file exists; it is a bundle of models"),
@@ -375,17 +380,17 @@ def _check_between_keys(config: dict, user: dict):
             yield f"evaluation.external.{name} is {path}, and no such file exists"
 
 
-def _check_form(entry: str, lstm: dict):
-    if not (keys := differing_keys(lstm)):
+def _check_form(entry: str, lstm: LSTMSection):
+    if not lstm.differing_keys:
         return
-    differing = keys[0]
-    if lstm["target_replication"]:
+    differing = lstm.differing_keys[0]
+    if lstm.target_replication:
         yield (
-            f"{entry}.target_replication is {lstm['target_replication']:g}, which is for the "
+            f"{entry}.target_replication is {lstm.target_replication:g}, which is for the "
             f"published network, and {entry}.{differing} gives it another form: set "
             "target_replication to 0, for pooling does what it is for"
         )
-    if lstm["init"] != "random" and lstm["standardize"] and lstm["epochs"]:
+    if lstm.init != "random" and lstm.standardize and lstm.epochs:
         yield (
             f"{entry}.init names a file and {entry}.standardize is true, and {entry}.{differing} "
             "gives the network another form than the published one, which alone can be trained on "
@@ -393,13 +398,13 @@ def _check_form(entry: str, lstm: dict):
         )
 
 
-def _check_architecture(key: str, backbone: dict):
-    known, given = ARCHITECTURES[backbone["library"]], backbone["architecture"]
+def _check_architecture(key: str, backbone: CNNSection):
+    known, given = ARCHITECTURES[backbone.library], backbone.architecture
     if given not in known:
         guess = difflib.get_close_matches(given, known, 1, 0.5)
         hint = f"did you mean {guess[0]}? " if guess else ""
         yield (
-            f"{key} is {given}, and {backbone['library']} has no such network that can be used; "
+            f"{key} is {given}, and {backbone.library} has no such network that can be used; "
             f"{hint}There are {', '.join(known)}"
         )
 
@@ -417,7 +422,7 @@ def _check_file(key: str, path: str, words: str):
 
 
 def _check_not_made(key: str, path: str, made: Sequence[str]):
-    """Snakemake removes what a job makes before it starts."""
+    """Snakemake removes a job's outputs before it starts, so none can be its initial weights."""
     if Path(path).resolve() in [Path(own).resolve() for own in made]:
         yield f"{key} is {path}, which this training would replace: copy it elsewhere and name that"
 
@@ -431,14 +436,14 @@ def check_data_paths(config: dict) -> None:
     if config["phantom"] is not None:
         return
     problems = []
-    for key, exists, kind in (
+    for key, exists, noun in (
         ("labels", Path.is_file, "file"),
         ("dicom", Path.is_dir, "folder"),
     ):
         path = Path(config["data"][key])
         if not exists(path):
             problems.append(
-                f"data.{key} is {path}, and no such {kind} exists under {Path.cwd()}: "
+                f"data.{key} is {path}, and no such {noun} exists under {Path.cwd()}: "
                 f"set data.{key} in config/config.yaml to your {_DATA_WORDS[key]}"
             )
     root = config["data"]["links_root"]

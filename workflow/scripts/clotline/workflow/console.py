@@ -12,7 +12,7 @@ from clotline.job.failures import NOT_AGAIN
 from clotline.workflow.estimate import Data, PlannedJob, estimate
 from clotline.workflow.live_bars import Bars, last_message
 
-#: Beginnings of what Snakemake says about its paragraphs of jobs.
+#: How Snakemake's lines about its paragraphs of jobs begin.
 _ABOUT_PARAGRAPHS = (
     "Reasons:",
     "Some jobs were triggered by provenance information",
@@ -92,9 +92,9 @@ def _first_sentence(reason: str, longest: int = 100) -> str:
 
 
 class NoSecondTry(logging.Handler):
-    """Keeps Snakemake from trying a job again that a user has to put something right for.
+    """Keeps Snakemake from retrying a job that failed for a reason that a user has to put right.
 
-    It retries whatever failed; but what is wrong with an input or a key is still wrong then.
+    It retries whatever failed, but a wrong input or key stays wrong.
     """
 
     def __init__(self, workflow):
@@ -102,7 +102,7 @@ class NoSecondTry(logging.Handler):
         self._workflow = workflow
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Looks at the last words of a job that failed, which Snakemake tells before it retries."""
+        """Reads the last message of a failed job, which Snakemake reports before it retries."""
         if getattr(record, "event", None) != LogEvent.JOB_ERROR or not record.log:
             return
         if last_message(Path(record.log[0])) != NOT_AGAIN:
@@ -110,8 +110,8 @@ class NoSecondTry(logging.Handler):
         dag = self._workflow.dag
         for job in dag.jobs:
             if dag.jobid(job) == record.jobid:
-                # As if this had been the last of its attempts. The public setter would also reckon
-                # again what the job holds, and more would be given back than it was given.
+                # As if this had been its last attempt. The public setter would also recompute the
+                # job's resources, and more would be released than it holds.
                 job._attempt = max(job.attempt, job.restart_times + 1)
 
 

@@ -7,13 +7,15 @@ from functools import cached_property
 
 from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import files_under
+from clotline.sections.cnn import CNNSection, cnn_sections
+from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.architectures import width
 
 #: Slices a second of one V100 in float32, in training and in inference, by architecture: NVIDIA's
 #: published rates (github.com/NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets).
 GPU_RATES = {"efficientnet-b0": (655, 2743)}
-#: NVIDIA's of ResNeXt-101 32x4d (150 and 486) times 1.9, the ratio of multiply-adds. What is not
-#: listed counts like it.
+#: NVIDIA's rates of ResNeXt-101 32x4d (150 and 486) times 1.9, the ratio of multiply-adds; used for
+#: every architecture that is not listed.
 RESNEXT50_RATES = (285, 923)
 #: Slices a second of one core of an EPYC server: measured on 586 slices of real chest CT (JPEG
 #: Lossless, 512 × 512; uncompressed files go faster), and on the demo's phantom.
@@ -21,14 +23,14 @@ DECODED = 120
 COPIED = 10000
 JOINED = 20000
 LSTM_STEPS = 18000
-#: Seconds of a job that is not worth a rate: start-up, a plot, a bootstrap.
+#: Seconds of a job without a rate of its own: start-up, a plot, a bootstrap.
 SMALL_JOB = 20
 #: Bytes of one number in a features file.
 FLOAT16 = 2
 
 _RESNEXT, _EFFICIENTNET = RESNEXT50_RATES, GPU_RATES["efficientnet-b0"]
 BASIS = f"""\
-GPU hours: one V100 in float32, by NVIDIA's published figures: {_RESNEXT[0]} (ResNeXt-50) and
+GPU hours: one V100 in float32, by NVIDIA's published rates: {_RESNEXT[0]} (ResNeXt-50) and
 {_EFFICIENTNET[0]} (EfficientNet-B0) slices/s in training, {_RESNEXT[1]} and {_EFFICIENTNET[1]} in \
 inference; an H100 takes
 a fifth of them (bench/results-gpu.md). CPU hours: all cores that jobs hold; one decodes
@@ -61,7 +63,7 @@ class PlannedJob:
 
 
 class Data:
-    """How much there is to work on.
+    """How much data there is.
 
     Attributes:
         config: the complete configuration.
@@ -78,13 +80,23 @@ class Data:
             self.positives.update(shard["split_positives"])
 
     @cached_property
+    def cnn(self) -> dict[str, CNNSection]:
+        """The backbones' sections of the configuration."""
+        return cnn_sections(self.config)
+
+    @cached_property
+    def lstm(self) -> dict[str, LSTMSection]:
+        """The LSTMs' sections of the configuration."""
+        return lstm_sections(self.config)
+
+    @cached_property
     def new_files(self) -> int:
         """Number of the files to predict."""
         return len(files_under(self.config["predict"])) if self.config["predict"] else 0
 
     def architecture(self, job: PlannedJob) -> str:
         """The architecture of a job's backbone."""
-        return self.config["cnn"][job.wildcards["backbone"]]["architecture"]
+        return self.cnn[job.wildcards["backbone"]].architecture
 
     def gpu_rates(self, job: PlannedJob) -> tuple[float, float]:
         """Slices a second of a job's backbone, in training and in inference."""
@@ -92,7 +104,7 @@ class Data:
 
     def feature_bytes(self, job: PlannedJob) -> int:
         """Bytes of one slice's features of a job's backbone."""
-        return FLOAT16 * width(self.config["cnn"][job.wildcards["backbone"]])
+        return FLOAT16 * width(self.cnn[job.wildcards["backbone"]])
 
 
 def _shard(job: PlannedJob, data: Data) -> tuple[float, float]:
@@ -109,7 +121,7 @@ def _train_cnn(job: PlannedJob, data: Data) -> tuple[float, float]:
     training, inference = data.gpu_rates(job)
     # An epoch takes as many negatives as there are positives.
     epoch = 2 * data.positives["train"] / training + 2 * data.positives["valid"] / inference
-    return data.config["cnn"][job.wildcards["backbone"]]["epochs"] * epoch, 0
+    return data.cnn[job.wildcards["backbone"]].epochs * epoch, 0
 
 
 def _extract_features(job: PlannedJob, data: Data) -> tuple[float, float]:
@@ -127,7 +139,7 @@ def _merge_features(job: PlannedJob, data: Data) -> tuple[float, float]:
 
 
 def _train_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
-    epochs = data.config["lstm"][job.wildcards["lstm"]]["epochs"]
+    epochs = data.lstm[job.wildcards["lstm"]].epochs
     return epochs * (data.slices["train"] + data.slices["valid"]) / LSTM_STEPS, 0
 
 
@@ -141,12 +153,12 @@ def _decode_series(job: PlannedJob, data: Data) -> tuple[float, float]:
 
 def _apply_models(job: PlannedJob, data: Data) -> tuple[float, float]:
     # As if the models were those that would be trained here.
-    sections = data.config["cnn"].values()
-    rates = [GPU_RATES.get(section["architecture"], RESNEXT50_RATES)[1] for section in sections]
+    sections = data.cnn.values()
+    rates = [GPU_RATES.get(section.architecture, RESNEXT50_RATES)[1] for section in sections]
     return sum(data.new_files / rate for rate in rates), 0
 
 
-#: By rule: seconds that a job works, beside starting up, and bytes that it needs on the disk.
+#: By rule: seconds that a job takes after starting up, and bytes that it needs on the disk.
 COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "shard": _shard,
     "positives": _positives,
@@ -162,7 +174,7 @@ COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
 
 
 def estimate(jobs: Iterable[PlannedJob], data: Data) -> str:
-    """A table of what the jobs ask for and about take, a line for each rule, and its basis."""
+    """A table of what the jobs ask for and will about take, a line per rule, and its basis."""
     rules: dict[str, list[PlannedJob]] = {}
     for job in jobs:
         rules.setdefault(job.rule, []).append(job)

@@ -1,11 +1,14 @@
 """Whether the weights that a training is to start from fit its network, before anything is run."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.labels import STUDY_LABELS
-from clotline.lstm_form import describe_form, has_published_form
+from clotline.sections.cnn import cnn_sections
+from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.architectures import width
 from clotline.workflow.weights_file import NoWeightsError, WeightsFile, read_weights_file
 
@@ -19,37 +22,40 @@ LSTM_PARAMETERS = (
 
 
 def check_initial_weights(config: dict) -> Iterator[str]:
-    """A sentence for each ``init`` whose file does not fit: key, what it is, what is wanted.
+    """A sentence for each ``init`` whose file does not fit: the key, what it is, what it must be.
 
     Args:
         config: the complete configuration, its names known to be sound.
     """
-    for name, section in config["cnn"].items():
-        if section["init"] not in ("imagenet", "random") and Path(section["init"]).is_file():
-            yield from _check(f"cnn.{name}.init", section["init"], _cnn_wanted(section), config)
-    sets = feature_sets(config)
-    for name, section in config["lstm"].items():
-        if section["init"] != "random" and Path(section["init"]).is_file():
+    cnns = cnn_sections(config)
+    widths = {
+        name: sum(width(cnns[backbone]) for backbone in backbones)
+        for name, backbones in feature_sets(config).items()
+    }
+    for name, cnn in cnns.items():
+        if cnn.init not in ("imagenet", "random") and Path(cnn.init).is_file():
+            wanted = _cnn_words(cnn.library, cnn.architecture)
+            yield from _check(f"cnn.{name}.init", cnn.init, wanted, widths, cnns)
+    for name, lstm in lstm_sections(config).items():
+        if lstm.init != "random" and Path(lstm.init).is_file():
             features, level = split_lstm_name(name)
-            total = sum(width(config["cnn"][backbone]) for backbone in sets[features])
-            if has_published_form(section):
-                wanted = _lstm_words(level, total, section["hidden_size"])
+            if lstm.differing_keys:
+                wanted = _sequence_words(level, widths[features], lstm)
             else:
-                wanted = _sequence_words(level, total, section)
-            yield from _check(f"lstm.{name}.init", section["init"], wanted, config)
+                wanted = _lstm_words(level, widths[features], lstm.hidden_size)
+            yield from _check(f"lstm.{name}.init", lstm.init, wanted, widths, cnns)
 
 
-def _check(key: str, path: str, wanted: str, config: dict) -> Iterator[str]:
+def _check(
+    key: str, path: str, wanted: str, widths: dict[str, int], backbones: Container[str]
+) -> Iterator[str]:
     try:
-        found = _describe(read_weights_file(path))
+        described = _describe(read_weights_file(path))
     except NoWeightsError as error:
-        found = str(error)
-    if found != wanted:
-        yield f"{key} is {path}, {found}{_alone(found, config)}; it must be {wanted}"
-
-
-def _cnn_wanted(section: dict) -> str:
-    return _cnn_words(section["library"], section["architecture"])
+        described = str(error)
+    if described != wanted:
+        whose = _alone(described, widths, backbones)
+        yield f"{key} is {path}, {described}{whose}; it must be {wanted}"
 
 
 def _cnn_words(library: str, architecture: str) -> str:
@@ -61,11 +67,10 @@ def _lstm_words(level: str, features: int, hidden: int) -> str:
     return f"{article}-level LSTM on {features} features with {hidden} hidden units"
 
 
-def _sequence_words(level: str, features: int, section: dict) -> str:
+def _sequence_words(level: str, features: int, section: LSTMSection) -> str:
     article = "an image" if level == "image" else "a study"
-    return (
-        f"a Clotline checkpoint of {article}-level {describe_form(section)}, on {features} features"
-    )
+    form = section.describe_form()
+    return f"a Clotline checkpoint of {article}-level {form}, on {features} features"
 
 
 def _describe(file: WeightsFile) -> str:
@@ -78,8 +83,10 @@ def _describe(file: WeightsFile) -> str:
         if file.about.get("kind") == "cnn" and isinstance(config, dict):
             return _cnn_words(config.get("library"), config.get("architecture"))
         if file.about.get("kind") == "lstm" and isinstance(config, dict):
-            level = split_lstm_name(str(file.about.get("name")))[1]
-            return _sequence_words(level, file.about.get("width"), config)
+            with suppress(ClotlineError):
+                section = LSTMSection.of_checkpoint(config, "")
+                level = split_lstm_name(str(file.about.get("name")))[1]
+                return _sequence_words(level, file.about.get("width"), section)
         return "the state of an unfinished Clotline training"
     first = next(iter(shapes))
     return f"a state dict of {len(shapes)} tensors, {first} the first of them"
@@ -111,14 +118,10 @@ def _describe_lstm(shapes: dict[str, tuple[int, ...]]) -> str | None:
     return _lstm_words(levels[outputs], features, hidden)
 
 
-def _alone(found: str, config: dict) -> str:
-    """Whose features an LSTM reads, where their number tells."""
-    names = {
-        name: sum(width(config["cnn"][backbone]) for backbone in backbones)
-        for name, backbones in feature_sets(config).items()
-    }
-    fitting = [name for name, total in names.items() if f"LSTM on {total} features" in found]
+def _alone(described: str, widths: dict[str, int], backbones: Container[str]) -> str:
+    """The feature sets that an LSTM may have been trained on, by their number of features."""
+    fitting = [name for name, total in widths.items() if f"LSTM on {total} features" in described]
     if not fitting:
         return ""
-    alone = "'s alone" if fitting[0] in config["cnn"] else "'s"
+    alone = "'s alone" if fitting[0] in backbones else "'s"
     return f" ({' or '.join(fitting)}{alone})"

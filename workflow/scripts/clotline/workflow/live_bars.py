@@ -13,11 +13,11 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from clotline.job.progress import clock
 
-#: Seconds between two looks at the jobs' logs.
+#: Seconds between two readings of the jobs' logs.
 EVERY_S = 2
 #: Jobs shown with what they do; more are only counted.
 SHOWN = 6
-#: Bytes at the end of a log among which its last message is sought.
+#: Bytes at the end of a log in which its last message is sought.
 TAIL = 4096
 #: Characters of the bar.
 WIDTH = 30
@@ -29,8 +29,8 @@ LEFT = 6
 class Footer:
     """Lines at a terminal's foot, under all that this and other processes write to it.
 
-    Everything else scrolls in a region above them. Nothing is asked of the terminal, for its answer
-    would come on standard input.
+    Everything else scrolls in a region above them. The terminal is never queried, because it would
+    answer on standard input.
     """
 
     SAVE, RESTORE, CLEAR_BELOW = "\x1b7", "\x1b8", "\x1b[J"
@@ -54,7 +54,7 @@ class Footer:
             self._kept, self._rows = kept, rows
             text += self._reserve()
         text += self.SAVE + self._to_line(0) + self.CLEAR_BELOW
-        # Each line to a row of its own: below the region a line feed differs.
+        # Each line goes to its row explicitly: below the region terminals differ on line feeds.
         for number, line in enumerate(lines):
             text += self._to_line(number) + line[: columns - 1]
         self._write(text + self.RESTORE)
@@ -85,7 +85,7 @@ class Footer:
 
 
 def signs(encoding: str) -> str:
-    """What a bar is made of where it is full and where it is not, on such a terminal."""
+    """The characters of a bar's full and empty parts in a terminal's encoding."""
     try:
         FULL_AND_NOT.encode(encoding)
     except UnicodeEncodeError:
@@ -102,7 +102,7 @@ class RunningJob:
         self._since = time.time()
 
     def begun(self) -> bool:
-        """Whether the job itself has begun: then it opens its log again."""
+        """Whether the job itself has begun: it opens its log first of all."""
         try:
             # The clocks of hosts differ by a little.
             return self._log is None or self._log.stat().st_mtime > self._since - 5
@@ -141,7 +141,7 @@ class Bars(logging.Handler):
         self._ended = threading.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes note of what a record says; only records with an event say something."""
+        """Counts jobs by Snakemake's events; records without one are ignored."""
         event = getattr(record, "event", None)
         if event == LogEvent.RUN_INFO and not self._workflow.dryrun and not self._total:
             self._total = record.stats["total"]

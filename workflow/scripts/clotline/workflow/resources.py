@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 
 def growing(amount: int) -> Callable[..., int]:
-    """A rule's ``mem_mb`` or ``runtime`` that grows when a job is tried again.
+    """A rule's ``mem_mb`` or ``runtime``, which grows with each attempt.
 
     Args:
         amount: of the first attempt, in MB or minutes.
 
     Returns:
-        What Snakemake calls for a job: the amount times the number of the attempt, from 1.
+        A function that Snakemake calls for a job: amount times the number of the attempt, from 1.
     """
 
     def amount_of(wildcards, attempt: int) -> int:

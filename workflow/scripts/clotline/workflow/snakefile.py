@@ -1,6 +1,6 @@
 """What the Snakefile asks while it is parsed: the configuration, the shards, digests, targets.
 
-Every job parses the Snakefile again, so nothing here imports more than it must.
+Every job parses the Snakefile again, so nothing here imports more than it needs.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from pathlib import Path
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
 from clotline.job.files import BUNDLE, PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
+from clotline.sections.cnn import cnn_sections
+from clotline.sections.lstm import lstm_sections
 from clotline.workflow.code_digest import code_digest
 from clotline.workflow.config import (
     as_written,
@@ -29,6 +31,7 @@ class Pipeline:
 
     Attributes:
         config: the complete configuration.
+        cnn, lstm: its sections of networks, by name.
         shards: name to description, as of `clotline.data.plan.describe_shards`; none where models
             are applied and there is nothing to train on.
     """
@@ -38,13 +41,14 @@ class Pipeline:
 
         Args:
             user_config: as Snakemake read it.
-            files: that it was read of.
+            files: those it was read from.
 
         Raises:
             ClotlineError: the configuration or the labels file cannot be used.
         """
         check_keys_stand_once(files)
         self.config = load_config(user_config, as_written(files, sys.argv))
+        self.cnn, self.lstm = cnn_sections(self.config), lstm_sections(self.config)
         self.shards, self._absent = {}, None
         try:
             check_data_paths(self.config)
@@ -59,7 +63,7 @@ class Pipeline:
         """Names of the shards to make.
 
         Raises:
-            ClotlineError: there is nothing to make them of.
+            ClotlineError: there is no data to make them of.
         """
         if self._absent:
             raise self._absent
@@ -77,10 +81,10 @@ class Pipeline:
         return canonical({key: self.config[key] for key in keys})
 
     def plan_digest(self, wildcards) -> str:
-        """All that the plan is made of, whatever the labels file's name, time and further columns.
+        """All that the plan depends on; not the labels file's name, time or further columns.
 
         Raises:
-            ClotlineError: there is nothing to make it of.
+            ClotlineError: there is no data to plan.
         """
         shards = [self.shards[name] for name in self.shard_names()]
         return canonical([[shard["digest"], shard["splits"]] for shard in shards])
@@ -112,7 +116,7 @@ class Pipeline:
         return f"results/baselines/{self.scored_slices(wildcards)}.parquet"
 
     def new_files(self, wildcards) -> str:
-        """Digest of the files to predict: their names, and what changes when one is replaced.
+        """Digest of the files to predict: their names, and what changes if one is replaced.
 
         Raises:
             ClotlineError: no folder is set, or one cannot be read.
@@ -178,7 +182,7 @@ class Pipeline:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no cache, or another version's
         shards = self._read_shards(made)
-        # Of jobs that start together each may write it, and clear away what another is writing.
+        # Jobs that start together may each write it, and remove what another is writing.
         with suppress(FileNotFoundError), atomic(cache) as temporary:
             temporary.write_text(json.dumps({"key": key, "shards": shards}), encoding="utf-8")
         return shards
@@ -187,7 +191,7 @@ class Pipeline:
         return f"{self.section('phantom')}\n{code_digest('phantom.py')}"
 
     def _is_phantom_there(self, labels: Path) -> bool:
-        """Whether the labels file is that of this phantom: of another one, it will be replaced."""
+        """Whether the labels file is this phantom's; that of another phantom will be replaced."""
         try:
             return (
                 labels.exists()
@@ -226,7 +230,7 @@ def check_paths_stay(modifier) -> None:
             raise ClotlineError(
                 "Clotline as a module takes no prefix and no replace_prefix: its jobs also write "
                 "beside their outputs, at paths under results/ and .clotline/. Leave it out, and "
-                "for another place run that module's rules in a working directory of their own "
+                "for another folder run that module's rules in a working directory of their own "
                 "(snakemake --directory)"
             )
         paths = paths.inner_modifier
@@ -245,7 +249,7 @@ def file_version(path: str | Path) -> tuple[int, ...]:
 def contents(path_of: Callable) -> Callable:
     """A rule's param: the digest of a file that a user gives.
 
-    A file that replaces it can have an older time, and Snakemake would not look at it.
+    A file that replaces it may have an older time, which Snakemake would not notice.
 
     Args:
         path_of: a rule's input function: wildcards to the file's path, or to none.

@@ -1,8 +1,8 @@
 """What a file of weights is, read without torch and without its tensors.
 
 A file that ``torch.save`` wrote is a ZIP archive whose member ``data.pkl`` names each tensor with
-its shape; before torch 1.6 it was a series of pickles. Neither is run here: of all that a pickle
-can name, only what rebuilds tensors and dicts is known, and of tensors only the shape is kept.
+its shape; before torch 1.6 it was a series of pickles. No code of theirs is run: of all that a
+pickle can name, only what rebuilds tensors and dicts is accepted, and only shapes are kept.
 """
 
 import io
@@ -53,7 +53,7 @@ class NoWeightsError(Exception):
 
 
 class _ForeignError(Exception):
-    """The pickle holds something else than tensors and plain values."""
+    """The pickle holds anything but tensors and plain values."""
 
 
 class _ShapeReader(pickle.Unpickler):
@@ -83,9 +83,9 @@ def read_weights_file(path: str | Path) -> WeightsFile:
     """
     try:
         content = _content(Path(path))
-    except _ForeignError as found:
+    except _ForeignError as foreign:
         raise NoWeightsError(
-            f"a pickle of Python objects ({found}), not a file of tensors alone"
+            f"a pickle of Python objects ({foreign}), not a file of tensors alone"
         ) from None
     except (OSError, zipfile.BadZipFile) as error:
         raise NoWeightsError(f"a file that cannot be read ({error})") from None
@@ -137,5 +137,5 @@ def _unpickled(file) -> Any:
         return _ShapeReader(file).load()
     except _ForeignError:
         raise
-    except Exception as error:  # of damaged bytes pickle raises nearly every type of exception
+    except Exception as error:  # on damaged bytes pickle raises nearly every type of exception
         raise NoWeightsError(f"a damaged file ({type(error).__name__}: {error})") from None

@@ -1,0 +1,1 @@
+"""The configuration's sections of networks, as jobs see them: checked, complete and typed."""

@@ -1,0 +1,38 @@
+"""One entry of ``cnn`` in the configuration: a backbone of stage 1 and how it is trained."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from clotline.sections.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNNSection(Recipe):
+    """A backbone, its initial weights, its inputs and its training; keys as in `Recipe`."""
+
+    library: str
+    architecture: str
+    init: str
+    zero_init_residual: bool
+    dropout: bool
+    batch_norm_momentum: float | None
+    window_level: float
+    window_width: float
+    crop: int
+    shift: int | None
+    input_size: int
+    vertical_flip: bool
+    batch_size: int
+    compile: bool
+
+    BEFORE: ClassVar[dict[str, Any]] = Recipe.BEFORE | {
+        "zero_init_residual": False,
+        "dropout": True,
+        "shift": None,
+        "compile": False,
+    }
+
+
+def cnn_sections(config: dict) -> dict[str, CNNSection]:
+    """Backbone to its section of a complete configuration."""
+    return {name: CNNSection(**section) for name, section in config["cnn"].items()}
