@@ -76,20 +76,27 @@ def _sequence_words(level: str, features: int, section: LSTMSection) -> str:
 def _describe(file: WeightsFile) -> str:
     """What a file is, in the words of what is wanted."""
     shapes = file.shapes
+    if sequence := _describe_sequence(file.about):
+        return sequence
     if lstm := _describe_lstm(shapes):
         return lstm
     if file.about.get("format") == CHECKPOINT_FORMAT:
         config = file.about.get("config")
         if file.about.get("kind") == "cnn" and isinstance(config, dict):
             return _cnn_words(config.get("library"), config.get("architecture"))
-        if file.about.get("kind") == "lstm" and isinstance(config, dict):
-            with suppress(ClotlineError):
-                section = LSTMSection.of_checkpoint(config, "")
-                level = split_lstm_name(str(file.about.get("name")))[1]
-                return _sequence_words(level, file.about.get("width"), section)
         return "the state of an unfinished Clotline training"
     first = next(iter(shapes))
     return f"a state dict of {len(shapes)} tensors, {first} the first of them"
+
+
+def _describe_sequence(about: dict) -> str | None:
+    """A network of another form than the published one, by what its checkpoint says of it."""
+    with suppress(ClotlineError, TypeError):
+        section = LSTMSection.of_checkpoint(about["config"], "") if "config" in about else None
+        if about.get("kind") == "lstm" and section and section.differing_keys:
+            level = split_lstm_name(about["name"])[1]
+            return _sequence_words(level, about["width"], section)
+    return None
 
 
 def _describe_lstm(shapes: dict[str, tuple[int, ...]]) -> str | None:
