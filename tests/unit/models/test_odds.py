@@ -52,7 +52,9 @@ class Studies:
         self.counts = lengths
         self.features = [torch.randn(length, 4, generator=generator) for length in lengths]
         if level == "image":
-            self.targets = [(torch.arange(n) < p).float() for n, p in zip(lengths, positives, strict=True)]
+            self.targets = [
+                (torch.arange(n) < p).float() for n, p in zip(lengths, positives, strict=True)
+            ]
         else:
             self.targets = [torch.randint(0, 2, (1, 9), generator=generator).float()] * len(lengths)
 

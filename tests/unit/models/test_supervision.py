@@ -130,7 +130,10 @@ LENGTHS = (40, 3, 17, 60, 1, 25)
 def cohort():
     """Targets and logits of studies of which two have no positive slice."""
     slice_truth = np.concatenate(
-        [(RNG.random(n) < q).astype(float) for n, q in zip(LENGTHS, (0.3, 1, 0, 0.1, 0, 0.7), strict=True)]
+        [
+            (RNG.random(n) < q).astype(float)
+            for n, q in zip(LENGTHS, (0.3, 1, 0, 0.1, 0, 0.7), strict=True)
+        ]
     )
     truth = (RNG.random((len(LENGTHS), 9)) < 0.3).astype(float)
     return truth, RNG.normal(0, 2, truth.shape), slice_truth, RNG.normal(0, 2, len(slice_truth))
