@@ -29,6 +29,7 @@ from clotline.evaluation.predictions import PE_PRESENT, pe_present
 from clotline.job.files import atomic
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.loading.study_loader import FeatureSequences
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.lstm import load_lstm
 from clotline.models.monitoring import auroc, pe_present_auroc
@@ -298,15 +299,24 @@ def train(cohort: Cohort, level: str, keys: dict, seed: int, folder: Path) -> pd
         make_loss(section, level),
     )
     state.unlink()
-    trained = {"config": section.as_dict(), "width": training.width}
-    trained["weights"] = kept_weights(fitted.best, moments)
+    trained = Checkpoint(
+        kind="lstm",
+        name=f"simulated-{level}",
+        config=section.as_dict(),
+        seed=seed,
+        width=training.width,
+        epoch=fitted.best_epoch,
+        weights=kept_weights(fitted.best, moments),
+    )
     if section.calibrate_odds:
-        size = section.batch_size
-        trained["weights"] = calibrate_odds(trained, level, valid, size, fabric)
+        weights = calibrate_odds(trained, level, valid, section.batch_size, fabric)
+        trained = replace(trained, weights=weights)
     studies = cohort.studies[cohort.studies["split"] != "train"]
     files, labels = [str(cohort.features)], cohort.slices[IMAGE_LABEL].to_numpy()
     sequences = FeatureSequences(studies, files, level, labels)
-    probabilities = predict_studies(load_lstm(trained, level, "it"), sequences, fabric)
+    probabilities = predict_studies(
+        load_lstm(trained, level, "the trained network"), sequences, fabric
+    )
     if level == "image":
         return image_level_table(cohort.slices, studies, probabilities)
     return study_level_table(studies, probabilities)

@@ -24,7 +24,7 @@ from clotline.loading.sampling import BalancedEpochs, balanced_validation, locat
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.loading.study_loader import FeatureSequences
 from clotline.models.backbones import build_classifier, for_training, load_classifier
-from clotline.models.checkpoint import load_checkpoint
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
 from clotline.models.features import BATCH_SIZE, extract_features
@@ -68,15 +68,15 @@ class Demo:
         self.shards = self.results / "data/shards"
 
         path = self.results / "lstm/combined-image.pt"
-        self.lstm_section = LSTMSection.of_checkpoint(load_checkpoint(path)["config"], path)
+        self.lstm_section = LSTMSection.of_checkpoint(Checkpoint.load(path).config, path)
 
-    def checkpoint(self, name: str) -> dict:
+    def checkpoint(self, name: str) -> Checkpoint:
         """One of its trained networks."""
-        return load_checkpoint(self.results / f"cnn/{name}.pt")
+        return Checkpoint.load(self.results / f"cnn/{name}.pt")
 
     def cnn_section(self, name: str) -> CNNSection:
         """What it was trained with."""
-        return CNNSection.of_checkpoint(self.checkpoint(name)["config"], name)
+        return CNNSection.of_checkpoint(self.checkpoint(name).config, name)
 
 
 def losses(demo: Demo) -> list[Check]:

@@ -27,6 +27,7 @@ from clotline.data.shards import ORIENTATION, POSITION, ShardWriter
 from clotline.data.study import DecodedStudy
 from clotline.evaluation.competition import loss_terms
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.models.checkpoint import Checkpoint
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.config import load_config
@@ -241,6 +242,13 @@ def cnn_section(**keys) -> CNNSection:
     """
     entry = {"library": "torchvision", "architecture": "resnet18", "init": "random"}
     return replace(cnn_sections(load_config({"cnn": {"network": entry}}))["network"], **keys)
+
+
+def checkpoint_of(section: CNNSection | LSTMSection, weights: dict, width: int = 0) -> Checkpoint:
+    """A trained network, as of its first epoch."""
+    stage = "cnn" if isinstance(section, CNNSection) else "lstm"
+    about = {"kind": stage, "name": "network", "config": section.as_dict()}
+    return Checkpoint(**about, seed=0, width=width, epoch=1, weights=weights)
 
 
 def lstm_section(**keys) -> LSTMSection:

@@ -24,7 +24,7 @@ from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.predictions import pe_present
 from clotline.job.files import sha256
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
-from clotline.models.checkpoint import load_checkpoint
+from clotline.models.checkpoint import Checkpoint, load_checkpoint
 from tools.show_results import results_text
 
 WIDTHS = {"efficientnet_b0": 1280, "resnext50": 2048}
@@ -128,11 +128,11 @@ def features_of_one_slice(results, row, name):
     from clotline.sections.cnn import CNNSection
 
     path = results / f"cnn/{name}.pt"
-    checkpoint = load_checkpoint(path)
+    checkpoint = Checkpoint.load(path)
     model = load_classifier(checkpoint, path).eval()
     with h5py.File(results / f"data/shards/shard-{row['shard']}.h5") as file:
         pixels = file["pixels"][row["row"]]
-    view = View.of(CNNSection.of_checkpoint(checkpoint["config"], path))
+    view = View.of(CNNSection.of_checkpoint(checkpoint.config, path))
     part = view.cut(pixels, *view.cuts(1, None)[0])
     with torch.inference_mode():
         return model.features(view.inputs(torch.from_numpy(part)[None, None]))[0].double().numpy()

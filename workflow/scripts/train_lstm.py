@@ -81,12 +81,12 @@ def main(snakemake):
     fitted = replace(fitted, best=kept_weights(fitted.best, moments))
     warn_of_training(name, fitted.history)
     config, width = section.as_dict(), train.width
+    about = partial(Checkpoint, kind="lstm", name=name, config=config, seed=seed, width=width)
     if section.calibrate_odds:
-        trained = {"config": config, "width": width, "weights": fitted.best}
+        trained = about(epoch=fitted.best_epoch, weights=fitted.best)
         one_device = make_fabric(section.precision, gpus, snakemake.threads)
         best = calibrate_odds(trained, level, valid, section.batch_size, one_device)
         fitted = replace(fitted, best=best)
-    about = partial(Checkpoint, kind="lstm", name=name, config=config, seed=seed, width=width)
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
     drop_states(STATE_FOLDER, name)
 

@@ -7,7 +7,7 @@ import efficientnet_pytorch
 import pytest
 import torch
 import torchvision
-from builders import cnn_section
+from builders import checkpoint_of, cnn_section
 from efficientnet_pytorch.model import MBConvBlock
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from clotline.errors import ClotlineError
 from clotline.models import backbones, imagenet
 from clotline.models.backbones import build_classifier, for_training, load_classifier
-from clotline.models.checkpoint import load_checkpoint, save_checkpoint
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.extractor import as_extractor, fold_batch_norms, pad_inside
 from clotline.models.imagenet import fetch_imagenet_weights, imagenet_url
 
@@ -191,7 +191,7 @@ def test_a_download_of_the_right_checksum_is_kept(tmp_path, monkeypatch):
 def saved(path, section=RESNET):
     torch.manual_seed(5)
     model = build_classifier(section)
-    save_checkpoint(path, {"config": section.as_dict(), "weights": model.state_dict()})
+    checkpoint_of(section, model.state_dict()).save(path)
     return model.state_dict()
 
 
@@ -207,8 +207,8 @@ def test_a_trained_network_is_rebuilt_from_its_checkpoint_alone(tmp_path):
     path = tmp_path / "a.pt"
     section = replace(RESNET, init=str(tmp_path / "gone.pt"))
     weights = saved(path)
-    save_checkpoint(path, {"config": section.as_dict(), "weights": weights})
-    model = load_classifier(load_checkpoint(path), path)
+    checkpoint_of(section, weights).save(path)
+    model = load_classifier(Checkpoint.load(path), path)
     assert torch.equal(model.state_dict()["head.weight"], weights["head.weight"])
     assert torch.equal(model.backbone.conv1.weight, weights["backbone.conv1.weight"])
 
@@ -378,5 +378,5 @@ def test_a_checkpoint_from_before_these_keys_is_read(tmp_path):
     config = {k: v for k, v in vars(RESNET).items() if k not in ("zero_init_residual", "dropout")}
     torch.manual_seed(0)
     weights = build_classifier(RESNET).state_dict()
-    model = load_classifier({"config": config, "weights": weights}, "old.pt")
+    model = load_classifier(replace(checkpoint_of(RESNET, weights), config=config), "old.pt")
     assert all(torch.equal(model.state_dict()[k], v) for k, v in weights.items())

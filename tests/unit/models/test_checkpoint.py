@@ -187,6 +187,26 @@ def test_a_trained_networks_file_has_its_fields_and_the_version(tmp_path):
     assert (content["config"], content["epoch"]) == ({"lr": 0.1}, 2)
 
 
+def test_a_trained_network_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "net.pt"
+    about = {"kind": "lstm", "name": "net", "config": {"lr": 0.1}, "seed": 1, "width": 8}
+    network = Checkpoint(**about, epoch=2, weights={"a": torch.arange(3.0)})
+    network.save(path)
+    found = Checkpoint.load(path)
+    assert same_content(vars(found), vars(network))
+    # Of a Clotline that did not write which it was, with a field of another one.
+    older = {name: value for name, value in vars(network).items() if name != "clotline"}
+    save_checkpoint(path, older | {"of_a_later_version": 1})
+    assert Checkpoint.load(path).clotline == "before 0.9.0"
+
+
+def test_the_state_of_a_training_is_no_trained_network(tmp_path):
+    path = tmp_path / "state.pt"
+    save_checkpoint(path, {"epoch": 1, "weights": {"a": torch.arange(3.0)}, "history": []})
+    message = message_of(Checkpoint.load, path)
+    assert f"{path} is no trained network: it lacks kind, name, config, seed, width." in message
+
+
 def test_a_checkpoint_of_another_version_names_the_clotline_that_made_it(tmp_path):
     path = tmp_path / "a.pt"
     header = {"format": "clotline-checkpoint", "version": 0, "clotline": "7.8.9"}

@@ -1,12 +1,11 @@
 import pandas as pd
 import pytest
 import torch
-from builders import cnn_section, lstm_section, write_noise
+from builders import checkpoint_of, cnn_section, lstm_section, write_noise
 
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.models.backbones import build_classifier
 from clotline.models.bundle import Bundle
-from clotline.models.checkpoint import save_checkpoint
 from clotline.models.inference import (
     apply_models,
     predictions_by_slice,
@@ -70,15 +69,14 @@ def bundle(tmp_path):
     torch.manual_seed(0)
     section = cnn_section(crop=64, input_size=32, precision="32-true")
     cnn = build_classifier(section)
-    contents = {"cnn/resnet.pt": {"config": section.as_dict(), "weights": cnn.state_dict()}}
+    contents = {"cnn/resnet.pt": checkpoint_of(section, cnn.state_dict(), cnn.width)}
     for level in ("image", "study"):
         section = lstm_section(precision="32-true")
         weights = build_lstm(cnn.width, section, level).state_dict()
-        about = {"config": section.as_dict(), "width": cnn.width, "weights": weights}
-        contents[f"lstm/resnet-{level}.pt"] = about
+        contents[f"lstm/resnet-{level}.pt"] = checkpoint_of(section, weights, cnn.width)
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        save_checkpoint(tmp_path / name, content)
+        content.save(tmp_path / name)
     return Bundle(tmp_path, {"members": list(contents), "features": {"resnet": ["resnet"]}})
 
 

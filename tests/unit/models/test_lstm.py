@@ -1,6 +1,6 @@
 import pytest
 import torch
-from builders import lstm_section
+from builders import checkpoint_of, lstm_section
 from torch import nn
 
 from clotline.errors import ClotlineError
@@ -182,14 +182,14 @@ def test_the_forget_bias_is_added_to_the_forget_gates_alone_and_lengthens_the_me
 
 def test_a_trained_network_is_rebuilt_from_its_checkpoint_alone():
     trained = network("study")
-    config = lstm_section(hidden_size=5, init="gone.pt").as_dict()
-    checkpoint = {"width": WIDTH, "config": config, "weights": trained.state_dict()}
+    section = lstm_section(hidden_size=5, init="gone.pt")
+    checkpoint = checkpoint_of(section, trained.state_dict(), WIDTH)
     found = load_lstm(checkpoint, "study", "a.pt").state_dict()
     assert all(torch.equal(found[name], w) for name, w in trained.state_dict().items())
 
 
 def test_a_checkpoint_of_the_other_level_is_refused():
-    config = lstm_section(hidden_size=5).as_dict()
     weights = network("image").state_dict()
+    checkpoint = checkpoint_of(lstm_section(hidden_size=5), weights, WIDTH)
     with pytest.raises(ClotlineError, match=r"a\.pt does not fit this network"):
-        load_lstm({"width": WIDTH, "config": config, "weights": weights}, "study", "a.pt")
+        load_lstm(checkpoint, "study", "a.pt")

@@ -22,7 +22,7 @@ from clotline.job.speed import loading_processes
 from clotline.loading.preprocessing import View
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import Classifier, load_classifier
-from clotline.models.checkpoint import load_checkpoint
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.sections.cnn import CNNSection
 
@@ -144,8 +144,8 @@ def map_slices(
     Raises:
         ClotlineError: a file cannot be read, or the network has no feature map.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
-    section = CNNSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    checkpoint = Checkpoint.load(checkpoint_path)
+    section = CNNSection.of_checkpoint(checkpoint.config, checkpoint_path)
     view = View.of(section)
     fabric = make_fabric("32-true", gpus, threads)
     processes = loading_processes(threads, fabric)

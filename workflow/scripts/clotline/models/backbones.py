@@ -14,7 +14,7 @@ from torchvision.ops import StochasticDepth
 
 from clotline.errors import ClotlineError
 from clotline.job.files import sha256
-from clotline.models.checkpoint import load_checkpoint, load_tensors, load_weights
+from clotline.models.checkpoint import Checkpoint, load_tensors, load_weights
 from clotline.models.imagenet import imagenet_url, url_checksum
 from clotline.sections.cnn import CNNSection
 
@@ -74,7 +74,7 @@ def build_classifier(section: CNNSection, imagenet: str | Path | None = None) ->
                 module.momentum = momentum
     classifier = Classifier(backbone)
     if init not in ("imagenet", "random"):
-        load_weights(classifier, load_checkpoint(init)["weights"], init)
+        load_weights(classifier, Checkpoint.load(init).weights, init)
     return classifier
 
 
@@ -87,19 +87,19 @@ def for_training(section: CNNSection, imagenet: str | Path | None = None) -> nn.
     return torch.compile(model) if section.compile else model
 
 
-def load_classifier(checkpoint: dict, path: str | Path) -> Classifier:
+def load_classifier(checkpoint: Checkpoint, path: str | Path) -> Classifier:
     """The trained network in a checkpoint.
 
     Args:
-        checkpoint: of `clotline.models.checkpoint.load_checkpoint`.
+        checkpoint: the trained network.
         path: its file, for messages.
 
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    section = CNNSection.of_checkpoint(checkpoint["config"], path)
+    section = CNNSection.of_checkpoint(checkpoint.config, path)
     classifier = build_classifier(replace(section, init="random"))
-    load_weights(classifier, checkpoint["weights"], path)
+    load_weights(classifier, checkpoint.weights, path)
     return classifier
 
 

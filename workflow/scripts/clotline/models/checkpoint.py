@@ -3,8 +3,9 @@
 import io
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,7 +18,7 @@ FORMAT, VERSION = "clotline-checkpoint", 1
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A trained network. Its file has these fields, by these names.
+    """A trained network. Its file is a dict of these fields.
 
     Attributes:
         clotline: version of the Clotline that trained it.
@@ -39,9 +40,29 @@ class Checkpoint:
     epoch: int
     weights: dict[str, torch.Tensor]
 
+    #: What files say that are older than a field, by field.
+    BEFORE: ClassVar[dict[str, Any]] = {"clotline": "before 0.9.0"}
+
     def save(self, path: str | os.PathLike) -> None:
-        """Writes it; `load_checkpoint` reads the fields as a dict."""
+        """Writes it."""
         save_checkpoint(path, vars(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Checkpoint":
+        """Reads what `save` wrote, onto the CPU.
+
+        Raises:
+            ClotlineError: as of `load_checkpoint`, or the file lacks a field: it holds the state
+                of an unfinished training, say.
+        """
+        content = cls.BEFORE | load_checkpoint(path)
+        names = [field.name for field in fields(cls)]
+        if missing := [name for name in names if name not in content]:
+            raise ClotlineError(
+                f"{path} is no trained network: it lacks {', '.join(missing)}. Name a checkpoint "
+                "as under results/cnn or results/lstm"
+            )
+        return cls(**{name: content[name] for name in names})
 
 
 def save_checkpoint(path: str | os.PathLike, content: dict) -> None:

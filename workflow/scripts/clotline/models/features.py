@@ -18,7 +18,7 @@ from clotline.job.speed import inference_batch_size, loading_processes
 from clotline.loading.preprocessing import View
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import Classifier, load_classifier
-from clotline.models.checkpoint import load_checkpoint
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
 from clotline.sections.cnn import CNNSection
@@ -121,8 +121,8 @@ def extract_shard_features(
     Raises:
         ClotlineError: as `extract_features`, or a file cannot be read.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
-    section = CNNSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    checkpoint = Checkpoint.load(checkpoint_path)
+    section = CNNSection.of_checkpoint(checkpoint.config, checkpoint_path)
     fabric = make_fabric(section.precision, gpus, threads)
     rows = read_rows(shard)
     view = View.of(section)

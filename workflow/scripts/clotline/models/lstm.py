@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import StudyBatch
-from clotline.models.checkpoint import load_tensors, load_weights
+from clotline.models.checkpoint import Checkpoint, load_tensors, load_weights
 from clotline.models.sequence import SliceSequence, build_sequence
 from clotline.sections.lstm import LSTMSection
 
@@ -120,18 +120,18 @@ def build_lstm(width: int, section: LSTMSection, level: str) -> SliceLSTM | Slic
     return model
 
 
-def load_lstm(checkpoint: dict, level: str, path: str | Path) -> SliceLSTM | SliceSequence:
+def load_lstm(checkpoint: Checkpoint, level: str, path: str | Path) -> SliceLSTM | SliceSequence:
     """The trained network in a checkpoint.
 
     Args:
-        checkpoint: of `clotline.models.checkpoint.load_checkpoint`.
+        checkpoint: the trained network.
         level: image or study.
         path: its file, for messages.
 
     Raises:
         ClotlineError: the weights do not fit the network.
     """
-    section = LSTMSection.of_checkpoint(checkpoint["config"], path)
-    model = build_lstm(checkpoint["width"], replace(section, init="random"), level)
-    load_weights(model, checkpoint["weights"], path)
+    section = LSTMSection.of_checkpoint(checkpoint.config, path)
+    model = build_lstm(checkpoint.width, replace(section, init="random"), level)
+    load_weights(model, checkpoint.weights, path)
     return model

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clotline.evaluation.competition_weights import LABEL_WEIGHTS
 from clotline.loading.study_loader import FeatureSequences
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.lstm import load_lstm
 from clotline.models.supervision import slice_weights
 from clotline.models.training import predict
@@ -47,14 +48,14 @@ def fit_log_factor(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray)
 
 
 def calibrate_odds(
-    checkpoint: dict, level: str, valid: FeatureSequences, batch_size: int, fabric: Fabric
+    checkpoint: Checkpoint, level: str, valid: FeatureSequences, batch_size: int, fabric: Fabric
 ) -> dict[str, Tensor]:
     """The weights of a network whose odds have the factor that the competition's metric asks for.
 
     Every output's rank stays what it was, and so does every AUROC.
 
     Args:
-        checkpoint: ``config``, ``width`` and ``weights`` of a trained network of stage 2.
+        checkpoint: a trained network of stage 2.
         level: image or study.
         valid: the valid studies.
         batch_size: studies in a batch.
@@ -67,7 +68,7 @@ def calibrate_odds(
     else:
         weights = torch.tensor(LABEL_WEIGHTS).expand(targets.shape)
     shift = fit_log_factor(*(t.numpy().ravel() for t in (logits, targets, weights)))
-    kept = dict(checkpoint["weights"])
+    kept = dict(checkpoint.weights)
     if shift is None:
         log.warning(
             "the odds are left as they are: what the competition's metric counts of the valid "

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.loading.study_loader import FeatureSequences
-from clotline.models.checkpoint import load_checkpoint
+from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.lstm import SliceLSTM, load_lstm
 from clotline.sections.lstm import LSTMSection
@@ -59,8 +59,8 @@ def predict_level(
     Raises:
         ClotlineError: a file cannot be read or does not fit.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
-    section = LSTMSection.of_checkpoint(checkpoint["config"], checkpoint_path)
+    checkpoint = Checkpoint.load(checkpoint_path)
+    section = LSTMSection.of_checkpoint(checkpoint.config, checkpoint_path)
     fabric = make_fabric(section.precision, gpus, threads)
     sequences = FeatureSequences(studies, features, level, slices[IMAGE_LABEL].to_numpy())
     model = load_lstm(checkpoint, level, checkpoint_path)

@@ -105,12 +105,12 @@ def describe(
             )
             text += f" ({reads}if it is the name of a file or folder, write ./{own})"
         if value == "null" or (value in ("true", "false") and "boolean" in rule):
-            text += f" (of {value} on the command line Snakemake makes text: write it in a file)"
+            text += f" (Snakemake turns {value} on the command line into text: write it in a file)"
         if isinstance(value, str) and _is_number(value) and ("number" in rule or "integer" in rule):
             number = float(value)
             number = int(number) if number.is_integer() and "integer" in rule else number
             if value == repr(number):
-                text += " (without quotes; of what is nested in --config Snakemake makes text)"
+                text += " (without quotes; Snakemake turns what is nested in --config into text)"
             else:
                 text += f" (YAML reads {value} as text: write {number!r})"
         return text
@@ -371,7 +371,7 @@ def _check_between_keys(config: dict, user: dict):
     ):
         path = config[key]
         if path is not None and not is_there(Path(path)):
-            text = ". Leave it out: of null in --config Snakemake makes text"
+            text = ". Leave it out: Snakemake turns null in --config into text"
             yield f"{key} is {path}, and {lacking}{text if path == 'null' else ''}"
     for name, path in config["evaluation"]["external"].items():
         if name in config["lstm"]:
