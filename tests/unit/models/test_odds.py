@@ -1,11 +1,12 @@
 """One factor of the odds, fitted on valid: it lowers the metric and changes no rank."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from builders import lstm_section
+from builders import checkpoint_of, lstm_section
 from scipy.special import expit
 
 from clotline.loading.study_loader import StudyBatch
@@ -76,12 +77,12 @@ def test_a_calibrated_network_differs_by_one_shift_that_fits_the_metric(level, f
     section, fabric = lstm_section(precision="32-true", **form), make_fabric("32-true", 0, 1)
     torch.manual_seed(3)
     network = build_lstm(4, section, level)
-    checkpoint = {"width": 4, "config": section.as_dict(), "weights": network.state_dict()}
+    checkpoint = checkpoint_of(section, network.state_dict(), 4)
     valid = Studies(level, lengths, positives)
     with caplog.at_level(logging.INFO, "clotline"):
         weights = calibrate_odds(checkpoint, level, valid, 2, fabric)
     assert "all odds times" in caplog.text
-    after = load_lstm(checkpoint | {"weights": weights}, level, "a.pt").eval()
+    after = load_lstm(replace(checkpoint, weights=weights), level, "a.pt").eval()
     (whole,) = valid.batches(10, fabric)
     with torch.inference_mode():
         before, logits = network.eval()(whole[0]), after(whole[0])
@@ -94,16 +95,14 @@ def test_a_calibrated_network_differs_by_one_shift_that_fits_the_metric(level, f
         weight = share.repeat_interleave(torch.tensor(lengths))
         slope = (weight * (logits.sigmoid() - whole[1])).sum()
         assert abs(slope) < 1e-4
-    changed = [
-        name for name in weights if not torch.equal(weights[name], checkpoint["weights"][name])
-    ]
+    changed = [name for name in weights if not torch.equal(weights[name], checkpoint.weights[name])]
     assert changed == ["linear.bias"]
 
 
 def test_valid_studies_without_a_positive_slice_leave_the_odds_with_a_warning(caplog):
     section, fabric = lstm_section(precision="32-true"), make_fabric("32-true", 0, 1)
     weights = build_lstm(4, section, "image").state_dict()
-    checkpoint = {"width": 4, "config": section.as_dict(), "weights": weights}
+    checkpoint = checkpoint_of(section, weights, 4)
     found = calibrate_odds(checkpoint, "image", Studies("image", [3, 4], [0, 0]), 2, fabric)
     assert all(torch.equal(found[name], weights[name]) for name in weights)
     assert "the odds are left as they are" in caplog.text

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from builders import lstm_section
+from builders import checkpoint_of, lstm_section
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from clotline.errors import ClotlineError
 from clotline.loading.study_loader import Moments, StudyBatch
-from clotline.models.checkpoint import save_checkpoint
 from clotline.models.lstm import SliceLSTM, build_lstm, load_lstm
 from clotline.models.sequence import SliceSequence, build_sequence
 from clotline.models.supervision import build_trained_lstm, half_reversed, kept_weights
@@ -207,12 +206,8 @@ def test_the_trained_network_reads_features_as_stored_and_comes_back_from_its_ch
     section = replace(ALL, standardize=True, dropout=0.5, reversal=True)
     torch.manual_seed(0)
     trained = build_trained_lstm(WIDTH, section, level, moments).eval()
-    checkpoint = {
-        "width": WIDTH,
-        "config": section.as_dict(),
-        "weights": kept_weights(trained.state_dict(), moments),
-    }
-    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    checkpoint = checkpoint_of(section, kept_weights(trained.state_dict(), moments), WIDTH)
+    checkpoint.save(tmp_path / "a.pt")
     loaded = load_lstm(checkpoint, level, "a.pt").eval()
     with torch.no_grad():
         expected, found = trained(studies), loaded(studies)
@@ -222,7 +217,7 @@ def test_the_trained_network_reads_features_as_stored_and_comes_back_from_its_ch
     with pytest.raises(ClotlineError, match=r"a\.pt does not fit this network"):
         load_lstm(checkpoint, other, "a.pt")
     again = build_lstm(WIDTH, replace(section, init=str(tmp_path / "a.pt")), level)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in checkpoint["weights"].items())
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in checkpoint.weights.items())
 
 
 def test_random_weights_follow_from_torchs_seed_and_suit_the_width():
@@ -268,7 +263,7 @@ def test_reversal_turns_half_of_the_studies_in_training_alone(form, level):
 def test_a_checkpoint_of_before_these_keys_is_of_the_published_form():
     model = SliceLSTM(WIDTH, 5, "study")
     config = {k: v for k, v in lstm_section(hidden_size=5).as_dict().items() if k not in OTHER}
-    checkpoint = {"width": WIDTH, "config": config, "weights": model.state_dict()}
+    checkpoint = replace(checkpoint_of(ALL, model.state_dict(), WIDTH), config=config)
     assert type(load_lstm(checkpoint, "study", "a.pt")) is SliceLSTM
 
 
