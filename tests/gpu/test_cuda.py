@@ -351,7 +351,7 @@ else:
         plugins=LightningEnvironment(),
         precision="bf16-mixed",
     )
-recipe = Recipe(2, "sgd", 0.1, 0.9, 1e-4, "one_cycle", 0.3, [], 1.0, "bf16-mixed", "best")
+recipe = Recipe(2, "sgd", 0.1, 0.9, 1e-4, "one_cycle", 0.3, [], 1.0, "bf16-mixed", "best", 1, 0)
 
 
 def batches():

@@ -15,10 +15,10 @@ from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.study_loader import FeatureSequences
 from clotline.models.checkpoint import Checkpoint
-from clotline.models.devices import make_training_fabric
+from clotline.models.devices import make_fabric, make_training_fabric
 from clotline.models.monitoring import auroc, pe_present_auroc
-from clotline.models.steps import cross_entropy_loss
-from clotline.models.supervision import StudyLoss, build_trained_lstm, published_weights
+from clotline.models.odds import calibrate_odds
+from clotline.models.supervision import build_trained_lstm, kept_weights, make_loss
 from clotline.models.training import (
     base_rate_loss,
     drop_states,
@@ -74,14 +74,19 @@ def main(snakemake):
             state,
             seed,
             base_rate_loss(train.targets()),
-            cross_entropy_loss if level == "image" else StudyLoss(section.target_replication),
+            make_loss(section, level),
         )
 
     fitted = train_together(fabric, run, state)
-    fitted = replace(fitted, best=published_weights(fitted.best, moments))
+    fitted = replace(fitted, best=kept_weights(fitted.best, moments))
     warn_of_training(name, fitted.history)
     config, width = section.as_dict(), train.width
     about = partial(Checkpoint, kind="lstm", name=name, config=config, seed=seed, width=width)
+    if section.calibrate_odds:
+        trained = about(epoch=fitted.best_epoch, weights=fitted.best)
+        one_device = make_fabric(section.precision, gpus, snakemake.threads)
+        best = calibrate_odds(trained, level, valid, section.batch_size, one_device)
+        fitted = replace(fitted, best=best)
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
     drop_states(STATE_FOLDER, name)
 

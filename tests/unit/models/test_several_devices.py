@@ -35,7 +35,7 @@ from clotline.models.training import fit, save_fitted, train_together
 
 processes, folder, weight = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 fabric = make_training_fabric("32-true", gpus=0, threads=1, processes=processes)
-recipe = Recipe(3, "sgd", 0.1, 0.9, 1e-4, "one_cycle", 0.3, [], 1.0, "32-true", "best")
+recipe = Recipe(3, "sgd", 0.1, 0.9, 1e-4, "one_cycle", 0.3, [], 1.0, "32-true", "best", 1, 0)
 rng = np.random.default_rng(0)
 x = rng.normal(size=(38, 8)).astype(np.float32)
 y = (x[:, 0] > x[:, 1]).astype(np.float32)

@@ -1,9 +1,12 @@
 """How LSTMs are trained: what is trained must be what is published."""
 
+import numpy as np
 import pytest
 import torch
 from builders import lstm_section
+from scipy.special import expit
 
+from clotline.evaluation.competition import loss_terms
 from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models.checkpoint import save_checkpoint
 from clotline.models.lstm import SliceLSTM, build_lstm
@@ -11,7 +14,9 @@ from clotline.models.supervision import (
     StudyLoss,
     StudyOutputs,
     build_trained_lstm,
-    published_weights,
+    kept_weights,
+    make_loss,
+    slice_weights,
 )
 
 WIDTH, COUNTS = 7, [3, 5, 2]
@@ -33,21 +38,21 @@ def moments(studies):
 
 
 @pytest.mark.parametrize("level", ["image", "study"])
-def test_the_published_weights_compute_what_was_trained(studies, moments, level):
+def test_the_kept_weights_compute_what_was_trained(studies, moments, level):
     torch.manual_seed(1)
     section = lstm_section(standardize=True, hidden_size=6)
     trained = build_trained_lstm(WIDTH, section, level, moments).eval()
     alone = SliceLSTM(WIDTH, 6, level)
-    alone.load_state_dict(published_weights(trained.state_dict(), moments))
+    alone.load_state_dict(kept_weights(trained.state_dict(), moments))
     with torch.no_grad():
         expected, found = trained(studies), alone(studies)
     assert expected.std() > 0.01
     assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_without_standardization_the_published_weights_are_the_trained_ones(studies):
+def test_without_standardization_the_kept_weights_are_the_trained_ones(studies):
     trained = build_trained_lstm(WIDTH, lstm_section(), "study", None)
-    weights = published_weights(trained.state_dict(), None)
+    weights = kept_weights(trained.state_dict(), None)
     assert weights.keys() == trained.network.state_dict().keys()
     assert all(torch.equal(weights[k], v) for k, v in trained.network.state_dict().items())
 
@@ -115,3 +120,99 @@ def test_initial_weights_of_the_published_form_do_not_depend_on_the_wrapper():
     torch.manual_seed(5)
     wrapped = build_trained_lstm(WIDTH, section, "study", None).network.state_dict()
     assert all(torch.equal(alone[k], wrapped[k]) for k in alone)
+
+
+RNG = np.random.default_rng(11)
+LENGTHS = (40, 3, 17, 60, 1, 25)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """Targets and logits of studies of which two have no positive slice."""
+    slice_truth = np.concatenate(
+        [
+            (RNG.random(n) < q).astype(float)
+            for n, q in zip(LENGTHS, (0.3, 1, 0, 0.1, 0, 0.7), strict=True)
+        ]
+    )
+    truth = (RNG.random((len(LENGTHS), 9)) < 0.3).astype(float)
+    return truth, RNG.normal(0, 2, truth.shape), slice_truth, RNG.normal(0, 2, len(slice_truth))
+
+
+def metric_parts(truth, logits, slice_truth, slice_logits):
+    """Summed numerators and denominators of the evaluator: of the labels, and of the slices."""
+    study_of = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
+    labels = [part.sum() for part in loss_terms(truth, expit(logits))]
+    both = loss_terms(truth, expit(logits), slice_truth, expit(slice_logits), study_of)
+    return labels, [part.sum() - label for part, label in zip(both, labels, strict=True)]
+
+
+def batch_of(targets):
+    return StudyBatch(torch.zeros(len(targets), 1), list(LENGTHS))
+
+
+def test_the_competition_losses_are_the_evaluators_metric(cohort):
+    truth, logits, slice_truth, slice_logits = cohort
+    labels, slices = metric_parts(*cohort)
+    section = lstm_section(loss="competition", bidirectional=True)
+    of = {}
+    for level, target, logit in (
+        ("study", truth, logits),
+        ("image", slice_truth, slice_logits),
+    ):
+        tensors = (torch.from_numpy(part).float() for part in (logit, target))
+        outputs, targets = tensors
+        lowered, watched = make_loss(section, level)(outputs, batch_of(slice_truth), targets)
+        of[level] = lowered.item()
+        plain = torch.nn.functional.binary_cross_entropy_with_logits(outputs, targets)
+        assert watched.item() == pytest.approx(plain.item())
+        assert abs(lowered.item() - watched.item()) > 0.001
+    assert of["study"] == pytest.approx(labels[0] / labels[1], abs=1e-6)
+    assert of["image"] == pytest.approx(slices[0] / slices[1], abs=1e-6)
+    # Together, with the weights that they have there, they are the whole metric.
+    whole = (of["study"] * labels[1] + of["image"] * slices[1]) / (labels[1] + slices[1])
+    expected = (labels[0] + slices[0]) / (labels[1] + slices[1])
+    assert whole == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_published_network_has_the_metric_on_all_its_states(studies):
+    generator = torch.Generator().manual_seed(3)
+    so_far = torch.randn(sum(COUNTS), 9, generator=generator)
+    targets = torch.randint(0, 2, (len(COUNTS), 9), generator=generator).float()
+    section = lstm_section(loss="competition", target_replication=0.5)
+    outputs = StudyOutputs(so_far[[2, 7, 9]], so_far)
+    loss, _ = make_loss(section, "study")(outputs, studies, targets)
+    replicated = targets.repeat_interleave(torch.tensor(COUNTS), 0)
+    parts = [
+        np.divide(*loss_terms(t.numpy(), expit(z.numpy().astype(np.float64)))).mean()
+        for z, t in ((so_far[[2, 7, 9]], targets), (so_far, replicated))
+    ]
+    assert loss.item() == pytest.approx(sum(parts) / 2, abs=1e-6)
+
+
+def test_the_floor_lets_negative_studies_count_so_much(cohort):
+    _, _, slice_truth, slice_logits = cohort
+    targets = torch.from_numpy(slice_truth).float()
+    logits = torch.from_numpy(slice_logits).float().requires_grad_()
+    weights = slice_weights(targets, list(LENGTHS), 0.05)
+    share = [part.mean().item() for part in targets.split(LENGTHS)]
+    expected = [max(q, 0.05) for q, n in zip(share, LENGTHS, strict=True) for _ in range(n)]
+    assert weights.tolist() == pytest.approx(expected)
+    assert 0 in share and max(share) == 1
+    negative = torch.tensor([q == 0 for q, n in zip(share, LENGTHS, strict=True) for _ in range(n)])
+    for floor, taught in ((0.0, False), (0.05, True)):
+        section = lstm_section(loss="competition", q_floor=floor)
+        loss, _ = make_loss(section, "image")(logits, batch_of(targets), targets)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert gradient[negative].any().item() == taught
+        assert gradient[~negative].any()
+
+
+def test_a_batch_without_a_positive_slice_teaches_nothing_and_breaks_nothing():
+    logits = torch.randn(4, requires_grad=True)
+    studies = StudyBatch(torch.zeros(4, 1), [1, 3])
+    section = lstm_section(loss="competition")
+    loss, watched = make_loss(section, "image")(logits, studies, torch.zeros(4))
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()
+    assert watched.item() > 0

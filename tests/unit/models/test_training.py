@@ -42,7 +42,10 @@ RECIPE = Recipe(
     precision="32-true",
     optimizer="sgd",
     keep="best",
+    accumulate=1,
+    ema=0,
 )
+SCHEDULES = ["step", "one_cycle", "cosine", "linear", "constant"]
 RNG = np.random.default_rng(0)
 X = torch.from_numpy(RNG.normal(size=(64, 8)).astype(np.float32))
 Y = (X[:, 0] - X[:, 1] > 0).float()
@@ -102,7 +105,7 @@ def test_a_tiny_problem_is_learned(fabric, tmp_path):
     assert history["valid_auroc"].iloc[-1] > 0.95
 
 
-@pytest.mark.parametrize("schedule", ["step", "one_cycle", "constant"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_with_no_epochs_the_weights_stay_as_they_are_and_are_validated(fabric, tmp_path, schedule):
     model = network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -163,7 +166,7 @@ def test_random_layers_draw_anew_in_every_epoch_and_follow_from_the_seed(fabric,
     assert one.drawn == again.drawn
 
 
-@pytest.mark.parametrize("schedule", ["step", "one_cycle", "constant"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("epoch", [0, 1, 3])
 def test_a_training_killed_in_any_epoch_goes_on_to_the_same_bits(fabric, tmp_path, schedule, epoch):
     chosen = recipe(schedule=schedule)
@@ -454,6 +457,51 @@ def test_the_one_cycle_schedule_rises_to_lr_and_falls_once_over_the_whole_traini
     assert (np.diff(found[peak:-1]) < 0).all()
     assert found[0] == pytest.approx(0.5 / 25)
     assert found[-2] < 0.001
+
+
+@pytest.mark.parametrize(
+    ("schedule", "share"),
+    [("linear", lambda done: 1 - done), ("cosine", lambda done: (1 + np.cos(np.pi * done)) / 2)],
+)
+def test_linear_and_cosine_fall_from_lr_to_zero_over_the_whole_training(schedule, share):
+    found = rates(recipe(schedule=schedule, lr=0.4, epochs=5), steps_per_epoch=4)
+    steps = np.arange(len(found)) / 20
+    assert found == pytest.approx((0.4 * share(steps)).tolist(), abs=1e-9)
+    assert found[0] == 0.4 and len(found) == 21
+
+
+def accumulated(accumulate, size, fabric, **changes):
+    """Weights after an epoch in batches of a size, and how often the optimizer stepped."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(8, 1), nn.Flatten(0))
+    chosen = recipe(accumulate=accumulate, clip_norm=0.1, schedule="linear", epochs=2, **changes)
+    batches = batches_of(X[:60], Y[:60], size)
+    training = Steps(model, chosen, len(batches), fabric)
+    sums = [training(*batch) for _ in range(2) for batch in batches]
+    # The scheduler counts them.
+    return model.state_dict(), training.scheduler.last_epoch, torch.stack(sums).sum(0), training
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_small_batches_together_are_a_step_of_a_large_one(fabric, optimizer):
+    # 60 samples: of the batches of 8 the last has 4, and of the groups of two the last is cut off.
+    small, steps, sums, training = accumulated(2, 8, fabric, optimizer=optimizer)
+    large, as_many, whole, other = accumulated(1, 16, fabric, optimizer=optimizer)
+    assert steps == as_many == 8
+    for name in large:
+        assert torch.allclose(small[name], large[name], atol=1e-6)
+    assert torch.allclose(sums, whole, rtol=0.05) and sums[1] == whole[1] == 120
+    assert training.scheduler.get_last_lr() == other.scheduler.get_last_lr()
+    assert training.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_step_ends_with_its_epoch_whatever_is_left_for_it(fabric):
+    _, steps, _, _ = accumulated(3, 15, fabric)
+    assert steps == 4  # of four batches an epoch: three, and one
+    weights, steps, _, _ = accumulated(100, 15, fabric)
+    whole, once, _, _ = accumulated(1, 60, fabric)
+    assert steps == once == 2
+    assert all(torch.allclose(weights[name], whole[name], atol=1e-6) for name in whole)
 
 
 def test_the_one_cycle_schedule_leaves_the_momentum_alone():

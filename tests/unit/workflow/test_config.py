@@ -412,3 +412,24 @@ def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
     path.write_text("cnn:\n  a: {lr: 1, lr: 2}\n")
     with pytest.raises(ClotlineError, match="line 2: the key lr stands twice"):
         check_keys_stand_once([path])
+
+
+def test_replicated_targets_are_for_the_published_network_alone():
+    entry = {"target_replication": 0.5, "pooling": ["mean"]}
+    message = message_of({"lstm": {"combined-study": entry}})
+    assert "lstm.combined-study.target_replication is 0.5" in message
+    assert "lstm.combined-study.pooling gives it another form: set target_replication" in message
+    load_config({"lstm": {"combined-study": {"target_replication": 0.5}}})
+    message = message_of({"lstm": {"combined-study": {"pooling": []}}})
+    assert "lstm.combined-study.pooling" in message
+    message = message_of({"lstm": {"combined-study": {"pooling": ["median"]}}})
+    assert "it must be one of last, mean, max, attention" in message
+
+
+def test_another_forms_weights_from_a_file_are_not_trained_on_standardised_features(tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"")
+    entry = {"cell": "gru", "init": str(path), "standardize": True}
+    message = message_of({"lstm": {"combined-study": entry}})
+    assert "lstm.combined-study.cell gives the network another form" in message
+    assert "set standardize to false" in message

@@ -7,10 +7,11 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from builders import lstm_section
 
 from clotline.errors import ClotlineError
 from clotline.models.checkpoint import save_checkpoint
-from clotline.models.lstm import SliceLSTM
+from clotline.models.lstm import SliceLSTM, build_lstm
 from clotline.workflow.config import load_config
 from clotline.workflow.initial_weights import check_initial_weights
 from clotline.workflow.weights_file import NoWeightsError, read_weights_file
@@ -137,3 +138,23 @@ def test_the_configuration_is_refused_with_the_files_name_and_without_torch(path
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd="workflow/scripts")
+
+
+def test_a_checkpoint_of_another_form_is_taken_where_that_form_is_wanted(path):
+    form = {"cell": "gru", "bidirectional": True, "pooling": ["mean", "max"]}
+    section = lstm_section(**form)
+    config = load_config({"lstm": {"combined-study": form | {"init": "random"}}})
+    config["lstm"]["combined-study"]["init"] = str(path)
+    about = {"kind": "lstm", "name": "combined-study", "width": 3328, "config": section.as_dict()}
+    weights = build_lstm(3328, section, "study").state_dict()
+    save_checkpoint(path, about | {"weights": weights})
+    assert list(check_initial_weights(config)) == []
+    wanted = "bidirectional GRU of 64 units, pooled by mean and max, on 3328 features"
+    (problem,) = problems("lstm", "combined-study", path)
+    assert f"{path}, a Clotline checkpoint of a study-level {wanted}" in problem
+    save_checkpoint(path, about | {"width": 1280, "weights": weights})
+    (problem,) = check_initial_weights(config)
+    assert problem.endswith(f"it must be a Clotline checkpoint of a study-level {wanted}")
+    torch.save(SliceLSTM(3328, 64, "study").state_dict(), path)
+    (problem,) = check_initial_weights(config)
+    assert "a study-level LSTM on 3328 features with 64 hidden units" in problem

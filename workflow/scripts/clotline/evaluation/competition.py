@@ -12,27 +12,13 @@ from scipy.special import rel_entr
 
 from clotline.data.consistency import ABSENT, CHRONIC, NO_SLICES, PRESENT, RATIO, SIDE, consistent
 from clotline.errors import ClotlineError
+from clotline.evaluation.competition_weights import IMAGE_WEIGHT, LABEL_WEIGHTS, WEIGHTS
 from clotline.evaluation.intervals import cross_entropy, percentile_estimate, ratios, resample
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, cases_by_target
 from clotline.labels import IMAGE_LABEL, SOP_UID, STUDY_LABELS, STUDY_UID
 
-#: Weight of each study label; one that the competition did not have weighs nothing.
-WEIGHTS = {
-    "negative_exam_for_pe": 0.0736196319,
-    "rv_lv_ratio_gte_1": 0.2346625767,
-    "rv_lv_ratio_lt_1": 0.0782208589,
-    "leftsided_pe": 0.06257668712,
-    "chronic_pe": 0.1042944785,
-    "rightsided_pe": 0.06257668712,
-    "acute_and_chronic_pe": 0.1042944785,
-    "central_pe": 0.1877300613,
-    "indeterminate": 0.09202453988,
-}
-_WEIGHTS = np.array([WEIGHTS.get(name, 0.0) for name in STUDY_LABELS])
+_WEIGHTS = np.array(LABEL_WEIGHTS)
 _SCORED = [number for number, name in enumerate(STUDY_LABELS) if name in WEIGHTS]
-
-#: Weight of a slice, before the share of positive slices of its study.
-IMAGE_WEIGHT = 0.07361963
 
 #: What a label that must be positive is raised to: above 0.5 in single precision, too.
 RAISED = 0.500001

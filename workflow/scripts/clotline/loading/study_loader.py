@@ -76,6 +76,11 @@ class FeatureSequences(ReadInBatches):
     def __len__(self) -> int:
         return len(self._first)
 
+    @property
+    def counts(self) -> list[int]:
+        """Number of slices of each study."""
+        return self._count.tolist()
+
     def fetch(self, indices: list[int]) -> None:
         """Asks the disk for studies that are soon to be read."""
         for span in self._spans(indices):

@@ -1,6 +1,7 @@
-"""Stage 2 networks: an LSTM over the features of a study's slices."""
+"""Stage 2 networks: the published LSTM over the features of a study's slices, or another form."""
 
 import warnings
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.nn.functional import linear
 from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import StudyBatch
 from clotline.models.checkpoint import Checkpoint, load_tensors, load_weights
+from clotline.models.sequence import SliceSequence, build_sequence
 from clotline.sections.lstm import LSTMSection
 
 # cuDNN's hint at speed: it copies the weights of one small layer together for each batch.
@@ -94,7 +96,7 @@ class SliceLSTM(nn.Module):
         return states.flatten(0, 1)[rows]
 
 
-def build_lstm(width: int, section: LSTMSection, level: str) -> SliceLSTM:
+def build_lstm(width: int, section: LSTMSection, level: str) -> SliceLSTM | SliceSequence:
     """The network of one ``lstm`` entry of the configuration, with its initial weights.
 
     On the bias of the forget gates: Jozefowicz et al., An Empirical Exploration of Recurrent
@@ -103,19 +105,22 @@ def build_lstm(width: int, section: LSTMSection, level: str) -> SliceLSTM:
     Raises:
         ClotlineError: the state dict in ``init`` does not fit.
     """
-    model = SliceLSTM(width, section.hidden_size, level)
     init = section.init
-    if init == "random":
-        # torch's order of the gates: input, forget, cell, output.
-        _, forget, _, _ = model.lstm.bias_ih_l0.detach().chunk(4)
-        forget += section.forget_bias
+    if section.differing_keys:
+        model = build_sequence(width, section, level)
     else:
+        model = SliceLSTM(width, section.hidden_size, level)
+        if init == "random":
+            # torch's order of the gates: input, forget, cell, output.
+            _, forget, _, _ = model.lstm.bias_ih_l0.detach().chunk(4)
+            forget += section.forget_bias
+    if init != "random":
         content = load_tensors(Path(init))
         load_weights(model, content.get("weights", content), init)
     return model
 
 
-def load_lstm(checkpoint: Checkpoint, level: str, path: str | Path) -> SliceLSTM:
+def load_lstm(checkpoint: Checkpoint, level: str, path: str | Path) -> SliceLSTM | SliceSequence:
     """The trained network in a checkpoint.
 
     Args:
@@ -127,6 +132,6 @@ def load_lstm(checkpoint: Checkpoint, level: str, path: str | Path) -> SliceLSTM
         ClotlineError: the weights do not fit the network.
     """
     section = LSTMSection.of_checkpoint(checkpoint.config, path)
-    model = SliceLSTM(checkpoint.width, section.hidden_size, level)
+    model = build_lstm(checkpoint.width, replace(section, init="random"), level)
     load_weights(model, checkpoint.weights, path)
     return model

@@ -2,7 +2,14 @@
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+)
 
 from clotline.sections.recipe import Recipe
 
@@ -26,10 +33,14 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
 
 
 def make_scheduler(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """The learning rate's schedule, stepped after every batch."""
+    """The learning rate's schedule, stepped after every step of the optimizer."""
+    # With no epochs it is never stepped, but it cannot be made for no steps.
+    total = max(recipe.epochs * steps_per_epoch, 1)
+    if recipe.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=total)
+    if recipe.schedule == "linear":
+        return LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=total)
     if recipe.schedule == "one_cycle":
-        # With no epochs it is never stepped, but it cannot be made for no steps.
-        total = max(recipe.epochs * steps_per_epoch, 1)
         return OneCycleLR(
             optimizer,
             recipe.lr,

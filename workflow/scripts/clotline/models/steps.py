@@ -9,6 +9,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from clotline.models.averaging import WeightAverage
 from clotline.models.recipe import make_optimizer, make_scheduler
 from clotline.sections.recipe import Recipe
 
@@ -31,19 +32,20 @@ def cross_entropy_loss(logits: Tensor, inputs, targets: Tensor) -> tuple[Tensor,
 
 
 class Steps:
-    """A network's training; each call is a step of it.
+    """A network's training; each call is a batch of it.
 
     Attributes:
         model: the network, as Lightning set it up.
         optimizer: its optimizer, likewise.
         scheduler: of the learning rate.
+        average: of the weights, where the recipe has one.
     """
 
     def __init__(
         self,
         model: nn.Module,
         recipe: Recipe,
-        steps_per_epoch: int,
+        batches_per_epoch: int,
         fabric: Fabric,
         loss: Loss = cross_entropy_loss,
     ):
@@ -52,21 +54,25 @@ class Steps:
         Args:
             model: called with a batch's inputs it gives logits of the shape of the batch's targets.
             recipe: how to train.
-            steps_per_epoch: number of batches in an epoch.
+            batches_per_epoch: number of batches in an epoch.
             fabric: device and precision.
             loss: what the steps lower.
         """
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model, self.optimizer = fabric.setup(model, make_optimizer(recipe, model))
+        steps_per_epoch = -(-batches_per_epoch // recipe.accumulate)
         self.scheduler = make_scheduler(recipe, self.optimizer, steps_per_epoch)
+        self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
+        self._batches, self._batch, self._accumulate = batches_per_epoch, 0, recipe.accumulate
+        self._accumulated: list[float] = []
         self._clip_norm, self._fabric, self._loss = recipe.clip_norm, fabric, loss
         self._seen: Counter[torch.Size] = Counter()
         self._graph: Graph | None = None
         self._of_graph: list[tuple[nn.Parameter, Tensor | None]] = []
 
     def __call__(self, inputs, targets: Tensor) -> Tensor:
-        """Takes the step of one batch.
+        """Takes the step of one batch, or adds its gradients to those of the next one's step.
 
         Args:
             inputs: what the network takes.
@@ -78,6 +84,11 @@ class Steps:
         """
         inputs, targets = self._fabric.to_device((inputs, targets))
         sums = self._gradients(inputs, targets)
+        self._batch = (self._batch + 1) % self._batches
+        # With an epoch a step ends, too, whatever is left for it.
+        if self._batch % self._accumulate and self._batch:
+            return sums
+        self._average_accumulated()
         if self._clip_norm is not None:
             # Scaled 16-bit gradients may overflow now and then; their step is left out. At other
             # precisions the next loss shows it.
@@ -88,6 +99,8 @@ class Steps:
             )
         self.optimizer.step()
         self.scheduler.step()
+        if self.average is not None:
+            self.average.update()
         return sums
 
     def _gradients(self, inputs, targets: Tensor) -> Tensor:
@@ -106,20 +119,38 @@ class Steps:
         return self._graph(inputs, targets)
 
     def _can_replay(self, inputs) -> bool:
-        # Not where processes exchange gradients, nor for studies, each of its own length.
-        if isinstance(self._fabric.strategy, DDPStrategy) or not isinstance(inputs, Tensor):
+        # Not where processes exchange gradients, nor where gradients stay for the next batch, nor
+        # for studies, each of its own length.
+        if isinstance(self._fabric.strategy, DDPStrategy) or self._accumulate > 1:
+            return False
+        if not isinstance(inputs, Tensor):
             return False
         return self._fabric.device.type == "cuda" and len(inputs) <= _LARGEST_REPLAYED
 
     def _compute(self, inputs, targets: Tensor) -> Tensor:
         loss, watched = self._loss(self.model(inputs), inputs, targets)
         whole = _of_all_processes(watched.detach(), targets.numel(), self._fabric)
-        self.optimizer.zero_grad()
+        if not self._accumulated:
+            self.optimizer.zero_grad()
         if self._fabric.world_size > 1:
             # The mean of the processes' gradients is then that of the whole batch.
             loss = loss * (targets.numel() * self._fabric.world_size / whole[1]).float()
+        if self._accumulate > 1:
+            count = targets.numel() if self._fabric.world_size == 1 else whole[1].item()
+            self._accumulated.append(count)
+            # As large as a single batch's: a scaled 16-bit gradient must not overflow.
+            loss = loss * (count / self._accumulated[0])
         self._fabric.backward(loss)
         return whole
+
+    def _average_accumulated(self) -> None:
+        """Makes of the gradients' sum over batches their mean over targets."""
+        if len(self._accumulated) > 1:
+            share = self._accumulated[0] / sum(self._accumulated)
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(share)
+        self._accumulated.clear()
 
 
 class Graph:

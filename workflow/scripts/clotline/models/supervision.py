@@ -1,6 +1,6 @@
-"""How an LSTM of stage 2 is trained: standardised features, dropout, replicated targets.
+"""How a network of stage 2 is trained: standardised features, dropout, reversal, and its loss.
 
-The trained network has the published form, without any of this: `published_weights`.
+None of it is left in the trained network; one of the published form keeps that: `kept_weights`.
 """
 
 from typing import NamedTuple
@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, dropout
 
+from clotline.evaluation.competition_weights import LABEL_WEIGHTS
 from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models.lstm import SliceLSTM, build_lstm
+from clotline.models.sequence import SliceSequence
+from clotline.models.steps import Loss, cross_entropy_loss
 from clotline.sections.lstm import LSTMSection
 
 
 class StudyOutputs(NamedTuple):
-    """What a study-level network gives in training.
+    """What a study-level network of the published form gives in training.
 
     Attributes:
         study: (studies, 9) logits, of each study's last slice.
@@ -27,64 +30,153 @@ class StudyOutputs(NamedTuple):
 
 
 class TrainedLSTM(nn.Module):
-    """An LSTM in training; in evaluation mode its outputs are those of the LSTM alone.
+    """A network of stage 2 in training; in evaluation mode it gives what the network alone gives.
 
     Attributes:
-        network: the LSTM, of standardised features where they are standardised.
+        network: the network, of standardised features where they are standardised.
     """
 
-    def __init__(self, network: SliceLSTM, dropout_share: float, moments: Moments | None):
+    def __init__(
+        self, network: SliceLSTM | SliceSequence, section: LSTMSection, moments: Moments | None
+    ):
         """Wraps a network.
 
         Args:
             network: of `clotline.models.lstm.build_lstm`, for features as they are stored.
-            dropout_share: of each slice's features, that training leaves out.
+            section: the entry of the configuration: ``dropout`` and ``reversal``.
             moments: of the features to train on, to standardise them; None leaves them as they
                 are.
         """
         super().__init__()
         self.network = network
-        self._dropout = dropout_share
+        self._dropout, self._reversal = section.dropout, section.reversal
         self._standardized = moments is not None
         if moments is not None:
             self.register_buffer("_mean", moments.mean, persistent=False)
             self.register_buffer("_scale", _scale(moments), persistent=False)
 
     def forward(self, studies: StudyBatch) -> Tensor | StudyOutputs:
-        """Features to logits: as `SliceLSTM`; a study level in training gives `StudyOutputs`."""
+        """Features to logits as the network's; a published study level trains on `StudyOutputs`."""
         features = studies.features
         if self._standardized:
             features = (features.float() - self._mean) * self._scale
         studies = studies._replace(features=dropout(features, self._dropout, self.training))
-        if self.network.level == "image" or not self.training:
-            return self.network(studies)
-        states = self.network.hidden_states(studies)
-        so_far = self.network.linear(states)
-        last = self.network.last_slices(studies)
+        if not (self._reversal and self.training):
+            return self._outputs(studies)
+        turned = half_reversed(studies.counts).to(features.device)
+        outputs = self._outputs(studies._replace(features=studies.features[turned]))
+        # What is turned twice is as it was.
+        return outputs[turned] if self.network.level == "image" else outputs
+
+    def _outputs(self, studies: StudyBatch) -> Tensor | StudyOutputs:
+        network = self.network
+        published = isinstance(network, SliceLSTM)
+        if network.level == "image" or not self.training or not published:
+            return network(studies)
+        states = network.hidden_states(studies)
+        so_far = network.linear(states)
+        last = network.last_slices(studies)
         return StudyOutputs(so_far[last], so_far)
 
 
-class StudyLoss:
-    """Binary cross-entropy of the study's labels, in part by every slice's hidden state.
+def half_reversed(counts: list[int]) -> Tensor:
+    """Rows of studies, of which each is turned head to feet with probability 1/2.
 
-    From the last state alone, a network that sees few studies learns too slowly to remember the
-    first slices. Target replication: Lipton et al., Learning to Diagnose with LSTM Recurrent Neural
+    Args:
+        counts: slices of each study.
+
+    Returns:
+        (all slices,) int64; drawn from torch's global generator.
+    """
+    turned = (torch.rand(len(counts)) < 0.5).tolist()
+    rows = torch.arange(sum(counts)).split(counts)
+    return torch.cat(
+        [part.flip(0) if turn else part for part, turn in zip(rows, turned, strict=True)]
+    )
+
+
+class StudyLoss:
+    """Binary cross-entropy of the study's labels, asked of every slice's hidden state in part.
+
+    From the last state alone a network of few studies learns its memory of the first slices too
+    slowly. Target replication: Lipton et al., Learning to Diagnose with LSTM Recurrent Neural
     Networks, ICLR 2016.
     """
 
-    def __init__(self, replication: float):
-        """Takes the share of the loss by all slices' states; the rest is by the last slices'."""
-        self._replication = replication
+    def __init__(self, replication: float, weights: Tensor | None = None):
+        """Prepares the loss.
+
+        Args:
+            replication: share of all slices' states in what is lowered; the rest is the last ones'.
+            weights: (9,) of the labels, with mean 1; None weighs them alike.
+        """
+        self._replication, self._weights = replication, weights
 
     def __call__(
-        self, outputs: StudyOutputs, studies: StudyBatch, targets: Tensor
+        self, outputs: StudyOutputs | Tensor, studies: StudyBatch, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What a step lowers, and the loss of the last slices alone, as validation computes it."""
+        """What a step lowers, and the plain loss of the studies, as validation computes it."""
+        if isinstance(outputs, Tensor):
+            plain = binary_cross_entropy_with_logits(outputs.float(), targets)
+            return self._weighted(outputs, targets, plain), plain
         last = binary_cross_entropy_with_logits(outputs.study.float(), targets)
         counts = torch.tensor(studies.counts, device=targets.device)
         replicated = targets.repeat_interleave(counts, 0)
         of_all = binary_cross_entropy_with_logits(outputs.so_far.float(), replicated)
-        return (1 - self._replication) * last + self._replication * of_all, last
+        share = self._replication
+        lowered = (1 - share) * self._weighted(outputs.study, targets, last)
+        return lowered + share * self._weighted(outputs.so_far, replicated, of_all), last
+
+    def _weighted(self, logits: Tensor, targets: Tensor, plain: Tensor) -> Tensor:
+        if self._weights is None:
+            return plain
+        weights = self._weights.to(logits.device)
+        return binary_cross_entropy_with_logits(logits.float(), targets, weights)
+
+
+class CompetitionSliceLoss:
+    """The slices' part of the competition's metric as a loss.
+
+    Each slice counts by the share of positive slices of its study, q, as
+    `clotline.evaluation.competition.loss_terms` says. Negative studies would teach nothing, so q
+    has a floor. Of several processes each takes the mean over its own part of a batch.
+    """
+
+    def __init__(self, floor: float):
+        """Takes the least q of a study; 0 gives the metric itself."""
+        self._floor = floor
+
+    def __call__(
+        self, logits: Tensor, studies: StudyBatch, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What a step lowers, and the plain mean over the slices, as validation computes it."""
+        losses = binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+        weights = slice_weights(targets, studies.counts, self._floor)
+        # A batch without a positive slice has no weight where there is no floor.
+        total = weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
+        return (losses * weights).sum() / total, losses.mean()
+
+
+def slice_weights(targets: Tensor, counts: list[int], floor: float) -> Tensor:
+    """The competition's weight of each slice but for a factor: q, its study's share of positives.
+
+    Args:
+        targets: (all slices,) float 0 or 1.
+        counts: slices of each study.
+        floor: the least q.
+    """
+    of_study = torch.stack([part.mean() for part in targets.split(counts)]).clamp_min(floor)
+    return of_study.repeat_interleave(torch.tensor(counts, device=targets.device))
+
+
+def make_loss(section: LSTMSection, level: str) -> Loss:
+    """The loss of one ``lstm`` entry of the configuration at a level, image or study."""
+    competition = section.loss == "competition"
+    if level == "image":
+        return CompetitionSliceLoss(section.q_floor) if competition else cross_entropy_loss
+    weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64)
+    weights = (weights / weights.mean()).float()
+    return StudyLoss(section.target_replication, weights if competition else None)
 
 
 def build_trained_lstm(
@@ -92,9 +184,10 @@ def build_trained_lstm(
 ) -> TrainedLSTM:
     """The network of one ``lstm`` entry of the configuration, ready to be trained.
 
-    Weights from a file are changed such that the network computes the same on standardised
-    features as it did on those as stored. Random ones are scaled by the width, so that gates begin
-    unsaturated: torch scales them by the number of hidden units, which suits as many inputs.
+    Weights from a file are changed such that the network computes on standardised features what it
+    computed on others. Random ones of the published form are scaled by the width, so that gates
+    begin unsaturated: torch scales them by the number of hidden units, which is meant for as many
+    inputs.
 
     Args:
         width: features of a slice.
@@ -106,7 +199,7 @@ def build_trained_lstm(
         ClotlineError: the state dict in ``init`` does not fit.
     """
     network = build_lstm(width, section, level)
-    if moments is not None:
+    if moments is not None and isinstance(network, SliceLSTM):
         layer = network.lstm
         with torch.no_grad():
             if section.init == "random":
@@ -114,11 +207,11 @@ def build_trained_lstm(
             else:
                 layer.bias_ih_l0.add_(layer.weight_ih_l0 @ moments.mean)
                 layer.weight_ih_l0.mul_(moments.std)
-    return TrainedLSTM(network, section.dropout, moments)
+    return TrainedLSTM(network, section, moments)
 
 
-def published_weights(state: dict[str, Tensor], moments: Moments | None) -> dict[str, Tensor]:
-    """The state dict of the `SliceLSTM` that computes what a `TrainedLSTM` computes.
+def kept_weights(state: dict[str, Tensor], moments: Moments | None) -> dict[str, Tensor]:
+    """The state dict of the network that computes what a `TrainedLSTM` computes.
 
     Args:
         state: state dict of the latter.
@@ -129,15 +222,19 @@ def published_weights(state: dict[str, Tensor], moments: Moments | None) -> dict
         for name, tensor in state.items()
         if name.startswith("network.")
     }
-    if moments is not None:
-        scaled = weights["lstm.weight_ih_l0"].double() * _scale(moments).double()
-        shift = scaled @ moments.mean.double()
-        weights["lstm.weight_ih_l0"] = scaled.float()
-        weights["lstm.bias_ih_l0"] = (weights["lstm.bias_ih_l0"].double() - shift).float()
+    if moments is None:
+        return weights
+    if "lstm.weight_ih_l0" not in weights:
+        return weights | {"mean": moments.mean.clone(), "scale": _scale(moments)}
+    # The published form has no parameter for it: it is folded into those that there are.
+    scaled = weights["lstm.weight_ih_l0"].double() * _scale(moments).double()
+    shift = scaled @ moments.mean.double()
+    weights["lstm.weight_ih_l0"] = scaled.float()
+    weights["lstm.bias_ih_l0"] = (weights["lstm.bias_ih_l0"].double() - shift).float()
     return weights
 
 
 def _scale(moments: Moments) -> Tensor:
-    """1 / standard deviation; 0 for a feature that never varies and so says nothing."""
+    """1 / standard deviation; 0 of a feature that says nothing, for it never varies."""
     constant = moments.std <= 1e-6 * moments.mean.abs().clamp_min(1e-6)
     return torch.where(constant, 0.0, 1 / moments.std.clamp_min(1e-30))

@@ -5,7 +5,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -38,7 +40,7 @@ class Fitted:
 
     Attributes:
         best: state dict of the kept epoch: that of the lowest validation loss or, where the recipe
-            says so, the last.
+            says so, the last. Of averaged weights, where the recipe averages them.
         last: state dict of the last epoch.
         best_epoch: number of that epoch, from 1; 0 where nothing was trained.
         history: one row an epoch: ``epoch`` (from 1), ``lr`` (at its end), ``train_loss``,
@@ -57,7 +59,8 @@ class Fitted:
         """From the state of a training after its last epoch."""
         best, history = state["best"], pd.DataFrame(state["history"])
         history["kept"] = (history["epoch"] == best["epoch"]).astype(int)
-        return cls(best["weights"], state["weights"], best["epoch"], history)
+        last = state.get("averaged", state["weights"])
+        return cls(best["weights"], last, best["epoch"], history)
 
 
 def train_together(fabric: Fabric, run: Callable[[], Fitted], state_path: Path) -> Fitted:
@@ -133,7 +136,8 @@ def fit(
             is that of the last good epoch.
     """
     if fabric.is_global_zero:
-        warn_if_short(state_path, _STATE_COPIES * _size(model))
+        copies = _STATE_COPIES + (_AVERAGE_COPIES if recipe.ema else 0)
+        warn_if_short(state_path, copies * _size(model))
     steps = Steps(model, recipe, len(train_batches(0)), fabric, loss)
     model, optimizer, scheduler = steps.model, steps.optimizer, steps.scheduler
     if not recipe.epochs:
@@ -145,13 +149,17 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
         fabric.strategy.precision.load_state_dict(state["precision"])
+        if steps.average is not None:
+            steps.average.load_state_dict(state["average"])
         done, history, best = state["epoch"], state["history"], state["best"]
         log.info("goes on after epoch %d of an earlier run", done)
     for epoch in range(done, recipe.epochs):
         start = time.monotonic()
         torch.manual_seed(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
         train_loss = train_epoch(steps, train_batches(epoch), epoch + 1)
-        targets, logits = predict(model, valid_batches, fabric, epoch + 1)
+        with _evaluated(steps, partial(train_batches, epoch)):
+            targets, logits = predict(model, valid_batches, fabric, epoch + 1)
+            weights = _weights(model)
         valid_loss = float(binary_cross_entropy_with_logits(logits, targets))
         auroc = score(targets.numpy(), logits.numpy())
         history.append(
@@ -166,10 +174,10 @@ def fit(
             }
         )
         if recipe.keep == "last" or valid_loss < best["loss"]:
-            best = {"loss": valid_loss, "epoch": epoch + 1, "weights": _weights(model)}
+            best = {"loss": valid_loss, "epoch": epoch + 1, "weights": weights}
         state = {
             "epoch": epoch + 1,
-            "weights": _weights(model),
+            "weights": weights,
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
             # With 16-mixed, the scale of the gradients, which decides which steps are left out.
@@ -177,6 +185,9 @@ def fit(
             "history": history,
             "best": best,
         }
+        if steps.average is not None:
+            state |= {"weights": _weights(model), "averaged": weights}
+            state["average"] = steps.average.state_dict()
         if fabric.is_global_zero:
             save_checkpoint(state_path, state)
         log.info(
@@ -184,7 +195,12 @@ def fit(
             epoch + 1, recipe.epochs, train_loss, valid_loss,
             "not computable" if auroc is None else f"{auroc:.4f}", clock(time.monotonic() - start),
         )  # fmt: skip
-    return Fitted.of({"best": best, "weights": _weights(model), "history": history})
+    return Fitted.of(state)
+
+
+def _evaluated(steps: Steps, batches: Callable[[], Iterable]) -> AbstractContextManager:
+    """Meanwhile the model has the weights that are validated and kept."""
+    return nullcontext() if steps.average is None else steps.average.applied(batches)
 
 
 def base_rate_loss(targets: np.ndarray) -> float:
@@ -331,6 +347,8 @@ def _diverged(what: str, value: float, epoch: int, batch: int) -> ClotlineError:
 
 #: A state holds weights, momentum and best weights; two exist while one replaces the other.
 _STATE_COPIES = 6
+#: The average and the averaged weights of the last epoch, likewise.
+_AVERAGE_COPIES = 4
 
 
 def _size(model: nn.Module) -> int:

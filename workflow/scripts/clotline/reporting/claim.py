@@ -5,6 +5,7 @@ doi 10.1148/ryai.2020200029.
 """
 
 from clotline.grid import AIR_HU, SIZE
+from clotline.sections.lstm import lstm_sections
 from clotline.titles import counted
 
 ITEMS = {
@@ -109,9 +110,9 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
                     for name, cnn in config["cnn"].items()
                 ),
                 *(
-                    f"{name}: LSTM of {lstm['hidden_size']} units, "
+                    f"{name}: {lstm.describe_form()}, "
                     + ("one logit a slice." if name.endswith("image") else "nine labels a study.")
-                    for name, lstm in config["lstm"].items()
+                    for name, lstm in lstm_sections(config).items()
                 ),
             ]
         ),

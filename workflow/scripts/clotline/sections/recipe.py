@@ -26,9 +26,17 @@ class Recipe:
     clip_norm: float | None
     precision: str
     keep: str
+    accumulate: int
+    ema: float
 
     #: What checkpoints were trained with that are older than a key, by key.
-    BEFORE: ClassVar[dict[str, Any]] = {"optimizer": "sgd", "warm_up": 0.3, "keep": "best"}
+    BEFORE: ClassVar[dict[str, Any]] = {
+        "optimizer": "sgd",
+        "warm_up": 0.3,
+        "keep": "best",
+        "accumulate": 1,
+        "ema": 0,
+    }
 
     @classmethod
     def of_checkpoint(cls, config: dict, path: str | Path) -> Self:

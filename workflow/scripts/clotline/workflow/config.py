@@ -22,7 +22,7 @@ from jsonschema.exceptions import ValidationError
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
 from clotline.sections.cnn import CNNSection, cnn_sections
-from clotline.sections.lstm import lstm_sections
+from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.architectures import ARCHITECTURES
 from clotline.workflow.initial_weights import check_initial_weights
 
@@ -360,6 +360,7 @@ def _check_between_keys(config: dict, user: dict):
             )
         if not lstm.epochs and lstm.init == "random":
             yield _nothing_learned(f"lstm.{name}")
+        yield from _check_form(f"lstm.{name}", lstm)
         if lstm.init != "random":
             yield from _check_file(f"lstm.{name}.init", lstm.init, "random")
             made = (f"results/lstm/{name}.pt",)
@@ -377,6 +378,24 @@ def _check_between_keys(config: dict, user: dict):
             yield f"evaluation.external.{name} has the name of an LSTM; choose another name"
         if not Path(path).is_file():
             yield f"evaluation.external.{name} is {path}, and no such file exists"
+
+
+def _check_form(entry: str, lstm: LSTMSection):
+    if not lstm.differing_keys:
+        return
+    differing = lstm.differing_keys[0]
+    if lstm.target_replication:
+        yield (
+            f"{entry}.target_replication is {lstm.target_replication:g}, which is for the "
+            f"published network, and {entry}.{differing} gives it another form: set "
+            "target_replication to 0, for pooling does what it is for"
+        )
+    if lstm.init != "random" and lstm.standardize and lstm.epochs:
+        yield (
+            f"{entry}.init names a file and {entry}.standardize is true, and {entry}.{differing} "
+            "gives the network another form than the published one, which alone can be trained on "
+            "so: set standardize to false, for the file's network has its own, or init to random"
+        )
 
 
 def _check_architecture(key: str, backbone: CNNSection):

@@ -1,12 +1,14 @@
 """Whether the weights that a training is to start from fit its network, before anything is run."""
 
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.labels import STUDY_LABELS
 from clotline.sections.cnn import cnn_sections
-from clotline.sections.lstm import lstm_sections
+from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.architectures import width
 from clotline.workflow.weights_file import NoWeightsError, WeightsFile, read_weights_file
 
@@ -37,7 +39,10 @@ def check_initial_weights(config: dict) -> Iterator[str]:
     for name, lstm in lstm_sections(config).items():
         if lstm.init != "random" and Path(lstm.init).is_file():
             features, level = split_lstm_name(name)
-            wanted = _lstm_words(level, widths[features], lstm.hidden_size)
+            if lstm.differing_keys:
+                wanted = _sequence_words(level, widths[features], lstm)
+            else:
+                wanted = _lstm_words(level, widths[features], lstm.hidden_size)
             yield from _check(f"lstm.{name}.init", lstm.init, wanted, widths, cnns)
 
 
@@ -62,9 +67,17 @@ def _lstm_words(level: str, features: int, hidden: int) -> str:
     return f"{article}-level LSTM on {features} features with {hidden} hidden units"
 
 
+def _sequence_words(level: str, features: int, section: LSTMSection) -> str:
+    article = "an image" if level == "image" else "a study"
+    form = section.describe_form()
+    return f"a Clotline checkpoint of {article}-level {form}, on {features} features"
+
+
 def _describe(file: WeightsFile) -> str:
     """What a file is, in the words of what is wanted."""
     shapes = file.shapes
+    if sequence := _describe_sequence(file.about):
+        return sequence
     if lstm := _describe_lstm(shapes):
         return lstm
     if file.about.get("format") == CHECKPOINT_FORMAT:
@@ -74,6 +87,16 @@ def _describe(file: WeightsFile) -> str:
         return "the state of an unfinished Clotline training"
     first = next(iter(shapes))
     return f"a state dict of {len(shapes)} tensors, {first} the first of them"
+
+
+def _describe_sequence(about: dict) -> str | None:
+    """A network of another form than the published one, by what its checkpoint says of it."""
+    with suppress(ClotlineError, TypeError):
+        section = LSTMSection.of_checkpoint(about["config"], "") if "config" in about else None
+        if about.get("kind") == "lstm" and section and section.differing_keys:
+            level = split_lstm_name(about["name"])[1]
+            return _sequence_words(level, about["width"], section)
+    return None
 
 
 def _describe_lstm(shapes: dict[str, tuple[int, ...]]) -> str | None:

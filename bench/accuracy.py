@@ -1,0 +1,394 @@
+"""What each ingredient of accuracy is worth: writes bench/accuracy.md, a part at a time.
+
+``stage2`` compares networks of stage 2 on where emboli really lie: the labels of real CTPA series
+(penet_series.csv in the folder CLOTLINE_REAL names), with features simulated from them. Each seed
+draws features, division and initial weights anew; what is finished is kept, so that it goes on
+where it was stopped.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student
+from sklearn.metrics import roc_auc_score
+
+from bench import PROJECT, tables
+from clotline.data.features_file import create_features, write_features
+from clotline.errors import ClotlineError
+from clotline.evaluation.baselines import count_baseline, position_baseline
+from clotline.evaluation.competition import loss_terms
+from clotline.evaluation.predictions import PE_PRESENT, pe_present
+from clotline.job.files import atomic
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.loading.study_loader import FeatureSequences
+from clotline.models.checkpoint import Checkpoint
+from clotline.models.devices import make_fabric
+from clotline.models.lstm import load_lstm
+from clotline.models.monitoring import auroc, pe_present_auroc
+from clotline.models.odds import calibrate_odds
+from clotline.models.prediction import image_level_table, predict_studies, study_level_table
+from clotline.models.supervision import build_trained_lstm, kept_weights, make_loss
+from clotline.models.training import base_rate_loss, fit
+from clotline.sections.lstm import LSTMSection, lstm_sections
+from clotline.workflow.config import load_config
+
+#: Slices of the real series, 1.25 mm, that one simulated slice covers: 10 mm.
+TOGETHER = 8
+
+#: Studies to train on and to validate; all others test.
+TRAIN, VALID = 500, 120
+
+#: Features of a slice, mixed of as many channels.
+WIDTH, CHANNELS = 32, 8
+
+_LEARNED = {
+    "standardize": True,
+    "dropout": 0.2,
+    "optimizer": "adamw",
+    "lr": 0.002,
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "keep": "last",
+    "precision": "32-true",
+}
+_NEW = _LEARNED | {
+    "cell": "gru",
+    "bidirectional": True,
+    "pooling": ["mean", "max", "attention"],
+    "neighbour_differences": True,
+    "reversal": True,
+}
+#: Contestant to what its entries of the configuration say beyond the defaults.
+CONTESTANTS = {
+    "published LSTM": {"precision": "32-true"},
+    "published LSTM, trained as in the demo": _LEARNED
+    | {"forget_bias": 3, "target_replication": 0.5},
+    "bidirectional GRU, pooled, neighbours' differences, reversal": _NEW,
+    "the same with the competition's loss and odds factor": _NEW
+    | {"loss": "competition", "q_floor": 0.001, "calibrate_odds": True},
+}
+PUBLISHED = next(iter(CONTESTANTS))
+
+#: Metric to its key in a result, and whether more is better.
+METRICS = {
+    "exam AUROC": "exam",
+    "slice AUROC": "slice",
+    "slices' part of the competition's metric": "metric",
+}
+
+
+def main() -> None:
+    """Runs what is missing, and writes the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
+    parser.add_argument("part", choices=["stage2"])
+    parser.add_argument("--folder", type=Path, default=PROJECT / "bench/accuracy", help="of runs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=PROJECT / "bench/accuracy.md")
+    arguments = parser.parse_args()
+    real = os.environ.get("CLOTLINE_REAL")
+    if not real:
+        raise SystemExit(
+            "stage2 needs where real emboli lie: set CLOTLINE_REAL to a folder with "
+            "penet_series.csv, made of series_list.pkl of github.com/marshuang80/penet with the "
+            "columns study_num, is_positive, num_slices, type and pe_idxs"
+        )
+    series = read_series(Path(real) / "penet_series.csv")
+    for seed in range(arguments.seeds):
+        path = arguments.folder / f"stage2-{seed}.json"
+        results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        missing = {name: keys for name, keys in CONTESTANTS.items() if name not in results}
+        if not missing:
+            continue
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        cohort = Cohort.simulate(series, seed, arguments.folder / "features.h5")
+        for name, keys in missing.items():
+            results[name] = run(cohort, keys, seed, arguments.folder)
+            print(f"seed {seed}, {name}: {results[name]}", flush=True)
+            with atomic(path) as temporary:
+                temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        arguments.output.write_text(describe(read_results(arguments.folder)), encoding="utf-8")
+    print(describe(read_results(arguments.folder)))
+
+
+def read_series(path: Path) -> pd.DataFrame:
+    """The series whose positive slices are known.
+
+    Args:
+        path: CSV with ``study_num``, ``is_positive``, ``num_slices``, ``type`` and ``pe_idxs``.
+
+    Returns:
+        One row a series: ``study_num``, ``type`` and ``labels``, (n,) int8 from one end of the
+        scan to the other, of thick slices that are positive where one of `TOGETHER` is.
+
+    Raises:
+        ClotlineError: the file cannot be read.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"pe_idxs": str})
+        known = table[(table["is_positive"] == 0) | table["pe_idxs"].notna()]
+        positive = [[int(i) for i in text.split()] for text in known["pe_idxs"].fillna("")]
+        # Of two series the slices do not fit their number.
+        fits = [max(i, default=0) < n for i, n in zip(positive, known["num_slices"], strict=True)]
+        known = known[fits].assign(
+            positive=[i for i, fit in zip(positive, fits, strict=True) if fit]
+        )
+        labels = [
+            thick_labels(indices, count)
+            for indices, count in zip(known["positive"], known["num_slices"], strict=True)
+        ]
+    except (OSError, KeyError, ValueError) as error:
+        raise ClotlineError(f"{path} is no list of series with positive slices: {error}") from None
+    return known[["study_num", "type"]].assign(labels=labels).reset_index(drop=True)
+
+
+def thick_labels(positive: list[int], count: int) -> np.ndarray:
+    """Which thick slices are positive, of the indices of thin ones: (n,) int8."""
+    thin = np.zeros(-(-count // TOGETHER) * TOGETHER, np.int8)
+    thin[positive] = 1
+    return thin.reshape(-1, TOGETHER).max(1)
+
+
+class Cohort:
+    """Real labels with simulated features, divided.
+
+    Attributes:
+        slices: as slices.parquet.
+        studies: of `clotline.data.slice_table.locate_studies`.
+        features: the features file.
+    """
+
+    def __init__(self, slices: pd.DataFrame, studies: pd.DataFrame, features: Path):
+        self.slices, self.studies, self.features = slices, studies, features
+
+    @classmethod
+    def simulate(cls, series: pd.DataFrame, seed: int, features: Path) -> "Cohort":
+        """Draws the features and the division.
+
+        A clot shows in two channels, the fainter the fewer slices it has. Look-alikes, runs of a
+        few slices in any study, show there as well, and faintly in a third channel. Noise goes on
+        from slice to slice, and each study has its own level. What a slice's features are of is
+        mixed into `WIDTH` numbers that are never negative, as a CNN's are.
+
+        Args:
+            series: of `read_series`.
+            seed: of all that is drawn.
+            features: file to write.
+        """
+        rng = np.random.default_rng((seed, 2))
+        channels = [draw_channels(labels, rng) for labels in series["labels"]]
+        mixing = rng.normal(size=(CHANNELS, WIDTH)) / np.sqrt(CHANNELS)
+        values = np.concatenate(channels) @ mixing + rng.normal(0, 0.5, WIDTH)
+        values = np.maximum(values + rng.normal(0, 0.3, values.shape), 0).astype(np.float16)
+        with create_features(features, len(values), WIDTH, "simulated", "0" * 64) as file:
+            write_features(file, 0, values)
+        counts = series["labels"].map(len).to_numpy()
+        splits = np.repeat(["train", "valid", "test"], [TRAIN, VALID, len(series) - TRAIN - VALID])
+        studies = pd.DataFrame({STUDY_UID: series["study_num"].astype(str)})
+        studies["split"] = rng.permutation(splits)
+        studies["first"], studies["count"] = np.r_[0, counts.cumsum()[:-1]], counts
+        positive = series["labels"].map(max).to_numpy()
+        for label in STUDY_LABELS:
+            studies[label] = 0
+        studies["negative_exam_for_pe"] = 1 - positive
+        studies["central_pe"] = positive * (series["type"] == "central").to_numpy()
+        slices = studies.loc[studies.index.repeat(counts), [STUDY_UID, "split"]]
+        slices = slices.reset_index(drop=True)
+        slices["position_mm"] = np.concatenate([np.arange(n) * 1.25 * TOGETHER for n in counts])
+        slices[IMAGE_LABEL] = np.concatenate(series["labels"].to_list())
+        for uid in UIDS[1:]:
+            slices[uid] = slices.index.astype(str)
+        return cls(slices, studies, features)
+
+    def sequences(self, split: str, level: str) -> FeatureSequences:
+        """The studies of a split as a network of a level reads them."""
+        studies = self.studies[self.studies["split"] == split]
+        files, labels = [str(self.features)], self.slices[IMAGE_LABEL].to_numpy()
+        return FeatureSequences(studies, files, level, labels)
+
+
+def draw_channels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What the features of one study are mixed of: (slices, `CHANNELS`) float64."""
+    count = len(labels)
+    shown = labels * rng.lognormal(0.3, 0.5) * min(1.0, 0.35 + labels.sum() / 20)
+    alike = np.zeros(count)
+    for _ in range(rng.poisson(1.5)):
+        start, length = rng.integers(count), rng.integers(1, 5)
+        alike[start : start + length] = rng.lognormal(0.3, 0.5)
+    noise = rng.normal(size=(count, CHANNELS))
+    for row in range(1, count):
+        noise[row] = 0.5 * noise[row - 1] + np.sqrt(0.75) * noise[row]
+    noise += rng.normal(0, 0.5, CHANNELS)
+    position = np.linspace(-1, 1, count)
+    clean = np.zeros((count, CHANNELS))
+    clean[:, 0], clean[:, 1] = 1.6 * (shown + alike), 1.2 * shown + 1.6 * alike
+    clean[:, 2] = alike
+    clean[:, 3], clean[:, 4] = 2 * position, 2 * position**2
+    return clean + noise
+
+
+def run(cohort: Cohort, keys: dict, seed: int, folder: Path) -> dict[str, float]:
+    """Trains a contestant's two networks and tests them.
+
+    Args:
+        cohort: the studies.
+        keys: of `CONTESTANTS`.
+        seed: of the training.
+        folder: for the state of the training.
+
+    Returns:
+        Number of ``studies``; AUROC by ``exam`` and ``slice``, those of the ``count`` baseline on
+        its slice scores and of the ``position`` alone, the slices' part of the competition's
+        ``metric`` in nats, and CPU ``seconds``.
+    """
+    start = time.process_time()
+    image = train(cohort, "image", keys, seed, folder)
+    study = train(cohort, "study", keys, seed, folder)
+    seconds = time.process_time() - start
+    test = image[image["split"] == "test"]
+    of_study = study[study["split"] == "test"]
+    truth, score = test[f"{IMAGE_LABEL}_true"].to_numpy(), test[IMAGE_LABEL].to_numpy()
+    study_of = pd.factorize(test[STUDY_UID])[0]
+    labels = np.zeros((study_of.max() + 1, len(STUDY_LABELS)))
+    above, below = loss_terms(labels, labels, truth, score, study_of)
+    metric = above.sum() / (below - loss_terms(labels, labels)[1]).sum()
+    position = position_baseline(cohort.slices)[IMAGE_LABEL]
+    count = count_baseline(image, cohort.studies)[PE_PRESENT]
+    present = pe_present(of_study, "_true")
+    return {
+        "exam": roc_auc_score(present, pe_present(of_study)),
+        "slice": roc_auc_score(truth, score),
+        "metric": float(metric),
+        "count": roc_auc_score(present, count),
+        "position": roc_auc_score(truth, position),
+        "seconds": seconds,
+        "studies": len(cohort.studies),
+    }
+
+
+def train(cohort: Cohort, level: str, keys: dict, seed: int, folder: Path) -> pd.DataFrame:
+    """The predictions of valid and test studies by a network that is trained as the rule does."""
+    section = replace(_defaults(), **keys)
+    fabric = make_fabric(section.precision, 0, 1)
+    training, valid = (cohort.sequences(split, level) for split in ("train", "valid"))
+    moments = training.moments() if section.standardize else None
+
+    def batches(epoch: int):
+        order = np.random.default_rng((seed, epoch)).permutation(len(training))
+        return training.batches(section.batch_size, fabric, order)
+
+    torch.manual_seed(seed)
+    state = folder / "state.pt"
+    state.unlink(missing_ok=True)
+    fitted = fit(
+        build_trained_lstm(training.width, section, level, moments),
+        section,
+        batches,
+        valid.batches(section.batch_size, fabric),
+        auroc if level == "image" else pe_present_auroc,
+        fabric,
+        state,
+        seed,
+        base_rate_loss(training.targets()),
+        make_loss(section, level),
+    )
+    state.unlink()
+    trained = Checkpoint(
+        kind="lstm",
+        name=f"simulated-{level}",
+        config=section.as_dict(),
+        seed=seed,
+        width=training.width,
+        epoch=fitted.best_epoch,
+        weights=kept_weights(fitted.best, moments),
+    )
+    if section.calibrate_odds:
+        weights = calibrate_odds(trained, level, valid, section.batch_size, fabric)
+        trained = replace(trained, weights=weights)
+    studies = cohort.studies[cohort.studies["split"] != "train"]
+    files, labels = [str(cohort.features)], cohort.slices[IMAGE_LABEL].to_numpy()
+    sequences = FeatureSequences(studies, files, level, labels)
+    network = load_lstm(trained, level, "the trained network")
+    probabilities = predict_studies(network, sequences, fabric)
+    if level == "image":
+        return image_level_table(cohort.slices, studies, probabilities)
+    return study_level_table(studies, probabilities)
+
+
+def _defaults() -> LSTMSection:
+    return lstm_sections(load_config({}))["combined-study"]
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """One row a seed and contestant: ``seed``, ``contestant`` and the keys of `run`."""
+    rows = []
+    for path in sorted(folder.glob("stage2-*.json")):
+        seed = int(path.stem.removeprefix("stage2-"))
+        for name, result in json.loads(path.read_text(encoding="utf-8")).items():
+            rows.append({"seed": seed, "contestant": name} | result)
+    return pd.DataFrame(rows)
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95% interval by Student's t; of a single value it has no ends."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def describe(results: pd.DataFrame) -> str:
+    """The results as Markdown."""
+    wide = {key: results.pivot_table(index="seed", columns="contestant", values=key, sort=False)
+            for key in (*METRICS.values(), "count", "position", "seconds")}  # fmt: skip
+    lines = []
+    for name in (name for name in CONTESTANTS if name in wide["exam"]):
+        cells = [name, f"{wide['exam'][name].count()}"]
+        for key in METRICS.values():
+            values = wide[key][name].dropna()
+            cells.append(f"{values.mean():.3f}")
+            if name != PUBLISHED:
+                difference = (values - wide[key][PUBLISHED]).dropna().to_numpy()
+                mean, low, high = interval(difference)
+                cells[-1] += f" ({mean:+.3f} [{low:+.3f}, {high:+.3f}])"
+        mean, low, high = interval((wide["exam"][name] - wide["count"][name]).dropna().to_numpy())
+        cells.append(f"{wide['count'][name].mean():.3f} ({mean:+.3f} [{low:+.3f}, {high:+.3f}])")
+        cells.append(f"{wide['seconds'][name].median():.0f}")
+        lines.append(cells)
+    head = ["network", "seeds", *METRICS, "exam AUROC of counts and percentiles of its slices",
+            "CPU s"]  # fmt: skip
+    studies = results["studies"].max()
+    today = f"{datetime.date.today():%Y-%m-%d}"
+    return "\n".join(
+        [
+            "# What the ingredients of accuracy are worth",
+            "",
+            "## Stage 2 alone, on where real emboli lie",
+            "",
+            f"Measured by `python -m bench.accuracy stage2` on {today}: "
+            f"{tables.describe_machine()}, one thread. Labels of {studies:,} real CTPA series "
+            f"(PENet's), {TOGETHER * 1.25:g} mm a slice; features simulated from them, so that the "
+            f"numbers compare networks and say nothing of patients. {TRAIN} studies train, {VALID} "
+            "validate, all others test; each seed draws features, division and initial weights. "
+            "In brackets: the difference from the published LSTM on the same seeds, with a 95% "
+            "interval over seeds (Student's t); in the last but one column the difference of the "
+            "network's exam AUROC from that baseline. The competition's metric is in nats, and "
+            "less is better. All networks have 64 hidden units and train 20 epochs.",
+            "",
+            f"A slice's position alone: slice AUROC {wide['position'].to_numpy().mean():.3f}.",
+            "",
+            tables.markdown(head, lines),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

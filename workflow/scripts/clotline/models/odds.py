@@ -1,0 +1,80 @@
+"""One factor for the odds of all that a trained network says, fitted on the valid studies."""
+
+import logging
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from scipy.optimize import brentq
+from scipy.special import expit
+from torch import Tensor
+
+from clotline.evaluation.competition_weights import LABEL_WEIGHTS
+from clotline.loading.study_loader import FeatureSequences
+from clotline.models.checkpoint import Checkpoint
+from clotline.models.lstm import load_lstm
+from clotline.models.supervision import slice_weights
+from clotline.models.training import predict
+
+log = logging.getLogger("clotline")
+
+#: Bounds of the logarithm of the factor.
+_MOST = 30.0
+
+
+def fit_log_factor(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float | None:
+    """What to add to all logits so that their weighted binary cross-entropy is least.
+
+    Args:
+        logits: (n,) float.
+        targets: (n,) 0 or 1.
+        weights: (n,) float, none negative.
+
+    Returns:
+        The natural logarithm of the factor; None where no finite one is best, because all that
+        has weight is of one class.
+    """
+    logits, weights = logits.astype(np.float64), weights.astype(np.float64)
+    weighed = targets[weights > 0]
+    if not len(weighed) or weighed.min() == weighed.max():
+        return None
+
+    def slope(shift: float) -> float:
+        return float(weights @ (expit(logits + shift) - targets))
+
+    # It rises from below zero to above, for both classes have weight.
+    most = _MOST + np.abs(logits).max()
+    return float(brentq(slope, -most, most))
+
+
+def calibrate_odds(
+    checkpoint: Checkpoint, level: str, valid: FeatureSequences, batch_size: int, fabric: Fabric
+) -> dict[str, Tensor]:
+    """The weights of a network whose odds have the factor that the competition's metric asks for.
+
+    Every output's rank stays what it was, and so does every AUROC.
+
+    Args:
+        checkpoint: a trained network of stage 2.
+        level: image or study.
+        valid: the valid studies.
+        batch_size: studies in a batch.
+        fabric: device and precision.
+    """
+    network = fabric.setup_module(load_lstm(checkpoint, level, "the trained network"))
+    targets, logits = predict(network, valid.batches(batch_size, fabric), fabric, 0)
+    if level == "image":
+        weights = slice_weights(targets, valid.counts, 0.0)
+    else:
+        weights = torch.tensor(LABEL_WEIGHTS).expand(targets.shape)
+    shift = fit_log_factor(*(t.numpy().ravel() for t in (logits, targets, weights)))
+    kept = dict(checkpoint.weights)
+    if shift is None:
+        log.warning(
+            "the odds are left as they are: what the competition's metric counts of the valid "
+            "studies is of one class only"
+        )
+        return kept
+    kept["linear.bias"] = kept["linear.bias"] + shift
+    log.info("all odds times %.3g, which lowers the competition's metric on valid", np.exp(shift))
+    return kept
