@@ -1,8 +1,10 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
@@ -15,6 +17,8 @@ from clotline.reporting.report import MOST_LISTED, read_run_times, render_report
 from clotline.version import CLOTLINE_VERSION
 from clotline.workflow.config import load_config
 
+SCHEMA = Path(__file__).resolve().parents[3] / "workflow/schemas/config.schema.yaml"
+LSTM = "combined-study"
 SPLITS = ["train"] * 4 + ["valid"] * 8 + ["test"] * 12
 
 
@@ -295,6 +299,27 @@ def test_claims_items_are_filled_in_or_open(plan, slices):
     assert cells(page, "Funding") == ["42", "<strong>open</strong>"]
     assert cells(page, "Data sources") == ["7", "<strong>open</strong>"]
     assert "no patients" in cells(render(plan, slices, config={"phantom": {}}), "Data sources")[1]
+
+
+def test_claim_says_how_each_network_was_trained():
+    published = claim.fill_in(load_config({}), 1, 0, 0)
+    assert f"{LSTM}: stochastic gradient descent of momentum 0.9, binary cross" in published[25]
+    assert f"{LSTM}: the epoch of lowest loss on the valid split." in published[26]
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    entry = schema["$defs"]["lstm"]["properties"]
+    for key in ("optimizer", "schedule", "loss", "keep"):
+        said = {
+            f"{answers[25]} {answers[26]}"
+            for value in entry[key]["enum"]
+            for answers in [claim.fill_in(load_config({"lstm": {LSTM: {key: value}}}), 1, 0, 0)]
+        }
+        assert len(said) == len(entry[key]["enum"])
+    other = {"optimizer": "adamw", "accumulate": 4, "ema": 0.99, "keep": "last", "dropout": 0.5}
+    answers = claim.fill_in(load_config({"lstm": {LSTM: other}}), 1, 0, 0)
+    assert f"{LSTM}: AdamW, " in answers[25]
+    assert ", gradients of 4 batches added up" in answers[25]
+    assert ", dropout of 0.5." in answers[25]
+    assert f"{LSTM}: the last epoch, weights averaged with a decay of 0.99." in answers[26]
 
 
 def test_claim_says_how_studies_were_divided():

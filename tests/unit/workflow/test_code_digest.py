@@ -292,8 +292,8 @@ def digests():
         (
             "sections/lstm.py",
             "    hidden_size: int\n",
-            "    hidden_size: int\n    layers: int\n",
-            {"train_lstm", "predict_lstm", "apply_models"},
+            "    hidden_size: int\n    heads: int\n",
+            {"train_lstm", "predict_lstm", "apply_models", "report"},
         ),
     ],
 )

@@ -140,7 +140,7 @@ def test_a_misspelt_key_is_named_with_what_was_meant(user, parts):
         (
             {"cnn": {"resnext50": {"schedule": "one-cycle"}}},
             "cnn.resnext50.schedule is the text 'one-cycle'",
-            "one of step, one_cycle, constant; did you mean one_cycle?",
+            "one of step, one_cycle, cosine, linear, constant; did you mean one_cycle?",
         ),
         ({"cnn": {"third": {"library": "torchvision"}}}, "cnn.third lacks", "architecture"),
         ({"features": {"combined": []}}, "features.combined", "non-empty"),

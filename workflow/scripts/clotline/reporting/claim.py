@@ -120,11 +120,8 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         24: " ".join(
             f"{name}: {entry['init']}." for name, entry in (config["cnn"] | config["lstm"]).items()
         ),
-        25: (
-            "Stochastic gradient descent, binary cross-entropy. "
-            + " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items())
-        ),
-        26: "The epoch of lowest loss on the valid split.",
+        25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
+        26: " ".join(_kept(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         27: "None; combined models read the features of several networks together.",
         28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
         29: (
@@ -159,19 +156,39 @@ def _view(name: str, cnn: dict) -> str:
 
 
 def _training(name: str, entry: dict) -> str:
+    optimizer = {
+        "sgd": f"stochastic gradient descent of momentum {entry['momentum']:g}",
+        "adamw": "AdamW",
+    }[entry["optimizer"]]
+    loss = {
+        "cross_entropy": "binary cross-entropy",
+        "competition": "the competition's metric as loss",
+    }[entry.get("loss", "cross_entropy")]
     schedule = {
         "step": f"divided by 10 after the epochs {', '.join(map(str, entry['milestones']))}",
         "one_cycle": "one cycle",
+        "cosine": "to 0 along a cosine",
+        "linear": "to 0 along a line",
         "constant": "constant",
     }[entry["schedule"]]
     text = (
-        f"{name}: {counted(entry['epochs'], 'epoch', 'epochs')}, batches of {entry['batch_size']}, "
-        f"learning rate {entry['lr']:g} ({schedule}), momentum {entry['momentum']:g}, weight decay "
+        f"{name}: {optimizer}, {loss}, {counted(entry['epochs'], 'epoch', 'epochs')}, batches of "
+        f"{entry['batch_size']}, learning rate {entry['lr']:g} ({schedule}), weight decay "
         f"{entry['weight_decay']:g}"
     )
+    if entry["accumulate"] > 1:
+        text += f", gradients of {entry['accumulate']} batches added up"
     if entry["clip_norm"] is not None:
         text += f", gradients of a norm of at most {entry['clip_norm']:g}"
+    if "hidden_size" in entry and entry["dropout"]:
+        text += f", dropout of {entry['dropout']:g}"
     if "crop" in entry:
         text += ", random crops" if entry["crop"] < SIZE else ", whole slices"
         text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
     return f"{text}."
+
+
+def _kept(name: str, entry: dict) -> str:
+    epoch = {"best": "the epoch of lowest loss on the valid split", "last": "the last epoch"}
+    average = f", weights averaged with a decay of {entry['ema']:g}" if entry["ema"] else ""
+    return f"{name}: {epoch[entry['keep']]}{average}."
