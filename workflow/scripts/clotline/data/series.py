@@ -85,9 +85,9 @@ SERIES_COLUMNS = (
 )  # fmt: skip
 LEFT_OUT_COLUMNS = ("path", "reason")
 
-#: Columns of the rows to decode: the frame in the file (0: the file is one slice), what is put in
-#: order as one, and what is doubtful, a line each.
-FRAME, SCAN_OF_ROW, DOUBTS = "frame", "scan", "doubts"
+#: Columns of the rows to decode: the frame in the file (0: the file is one slice), whether its
+#: pixels are looked at, what is put in order as one, and what is doubtful, a line each.
+FRAME, LOOK, SCAN_OF_ROW, DOUBTS = "frame", "look", "scan", "doubts"
 
 #: A file, and a frame of it; 0 where the file is one slice.
 Source = tuple[str, int]
@@ -172,8 +172,8 @@ def find_series(
         refused: archives among the files that could not be unpacked, and why.
 
     Returns:
-        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``frame``, ``scan`` (what is put
-        in order as one), ``doubts`` (a line each), and all labels -1 (unknown), as
+        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``frame``, ``look``, ``scan``
+        (what is put in order as one), ``doubts`` (a line each), and all labels -1 (unknown), as
         `clotline.data.ingest.write_shard` takes them; ``series``, one row a series and scan:
         SERIES_COLUMNS; and ``left_out``: files that are no slice of a chosen scan, with the reason.
 
@@ -244,13 +244,18 @@ def _name(source: Source) -> str:
 
 def _rows(choices: list[Choice]) -> pd.DataFrame:
     """The slices of the chosen scans."""
-    taken = [
-        (*file.uids, *file.source, choice.chosen.series[0], "\n".join(choice.doubts))
-        for choice in choices
-        if choice.chosen
-        for file in choice.chosen.files
-    ]
-    rows = pd.DataFrame(taken, columns=[*UIDS, "path", FRAME, SCAN_OF_ROW, DOUBTS])
+    taken = []
+    for choice in choices:
+        if choice.chosen is None:
+            continue
+        # From end to end, for coverage is told by them.
+        looked_at = set(_spread(choice.chosen, LOOKED_AT, 0.0))
+        of_all = choice.chosen.series[0], "\n".join(choice.doubts)
+        taken += [
+            (*file.uids, *file.source, file.source in looked_at, *of_all)
+            for file in choice.chosen.files
+        ]
+    rows = pd.DataFrame(taken, columns=[*UIDS, "path", FRAME, LOOK, SCAN_OF_ROW, DOUBTS])
     shared = (rows[SOP_UID] == "") | rows.duplicated(list(UIDS), keep=False)
     rows[SOP_UID] = rows[SOP_UID].mask(shared, _named_after(rows))
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
@@ -732,7 +737,7 @@ def _together(scans: list[Scan]) -> list[Scan]:
 def _with_pixels(folder: str | os.PathLike, scans: list[Scan], workers: int) -> list[Scan]:
     """The scans with what their pixels show."""
     fit = [scan for scan in scans if not scan.problem]
-    samples = [_sample(scan) for scan in fit]
+    samples = [_spread(scan, LOOKED_AT, 0.1) for scan in fit]
     try:
         with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
             chests = list(pool.map(partial(_chest, folder, read_in_time), samples))
@@ -743,8 +748,8 @@ def _with_pixels(folder: str | os.PathLike, scans: list[Scan], workers: int) -> 
     return [replace(scan, chest=seen.get(id(scan))) for scan in scans]
 
 
-def _sample(scan: Scan) -> list[Source]:
-    """Slices over the scan, but for its ends."""
+def _spread(scan: Scan, count: int, margin: float) -> list[Source]:
+    """Slices at equal steps along the scan, but for a share of it at both ends."""
     places = places_of([f.traits for f in scan.files])
     order = sorted(
         range(len(places)),
@@ -755,8 +760,8 @@ def _sample(scan: Scan) -> list[Source]:
             scan.files[k].source,
         ),
     )
-    count = min(LOOKED_AT, len(order))
-    picked = np.linspace(0.1 * (len(order) - 1), 0.9 * (len(order) - 1), count).round().astype(int)
+    last, count = len(order) - 1, min(count, len(order))
+    picked = np.linspace(margin * last, (1 - margin) * last, count).round().astype(int)
     return [scan.files[order[k]].source for k in dict.fromkeys(picked.tolist())]
 
 

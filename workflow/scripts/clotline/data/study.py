@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 import cv2
+import numpy as np
 import pandas as pd
 
 from clotline.data.archives import located
-from clotline.data.attenuation import LOOKED_AT, Chest, Look, look_at, summarize
+from clotline.data.attenuation import LOOKED_AT, Look, look_at
 from clotline.data.chunks import Chunk, pack
 from clotline.data.dicom.ct_slice import Slice, read_slice
 from clotline.data.dicom.multiframe import FRAME_MARK
@@ -87,8 +88,9 @@ def decode_study(
             names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder with the
             ``frame`` in it (0 where the file is one slice). Without these a SOPInstanceUID with a
             number, such as 1.2.3#7, is that frame of the file 1.2.3.dcm. Further columns may say
-            what is put in order as one (``scan``, instead of the series), and what was doubtful
-            before (``doubts``, a line each).
+            what is put in order as one (``scan``, instead of the series), whether a slice is one
+            of those whose pixels are looked at (``look``), and what was doubtful before
+            (``doubts``, a line each).
         folder: the folder of the files. It may be a link itself; links in it must not lead out of
             it, but where ``path`` names them, or to where a `DataFolder` says.
         read: reads one file or, where it is told which, one frame of it.
@@ -117,7 +119,7 @@ def decode_study(
     stored: list[int] = []
     rejected: list[tuple] = []
     looks: dict[int, Look] = {}
-    looked_at = _sample(len(files))
+    looked_at = {*np.flatnonzero(rows["look"])} if "look" in rows else _sample(len(files))
     for place, file in enumerate(_fetched_ahead(files)):
         try:
             if file is None:
@@ -141,14 +143,14 @@ def decode_study(
     columns = {name: [values[k] for k in order] for name, values in taken.items()}
     columns[POSITION] = [positions[k] for k in order]
     scan_of = [(groups[k], scans[k]) for k in order]
-    chests = _chests(scan_of, [looks.get(k) for k in order])
+    shown = [looks.get(k) for k in order]
     slices = [slices[k] for k in order]
     columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
     doubts = rows["doubts"].iloc[0].splitlines() if "doubts" in rows else []
     for scan in dict.fromkeys(scan_of):
         members = [k for k, of in enumerate(scan_of) if of == scan]
         doubts += doubts_of(
-            [slices[k] for k in members], [columns[POSITION][k] for k in members], chests[scan]
+            *([values[k] for k in members] for values in (slices, columns[POSITION], shown))
         )
     doubts = list(dict.fromkeys(doubts))
     # Files with names of their own are listed by looking at all of the folder.
@@ -174,16 +176,6 @@ def _sample(count: int) -> set[int]:
     if count < MIN_SLICES:
         return set()
     return {round(k * (count - 1) / (LOOKED_AT - 1)) for k in range(LOOKED_AT)}
-
-
-def _chests(
-    scans: list[tuple[str, int]], looks: list[Look | None]
-) -> dict[tuple[str, int], Chest | None]:
-    """What the slices of each scan show that were looked at."""
-    of = defaultdict(list)
-    for scan, look in zip(scans, looks, strict=True):
-        of[scan] += [] if look is None else [look]
-    return {scan: summarize(found) for scan, found in of.items()}
 
 
 #: Reason of a reject.
