@@ -11,21 +11,21 @@ from clotline.data.doubts import doubts_of
 TRAITS = Traits(axes=(1, 0, 0, 0, 1, 0), matrix=(512, 512), spacing=(0.7, 0.7), thickness=2.0)
 SLICE = Slice(None, "LP", 0.0, 0.0, None, None, "", "", scanner="ACME One", traits=TRAITS)
 CHEST = Look(blood=300.0, lung=0.3, air=0.5, body=0.6, soft=30.0)
-PLACES = [2.0 * k for k in range(100)]
+POSITIONS = [2.0 * k for k in range(100)]
 
 
-def of_chest(places, lungs=lambda share: 0.05 < share < 0.95, **values):
+def of_chest(positions, lungs=lambda share: 0.05 < share < 0.95, **values):
     """Looks at every tenth slice, where ``lungs`` of the way along the scan tells of lungs."""
-    count, looks = len(places), [None] * len(places)
+    count, looks = len(positions), [None] * len(positions)
     for k in {*range(0, count, 10), count - 1}:
         inside = lungs(k / (count - 1))
         looks[k] = CHEST._replace(**{"lung": CHEST.lung * inside} | values)
     return looks
 
 
-def doubts(places=PLACES, looks=None, **traits):
-    slices = [replace(SLICE, traits=replace(TRAITS, **traits))] * len(places)
-    return doubts_of(slices, places, of_chest(places) if looks is None else looks)
+def doubts(positions=POSITIONS, looks=None, **traits):
+    slices = [replace(SLICE, traits=replace(TRAITS, **traits))] * len(positions)
+    return doubts_of(slices, positions, of_chest(positions) if looks is None else looks)
 
 
 def test_an_ordinary_scan_has_none():
@@ -34,13 +34,13 @@ def test_an_ordinary_scan_has_none():
 
 
 def test_lungs_in_too_little_of_the_scan_are_told_with_the_most_that_they_can_take():
-    places = [2.0 * k for k in range(200)]
-    assert doubts(places, of_chest(places, lambda share: share > 0.9)) == [
+    positions = [2.0 * k for k in range(200)]
+    assert doubts(positions, of_chest(positions, lambda share: share > 0.9)) == [
         "the scan does not hold the lungs: they are in at most 58 of its 398 mm, "
         "where 200 mm and more are usual"
     ]
     # Between two slices that were looked at they may go on.
-    assert doubts(places, of_chest(places, lambda share: 0.32 < share < 0.68)) == []
+    assert doubts(positions, of_chest(positions, lambda share: 0.32 < share < 0.68)) == []
 
 
 @pytest.mark.parametrize(
@@ -53,33 +53,33 @@ def test_lungs_in_too_little_of_the_scan_are_told_with_the_most_that_they_can_ta
     ],
 )  # fmt: skip
 def test_a_scan_that_ends_in_the_middle_of_the_lungs_is_told(lungs, told):
-    assert doubts(looks=of_chest(PLACES, lungs)) == [
+    assert doubts(looks=of_chest(POSITIONS, lungs)) == [
         f"the scan does not hold the lungs: {told}, and 30% at most"
     ]
 
 
 def test_lungs_that_grow_less_towards_both_ends_are_no_doubt():
-    assert doubts(looks=of_chest(PLACES, lambda share: 1 - 1.4 * abs(share - 0.5))) == []
-    far_from_the_ends = [look if 10 < k < 90 else None
-                         for k, look in enumerate(of_chest(PLACES, lambda share: 1))]  # fmt: skip
+    assert doubts(looks=of_chest(POSITIONS, lambda share: 1 - 1.4 * abs(share - 0.5))) == []
+    looks = of_chest(POSITIONS, lambda share: 1)
+    far_from_the_ends = [look if 10 < k < 90 else None for k, look in enumerate(looks)]
     assert doubts(looks=far_from_the_ends) == []
 
 
 def test_of_a_few_slices_nothing_is_said():
-    assert doubts(PLACES[:15], thickness=10.0) == []
+    assert doubts(POSITIONS[:15], thickness=10.0) == []
 
 
 def test_missing_slices_are_told_with_their_number_and_place():
-    places = [place for k, place in enumerate(PLACES) if k not in (10, 50, 51)]
-    assert doubts(places) == [
+    positions = [position for k, position in enumerate(POSITIONS) if k not in (10, 50, 51)]
+    assert doubts(positions) == [
         "missing slices: about 3 in 2 gaps; the largest is of 6 mm above 98.0 mm, "
         "where slices lie 2 mm apart"
     ]
 
 
 def test_spacing_that_changes_is_told():
-    places = [2.0 * k for k in range(50)] + [98 + 2.5 * k for k in range(1, 51)]
-    assert doubts(places) == ["spacing that changes: slices lie 2 to 2.5 mm apart"]
+    positions = [2.0 * k for k in range(50)] + [98 + 2.5 * k for k in range(1, 51)]
+    assert doubts(positions) == ["spacing that changes: slices lie 2 to 2.5 mm apart"]
 
 
 def test_rounded_positions_have_no_spacing_that_changes():
@@ -87,7 +87,7 @@ def test_rounded_positions_have_no_spacing_that_changes():
 
 
 def test_a_short_scan_is_told():
-    assert doubts(PLACES[:40]) == [
+    assert doubts(POSITIONS[:40]) == [
         "a short scan: 80 mm, which cannot hold the lungs (200 mm and more)"
     ]
 
@@ -115,7 +115,9 @@ def test_slices_far_apart_are_told():
 
 def test_several_scanners_are_told():
     slices = [SLICE] * 50 + [replace(SLICE, scanner="Other Two")] * 50
-    assert doubts_of(slices, PLACES, of_chest(PLACES)) == ["several scanners: ACME One, Other Two"]
+    assert doubts_of(slices, POSITIONS, of_chest(POSITIONS)) == [
+        "several scanners: ACME One, Other Two"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_several_scanners_are_told():
     ],
 )
 def test_what_the_pixels_show_is_told(shown, note):
-    assert doubts(looks=of_chest(PLACES, **shown)) == [note]
+    assert doubts(looks=of_chest(POSITIONS, **shown)) == [note]
 
 
 def test_unknown_positions_say_nothing():

@@ -80,7 +80,7 @@ class Unpacked(NamedTuple):
 
     Attributes:
         folder: where files are looked for.
-        files: paths of all files, those of archives among them in the archives' place.
+        files: paths of all files, those of archives where the archives stood.
         refused: paths of archives of which nothing was taken, and why.
     """
 
@@ -133,12 +133,12 @@ def unpacked(
         return
     with scratch_folder() as scratch:
         unpacking = _Unpacking(scratch, None if only is None else _with_archives(only), limits)
-        found: list[str] = []
+        entered: list[str] = []
         for path in files:
             is_archive = path in archives
-            found += unpacking.enter(path, located(plain, path)) if is_archive else [path]
+            entered += unpacking.enter(path, located(plain, path)) if is_archive else [path]
         log.info("%s files unpacked from %s archives", f"{unpacking.members:,}", len(archives))
-        yield Unpacked(PackedFolder(plain.path, str(scratch)), found, unpacking.refused)
+        yield Unpacked(PackedFolder(plain.path, str(scratch)), entered, unpacking.refused)
 
 
 def _with_archives(paths: Iterable[str]) -> frozenset[str]:

@@ -113,9 +113,9 @@ def _coverage_notes(seen: list[tuple[float, float]], positions: list[float]) -> 
     return [f"the scan does not hold the lungs: {' and '.join(cut)}, and {most:.0%} at most"]
 
 
-def _spacing_notes(places: list[float]) -> list[str]:
+def _spacing_notes(positions: list[float]) -> list[str]:
     """Gaps, spacing that changes, and a scan that is short."""
-    steps = [(b - a, a) for a, b in pairwise(sorted(places)) if b > a]
+    steps = [(b - a, a) for a, b in pairwise(sorted(positions)) if b > a]
     if not steps:
         return []
     usual = median(step for step, _ in steps)
@@ -135,7 +135,7 @@ def _spacing_notes(places: list[float]) -> list[str]:
         )
     if usual > THICKEST_MM + slack:
         notes.append(f"slices far apart: {usual:.3g} mm, where up to {THICKEST_MM:g} mm is usual")
-    extent = max(places) - min(places) + usual
+    extent = max(positions) - min(positions) + usual
     if extent < SHORTEST_MM:
         notes.append(
             f"a short scan: {extent:.0f} mm, which cannot hold the lungs (200 mm and more)"

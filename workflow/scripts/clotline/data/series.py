@@ -27,7 +27,7 @@ import pandas as pd
 from clotline.data.archives import located
 from clotline.data.attenuation import LOOKED_AT, Chest, look_at, summarize
 from clotline.data.dicom.ct_slice import (
-    KIND_KEYWORDS,
+    CHECKED_KEYWORDS,
     SCALE_KEYWORDS,
     Slice,
     check_is_ct_slice,
@@ -55,7 +55,7 @@ from clotline.data.dicom.words import (
 )
 from clotline.data.labels_file import SOP_PATTERN, UID_PATTERN
 from clotline.data.scan_choice import Choice, Scan, choose
-from clotline.data.scans import MIN_SLICES, are_one, places_of, split_scans
+from clotline.data.scans import MIN_SLICES, are_one, positions_of, split_scans
 from clotline.errors import ClotlineError
 from clotline.job.files import files_under
 from clotline.job.processes import end_with_parent
@@ -71,7 +71,7 @@ MAX_TILT = 30.5
 _OF_DICOMDIR = "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity"
 
 KEYWORDS = (
-    *UIDS, *KIND_KEYWORDS, *SCALE_KEYWORDS, *TRAIT_KEYWORDS, "ImageOrientationPatient",
+    *UIDS, *CHECKED_KEYWORDS, *SCALE_KEYWORDS, *TRAIT_KEYWORDS, "ImageOrientationPatient",
     "ImagePositionPatient", "BitsAllocated", "PixelRepresentation", "SeriesDescription",
     "ProtocolName", "BodyPartExamined", "ContrastBolusAgent", "ContrastBolusAgentSequence",
     "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate", "ContrastBolusRoute",
@@ -183,8 +183,8 @@ def find_series(
     left_out: dict[Source, str] = {}
     table: list[_File] = []
     with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-        found = pool.map(partial(_look_at, folder), files, chunksize=64)
-        for path, described in zip(files, step(found), strict=True):
+        looked_at = pool.map(partial(_look_at, folder), files, chunksize=64)
+        for path, described in zip(files, step(looked_at), strict=True):
             if isinstance(described, str):
                 left_out[_as_text(path), 0] = described
             else:
@@ -264,7 +264,7 @@ def _rows(choices: list[Choice]) -> pd.DataFrame:
 
 def _series_table(choices: list[Choice]) -> pd.DataFrame:
     """One row a series and scan."""
-    found = []
+    lines = []
     for choice in choices:
         for scan in choice.scans:
             taken = choice.chosen is not None and scan.files == choice.chosen.files
@@ -272,7 +272,7 @@ def _series_table(choices: list[Choice]) -> pd.DataFrame:
                 members = [f for f in scan.files if f.uids[1] == series]
                 # What was named by its path is known by that alone.
                 told_by = scan.told_by if members[0].has_uids else members[0].path
-                found.append(
+                lines.append(
                     (
                         *(scan.study, series, one_line(told_by), len(members)),
                         *(scan.contrast, taken),
@@ -284,7 +284,7 @@ def _series_table(choices: list[Choice]) -> pd.DataFrame:
                         scan.picture,
                     )
                 )
-    table = pd.DataFrame(found, columns=list(SERIES_COLUMNS))
+    table = pd.DataFrame(lines, columns=list(SERIES_COLUMNS))
     table["blood_hu"] = table["blood_hu"].astype("Int64")
     return table.sort_values([STUDY_UID, SERIES_UID, "scan"], ignore_index=True)
 
@@ -319,10 +319,10 @@ def _nothing_found(
         f"axial CT scan of {MIN_SLICES} positions or more."
     ]
     ranked = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    for kind, paths in ranked[:6]:
+    for start, paths in ranked[:6]:
         full = left_out[paths[0]]
         lines.append(f"  {len(paths):>7,}  {full}; such as {paths[0]}")
-        if remedy := next((text for start, text in _REMEDIES if kind.startswith(start)), ""):
+        if remedy := next((text for known, text in _REMEDIES if start.startswith(known)), ""):
             lines.append(f"           {remedy}")
     if len(ranked) > 6:
         lines.append(f"  and {len(ranked) - 6} further reasons")
@@ -343,6 +343,8 @@ _REMEDIES = (
     ("the same UIDs", "Export the studies again, each with UIDs of its own."),
     ("a part of a concatenation", "Join its parts, or export the study as files of one slice."),
     ("a directory of media", "Copy the whole medium: a DICOMDIR only names the files beside it."),
+    ("no functional groups", "Export it again with them, or the study as files of one slice."),
+    ("functional groups are missing", "Export it again, or the study as files of one slice."),
     ("a localizer", "Export the series of slices too."),
     ("Modality is not CT", "Export the CT series of the study."),
 )
@@ -546,17 +548,17 @@ def _without_copies(
     compressed one of them, and a copy may have been cut. Where they differ, all stay in:
     `clotline.data.scans.split_scans` or `_conflict` tells what they are.
     """
-    places = places_of([f.traits for f in files])
+    along = positions_of([f.traits for f in files])
     at: dict[tuple, list[_File]] = defaultdict(list)
     left_out: dict[Source, str] = {}
     kept: list[_File] = []
-    for file, place in zip(files, places, strict=True):
-        if place is None and file.traits.instance is None:
+    for file, position in zip(files, along, strict=True):
+        if position is None and file.traits.instance is None:
             kept.append(file)  # nothing says that it lies where another one lies
-        elif place is None:
+        elif position is None:
             at[("number", file.uids[2], file.traits.instance)].append(file)
         else:
-            at[("mm", place)].append(file)
+            at[("mm", position)].append(file)
     for members in at.values():
         # Of copies the largest is kept: the others may have been cut.
         members.sort(key=lambda f: (-f.size, *f.source))
@@ -615,34 +617,34 @@ def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
         return [_scan(sorted(members, key=lambda f: f.source), 0, problem=problem)]
     if pair := _conflict(files):
         return [_scan(files, 0, problem=_conflicting(*pair))]
-    found = []
+    scans = []
     for part in split_scans([f.traits for f in files]):
         slices = [files[m] for m in part.members]
         if part.mixed:
             pair = [files[m] for m in part.mixed]
-            found.append(_scan(slices, 0, part.told_by, _conflicting(*pair)))
+            scans.append(_scan(slices, 0, part.told_by, _conflicting(*pair)))
             continue
-        places = places_of([f.traits for f in slices])
-        known = {place for place in places if place is not None}
+        along = positions_of([f.traits for f in slices])
+        known = {position for position in along if position is not None}
         # What does not say where it lies may lie anywhere.
-        positions = len(known) + places.count(None)
-        if known == {places[0]} and len(slices) > 1 and None not in places:
+        positions = len(known) + along.count(None)
+        if known == {along[0]} and len(slices) > 1 and None not in along:
             positions = 1
         problem = ""
         if positions < MIN_SLICES:
             where = "" if positions == len(slices) else f" at {positions} positions"
             problem = f"{len(slices)} slices{where}; at least {MIN_SLICES} are needed"
-        found.append(_scan(slices, positions, part.told_by, problem))
-    return found
+        scans.append(_scan(slices, positions, part.told_by, problem))
+    return scans
 
 
 def _conflict(files: list[_File]) -> tuple[_File, _File] | None:
     """Two files that have the same UIDs, the same number, and not the same content."""
     seen: dict[tuple, _File] = {}
-    for file, place in zip(files, places_of([f.traits for f in files]), strict=True):
-        if not file.uids[2] or place is None:
+    for file, position in zip(files, positions_of([f.traits for f in files]), strict=True):
+        if not file.uids[2] or position is None:
             continue
-        key = (file.uids, place, file.traits.instance)
+        key = (file.uids, position, file.traits.instance)
         if key in seen:
             return seen[key], file
         seen[key] = file
@@ -688,8 +690,8 @@ def _thickness(files: list[_File]) -> float | None:
     told = [f.traits.thickness for f in files if f.traits.thickness]
     if told:
         return float(median(told))
-    places = sorted({p for p in places_of([f.traits for f in files]) if p is not None})
-    steps = [b - a for a, b in pairwise(places)]
+    along = sorted({p for p in positions_of([f.traits for f in files]) if p is not None})
+    steps = [b - a for a, b in pairwise(along)]
     return round(float(median(steps)), 2) if steps else None
 
 
@@ -750,12 +752,12 @@ def _with_pixels(folder: str | os.PathLike, scans: list[Scan], workers: int) -> 
 
 def _spread(scan: Scan, count: int, margin: float) -> list[Source]:
     """Slices at equal steps along the scan, but for a share of it at both ends."""
-    places = places_of([f.traits for f in scan.files])
+    along = positions_of([f.traits for f in scan.files])
     order = sorted(
-        range(len(places)),
+        range(len(along)),
         key=lambda k: (
-            places[k] is None,
-            places[k] or 0.0,
+            along[k] is None,
+            along[k] or 0.0,
             scan.files[k].traits.instance or 0.0,
             scan.files[k].source,
         ),
@@ -773,8 +775,8 @@ def _chest(
     looks = []
     for path, frame in sources:
         try:
-            found = read(located(folder, path), frame=frame or None)
+            decoded = read(located(folder, path), frame=frame or None)
         except SliceError:
             continue
-        looks.append(look_at(found.pixels, found.traits.field_mm))
+        looks.append(look_at(decoded.pixels, decoded.traits.field_mm))
     return summarize(looks)

@@ -120,20 +120,20 @@ def decode_study(
     rejected: list[tuple] = []
     looks: dict[int, Look] = {}
     looked_at = {*np.flatnonzero(rows["look"])} if "look" in rows else _sample(len(files))
-    for place, file in enumerate(_fetched_ahead(files)):
+    for index, file in enumerate(_fetched_ahead(files)):
         try:
             if file is None:
                 raise SliceError(LEADS_OUT)
-            found = read(file, frame=frames[place]) if frames[place] else read(file)
+            decoded = read(file, frame=frames[index]) if frames[index] else read(file)
             # At once, so that the disk is never without a task and pixels never fill the memory.
-            chunks.append(pack(found.pixels))
-            if place in looked_at:
-                looks[len(slices)] = look_at(found.pixels, found.traits.field_mm)
-            slices.append(replace(found, pixels=None))
-            stored.append(place)
+            chunks.append(pack(decoded.pixels))
+            if index in looked_at:
+                looks[len(slices)] = look_at(decoded.pixels, decoded.traits.field_mm)
+            slices.append(replace(decoded, pixels=None))
+            stored.append(index)
         except SliceError as error:
-            rejected.append((*names[place], paths[place], str(error)))
-    taken = {name: [values[place] for place in stored] for name, values in listed.items()}
+            rejected.append((*names[index], paths[index], str(error)))
+    taken = {name: [values[index] for index in stored] for name, values in listed.items()}
     groups = [rows["scan"].iloc[k] for k in stored] if "scan" in rows else taken[SERIES_UID]
     scans, along, positions, notes = along_scan(groups, slices)
     instances = [-1 if s.instance is None else s.instance for s in slices]
@@ -226,8 +226,8 @@ def _unlisted(
     listed = defaultdict(set)
     for study, series, sop in names:
         listed[f"{study}/{series}"].add(f"{sop.partition(FRAME_MARK)[0]}.dcm")
-    for place, expected in listed.items():
-        series_folder = _inside(folder, place, resolve, roots)
+    for series_path, expected in listed.items():
+        series_folder = _inside(folder, series_path, resolve, roots)
         if series_folder is None:
             continue  # its slices are among the rejects, as of one that is missing
         with suppress(OSError), os.scandir(series_folder) as entries:
