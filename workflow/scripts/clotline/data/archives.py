@@ -14,6 +14,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,9 @@ log = logging.getLogger("clotline")
 WITHIN = "//"
 
 _BLOCK = 2**20
+
+#: Files whose first bytes are read at a time.
+_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,10 @@ def unpacked(
         folder, files = Path(folder).parent, [Path(folder).name]
     plain = PackedFolder(os.fspath(folder))
     if only is None:
-        archives = {path for path in files if _opener(located(plain, path))}
+        # Side by side: on a network file system each waits for an answer.
+        with ThreadPoolExecutor(_PROBES) as pool:
+            packed = pool.map(lambda path: _opener(located(plain, path)) is not None, files)
+            archives = {path for path, is_packed in zip(files, packed, strict=True) if is_packed}
     else:
         files = list(dict.fromkeys(path.partition(WITHIN)[0] for path in only))
         archives = {path.partition(WITHIN)[0] for path in only if WITHIN in path}
