@@ -55,12 +55,14 @@ def write_scan(
         first: number of the lowest one.
         step: mm from one to the next.
         side: of the pictures.
-        tags: more elements; a function is asked with the slice's number. ``blood`` is HU.
+        tags: more elements; a function is asked with the slice's number. ``blood`` is HU, and
+            ``lungs`` whether a slice shows any.
     """
     blood = tags.pop("blood", 300)
+    lungs = tags.pop("lungs", lambda number: True)
     name = tags.pop("name", series)
     for number in range(first, first + count):
-        pixels = chest_picture(side, blood)
+        pixels = chest_picture(side, blood, lungs(number))
         pixels[1, :4] = number
         elements = {
             "StudyInstanceUID": study,

@@ -64,6 +64,15 @@ def test_two_acquisitions_of_one_series_are_two_scans_and_the_enhanced_one_is_ta
     assert "(AcquisitionNumber 2) was preferred: contrast" in series["reason"][0]
 
 
+def test_a_scan_that_shows_the_bases_of_the_lungs_is_not_taken_before_the_chest(tmp_path):
+    write_scan(tmp_path, "1.2", count=18)
+    write_scan(tmp_path, "1.1", count=60, lungs=lambda number: number > 50, **AGENT)
+    assert of_series(tmp_path) == ["1.2"]
+    _, _, notes = taken(tmp_path, named=["1.1"])
+    (told,) = [note for note in notes if note.startswith("the scan does not hold the lungs")]
+    assert told.endswith("of its 177 mm, where 200 mm and more are usual")
+
+
 def test_the_scan_is_taken_before_virtual_non_contrast_images_of_more_slices(tmp_path):
     write_scan(tmp_path, "1.2", count=18, ImageType=ORIGINAL, **AGENT)
     kind = ["DERIVED", "SECONDARY", "AXIAL", "MAT_REMOVED"]
@@ -437,8 +446,9 @@ def test_training_keeps_every_slice_and_never_makes_phases_neighbours(tmp_path):
 
 
 def test_strict_refuses_what_is_doubtful_and_keeps_the_rest(tmp_path):
-    write_scan(tmp_path / "good", "1.1", "1", count=60)
-    write_scan(tmp_path / "native", "2.1", "2", count=60, blood=45)
+    inside = {"count": 60, "lungs": lambda number: 3 <= number < 57}
+    write_scan(tmp_path / "good", "1.1", "1", **inside)
+    write_scan(tmp_path / "native", "2.1", "2", blood=45, **inside)
     rows, _, _ = find(tmp_path)
     rows = rows.assign(split="new")
     rejects, notes = write_shard(rows, tmp_path, tmp_path / "shard.h5", 1, strict=True)

@@ -195,6 +195,20 @@ def test_a_uid_of_more_than_64_characters_is_refused(tmp_path):
     assert "line 7" in message_of(write(tmp_path, changed(5, STUDY_UID, "1" * 65)))
 
 
+@pytest.mark.parametrize("uid", ["1.2.3#1", "1.2.3#999999"])
+def test_a_frame_of_an_enhanced_ct_file_is_named_by_its_number(tmp_path, uid):
+    assert read_labels(write(tmp_path, changed(1, SOP_UID, uid)))[SOP_UID][1] == uid
+    for column in (STUDY_UID, SERIES_UID):
+        assert "is no usable UID" in message_of(write(tmp_path, changed(1, column, uid)))
+
+
+@pytest.mark.parametrize(
+    "uid", ["1.2#0", "1.2#", "#1", "1.2#1#2", "1.2#01", "1.2#1/..", "1.2#1000000"]
+)
+def test_what_is_no_number_of_a_frame_is_refused(tmp_path, uid):
+    assert "is no usable UID" in message_of(write(tmp_path, changed(1, SOP_UID, uid)))
+
+
 def test_a_slice_that_stands_twice_is_named_with_its_second_line(tmp_path):
     table = LABELS.iloc[[0, 1, 2, 3, 1, 4]]
     message = message_of(write(tmp_path, table))

@@ -29,6 +29,7 @@ ROWS = [
     ("type of picture", {"picture": PROJECTION}),
     ("Hounsfield units", {"chest": CHEST._replace(soft=900.0)}),
     ("body part", {"chest": CHEST._replace(lungs=0.0)}),
+    ("body part", {"chest": CHEST._replace(lungs=0.2)}),
     ("body part", {"chest_said": False}),
     ("contrast", blood(45.0)),
     ("contrast", blood(120.0)),

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from clotline.data.dicom.traits import Traits
-from clotline.data.scans import are_one, one_stack, places_of, split_scans
+from clotline.data.scans import are_one, one_stack, positions_of, split_scans
 
 SLICE = Traits(axes=(1, 0, 0, 0, 1, 0), matrix=(512, 512), spacing=(0.7, 0.7), frame="1.9")
 
@@ -98,10 +98,10 @@ def test_the_order_of_the_files_does_not_matter():
 
 def test_a_position_that_is_the_same_in_all_slices_is_not_known():
     same = [replace(s, position=0.0, location=float(k)) for k, s in enumerate(stack(3))]
-    assert places_of(same) == [0.0, 1.0, 2.0]
+    assert positions_of(same) == [0.0, 1.0, 2.0]
     alike = [replace(s, position=0.0, location=5.0) for s in stack(3)]
-    assert places_of(alike) == [0.0, 0.0, 0.0]
-    assert places_of(stack(3)) == [0.0, 2.0, 4.0]
+    assert positions_of(alike) == [0.0, 0.0, 0.0]
+    assert positions_of(stack(3)) == [0.0, 2.0, 4.0]
 
 
 def test_stacks_lie_one_behind_the_other():

@@ -111,6 +111,12 @@ def test_files_are_found_through_links_and_once(tmp_path):
     assert files_under(folder) == ["deep/er/a", "gone", "linked/b", "one"]
 
 
+def test_a_file_itself_is_found_under_an_empty_path(tmp_path):
+    (tmp_path / "study.zip").write_text("slices")
+    assert files_under(tmp_path / "study.zip") == [""]
+    assert (tmp_path / "study.zip" / "").read_text(encoding="utf-8") == "slices"
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ClotlineError, match=r"folder .*nowhere cannot be read: No such file"):
         files_under(tmp_path / "nowhere")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import clotline
-from clotline.job.scratch import nearby
+from clotline.job.scratch import nearby, scratch_folder
 
 SCRIPTS = Path(clotline.__file__).parents[1]
 
@@ -94,3 +94,28 @@ def test_a_disk_that_fails_while_copying_leaves_nothing_behind(files, scratch, c
         assert paths == files
         assert list(scratch.iterdir()) == []
     assert "no copies on the node's own disk" in caplog.text
+
+
+def test_what_a_killed_job_has_left_is_removed_and_what_another_one_uses_is_not(scratch):
+    left, foreign = scratch / "clotline-left", scratch / "something else"
+    for folder in (left, foreign):
+        folder.mkdir()
+        (folder / "slice").write_text("pixels")
+        os.utime(folder, (0, 0))
+    (scratch / "clotline-new").mkdir()
+    with scratch_folder() as used:
+        os.utime(used, (0, 0))
+        assert not left.exists()
+        with scratch_folder() as other:
+            assert used.is_dir()
+            assert other.stat().st_mode & 0o077 == 0
+        assert not other.exists()
+    assert sorted(path.name for path in scratch.iterdir()) == ["clotline-new", "something else"]
+
+
+def test_a_scratch_folder_that_is_not_there_is_told(scratch, monkeypatch, caplog):
+    monkeypatch.setenv("CLOTLINE_SCRATCH", "/nowhere")
+    with scratch_folder() as folder:
+        assert folder.is_dir()
+        assert scratch not in folder.parents
+    assert "CLOTLINE_SCRATCH=/nowhere is no folder here" in caplog.text

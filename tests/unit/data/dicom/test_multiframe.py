@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -31,6 +32,7 @@ from clotline.data.dicom import multiframe
 from clotline.data.dicom.ct_slice import KEYWORDS, read_slice
 from clotline.data.dicom.isolation import read_apart, read_in_time
 from clotline.data.dicom.multiframe import EnhancedFile
+from clotline.data.dicom.reader import MAX_BYTES
 from clotline.data.dicom.rejection import SliceError
 from clotline.data.study import decode_study
 from clotline.labels import IMAGE_LABEL, SOP_UID, UIDS
@@ -208,6 +210,13 @@ def test_a_file_of_one_frame_needs_no_number_and_one_of_several_does(tmp_path):
     several = write_enhanced(tmp_path / "several.dcm", pictures())
     assert reason(several, None) == "more than one frame: 4; name each as SOPInstanceUID#number"
     assert reason(several, 5) == "no such frame: 5; the file has 4"
+    other = write_enhanced(tmp_path / "mr.dcm", pictures(), SOPClassUID=EnhancedMRImageStorage)
+    assert (
+        reason(other) == "SOPClassUID is not Enhanced CT Image Storage: Enhanced MR Image Storage"
+    )
+    with other.open("ab") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert reason(other, None) == reason(other)
     classic = write_dicom(tmp_path / "classic.dcm", pictures(1)[0])
     assert reason(classic).startswith("SOPClassUID is not Enhanced CT Image Storage: CT Image")
 

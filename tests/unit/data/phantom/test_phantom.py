@@ -152,7 +152,7 @@ def test_image_labels_agree_with_the_pixels(cohort):
     chosen = {}
     for study in cohort:  # one of each kind; still, so that motion does not blend pixels
         if study.grid.size == 256 and study.acquisition.motion == 0 and study.grid.slices < 30:
-            chosen.setdefault(study.kind, study)
+            chosen.setdefault(study.pe_type, study)
     assert set(chosen) == {"acute", "chronic", "both", "negative", "indeterminate"}
     for study in chosen.values():
         quiet = replace(study, acquisition=replace(study.acquisition, noise=0, mixing=0, blur=0.2))
@@ -237,7 +237,7 @@ def test_a_scan_upside_down_shows_the_same_patient(tmp_path, cohort, size):
 
 
 def test_picture_has_the_range_of_a_chest(cohort):
-    study = next(s for s in cohort if s.kind == "negative" and s.grid.size == 256)
+    study = next(s for s in cohort if s.pe_type == "negative" and s.grid.size == 256)
     pixels = render(study)
     assert pixels.dtype == np.int16
     assert pixels.shape == (study.grid.slices, 256, 256)

@@ -14,6 +14,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,9 @@ log = logging.getLogger("clotline")
 WITHIN = "//"
 
 _BLOCK = 2**20
+
+#: Files whose first bytes are read at a time.
+_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Unpacked(NamedTuple):
 
     Attributes:
         folder: where files are looked for.
-        files: paths of all files, those of archives among them in the archives' place.
+        files: paths of all files, those of archives where the archives stood.
         refused: paths of archives of which nothing was taken, and why.
     """
 
@@ -124,7 +128,10 @@ def unpacked(
         folder, files = Path(folder).parent, [Path(folder).name]
     plain = PackedFolder(os.fspath(folder))
     if only is None:
-        archives = {path for path in files if _opener(located(plain, path))}
+        # Side by side: on a network file system each waits for an answer.
+        with ThreadPoolExecutor(_PROBES) as pool:
+            packed = pool.map(lambda path: _opener(located(plain, path)) is not None, files)
+            archives = {path for path, is_packed in zip(files, packed, strict=True) if is_packed}
     else:
         files = list(dict.fromkeys(path.partition(WITHIN)[0] for path in only))
         archives = {path.partition(WITHIN)[0] for path in only if WITHIN in path}
@@ -133,12 +140,12 @@ def unpacked(
         return
     with scratch_folder() as scratch:
         unpacking = _Unpacking(scratch, None if only is None else _with_archives(only), limits)
-        found: list[str] = []
+        entered: list[str] = []
         for path in files:
             is_archive = path in archives
-            found += unpacking.enter(path, located(plain, path)) if is_archive else [path]
+            entered += unpacking.enter(path, located(plain, path)) if is_archive else [path]
         log.info("%s files unpacked from %s archives", f"{unpacking.members:,}", len(archives))
-        yield Unpacked(PackedFolder(plain.path, str(scratch)), found, unpacking.refused)
+        yield Unpacked(PackedFolder(plain.path, str(scratch)), entered, unpacking.refused)
 
 
 def _with_archives(paths: Iterable[str]) -> frozenset[str]:

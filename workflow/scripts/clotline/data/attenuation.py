@@ -21,6 +21,9 @@ UNENHANCED_HU = 100
 #: Slices of a scan that are looked at.
 LOOKED_AT = 11
 
+#: Least fraction of the body that is lung where a slice shows lungs.
+LUNG_SHARE = 0.05
+
 #: Field of view where a file does not say: half of RSNA's are within 330 and 390 mm.
 USUAL_FIELD_MM = 360.0
 
@@ -152,7 +155,7 @@ def summarize(looks: Sequence[Look]) -> Chest | None:
     if not looks:
         return None
     air, body, soft, lung, blood = np.array(looks, float).T
-    shown = lung >= 0.05
+    shown = lung >= LUNG_SHARE
     pools = blood[shown & ~np.isnan(blood)]
     return Chest(
         blood=float(np.percentile(pools, 75, method="lower")) if len(pools) else math.nan,

@@ -99,7 +99,7 @@ def _start_decoder(memories: list[mmap]) -> None:
     end_with_parent()
 
 
-class _Placed(NamedTuple):
+class _SharedChunk(NamedTuple):
     """A chunk whose content lies in shared memory."""
 
     start: int
@@ -108,7 +108,7 @@ class _Placed(NamedTuple):
 
 
 def _decode_into(number: int, rows: pd.DataFrame, folder: str | Path) -> DecodedStudy:
-    """Decodes a study; its chunks are `_Placed` as far as the memory goes."""
+    """Decodes a study; its chunks are `_SharedChunk` as far as the memory goes."""
     study, memory = decode_study(rows, folder, read_in_time), _memories[number]
     stop = 0
     for index, (content, checksum) in enumerate(study.chunks):
@@ -116,7 +116,7 @@ def _decode_into(number: int, rows: pd.DataFrame, folder: str | Path) -> Decoded
         if stop > len(memory):
             break
         memory[start:stop] = content
-        study.chunks[index] = _Placed(start, stop, checksum)
+        study.chunks[index] = _SharedChunk(start, stop, checksum)
     return study
 
 
@@ -129,6 +129,6 @@ def _decoded(rows: pd.DataFrame, future: Future, memory: mmap, folder: str | Pat
         return decode_study(rows, folder, read_apart)
     content = memoryview(memory)
     for index, chunk in enumerate(study.chunks):
-        if isinstance(chunk, _Placed):
+        if isinstance(chunk, _SharedChunk):
             study.chunks[index] = Chunk(content[chunk.start : chunk.stop], chunk.checksum)
     return study

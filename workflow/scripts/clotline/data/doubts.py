@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from clotline.data.attenuation import ENHANCED_HU, Chest, wrong_scale
+from clotline.data.attenuation import (
+    ENHANCED_HU,
+    LUNG_SHARE,
+    Chest,
+    Look,
+    summarize,
+    wrong_scale,
+)
 from clotline.data.dicom.ct_slice import Slice
 from clotline.data.scans import MIN_SLICES
 from clotline.titles import counted
@@ -27,6 +34,17 @@ _CHANGING = 0.1
 #: Thickest slices in mm of the studies that the recipe was published for, and shortest chest.
 THICKEST_MM, SHORTEST_MM = 3.0, 120.0
 
+#: Shortest extent in mm of the lungs in a scan that holds them; those of adults take 200 to 300.
+SHORTEST_LUNGS_MM = 150.0
+
+#: Fewest slices with known positions of which the lungs' extent is told.
+_LOOKS = 6
+#: How near to an end of the scan a slice tells of that end, in mm or as a share of the scan.
+_NEAR_MM, _NEAR = 15.0, 0.06
+#: Share of the largest lung from which on a scan's end lies in their middle: towards their tips and
+#: bases they take less and less of the body.
+_CUT = 0.9
+
 #: Fields of view in mm beyond which the picture has another scale than the training's.
 _FIELD_MM = (220.0, 520.0)
 
@@ -34,29 +52,71 @@ _FIELD_MM = (220.0, 520.0)
 _TILT = 2.0
 
 
-def doubts_of(slices: Sequence[Slice], places: Sequence[float], chest: Chest | None) -> list[str]:
+def doubts_of(
+    slices: Sequence[Slice], positions: Sequence[float], looks: Sequence[Look | None]
+) -> list[str]:
     """Notes on one scan.
 
     Args:
         slices: what was read of each, in their order.
-        places: positions along the scan axis in mm; NaN where unknown.
-        chest: what a sample of the pixels shows; None where nothing was looked at.
+        positions: along the scan axis in mm; NaN where unknown.
+        looks: what the pixels of some of them show; None for the others.
     """
     if len(slices) < MIN_SLICES:
         return []
-    notes = _spacing_notes([place for place in places if not math.isnan(place)])
+    known = [position for position in positions if not math.isnan(position)]
+    notes = _spacing_notes(known)
     notes += _geometry_notes(slices)
+    chest = summarize([look for look in looks if look is not None])
     scanners = sorted({s.scanner for s in slices if s.scanner})
     if len(scanners) > 1:
         notes.append(f"several scanners: {', '.join(scanners[:3])}")
     if chest is not None:
         notes += _pixel_notes(chest)
+        if not wrong_scale(chest):
+            seen = [(p, look.lung) for p, look in zip(positions, looks, strict=True)
+                    if look is not None and not math.isnan(p)]  # fmt: skip
+            notes += _coverage_notes(sorted(seen), known)
     return notes
 
 
-def _spacing_notes(places: list[float]) -> list[str]:
+def _coverage_notes(seen: list[tuple[float, float]], positions: list[float]) -> list[str]:
+    """Whether the scan holds the lungs.
+
+    Args:
+        seen: position of each slice that was looked at, from the feet on, and the fraction of the
+            body in it that is lung.
+        positions: of all slices.
+    """
+    shown = [k for k, (_, lung) in enumerate(seen) if lung >= LUNG_SHARE]
+    if len(seen) < _LOOKS or not shown:
+        return []
+    start, stop = min(positions), max(positions)
+    if stop - start < SHORTEST_MM:
+        return []  # told by its length
+    # They may go on as far as the next slice that was looked at and shows none.
+    low = seen[shown[0] - 1][0] if shown[0] else start
+    high = seen[shown[-1] + 1][0] if shown[-1] + 1 < len(seen) else stop
+    if high - low < SHORTEST_LUNGS_MM:
+        return [
+            f"the scan does not hold the lungs: they are in at most {high - low:.0f} of its "
+            f"{stop - start:.0f} mm, where 200 mm and more are usual"
+        ]
+    most = max(lung for _, lung in seen)
+    near = max(_NEAR_MM, _NEAR * (stop - start))
+    cut = [
+        f"{lung:.0%} of the body is lung at its {end} end"
+        for end, edge, (position, lung) in (("lower", start, seen[0]), ("upper", stop, seen[-1]))
+        if abs(position - edge) <= near and lung >= _CUT * most
+    ]
+    if not cut:
+        return []
+    return [f"the scan does not hold the lungs: {' and '.join(cut)}, and {most:.0%} at most"]
+
+
+def _spacing_notes(positions: list[float]) -> list[str]:
     """Gaps, spacing that changes, and a scan that is short."""
-    steps = [(b - a, a) for a, b in pairwise(sorted(places)) if b > a]
+    steps = [(b - a, a) for a, b in pairwise(sorted(positions)) if b > a]
     if not steps:
         return []
     usual = median(step for step, _ in steps)
@@ -76,7 +136,7 @@ def _spacing_notes(places: list[float]) -> list[str]:
         )
     if usual > THICKEST_MM + slack:
         notes.append(f"slices far apart: {usual:.3g} mm, where up to {THICKEST_MM:g} mm is usual")
-    extent = max(places) - min(places) + usual
+    extent = max(positions) - min(positions) + usual
     if extent < SHORTEST_MM:
         notes.append(
             f"a short scan: {extent:.0f} mm, which cannot hold the lungs (200 mm and more)"

@@ -173,10 +173,10 @@ def open_hdf5(path: str | Path, form: str, version: int, main: str) -> h5py.File
     try:
         with reading(path):
             attributes = read_attributes(file)
-            found = attributes.get("format"), attributes.get("version")
-            if found != (form, version):
+            stated = attributes.get("format"), attributes.get("version")
+            if stated != (form, version):
                 raise ValueError(
-                    f"it has format {found[0]} version {found[1]}, not {form} {version}"
+                    f"it has format {stated[0]} version {stated[1]}, not {form} {version}"
                 )
             link, dataset = file.get(main, getlink=True), file[main]
             if not isinstance(link, h5py.HardLink) or dataset.external or dataset.is_virtual:

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field, replace
 from clotline.data.attenuation import ENHANCED_HU, UNENHANCED_HU, Chest, wrong_scale
 from clotline.data.dicom.words import MONOENERGETIC, PROJECTION, SCAN
 
+#: Least fraction of a chest scan's slices that show lungs, its ends left out. Scans of the neck or
+#: the abdomen show their tips or bases in a tenth or two, those of chest and abdomen in a third.
+LUNGS_SHOWN = 0.3
+
 #: Thickness in mm that the recipe's studies have; a tenth is rounding.
 THICKNESS_MM = (0.5, 3.0)
 
@@ -101,13 +105,18 @@ def _picture(scan: Scan) -> int:
 
 
 def _body(scan: Scan) -> int:
-    if scan.chest is not None and scan.chest.body and scan.chest.lungs == 0:
-        return 2
+    if scan.chest is not None and scan.chest.body:
+        if scan.chest.lungs == 0:
+            return 3
+        if scan.chest.lungs < LUNGS_SHOWN:
+            return 2
     return 1 if scan.chest_said is False else 0
 
 
 def _body_value(scan: Scan) -> str:
-    return ("the chest", "another body part", "no lungs in the picture")[_body(scan)]
+    if _body(scan) == 2:
+        return f"lungs in {scan.chest.lungs:.0%} of the slices"
+    return ("the chest", "another body part", "", "no lungs in the picture")[_body(scan)]
 
 
 def _contrast(scan: Scan) -> int:

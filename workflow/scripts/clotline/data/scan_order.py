@@ -120,8 +120,8 @@ def _direction(
         positions: along the scan axis, of those slices of which it is known.
         heights: the next best.
     """
-    for places in (positions, heights):
-        known = [(v, p) for v, p in zip(values, places, strict=True) if p is not None]
+    for along in (positions, heights):
+        known = [(v, p) for v, p in zip(values, along, strict=True) if p is not None]
         slope = covariance(*zip(*known, strict=True)) if len(known) > 1 else 0
         if slope:
             return 1 if slope > 0 else -1
@@ -139,8 +139,8 @@ def oddities(
         scans: which scan each belongs to.
     """
     series = columns[SERIES_UID]
-    places = zip(scans, columns[POSITION], strict=True)
-    known = [(scan, position) for scan, position in places if not math.isnan(position)]
+    pairs = zip(scans, columns[POSITION], strict=True)
+    known = [(scan, position) for scan, position in pairs if not math.isnan(position)]
     own_series = {(uid, header.series_uid) for uid, header in zip(series, headers, strict=True)}
     notes = []
     if len({group for group, _ in scans}) > 1:

@@ -22,7 +22,7 @@ MIN_SLICES = 16
 MAX_STEP = 3.0
 
 
-def places_of(traits: Sequence[Traits]) -> list[float | None]:
+def positions_of(traits: Sequence[Traits]) -> list[float | None]:
     """Where each slice of a series lies along the scan axis, in mm; None where nothing says.
 
     A value that is the same in all slices says nothing: then SliceLocation counts, if it differs.
@@ -78,15 +78,15 @@ def split_scans(traits: Sequence[Traits]) -> list[Part]:
     Args:
         traits: of its slices, of which none is a copy of another.
     """
-    places = places_of(traits)
+    positions = positions_of(traits)
     parts = [Part(list(range(len(traits))))]
     for name, key in _ALWAYS:
         parts = [new for part in parts for new in _split_by(part, name, key, traits)]
     for name, key in _WHERE_THEY_OVERLAP:
         parts = [
-            new for part in parts for new in _split_overlapping(part, name, key, traits, places)
+            new for part in parts for new in _split_overlapping(part, name, key, traits, positions)
         ]
-    parts = [new for part in parts for new in _phases(part, traits, places)]
+    parts = [new for part in parts for new in _phases(part, traits, positions)]
     return sorted(
         parts, key=lambda part: (min(_when(traits[m]) for m in part.members), part.told_by)
     )
@@ -123,10 +123,10 @@ def _split_overlapping(
     name: str,
     key: Callable[[Traits], Hashable],
     traits: Sequence[Traits],
-    places: Sequence[float | None],
+    positions: Sequence[float | None],
 ) -> list[Part]:
     new = _split_by(part, name, key, traits)
-    if len(new) > 1 and one_stack([[places[m] for m in p.members] for p in new]):
+    if len(new) > 1 and one_stack([[positions[m] for m in p.members] for p in new]):
         return [part]
     return new
 
@@ -140,7 +140,7 @@ def one_stack(groups: Sequence[Sequence[float | None]]) -> bool:
     if any(None in group for group in groups):
         return False
     ordered = sorted(groups, key=min)
-    everything = sorted(place for group in groups for place in group)
+    everything = sorted(position for group in groups for position in group)
     steps = [b - a for a, b in pairwise(everything)]
     if not steps or min(steps) <= 0:
         return False
@@ -150,17 +150,17 @@ def one_stack(groups: Sequence[Sequence[float | None]]) -> bool:
     )
 
 
-def _phases(part: Part, traits: Sequence[Traits], places: Sequence[float | None]) -> list[Part]:
+def _phases(part: Part, traits: Sequence[Traits], positions: Sequence[float | None]) -> list[Part]:
     """A part split into its phases, where several slices lie at each position."""
     at = defaultdict(list)
     for member in part.members:
         # A slice without a position counts as a position of its own.
-        place = places[member]
-        at[("own", member) if place is None else place].append(member)
+        position = positions[member]
+        at[("own", member) if position is None else position].append(member)
     if len(at) < min(MIN_SLICES, len(part.members)):
         return [part]  # no scan in any case, as of bolus tracking
     if len(at) == len(part.members):
-        pair = _numbered_twice(part.members, traits, places)
+        pair = _numbered_twice(part.members, traits, positions)
         return [Part(part.members, part.told_by, pair)]
     phases = defaultdict(list)
     for members in at.values():
@@ -186,15 +186,15 @@ def _when(traits: Traits) -> tuple[float, float]:
 
 
 def _numbered_twice(
-    members: Sequence[int], traits: Sequence[Traits], places: Sequence[float | None]
+    members: Sequence[int], traits: Sequence[Traits], positions: Sequence[float | None]
 ) -> tuple[int, int] | None:
     """Two slices with the same number, where many share one: two scans are interleaved."""
     numbered = defaultdict(list)
     for member in members:
-        if traits[member].instance is None or places[member] is None:
+        if traits[member].instance is None or positions[member] is None:
             return None
         numbered[traits[member].acquisition, traits[member].instance].append(member)
-    repeated = [found for found in numbered.values() if len(found) > 1]
+    repeated = [members for members in numbered.values() if len(members) > 1]
     if len(numbered) < 2 or sum(map(len, repeated)) < 0.5 * len(members):
         return None
     if max(map(len, repeated)) > 4:
@@ -214,10 +214,12 @@ def are_one(scans: Sequence[Sequence[Traits]]) -> bool:
     }
     if len(same) > 1 or not every[0].frame or any(t.instance is None for t in every):
         return False
-    places = [places_of(scan) for scan in scans]
-    if not one_stack(places):
+    positions = [positions_of(scan) for scan in scans]
+    if not one_stack(positions):
         return False
-    ordered = sorted(zip([p for of in places for p in of], every, strict=True), key=lambda x: x[0])
+    ordered = sorted(
+        zip([p for of in positions for p in of], every, strict=True), key=lambda x: x[0]
+    )
     numbers = [t.instance for _, t in ordered]
     steps = [b - a for a, b in pairwise(numbers)]
     return all(step > 0 for step in steps) or all(step < 0 for step in steps)

@@ -30,7 +30,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from clotline.data.archives import located
 from clotline.data.attenuation import LOOKED_AT, Chest, look_at, summarize
 from clotline.data.dicom.ct_slice import (
-    KIND_KEYWORDS,
+    CHECKED_KEYWORDS,
     SCALE_KEYWORDS,
     Slice,
     check_is_ct_slice,
@@ -58,7 +58,7 @@ from clotline.data.dicom.words import (
 )
 from clotline.data.labels_file import SOP_PATTERN, UID_PATTERN
 from clotline.data.scan_choice import Choice, Scan, choose
-from clotline.data.scans import MIN_SLICES, are_one, places_of, split_scans
+from clotline.data.scans import MIN_SLICES, are_one, positions_of, split_scans
 from clotline.errors import ClotlineError
 from clotline.job.files import files_under
 from clotline.job.processes import end_with_parent
@@ -75,7 +75,7 @@ MAX_TILT = 30.5
 _OF_DICOMDIR = "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity"
 
 KEYWORDS = (
-    *UIDS, *KIND_KEYWORDS, *SCALE_KEYWORDS, *TRAIT_KEYWORDS, "ImageOrientationPatient",
+    *UIDS, *CHECKED_KEYWORDS, *SCALE_KEYWORDS, *TRAIT_KEYWORDS, "ImageOrientationPatient",
     "ImagePositionPatient", "BitsAllocated", "PixelRepresentation", "SeriesDescription",
     "ProtocolName", "BodyPartExamined", "ContrastBolusAgent", "ContrastBolusAgentSequence",
     "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate", "ContrastBolusRoute",
@@ -89,9 +89,9 @@ SERIES_COLUMNS = (
 )  # fmt: skip
 LEFT_OUT_COLUMNS = ("path", "reason")
 
-#: Columns of the rows to decode: the frame in the file (0: the file is one slice), what is put in
-#: order as one, and what is doubtful, a line each.
-FRAME, SCAN_OF_ROW, DOUBTS = "frame", "scan", "doubts"
+#: Columns of the rows to decode: the frame in the file (0: the file is one slice), whether its
+#: pixels are looked at, what is put in order as one, and what is doubtful, a line each.
+FRAME, LOOK, SCAN_OF_ROW, DOUBTS = "frame", "look", "scan", "doubts"
 
 #: A file, and a frame of it; 0 where the file is one slice.
 Source = tuple[str, int]
@@ -184,8 +184,8 @@ def find_series(
         refused: archives among the files that could not be unpacked, and why.
 
     Returns:
-        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``frame``, ``scan`` (what is put
-        in order as one), ``doubts`` (a line each), and all labels -1 (unknown), as
+        ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``frame``, ``look``, ``scan``
+        (what is put in order as one), ``doubts`` (a line each), and all labels -1 (unknown), as
         `clotline.data.ingest.write_shard` takes them; ``series``, one row a series and scan:
         SERIES_COLUMNS; and ``left_out``: files that are no slice of a chosen scan, with the reason.
 
@@ -196,8 +196,8 @@ def find_series(
     left_out: dict[Source, str] = {}
     table: list[_File] = []
     with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-        found = pool.map(partial(_look_at, folder), files, chunksize=64)
-        for path, described in zip(files, step(found), strict=True):
+        looked_at = pool.map(partial(_look_at, folder), files, chunksize=64)
+        for path, described in zip(files, step(looked_at), strict=True):
             if isinstance(described, str):
                 left_out[_as_text(path), 0] = described
             else:
@@ -257,13 +257,18 @@ def _name(source: Source) -> str:
 
 def _rows(choices: list[Choice]) -> pd.DataFrame:
     """The slices of the chosen scans."""
-    taken = [
-        (*file.uids, *file.source, choice.chosen.series[0], "\n".join(choice.doubts))
-        for choice in choices
-        if choice.chosen
-        for file in choice.chosen.files
-    ]
-    rows = pd.DataFrame(taken, columns=[*UIDS, "path", FRAME, SCAN_OF_ROW, DOUBTS])
+    taken = []
+    for choice in choices:
+        if choice.chosen is None:
+            continue
+        # From end to end, for coverage is told by them.
+        looked_at = set(_spread(choice.chosen, LOOKED_AT, 0.0))
+        of_all = choice.chosen.series[0], "\n".join(choice.doubts)
+        taken += [
+            (*file.uids, *file.source, file.source in looked_at, *of_all)
+            for file in choice.chosen.files
+        ]
+    rows = pd.DataFrame(taken, columns=[*UIDS, "path", FRAME, LOOK, SCAN_OF_ROW, DOUBTS])
     shared = (rows[SOP_UID] == "") | rows.duplicated(list(UIDS), keep=False)
     rows[SOP_UID] = rows[SOP_UID].mask(shared, _named_after(rows))
     unknown = dict.fromkeys((IMAGE_LABEL, *STUDY_LABELS), np.int8(UNKNOWN))
@@ -272,7 +277,7 @@ def _rows(choices: list[Choice]) -> pd.DataFrame:
 
 def _series_table(choices: list[Choice]) -> pd.DataFrame:
     """One row a series and scan."""
-    found = []
+    lines = []
     for choice in choices:
         for scan in choice.scans:
             taken = choice.chosen is not None and scan.files == choice.chosen.files
@@ -280,7 +285,7 @@ def _series_table(choices: list[Choice]) -> pd.DataFrame:
                 members = [f for f in scan.files if f.uids[1] == series]
                 # What was named by its path is known by that alone.
                 told_by = scan.told_by if members[0].has_uids else members[0].path
-                found.append(
+                lines.append(
                     (
                         *(scan.study, series, one_line(told_by), len(members)),
                         *(scan.contrast, taken),
@@ -292,7 +297,7 @@ def _series_table(choices: list[Choice]) -> pd.DataFrame:
                         scan.picture,
                     )
                 )
-    table = pd.DataFrame(found, columns=list(SERIES_COLUMNS))
+    table = pd.DataFrame(lines, columns=list(SERIES_COLUMNS))
     table["blood_hu"] = table["blood_hu"].astype("Int64")
     return table.sort_values([STUDY_UID, SERIES_UID, "scan"], ignore_index=True)
 
@@ -327,10 +332,10 @@ def _nothing_found(
         f"axial CT scan of {MIN_SLICES} positions or more."
     ]
     ranked = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    for kind, paths in ranked[:6]:
+    for start, paths in ranked[:6]:
         full = left_out[paths[0]]
         lines.append(f"  {len(paths):>7,}  {full}; such as {paths[0]}")
-        if remedy := next((text for start, text in _REMEDIES if kind.startswith(start)), ""):
+        if remedy := next((text for known, text in _REMEDIES if start.startswith(known)), ""):
             lines.append(f"           {remedy}")
     if len(ranked) > 6:
         lines.append(f"  and {len(ranked) - 6} further reasons")
@@ -353,6 +358,8 @@ _REMEDIES = (
     ("the same UIDs", "Export the studies again, each with UIDs of its own."),
     ("a part of a concatenation", "Join its parts, or export the study as files of one slice."),
     ("a directory of media", "Copy the whole medium: a DICOMDIR only names the files beside it."),
+    ("no functional groups", "Export it again with them, or the study as files of one slice."),
+    ("functional groups are missing", "Export it again, or the study as files of one slice."),
     ("a localizer", "Export the series of slices too."),
     ("Modality is not CT", "Export the CT series of the study."),
 )
@@ -577,17 +584,17 @@ def _without_copies(
     compressed one of them, and a copy may have been cut. Where they differ, all stay in:
     `clotline.data.scans.split_scans` or `_conflict` tells what they are.
     """
-    places = places_of([f.traits for f in files])
+    along = positions_of([f.traits for f in files])
     at: dict[tuple, list[_File]] = defaultdict(list)
     left_out: dict[Source, str] = {}
     kept: list[_File] = []
-    for file, place in zip(files, places, strict=True):
-        if place is None and file.traits.instance is None:
+    for file, position in zip(files, along, strict=True):
+        if position is None and file.traits.instance is None:
             kept.append(file)  # nothing says that it lies where another one lies
-        elif place is None:
+        elif position is None:
             at[("number", file.uids[2], file.traits.instance)].append(file)
         else:
-            at[("mm", place)].append(file)
+            at[("mm", position)].append(file)
     for members in at.values():
         # Of copies the largest is kept: the others may have been cut.
         members.sort(key=lambda f: (-f.size, *f.source))
@@ -646,18 +653,18 @@ def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
         return [_scan(sorted(members, key=lambda f: f.source), 0, problem=problem)]
     if pair := _conflict(files):
         return [_scan(files, 0, problem=_conflicting(*pair))]
-    found = []
+    scans = []
     for part in split_scans([f.traits for f in files]):
         slices = [files[m] for m in part.members]
         if part.mixed:
             pair = [files[m] for m in part.mixed]
-            found.append(_scan(slices, 0, part.told_by, _conflicting(*pair)))
+            scans.append(_scan(slices, 0, part.told_by, _conflicting(*pair)))
             continue
-        places = places_of([f.traits for f in slices])
-        known = {place for place in places if place is not None}
+        along = positions_of([f.traits for f in slices])
+        known = {position for position in along if position is not None}
         # What does not say where it lies may lie anywhere.
-        positions = len(known) + places.count(None)
-        if known == {places[0]} and len(slices) > 1 and None not in places:
+        positions = len(known) + along.count(None)
+        if known == {along[0]} and len(slices) > 1 and None not in along:
             positions = 1
         problem = ""
         if positions < MIN_SLICES:
@@ -665,17 +672,17 @@ def _scans_of(files: list[_File], members: list[_File]) -> list[Scan]:
             if positions != len(slices):
                 where = f" at {counted(positions, 'position', 'positions')}"
             problem = f"too few slices: {len(slices)}{where}; at least {MIN_SLICES} are needed"
-        found.append(_scan(slices, positions, part.told_by, problem))
-    return found
+        scans.append(_scan(slices, positions, part.told_by, problem))
+    return scans
 
 
 def _conflict(files: list[_File]) -> tuple[_File, _File] | None:
     """Two files that have the same UIDs, the same number, and not the same content."""
     seen: dict[tuple, _File] = {}
-    for file, place in zip(files, places_of([f.traits for f in files]), strict=True):
-        if not file.uids[2] or place is None:
+    for file, position in zip(files, positions_of([f.traits for f in files]), strict=True):
+        if not file.uids[2] or position is None:
             continue
-        key = (file.uids, place, file.traits.instance)
+        key = (file.uids, position, file.traits.instance)
         if key in seen:
             return seen[key], file
         seen[key] = file
@@ -721,8 +728,8 @@ def _thickness(files: list[_File]) -> float | None:
     told = [f.traits.thickness for f in files if f.traits.thickness]
     if told:
         return float(median(told))
-    places = sorted({p for p in places_of([f.traits for f in files]) if p is not None})
-    steps = [b - a for a, b in pairwise(places)]
+    along = sorted({p for p in positions_of([f.traits for f in files]) if p is not None})
+    steps = [b - a for a, b in pairwise(along)]
     return round(float(median(steps)), 2) if steps else None
 
 
@@ -770,7 +777,7 @@ def _together(scans: list[Scan]) -> list[Scan]:
 def _with_pixels(folder: str | os.PathLike, scans: list[Scan], workers: int) -> list[Scan]:
     """The scans with what their pixels show."""
     fit = [scan for scan in scans if not scan.problem]
-    samples = [_sample(scan) for scan in fit]
+    samples = [_spread(scan, LOOKED_AT, 0.1) for scan in fit]
     try:
         with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
             chests = list(pool.map(partial(_chest, folder, read_in_time), samples))
@@ -781,20 +788,20 @@ def _with_pixels(folder: str | os.PathLike, scans: list[Scan], workers: int) -> 
     return [replace(scan, chest=seen.get(id(scan))) for scan in scans]
 
 
-def _sample(scan: Scan) -> list[Source]:
-    """Slices over the scan, but for its ends."""
-    places = places_of([f.traits for f in scan.files])
+def _spread(scan: Scan, count: int, margin: float) -> list[Source]:
+    """Slices at equal steps along the scan, but for a share of it at both ends."""
+    along = positions_of([f.traits for f in scan.files])
     order = sorted(
-        range(len(places)),
+        range(len(along)),
         key=lambda k: (
-            places[k] is None,
-            places[k] or 0.0,
+            along[k] is None,
+            along[k] or 0.0,
             scan.files[k].traits.instance or 0.0,
             scan.files[k].source,
         ),
     )
-    count = min(LOOKED_AT, len(order))
-    picked = np.linspace(0.1 * (len(order) - 1), 0.9 * (len(order) - 1), count).round().astype(int)
+    last, count = len(order) - 1, min(count, len(order))
+    picked = np.linspace(margin * last, (1 - margin) * last, count).round().astype(int)
     return [scan.files[order[k]].source for k in dict.fromkeys(picked.tolist())]
 
 
@@ -806,8 +813,8 @@ def _chest(
     looks = []
     for path, frame in sources:
         try:
-            found = read(located(folder, path), frame=frame or None)
+            decoded = read(located(folder, path), frame=frame or None)
         except SliceError:
             continue
-        looks.append(look_at(found.pixels, found.traits.field_mm))
+        looks.append(look_at(decoded.pixels, decoded.traits.field_mm))
     return summarize(looks)

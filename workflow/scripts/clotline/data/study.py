@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 import cv2
+import numpy as np
 import pandas as pd
 
 from clotline.data.archives import located
@@ -89,8 +90,9 @@ def decode_study(
             names than <study>/<series>/<SOP instance>.dcm, their ``path`` in the folder with the
             ``frame`` in it (0 where the file is one slice). Without these a SOPInstanceUID with a
             number, such as 1.2.3#7, is that frame of the file 1.2.3.dcm. Further columns may say
-            what is put in order as one (``scan``, instead of the series), and what was doubtful
-            before (``doubts``, a line each).
+            what is put in order as one (``scan``, instead of the series), whether a slice is one
+            of those whose pixels are looked at (``look``), and what was doubtful before
+            (``doubts``, a line each).
         folder: the folder of the files. It may be a link itself; links in it must not lead out of
             it, but where ``path`` names them, or to where a `DataFolder` says.
         read: reads one file or, where it is told which, one frame of it.
@@ -119,21 +121,21 @@ def decode_study(
     stored: list[int] = []
     rejected: list[tuple] = []
     looks: dict[int, Look] = {}
-    looked_at = _sample(len(files))
-    for place, file in enumerate(_fetched_ahead(files)):
+    looked_at = {*np.flatnonzero(rows["look"])} if "look" in rows else _sample(len(files))
+    for index, file in enumerate(_fetched_ahead(files)):
         try:
             if file is None:
                 raise SliceError(LEADS_OUT)
-            found = read(file, frame=frames[place]) if frames[place] else read(file)
+            decoded = read(file, frame=frames[index]) if frames[index] else read(file)
             # At once, so that the disk is never without a task and pixels never fill the memory.
-            chunks.append(pack(found.pixels))
-            if place in looked_at:
-                looks[len(slices)] = look_at(found.pixels, found.traits.field_mm)
-            slices.append(replace(found, pixels=None))
-            stored.append(place)
+            chunks.append(pack(decoded.pixels))
+            if index in looked_at:
+                looks[len(slices)] = look_at(decoded.pixels, decoded.traits.field_mm)
+            slices.append(replace(decoded, pixels=None))
+            stored.append(index)
         except SliceError as error:
-            rejected.append((*names[place], paths[place], str(error)))
-    taken = {name: [values[place] for place in stored] for name, values in listed.items()}
+            rejected.append((*names[index], paths[index], str(error)))
+    taken = {name: [values[index] for index in stored] for name, values in listed.items()}
     groups = [rows["scan"].iloc[k] for k in stored] if "scan" in rows else taken[SERIES_UID]
     scans, along, positions, notes = along_scan(groups, slices)
     instances = [-1 if s.instance is None else s.instance for s in slices]
@@ -143,15 +145,16 @@ def decode_study(
     columns = {name: [values[k] for k in order] for name, values in taken.items()}
     columns[POSITION] = [positions[k] for k in order]
     scan_of = [(groups[k], scans[k]) for k in order]
-    chests = _chests(scan_of, [looks.get(k) for k in order])
+    shown = [looks.get(k) for k in order]
     slices = [slices[k] for k in order]
     columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
+    chests = _chests(scan_of, shown)
     columns |= _series_facts(slices, [chests[scan] for scan in scan_of])
     doubts = rows["doubts"].iloc[0].splitlines() if "doubts" in rows else []
     for scan in dict.fromkeys(scan_of):
         members = [k for k, of in enumerate(scan_of) if of == scan]
         doubts += doubts_of(
-            [slices[k] for k in members], [columns[POSITION][k] for k in members], chests[scan]
+            *([values[k] for k in members] for values in (slices, columns[POSITION], shown))
         )
     doubts = list(dict.fromkeys(doubts))
     # Files with names of their own are listed by looking at all of the folder.
@@ -186,7 +189,7 @@ def _chests(
     of = defaultdict(list)
     for scan, look in zip(scans, looks, strict=True):
         of[scan] += [] if look is None else [look]
-    return {scan: summarize(found) for scan, found in of.items()}
+    return {scan: summarize(of_scan) for scan, of_scan in of.items()}
 
 
 def _series_facts(slices: Sequence[Slice], chests: Sequence[Chest | None]) -> dict[str, list]:
@@ -253,8 +256,8 @@ def _unlisted(
     listed = defaultdict(set)
     for study, series, sop in names:
         listed[f"{study}/{series}"].add(f"{sop.partition(FRAME_MARK)[0]}.dcm")
-    for place, expected in listed.items():
-        series_folder = _inside(folder, place, resolve, roots)
+    for series_path, expected in listed.items():
+        series_folder = _inside(folder, series_path, resolve, roots)
         if series_folder is None:
             continue  # its slices are among the rejects, as of one that is missing
         with suppress(OSError), os.scandir(series_folder) as entries:

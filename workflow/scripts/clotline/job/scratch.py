@@ -1,13 +1,15 @@
 """Reading shards from a node's own disk, where the site has one to spare."""
 
+import fcntl
 import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clotline.job.progress import progress
@@ -60,15 +62,41 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextmanager
 def _removed_afterwards(parent: str | None) -> Iterator[str]:
-    # Nobody else may look into it.
-    target = tempfile.mkdtemp(prefix="clotline-", dir=parent)
+    """A folder that nobody else may look into; those of jobs that were killed are removed first."""
+    _remove_left_behind(parent or tempfile.gettempdir())
+    target = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
     # What a scheduler sends before it kills.
     before = signal.signal(signal.SIGTERM, _leave)
+    lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield target
     finally:
         shutil.rmtree(target, ignore_errors=True)
+        os.close(lock)
         signal.signal(signal.SIGTERM, before)
+
+
+_PREFIX = "clotline-"
+
+#: Age in seconds from which on a folder that nobody has locked is one that was left behind.
+_LEFT_BEHIND_S = 60
+
+
+def _remove_left_behind(parent: str) -> None:
+    """Removes folders of this user whose job is gone: its lock went with it."""
+    for folder in Path(parent).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            status = folder.lstat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _LEFT_BEHIND_S:
+                continue
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _unfit(folder: str, paths: Sequence[str]) -> str:

@@ -148,7 +148,7 @@ def _frame_of(image: EnhancedFile | VolumeFile, frame: int | None) -> Header:
 
 
 #: What `check_is_ct_slice` looks at.
-KIND_KEYWORDS = (
+CHECKED_KEYWORDS = (
     "Modality", "SOPClassUID", "ImageType", "NumberOfFrames", "PhotometricInterpretation",
     "PixelData",
 )  # fmt: skip
@@ -157,7 +157,7 @@ SCALE_KEYWORDS = ("RescaleSlope", "RescaleIntercept", "RescaleType")
 
 
 def check_is_ct_slice(header: Header) -> None:
-    """Checks that a file holds a slice of CT, by the elements KIND_KEYWORDS of its header.
+    """Checks that a file holds a slice of CT, by the elements CHECKED_KEYWORDS of its header.
 
     Raises:
         SliceError: it is no single slice of CT; the message says what it is.
@@ -309,7 +309,7 @@ def position_along_scan(corner: list[float] | None, axes: Axes | None) -> float 
     if corner is None or axes is None:
         return None
     normal = cross(*axes)
-    along = sum(place * part for place, part in zip(corner, normal, strict=True))
+    along = sum(coordinate * part for coordinate, part in zip(corner, normal, strict=True))
     position = along / math.hypot(*normal)
     if not math.isfinite(position):
         return None

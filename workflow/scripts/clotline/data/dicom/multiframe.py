@@ -25,6 +25,7 @@ from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
@@ -92,7 +93,6 @@ _GROUPS: dict[str, dict[str, tuple[str, str] | None]] = {
         "FrameAcquisitionDateTime": None,
     },
     "FrameAnatomySequence": {"AnatomicRegionSequence": None},
-    "ContrastBolusUsageSequence": {},
     # Where software that converts files of one slice puts all that has no group of its own.
     "UnassignedSharedConvertedAttributesSequence": {},
     "UnassignedPerFrameConvertedAttributesSequence": {},
@@ -206,7 +206,8 @@ class EnhancedFile:
     def _check_class(self, size: int) -> None:
         storage = self._header.get("SOPClassUID")
         if storage not in ENHANCED:
-            if size > MAX_BYTES:
+            # What is of another class is named by that, of any size.
+            if size > MAX_BYTES and storage in (None, "", CTImageStorage):
                 raise SliceError(f"too large: {size:,} bytes, the limit is {MAX_BYTES:,}")
             name = one_line(UID(storage).name) if storage else "none"
             raise SliceError(f"SOPClassUID is not Enhanced CT Image Storage: {name}")

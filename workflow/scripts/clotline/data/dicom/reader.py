@@ -252,49 +252,51 @@ def _read_plain(
         element that ends beyond the file.
     """
     wanted = _wanted(keywords)
-    found = {}
-    place, end = start, len(data)
-    while place + 8 <= end:
-        number, vr, length = _ELEMENT.unpack_from(data, place)
+    elements = {}
+    offset, end = start, len(data)
+    while offset + 8 <= end:
+        number, vr, length = _ELEMENT.unpack_from(data, offset)
         if group and group != number & 0xFFFF:
             break
-        place += 8
+        offset += 8
         if vr not in _SHORT_VRS:
-            if vr not in _LONG_VRS or place + 4 > end:
+            if vr not in _LONG_VRS or offset + 4 > end:
                 return None
-            (length,) = _LONG_LENGTH.unpack_from(data, place)
-            place += 4
+            (length,) = _LONG_LENGTH.unpack_from(data, offset)
+            offset += 4
             if length == UNDEFINED_LENGTH and number == _PIXEL_DATA and number in wanted:
-                content, place = place, _end_of_fragments(data, place)
-                if place is None:
+                content, offset = offset, _end_of_fragments(data, offset)
+                if offset is None:
                     return None
-                tag, value = wanted[number], data[content : place - 8]
-                found[int(tag)] = RawDataElement(
+                tag, value = wanted[number], data[content : offset - 8]
+                elements[int(tag)] = RawDataElement(
                     tag, vr.decode(), length, value, content, False, True
                 )
                 continue
-        content, place = place, place + length
-        if place > end or number & 0xFFFF == 0xFFFE:
+        content, offset = offset, offset + length
+        if offset > end or number & 0xFFFF == 0xFFFE:
             return None
         if tag := wanted.get(number):
             if not length:
                 value = empty_value_for_VR(vr.decode(), raw=True)
             elif vr == b"OW":
-                value = memoryview(data)[content:place]  # pixels are not copied
+                value = memoryview(data)[content:offset]  # pixels are not copied
             else:
-                value = data[content:place]
-            found[int(tag)] = RawDataElement(tag, vr.decode(), length, value, content, False, True)
+                value = data[content:offset]
+            elements[int(tag)] = RawDataElement(
+                tag, vr.decode(), length, value, content, False, True
+            )
     charset = default_encoding
-    if (element := found.get(CHARSET)) and element.value:
+    if (element := elements.get(CHARSET)) and element.value:
         charset = _charset(element.VR, element.value)
-    return Header(found, syntax, charset), place
+    return Header(elements, syntax, charset), offset
 
 
-def _end_of_fragments(data: bytes, place: int) -> int | None:
-    """Where PixelData ends, its fragments starting at ``place``; None if one leaves the file."""
-    while (head := data[place : place + 8])[:4] == _ITEM:
-        place += 8 + int.from_bytes(head[4:], "little")
-    return place + 8 if head == _END_OF_ITEMS else None
+def _end_of_fragments(data: bytes, offset: int) -> int | None:
+    """Where PixelData ends, its fragments starting at ``offset``; None if one leaves the file."""
+    while (head := data[offset : offset + 8])[:4] == _ITEM:
+        offset += 8 + int.from_bytes(head[4:], "little")
+    return offset + 8 if head == _END_OF_ITEMS else None
 
 
 @cache

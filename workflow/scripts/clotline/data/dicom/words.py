@@ -82,20 +82,20 @@ def picture_type(image_type: tuple[str, ...], description: str) -> str:
         description: SeriesDescription.
     """
     values = [plain(value) for value in image_type]
-    found = set()
+    types = set()
     for value in values:
         # A maker's value has words of its own: CSA MIP, CT_SOM5 MON, PROJECTION IMAGE.
-        found |= {_TYPE_OF_WORD[w] for w in (value, *value.split()) if w in _TYPE_OF_WORD}
+        types |= {_TYPE_OF_WORD[w] for w in (value, *value.split()) if w in _TYPE_OF_WORD}
     text = plain(description).replace("_", " ")
     # Of bolus tracking a description may tell that is one of the scan itself: the number of
     # positions decides.
-    found |= {
+    types |= {
         name
         for name, pattern in _TYPES_BY_DESCRIPTION
         if name not in (TRACKING, LOCALIZER) and re.search(pattern, text)
     }
     order = (LOCALIZER, TRACKING, UNENHANCED, MAP, RENDERING, PROJECTION, MONOENERGETIC)
-    return next((name for name in order if name in found), SCAN)
+    return next((name for name in order if name in types), SCAN)
 
 
 @lru_cache(4096)

@@ -74,7 +74,7 @@ class Study:
     Attributes:
         seed: the cohort's.
         index: its number in the cohort.
-        kind: acute, chronic, both, negative or indeterminate.
+        pe_type: acute, chronic, both, negative or indeterminate.
         grid: the voxels.
         chest: the patient.
         clots: the emboli; none of them is out of sight.
@@ -86,7 +86,7 @@ class Study:
 
     seed: int
     index: int
-    kind: str
+    pe_type: str
     grid: Grid
     chest: Chest
     clots: tuple[Clot, ...]
@@ -142,7 +142,7 @@ def draw_cohort(settings: Mapping) -> list[Study]:
 
 def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Study:
     block, member = divmod(index, len(_BLOCK))
-    kind = _BLOCK[_rng(seed, block, "block").permutation(len(_BLOCK))[member]]
+    pe_type = _BLOCK[_rng(seed, block, "block").permutation(len(_BLOCK))[member]]
     rng = _rng(seed, index, "draw")
     chest = draw_chest(rng)
     grid = _draw_grid(rng, chest, slices_min, slices_max)
@@ -155,7 +155,7 @@ def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Stud
         acquisition = replace(acquisition, mixing=rng.uniform(0.15, 0.35))
     poor = rng.random(2)
     strength = rng.uniform(0, 1)
-    if kind == "indeterminate":
+    if pe_type == "indeterminate":
         fault = "qa_contrast" if poor[0] < 0.5 else "qa_motion"
         quality[fault] = 1
         if fault == "qa_contrast":
@@ -169,18 +169,18 @@ def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Stud
         quality["qa_motion"] = 1
         acquisition = replace(acquisition, motion=4 + 2 * strength)
     defect = ("cava", "left_atrium")[int(rng.integers(2))] if rng.random() < 0.04 else ""
-    clots, shown, chest = _draw_emboli(seed, index, kind, grid, chest)
+    clots, shown, chest = _draw_emboli(seed, index, pe_type, grid, chest)
     return Study(
         seed=seed,
         index=index,
-        kind=kind,
+        pe_type=pe_type,
         grid=grid,
         chest=chest,
         clots=clots,
         defect=defect,
         acquisition=acquisition,
         shown=shown,
-        labels=_study_labels(kind, chest, clots, quality, defect),
+        labels=_study_labels(pe_type, chest, clots, quality, defect),
     )
 
 
@@ -237,14 +237,14 @@ def _draw_acquisition(rng: np.random.Generator, chest: Chest) -> Acquisition:
 
 
 def _draw_emboli(
-    seed: int, index: int, kind: str, grid: Grid, chest: Chest
+    seed: int, index: int, pe_type: str, grid: Grid, chest: Chest
 ) -> tuple[tuple[Clot, ...], np.ndarray, Chest]:
     """The clots, the slices that show one, and the chest with its clotted arteries wider."""
     shapes = {
         "acute": ACUTE_SHAPES,
         "chronic": CHRONIC_SHAPES,
         "both": (*ACUTE_SHAPES, *CHRONIC_SHAPES),
-    }.get(kind, ())
+    }.get(pe_type, ())
     nothing = np.zeros(grid.slices, bool)
     if not shapes:
         return (), nothing, chest
@@ -261,27 +261,27 @@ def _draw_emboli(
                 clots.append(clot)
                 shown |= seen
         sorts = {clot.chronic for clot in clots}
-        if shown.sum() >= least and len(sorts) == (2 if kind == "both" else 1):
+        if shown.sum() >= least and len(sorts) == (2 if pe_type == "both" else 1):
             return tuple(clots), shown, replace(chest, arteries=arteries)
 
 
 def _study_labels(
-    kind: str, chest: Chest, clots: Sequence[Clot], quality: dict[str, int], defect: str
+    pe_type: str, chest: Chest, clots: Sequence[Clot], quality: dict[str, int], defect: str
 ) -> dict[str, int]:
     strained = chest.ventricle_ratio >= 1
     return {
         **dict.fromkeys(STUDY_LABELS, 0),
-        "negative_exam_for_pe": int(kind == "negative"),
+        "negative_exam_for_pe": int(pe_type == "negative"),
         **quality,
         "rv_lv_ratio_gte_1": int(bool(clots) and strained),
         "rv_lv_ratio_lt_1": int(bool(clots) and not strained),
         "leftsided_pe": int(any(clot.on_side("left") for clot in clots)),
-        "chronic_pe": int(kind == "chronic"),
+        "chronic_pe": int(pe_type == "chronic"),
         "true_filling_defect_not_pe": int(bool(defect)),
         "rightsided_pe": int(any(clot.on_side("right") for clot in clots)),
-        "acute_and_chronic_pe": int(kind == "both"),
+        "acute_and_chronic_pe": int(pe_type == "both"),
         "central_pe": int(any(clot.central for clot in clots)),
-        "indeterminate": int(kind == "indeterminate"),
+        "indeterminate": int(pe_type == "indeterminate"),
     }
 
 
