@@ -104,7 +104,13 @@ def main() -> None:
     for seed in range(arguments.seeds):
         path = arguments.folder / f"stage2-{seed}.json"
         results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        missing = {name: keys for name, keys in CONTESTANTS.items() if name not in results}
+        # What was run with other settings is run again.
+        recipes = {
+            name: [keys, TOGETHER, TRAIN, VALID, WIDTH] for name, keys in CONTESTANTS.items()
+        }
+        done = {name for name in results if recipes.get(name) == results[name]["recipe"]}
+        results = {name: results[name] for name in results if name in done}
+        missing = {name: keys for name, keys in CONTESTANTS.items() if name not in done}
         if not missing:
             continue
         arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +118,7 @@ def main() -> None:
         for name, keys in missing.items():
             results[name] = run(cohort, keys, seed, arguments.folder)
             print(f"seed {seed}, {name}: {results[name]}", flush=True)
+            results[name]["recipe"] = recipes[name]
             with atomic(path) as temporary:
                 temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
         arguments.output.write_text(describe(read_results(arguments.folder)), encoding="utf-8")

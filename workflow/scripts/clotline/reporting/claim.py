@@ -117,11 +117,8 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         24: " ".join(
             f"{name}: {entry['init']}." for name, entry in (config["cnn"] | config["lstm"]).items()
         ),
-        25: (
-            "Stochastic gradient descent, binary cross-entropy. "
-            + " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items())
-        ),
-        26: "The epoch of lowest loss on the valid split.",
+        25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
+        26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         27: "None; combined models read the features of several networks together.",
         28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
         29: (
@@ -159,10 +156,17 @@ def _training(name: str, entry: dict) -> str:
     schedule = {
         "step": f"divided by 10 after the epochs {', '.join(map(str, entry['milestones']))}",
         "one_cycle": "one cycle",
+        "cosine": "a cosine to zero",
+        "linear": "linear to zero",
         "constant": "constant",
     }[entry["schedule"]]
+    optimizer = {"sgd": "stochastic gradient descent", "adamw": "AdamW"}[entry["optimizer"]]
+    competition = entry.get("loss") == "competition"
+    loss = "the competition's weighted log loss" if competition else "binary cross-entropy"
+    several = f", {entry['accumulate']} of them a step" if entry["accumulate"] > 1 else ""
     text = (
-        f"{name}: {entry['epochs']} epochs, batches of {entry['batch_size']}, learning rate "
+        f"{name}: {optimizer} on {loss}, {entry['epochs']} epochs, batches of "
+        f"{entry['batch_size']}{several}, learning rate "
         f"{entry['lr']:g} ({schedule}), momentum {entry['momentum']:g}, weight decay "
         f"{entry['weight_decay']:g}"
     )
@@ -171,4 +175,16 @@ def _training(name: str, entry: dict) -> str:
     if "crop" in entry:
         text += ", random crops" if entry["crop"] < SIZE else ", whole slices"
         text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
+    elif entry["reversal"]:
+        text += ", half of the studies read from head to feet"
     return f"{text}."
+
+
+def _selection(name: str, entry: dict) -> str:
+    """Which of a network's weights are kept."""
+    epoch = {"best": "the epoch of lowest loss on the valid split", "last": "the last epoch"}
+    averaged = f", averaged over steps ({entry['ema']:g} of the past)" if entry["ema"] else ""
+    odds = ""
+    if entry.get("calibrate_odds"):
+        odds = "; all odds times one factor, fitted on the valid split"
+    return f"{name}: {epoch[entry['keep']]}{averaged}{odds}."
