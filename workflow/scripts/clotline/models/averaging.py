@@ -41,7 +41,7 @@ class WeightAverage:
         """Meanwhile the model has the averaged parameters, and batch normalisation's for them.
 
         Running statistics belong to the weights that they were taken with, and the mean of them is
-        not that of the averaged network: they are taken anew, from training batches.
+        not that of the averaged network: they are computed again, from training batches.
 
         Args:
             batches: makes the training batches of (inputs, targets); read only where there is
