@@ -6,6 +6,7 @@
 # make gpu   tests on a CUDA GPU
 # make bench   speeds against the published way, memory and growth; writes bench/results.md
 # make bench-learning   the demo's recipe over seeds and arithmetics; writes bench/learning.md
+# make bench-accuracy   what each ingredient of accuracy is worth; writes bench/accuracy.md
 # make bench-gpu   training and features on a CUDA machine; writes bench/results-gpu.md
 # make figures   the README's figures, from the demo
 # make lock   renews requirements.lock from requirements.in
@@ -31,7 +32,7 @@ TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 SKIPPED = .pytest_cache/skipped
 
 .PHONY: demo test packages lint unit integration torture gpu cluster clusters bench bench-gpu \
-	bench-learning figures lock clean
+	bench-learning bench-accuracy figures lock clean
 
 .venv/installed: requirements.lock
 	@echo "Setting up .venv: several GB to download the first time"
@@ -92,6 +93,10 @@ bench-learning: .venv/installed
 	snakemake --profile profiles/local --directory demo --quiet rules host -- \
 		results/data/slices.parquet results/data/positives.h5
 	python -m bench.learning
+
+# Needs CLOTLINE_REAL. Goes on where it was stopped.
+bench-accuracy: .venv/installed
+	python -m bench.accuracy stage2
 
 bench-gpu: .venv/installed
 	python -m bench.gpu

@@ -2,7 +2,7 @@
 
 ``stage2`` compares networks of stage 2 on where emboli really lie: the labels of real CTPA series
 (penet_series.csv in the folder CLOTLINE_REAL names), with features simulated from them. Each seed
-draws features, division and initial weights anew; what is finished is kept, so that it goes on
+draws its own features, division and initial weights; what is finished is kept, so that it goes on
 where it was stopped.
 """
 
@@ -79,7 +79,7 @@ PUBLISHED = next(iter(CONTESTANTS))
 
 #: Metric to its key in a result, and whether more is better.
 METRICS = {
-    "exam AUROC": "exam",
+    "study AUROC": "study",
     "slice AUROC": "slice",
     "slices' part of the competition's metric": "metric",
 }
@@ -104,7 +104,13 @@ def main() -> None:
     for seed in range(arguments.seeds):
         path = arguments.folder / f"stage2-{seed}.json"
         results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        missing = {name: keys for name, keys in CONTESTANTS.items() if name not in results}
+        # What was run with other settings is run again.
+        recipes = {
+            name: [keys, TOGETHER, TRAIN, VALID, WIDTH] for name, keys in CONTESTANTS.items()
+        }
+        done = {name for name in results if recipes.get(name) == results[name]["recipe"]}
+        results = {name: results[name] for name in results if name in done}
+        missing = {name: keys for name, keys in CONTESTANTS.items() if name not in done}
         if not missing:
             continue
         arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +118,7 @@ def main() -> None:
         for name, keys in missing.items():
             results[name] = run(cohort, keys, seed, arguments.folder)
             print(f"seed {seed}, {name}: {results[name]}", flush=True)
+            results[name]["recipe"] = recipes[name]
             with atomic(path) as temporary:
                 temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
         arguments.output.write_text(describe(read_results(arguments.folder)), encoding="utf-8")
@@ -244,7 +251,7 @@ def run(cohort: Cohort, keys: dict, seed: int, folder: Path) -> dict[str, float]
         folder: for the state of the training.
 
     Returns:
-        Number of ``studies``; AUROC by ``exam`` and ``slice``, those of the ``count`` baseline on
+        Number of ``studies``; AUROC by ``study`` and ``slice``, those of the ``count`` baseline on
         its slice scores and of the ``position`` alone, the slices' part of the competition's
         ``metric`` in nats, and CPU ``seconds``.
     """
@@ -263,7 +270,7 @@ def run(cohort: Cohort, keys: dict, seed: int, folder: Path) -> dict[str, float]
     count = count_baseline(image, cohort.studies)[PE_PRESENT]
     present = pe_present(of_study, "_true")
     return {
-        "exam": roc_auc_score(present, pe_present(of_study)),
+        "study": roc_auc_score(present, pe_present(of_study)),
         "slice": roc_auc_score(truth, score),
         "metric": float(metric),
         "count": roc_auc_score(present, count),
@@ -350,8 +357,8 @@ def describe(results: pd.DataFrame) -> str:
     wide = {key: results.pivot_table(index="seed", columns="contestant", values=key, sort=False)
             for key in (*METRICS.values(), "count", "position", "seconds")}  # fmt: skip
     lines = []
-    for name in (name for name in CONTESTANTS if name in wide["exam"]):
-        cells = [name, f"{wide['exam'][name].count()}"]
+    for name in (name for name in CONTESTANTS if name in wide["study"]):
+        cells = [name, f"{wide['study'][name].count()}"]
         for key in METRICS.values():
             values = wide[key][name].dropna()
             cells.append(f"{values.mean():.3f}")
@@ -359,11 +366,11 @@ def describe(results: pd.DataFrame) -> str:
                 difference = (values - wide[key][PUBLISHED]).dropna().to_numpy()
                 mean, low, high = interval(difference)
                 cells[-1] += f" ({mean:+.3f} [{low:+.3f}, {high:+.3f}])"
-        mean, low, high = interval((wide["exam"][name] - wide["count"][name]).dropna().to_numpy())
+        mean, low, high = interval((wide["study"][name] - wide["count"][name]).dropna().to_numpy())
         cells.append(f"{wide['count'][name].mean():.3f} ({mean:+.3f} [{low:+.3f}, {high:+.3f}])")
         cells.append(f"{wide['seconds'][name].median():.0f}")
         lines.append(cells)
-    head = ["network", "seeds", *METRICS, "exam AUROC of counts and percentiles of its slices",
+    head = ["network", "seeds", *METRICS, "study AUROC of counts and percentiles of its slices",
             "CPU s"]  # fmt: skip
     studies = results["studies"].max()
     today = f"{datetime.date.today():%Y-%m-%d}"
@@ -380,7 +387,7 @@ def describe(results: pd.DataFrame) -> str:
             "validate, all others test; each seed draws features, division and initial weights. "
             "In brackets: the difference from the published LSTM on the same seeds, with a 95% "
             "interval over seeds (Student's t); in the last but one column the difference of the "
-            "network's exam AUROC from that baseline. The competition's metric is in nats, and "
+            "network's study AUROC from that baseline. The competition's metric is in nats, and "
             "less is better. All networks have 64 hidden units and train 20 epochs.",
             "",
             f"A slice's position alone: slice AUROC {wide['position'].to_numpy().mean():.3f}.",

@@ -41,8 +41,8 @@ def test_what_has_no_weight_does_not_count():
     ("targets", "weights"), [([1, 1], [1, 1]), ([0, 1], [1, 0]), ([0, 1], [0, 0])]
 )
 def test_of_one_class_no_finite_factor_is_best(targets, weights):
-    found = fit_log_factor(np.zeros(2), np.array(targets, float), np.array(weights, float))
-    assert found is None
+    actual = fit_log_factor(np.zeros(2), np.array(targets, float), np.array(weights, float))
+    assert actual is None
 
 
 class Studies:
@@ -103,6 +103,6 @@ def test_valid_studies_without_a_positive_slice_leave_the_odds_with_a_warning(ca
     section, fabric = lstm_section(precision="32-true"), make_fabric("32-true", 0, 1)
     weights = build_lstm(4, section, "image").state_dict()
     checkpoint = checkpoint_of(section, weights, 4)
-    found = calibrate_odds(checkpoint, "image", Studies("image", [3, 4], [0, 0]), 2, fabric)
-    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    actual = calibrate_odds(checkpoint, "image", Studies("image", [3, 4], [0, 0]), 2, fabric)
+    assert all(torch.equal(actual[name], weights[name]) for name in weights)
     assert "the odds are left as they are" in caplog.text

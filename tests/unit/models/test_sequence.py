@@ -123,11 +123,11 @@ def test_pools_are_joined_in_their_order_over_a_studys_own_steps():
     model = network(lstm_section(hidden_size=5, cell="gru", pooling=pooling), "study")
     studies = draw_studies((3, 8))
     with torch.inference_mode():
-        for study, found in zip(studies, call(model, studies), strict=True):
+        for study, actual in zip(studies, call(model, studies), strict=True):
             states = model.layers(study[None])[0][0]
             shares = model.attention(states).softmax(0)
             pools = [states.mean(0), states.amax(0), states[-1], (shares * states).sum(0)]
-            assert torch.allclose(found, model.linear(torch.cat(pools)), atol=1e-6)
+            assert torch.allclose(actual, model.linear(torch.cat(pools)), atol=1e-6)
 
 
 def test_both_directions_see_both_neighbours_and_one_sees_those_before():
@@ -210,9 +210,9 @@ def test_the_trained_network_reads_features_as_stored_and_comes_back_from_its_ch
     checkpoint.save(tmp_path / "a.pt")
     loaded = load_lstm(checkpoint, level, "a.pt").eval()
     with torch.no_grad():
-        expected, found = trained(studies), loaded(studies)
+        expected, actual = trained(studies), loaded(studies)
     assert expected.std() > 0.001
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(actual, expected, atol=1e-5)
     other = "study" if level == "image" else "image"
     with pytest.raises(ClotlineError, match=r"a\.pt does not fit this network"):
         load_lstm(checkpoint, other, "a.pt")

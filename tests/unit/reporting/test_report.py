@@ -319,7 +319,7 @@ def test_claim_says_how_each_network_was_trained():
     assert f"{LSTM}: AdamW, " in answers[25]
     assert ", gradients of 4 batches added up" in answers[25]
     assert ", dropout of 0.5." in answers[25]
-    assert f"{LSTM}: the last epoch, weights averaged with a decay of 0.99." in answers[26]
+    assert f"{LSTM}: the last epoch, averaged over steps (0.99 of the past)." in answers[26]
 
 
 def test_claim_says_how_studies_were_divided():

@@ -276,6 +276,34 @@ def digests():
             "a localizer",
             {"shard", "decode_series", "find_series"},
         ),
+        # What is of stage 2 alone trains no CNN.
+        (
+            "models/sequence.py",
+            "align_corners=True",
+            "align_corners=False",
+            {"train_lstm", "predict_lstm", "apply_models"},
+        ),
+        ("models/supervision.py", "< 0.5).tolist()", "< 0.4).tolist()", {"train_lstm"}),
+        ("models/odds.py", "_MOST = 30.0", "_MOST = 40.0", {"train_lstm"}),
+        # The weights of the metric, and how it is computed from predictions.
+        (
+            "evaluation/competition_weights.py",
+            "0.07361963",
+            "0.07361964",
+            {"train_lstm", "competition", "evaluate", "submission"},
+        ),
+        (
+            "evaluation/competition.py",
+            "RAISED = 0.500001",
+            "RAISED = 0.500002",
+            {"competition", "evaluate", "submission"},
+        ),
+        (
+            "models/averaging.py",
+            "STATISTICS_BATCHES = 200",
+            "STATISTICS_BATCHES = 100",
+            {"train_cnn", "train_lstm"},
+        ),
         (
             "models/lstm.py",
             "states[self.last_slices(studies)]",

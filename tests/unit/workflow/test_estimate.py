@@ -1,20 +1,28 @@
 import re
+from pathlib import Path
 
 import pytest
-from builders import DATA, labels_of
+import yaml
+from builders import DATA, labels_of, lstm_section
 
 from clotline.data.plan import describe_shards, make_plan
 from clotline.job.disk import SLICE_BYTES
+from clotline.models.lstm import build_lstm
 from clotline.workflow.config import load_config
 from clotline.workflow.estimate import (
+    COSTS,
     DECODED,
     GPU_RATES,
+    LSTM_WORK,
     RESNEXT50_RATES,
     SMALL_JOB,
     Data,
     PlannedJob,
     estimate,
+    multiply_adds,
 )
+
+PROJECT = Path(__file__).parents[3]
 
 STUDIES = {f"s{number}": [0, 1, 1, 0] for number in range(40)}
 
@@ -124,3 +132,48 @@ def test_new_studies_take_their_files_time_and_place(tmp_path):
     rates = GPU_RATES["efficientnet-b0"][1], RESNEXT50_RATES[1]
     gpu = (sum(360_000 / rate for rate in rates) + SMALL_JOB) / 3600
     assert found["apply_models"][-3] == f"{gpu:.1f}"
+
+
+def test_a_larger_network_of_stage_2_takes_as_much_longer_as_it_computes_more():
+    section = lstm_section()
+    assert multiply_adds(section, 3328) == LSTM_WORK
+    # Weights but the heads', for each of which a slice has a multiply-add.
+    form = {"cell": "gru", "bidirectional": True, "layers": 2, "neighbour_differences": True}
+    section = lstm_section(hidden_size=16, projection=8, **form)
+    network = build_lstm(100, section, "image")
+    weights = [
+        p for name, p in network.named_parameters() if "weight" in name and "linear" not in name
+    ]
+    assert multiply_adds(section, 100) == sum(p.numel() for p in weights)
+
+
+def test_the_winners_recipe_takes_what_its_file_says():
+    text = Path(PROJECT / "config/recipes/winner.yaml").read_text(encoding="utf-8")
+    # About as many slices as RSNA's: a tenth of the training split's positive.
+    splits = {"train": 1_298_000, "valid": 260_000, "test": 233_000}
+    positives = {"train": 70_000, "valid": 14_000, "test": 12_500}
+    whole = {
+        "slices": sum(splits.values()), "split_slices": splits, "split_positives": positives,
+    }  # fmt: skip
+    data = Data(load_config(yaml.safe_load(text)), {"000": whole})
+    winner = {"backbone": "winner"}
+
+    def hours(rule, **wildcards):
+        return COSTS[rule](job(rule, **wildcards), data)[0] / 3600
+
+    parts = [
+        hours("train_cnn", **winner),
+        hours("extract_features", shard="000", **winner),
+        hours("activation", **winner),
+        hours("train_cnn", backbone="resnext50"),
+    ]
+    said = re.search(
+        r"about ([\d.]+) GPU hour.*?training ([\d.]+), features ([\d.]+), maps ([\d.]+)\).*?"
+        r"takes ([\d.]+);.*?about ([\d.]+) CPU hours each",
+        text.replace("\n# ", " "),
+    )
+    total, *of_parts, networks = map(float, said.groups())
+    assert of_parts == pytest.approx(parts, abs=0.06)
+    assert total == pytest.approx(sum(parts[:3]), abs=0.2)
+    for name in ("winner-image", "winner-study"):
+        assert networks == pytest.approx(hours("train_lstm", lstm=name), rel=0.15)

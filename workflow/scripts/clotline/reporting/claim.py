@@ -121,7 +121,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             f"{name}: {entry['init']}." for name, entry in (config["cnn"] | config["lstm"]).items()
         ),
         25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
-        26: " ".join(_kept(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
+        26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         27: "None; combined models read the features of several networks together.",
         28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
         29: (
@@ -188,7 +188,11 @@ def _training(name: str, entry: dict) -> str:
     return f"{text}."
 
 
-def _kept(name: str, entry: dict) -> str:
+def _selection(name: str, entry: dict) -> str:
+    """Which of a network's weights are kept."""
     epoch = {"best": "the epoch of lowest loss on the valid split", "last": "the last epoch"}
-    average = f", weights averaged with a decay of {entry['ema']:g}" if entry["ema"] else ""
-    return f"{name}: {epoch[entry['keep']]}{average}."
+    averaged = f", averaged over steps ({entry['ema']:g} of the past)" if entry["ema"] else ""
+    odds = ""
+    if entry.get("calibrate_odds"):
+        odds = "; all odds times one factor, fitted on the valid split"
+    return f"{name}: {epoch[entry['keep']]}{averaged}{odds}."

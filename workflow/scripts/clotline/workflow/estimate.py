@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import files_under
 from clotline.sections.cnn import CNNSection, cnn_sections
@@ -23,6 +24,8 @@ DECODED = 120
 COPIED = 10000
 JOINED = 20000
 LSTM_STEPS = 18000
+#: Multiply-adds a slice of the network that gave LSTM_STEPS: 64 units on 3328 features.
+LSTM_WORK = 4 * 64 * (3328 + 64)
 #: Seconds of a job without a rate of its own: start-up, a plot, a bootstrap.
 SMALL_JOB = 20
 #: Bytes of one number in a features file.
@@ -140,11 +143,33 @@ def _merge_features(job: PlannedJob, data: Data) -> tuple[float, float]:
 
 def _train_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
     epochs = data.lstm[job.wildcards["lstm"]].epochs
-    return epochs * (data.slices["train"] + data.slices["valid"]) / LSTM_STEPS, 0
+    slices = data.slices["train"] + data.slices["valid"]
+    return epochs * slices / _lstm_steps(job, data), 0
 
 
 def _predict_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
-    return (data.slices["valid"] + data.slices["test"]) / LSTM_STEPS, 0
+    return (data.slices["valid"] + data.slices["test"]) / _lstm_steps(job, data), 0
+
+
+def _lstm_steps(job: PlannedJob, data: Data) -> float:
+    """Slices a second: a network of more work than the published ones has fewer, in proportion."""
+    name = job.wildcards["lstm"]
+    section, backbones = data.lstm[name], feature_sets(data.config)[split_lstm_name(name)[0]]
+    features = sum(width(data.cnn[backbone]) for backbone in backbones)
+    return LSTM_STEPS / max(1.0, multiply_adds(section, features) / LSTM_WORK)
+
+
+def multiply_adds(section: LSTMSection, features: int) -> int:
+    """Of a network's layers but its heads, for a slice that it reads forwards."""
+    projected = section.projection or features
+    work = features * projected if section.projection else 0
+    inputs = projected * (3 if section.neighbour_differences else 1)
+    directions = 2 if section.bidirectional else 1
+    gates = {"lstm": 4, "gru": 3}[section.cell]
+    for _ in range(section.layers):
+        work += directions * gates * section.hidden_size * (inputs + section.hidden_size)
+        inputs = directions * section.hidden_size
+    return work
 
 
 def _decode_series(job: PlannedJob, data: Data) -> tuple[float, float]:
