@@ -310,7 +310,7 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
             file.attrs.update(format=form, version=version)
     with pytest.raises(ClotlineError) as caught:
         open_shard(path)
-    assert f"has format {form} version {version}, not clotline-shard 5" in str(caught.value)
+    assert f"has format {form} version {version}, not clotline-shard 6" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_a_shard_of_another_format_or_version_is_refused(tmp_path, form, version
 )
 def test_a_shard_whose_pixels_are_something_else_is_refused(tmp_path, shape, kind, chunks):
     path = tmp_path / "shard.h5"
-    with NewHDF5(path, "clotline-shard", 5) as file:
+    with NewHDF5(path, "clotline-shard", 6) as file:
         file.create_dataset("pixels", shape=shape, dtype=kind, chunks=chunks)
     with pytest.raises(ClotlineError, match="cannot be used: its pixels are"):
         StoredPixels(path)
