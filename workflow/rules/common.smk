@@ -20,12 +20,7 @@ from clotline.workflow.code_digest import code_digest
 from clotline.workflow.console import watch
 from clotline.workflow.estimate import Data
 from clotline.workflow.resources import growing
-from clotline.workflow.snakefile import (
-    Pipeline,
-    asks_for_zip,
-    check_paths_stay,
-    contents,
-)
+from clotline.workflow.snakefile import Pipeline, check_paths_stay, contents
 
 # Whoever applies a bundle of models needs no configuration of their own. (As configfile: does.)
 if Path("config/config.yaml").exists():

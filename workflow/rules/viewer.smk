@@ -1,5 +1,9 @@
 # A page to look at test studies, with what the networks see in them.
 
+import sys
+
+from clotline.workflow.snakefile import asks_for_zip
+
 VIEWER_PAGE = PROJECT / "workflow" / "report" / "viewer"
 # Snakemake's report takes the page with its slices as a ZIP file, else the page alone.
 IN_ZIP = asks_for_zip(sys.argv)
