@@ -1,6 +1,7 @@
 """The report in a browser, as its reader has it: one file, no network."""
 
 import shutil
+import zipfile
 
 import pytest
 
@@ -69,3 +70,19 @@ def test_snakemakes_own_report_has_the_pages_first_and_names_what_it_shows(copy,
     assert pages == {"Report", "Viewer"}
     plots = [labels["plot"] for _, labels, _ in results if "plot" in labels]
     assert len(plots) == 4 * 6 and len(set(plots)) == 4
+
+
+def test_snakemakes_own_report_in_a_zip_file_has_the_viewer_with_its_slices(
+    copy, browser, tmp_path
+):
+    copy.snakemake("all", "--report", str(tmp_path / "report.zip"))
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        archive.extractall(tmp_path)
+    (script,) = (tmp_path / "report").rglob("0.js")
+    page = browser.new_page()
+    page.goto((script.parent / "index.html").as_uri())
+    page.wait_for_selector("#image[data-drawn]")
+    page.goto((tmp_path / "report/report.html").as_uri())
+    results = page.evaluate("Object.values(results).map((result) => result.labels.page)")
+    page.close()
+    assert results.count("Viewer") == results.count("Report") == 1

@@ -1,6 +1,17 @@
 # A page to look at test studies, with what the networks see in them.
 
+import sys
+
+from clotline.workflow.snakefile import asks_for_zip
+
 VIEWER_PAGE = PROJECT / "workflow" / "report" / "viewer"
+# Snakemake's report takes the page with its slices as a ZIP file, else the page alone.
+IN_ZIP = asks_for_zip(sys.argv)
+IN_REPORT = {
+    "caption": "../report/viewer.rst",
+    "category": "1 Report and viewer",
+    "labels": {"page": "Viewer"},
+}
 
 
 rule select_studies:
@@ -68,13 +79,20 @@ rule viewer:
         series=[],
         unpredicted=[],
     output:
-        index=report(
-            "results/viewer/index.html",
-            caption="../report/viewer.rst",
-            category="1 Report and viewer",
-            labels={"page": "Viewer"},
+        index=(
+            "results/viewer/index.html"
+            if IN_ZIP
+            else report("results/viewer/index.html", **IN_REPORT)
         ),
-        studies=directory("results/viewer/studies"),
+        studies=(
+            report(
+                directory("results/viewer/studies"),
+                htmlindex="index.html",
+                **IN_REPORT,
+            )
+            if IN_ZIP
+            else directory("results/viewer/studies")
+        ),
     log:
         "logs/viewer.log",
     benchmark:

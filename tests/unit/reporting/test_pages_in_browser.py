@@ -307,6 +307,16 @@ def test_notes_and_how_the_series_was_made_stand_with_each_study(open_page, tmp_
     assert page.locator("#studies button").count() == 1
 
 
+def test_the_folder_of_the_studies_has_a_page_that_needs_nothing_beside_it(
+    open_page, viewer, tmp_path
+):
+    alone = shutil.copytree(viewer.parent / "studies", tmp_path / "alone")
+    page = open_page(alone / "index.html", WIDE)
+    settled(page)
+    assert page.text_content("#corner-study") == "1.2.0"
+    assert page.locator("#trouble").is_hidden()
+
+
 def test_without_truth_there_are_no_filters_that_need_it(open_page, tmp_path):
     studies = studies_of(0.9, 0.05, truth=False)
     shown = [study_of(about, 2) for about in studies]

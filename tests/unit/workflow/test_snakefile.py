@@ -15,7 +15,7 @@ from clotline.job.files import PHANTOM_SOURCE, STATE_FOLDER
 from clotline.workflow import snakefile
 from clotline.workflow.code_digest import code_digest
 from clotline.workflow.config import load_config
-from clotline.workflow.snakefile import Pipeline, check_paths_stay, contents
+from clotline.workflow.snakefile import Pipeline, asks_for_zip, check_paths_stay, contents
 
 STUDIES = {f"s{number}": [0, 1, 0] for number in range(40)}
 
@@ -31,6 +31,22 @@ def folder(tmp_path, monkeypatch):
 
 def user_config(**data):
     return {"data": {"labels": "labels.csv", "dicom": "dicom", "slices_per_shard": 30} | data}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("snakemake all --report report.zip", True),
+        ("snakemake --report=a/report.zip all", True),
+        ("snakemake all --report-html-path x.zip", True),
+        ("snakemake all --report report.html", False),
+        ("snakemake all --report", False),
+        ("snakemake --config models=bundle.zip", False),
+        ("snakemake models.zip", False),
+    ],
+)
+def test_a_report_in_a_zip_file_is_told_from_others(arguments, expected):
+    assert asks_for_zip(arguments.split()) == expected
 
 
 def test_shards_follow_from_the_labels(folder):

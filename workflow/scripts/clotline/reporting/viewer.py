@@ -2,7 +2,8 @@
 
 ``index.html`` holds the page and the list of studies; each study's slices lie beside it in
 ``studies/<number>.js``, a script that the page loads when the study is opened. So it works from a
-folder as well as from any web server, and asks nothing of the network.
+folder as well as from any web server, and asks nothing of the network. ``studies/index.html`` is
+the same page for whoever has that folder alone, as Snakemake's report in a ZIP file.
 """
 
 import base64
@@ -166,11 +167,10 @@ def write_viewer(
                 f"clotlineStudy({number}, {_script_json(study_data(study))});\n", encoding="utf-8"
             )
         listed.append(study.about | {"slices": len(study.pixels)})
-    page = render_page(
-        *(listed, folder.name, model, backbones, subject, slice_threshold, source, why, account)
-    )
-    with atomic(index) as path:
-        path.write_text(page, encoding="utf-8")
+    told = model, backbones, subject, slice_threshold, source, why, account
+    for target, beside in ((index, folder.name), (folder / "index.html", ".")):
+        with atomic(target) as path:
+            path.write_text(render_page(listed, beside, *told), encoding="utf-8")
 
 
 def notes_summary(notes: pd.DataFrame, studies: int, path: str) -> str:

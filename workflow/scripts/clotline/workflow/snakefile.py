@@ -239,6 +239,19 @@ def check_paths_stay(modifier) -> None:
         paths = paths.inner_modifier
 
 
+def asks_for_zip(arguments: Sequence[str]) -> bool:
+    """Whether Snakemake is asked for a report that is a ZIP file: no other can hold folders.
+
+    Args:
+        arguments: of the command line.
+    """
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, _, path = argument.partition("=")
+        if option in ("--report", "--report-html-path") and (path or after).endswith(".zip"):
+            return True
+    return False
+
+
 def file_version(path: str | Path) -> tuple[int, ...]:
     """Numbers that change whenever a file is replaced, even by one of equal size and time.
 
