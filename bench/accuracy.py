@@ -304,7 +304,7 @@ def train(cohort: Cohort, level: str, keys: dict, seed: int, folder: Path) -> pd
         state,
         seed,
         base_rate_loss(training.targets()),
-        make_loss(section, level),
+        *make_loss(section, level),
     )
     state.unlink()
     trained = Checkpoint(

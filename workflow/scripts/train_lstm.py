@@ -13,7 +13,7 @@ from clotline.feature_sets import split_lstm_name
 from clotline.job.files import STATE_FOLDER
 from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL
-from clotline.loading.study_loader import FeatureSequences
+from clotline.loading.study_loader import FeatureSequences, StudyBatch
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric, make_training_fabric
 from clotline.models.monitoring import auroc, pe_present_auroc
@@ -62,6 +62,12 @@ def main(snakemake):
     standardized = section.standardize and section.epochs
     moments = train.moments() if standardized else None
 
+    loss, weigh = make_loss(section, level)
+    weights = None
+    if weigh:
+        targets, counts = torch.from_numpy(train.targets()), train.counts
+        weights = weigh(targets.float(), StudyBatch(torch.empty(0), counts)).numpy()
+
     def run():
         torch.manual_seed(seed)
         return fit(
@@ -73,8 +79,9 @@ def main(snakemake):
             fabric,
             state,
             seed,
-            base_rate_loss(train.targets()),
-            make_loss(section, level),
+            base_rate_loss(train.targets(), weights),
+            loss,
+            weigh,
         )
 
     fitted = train_together(fabric, run, state)

@@ -8,6 +8,7 @@ from scipy.special import expit
 
 from clotline.evaluation.competition import loss_terms
 from clotline.loading.study_loader import Moments, StudyBatch
+from clotline.models import training
 from clotline.models.checkpoint import save_checkpoint
 from clotline.models.lstm import SliceLSTM, build_lstm
 from clotline.models.supervision import (
@@ -18,6 +19,7 @@ from clotline.models.supervision import (
     make_loss,
     slice_weights,
 )
+from clotline.models.training import base_rate_loss
 
 WIDTH, COUNTS = 7, [3, 5, 2]
 
@@ -162,11 +164,21 @@ def test_the_competition_losses_are_the_evaluators_metric(cohort):
     ):
         tensors = (torch.from_numpy(part).float() for part in (logit, target))
         outputs, targets = tensors
-        lowered, watched = make_loss(section, level)(outputs, batch_of(slice_truth), targets)
+        loss, weigh = make_loss(section, level)
+        lowered, watched = loss(outputs, batch_of(slice_truth), targets)
         of[level] = lowered.item()
+        assert watched is lowered
         plain = torch.nn.functional.binary_cross_entropy_with_logits(outputs, targets)
-        assert watched.item() == pytest.approx(plain.item())
-        assert abs(lowered.item() - watched.item()) > 0.001
+        assert abs(lowered.item() - plain.item()) > 0.001
+        # What validation weighs it by is the same.
+        weights = weigh(targets, batch_of(slice_truth))
+        validated = training._mean_loss(outputs, targets, weights)
+        assert validated == pytest.approx(lowered.item(), rel=1e-5)
+        # No shift of all logits of a label alike is as good as its weighted base rate.
+        rates = ((weights * targets).sum(0) / weights.sum(0)).clamp(1e-7, 1 - 1e-7)
+        base = training._mean_loss(rates.logit().expand(targets.shape), targets, weights)
+        expected = base_rate_loss(targets.numpy(), weights.numpy())
+        assert expected == pytest.approx(base, rel=1e-4)
     assert of["study"] == pytest.approx(labels[0] / labels[1], abs=1e-6)
     assert of["image"] == pytest.approx(slices[0] / slices[1], abs=1e-6)
     # Together, with the weights that they have there, they are the whole metric.
@@ -181,7 +193,7 @@ def test_the_published_network_has_the_metric_on_all_its_states(studies):
     targets = torch.randint(0, 2, (len(COUNTS), 9), generator=generator).float()
     section = lstm_section(loss="competition", target_replication=0.5)
     outputs = StudyOutputs(so_far[[2, 7, 9]], so_far)
-    loss, _ = make_loss(section, "study")(outputs, studies, targets)
+    loss, _ = make_loss(section, "study")[0](outputs, studies, targets)
     replicated = targets.repeat_interleave(torch.tensor(COUNTS), 0)
     parts = [
         np.divide(*loss_terms(t.numpy(), expit(z.numpy().astype(np.float64)))).mean()
@@ -202,7 +214,7 @@ def test_the_floor_lets_negative_studies_count_so_much(cohort):
     negative = torch.tensor([q == 0 for q, n in zip(share, LENGTHS, strict=True) for _ in range(n)])
     for floor, taught in ((0.0, False), (0.05, True)):
         section = lstm_section(loss="competition", q_floor=floor)
-        loss, _ = make_loss(section, "image")(logits, batch_of(targets), targets)
+        loss, _ = make_loss(section, "image")[0](logits, batch_of(targets), targets)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert gradient[negative].any().item() == taught
         assert gradient[~negative].any()
@@ -212,7 +224,10 @@ def test_a_batch_without_a_positive_slice_teaches_nothing_and_breaks_nothing():
     logits = torch.randn(4, requires_grad=True)
     studies = StudyBatch(torch.zeros(4, 1), [1, 3])
     section = lstm_section(loss="competition")
-    loss, watched = make_loss(section, "image")(logits, studies, torch.zeros(4))
+    loss, weigh = make_loss(section, "image")
+    loss, _ = loss(logits, studies, torch.zeros(4))
     loss.backward()
     assert loss.item() == 0 and not logits.grad.any()
-    assert watched.item() > 0
+    weights = weigh(torch.zeros(4), studies)
+    assert training._mean_loss(logits.detach(), torch.zeros(4), weights) == 0
+    assert base_rate_loss(np.zeros(4), weights.numpy()) == 0

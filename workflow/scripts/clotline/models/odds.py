@@ -1,20 +1,20 @@
 """One factor for the odds of all that a trained network says, fitted on the valid studies."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from scipy.optimize import brentq
 from scipy.special import expit
 from torch import Tensor
 
-from clotline.evaluation.competition_weights import LABEL_WEIGHTS
 from clotline.loading.study_loader import FeatureSequences
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.lstm import load_lstm
-from clotline.models.supervision import slice_weights
+from clotline.models.supervision import make_loss
 from clotline.models.training import predict
+from clotline.sections.lstm import LSTMSection
 
 log = logging.getLogger("clotline")
 
@@ -62,11 +62,11 @@ def calibrate_odds(
         fabric: device and precision.
     """
     network = fabric.setup_module(load_lstm(checkpoint, level, "the trained network"))
-    targets, logits = predict(network, valid.batches(batch_size, fabric), fabric, 0)
-    if level == "image":
-        weights = slice_weights(targets, valid.counts, 0.0)
-    else:
-        weights = torch.tensor(LABEL_WEIGHTS).expand(targets.shape)
+    section = LSTMSection.of_checkpoint(checkpoint.config, "the trained network")
+    # The metric itself, whatever the training lowered.
+    _, weigh = make_loss(replace(section, loss="competition", q_floor=0.0), level)
+    batches = valid.batches(batch_size, fabric)
+    targets, logits, weights = predict(network, batches, fabric, 0, weigh)
     shift = fit_log_factor(*(t.numpy().ravel() for t in (logits, targets, weights)))
     kept = dict(checkpoint.weights)
     if shift is None:

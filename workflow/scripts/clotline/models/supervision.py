@@ -3,6 +3,7 @@
 None of it is left in the trained network; one of the published form keeps that: `kept_weights`.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models.lstm import SliceLSTM, build_lstm
 from clotline.models.sequence import SliceSequence
 from clotline.models.steps import Loss, cross_entropy_loss
+from clotline.models.training import Weigh
 from clotline.sections.lstm import LSTMSection
 
 
@@ -115,22 +117,17 @@ class StudyLoss:
     def __call__(
         self, outputs: StudyOutputs | Tensor, studies: StudyBatch, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What a step lowers, and the plain loss of the studies, as validation computes it."""
+        """What a step lowers, and the loss of the studies alone, as validation computes it."""
         if isinstance(outputs, Tensor):
-            plain = binary_cross_entropy_with_logits(outputs.float(), targets)
-            return self._weighted(outputs, targets, plain), plain
-        last = binary_cross_entropy_with_logits(outputs.study.float(), targets)
+            loss = self._mean(outputs, targets)
+            return loss, loss
+        last = self._mean(outputs.study, targets)
         counts = torch.tensor(studies.counts, device=targets.device)
-        replicated = targets.repeat_interleave(counts, 0)
-        of_all = binary_cross_entropy_with_logits(outputs.so_far.float(), replicated)
-        share = self._replication
-        lowered = (1 - share) * self._weighted(outputs.study, targets, last)
-        return lowered + share * self._weighted(outputs.so_far, replicated, of_all), last
+        of_all = self._mean(outputs.so_far, targets.repeat_interleave(counts, 0))
+        return (1 - self._replication) * last + self._replication * of_all, last
 
-    def _weighted(self, logits: Tensor, targets: Tensor, plain: Tensor) -> Tensor:
-        if self._weights is None:
-            return plain
-        weights = self._weights.to(logits.device)
+    def _mean(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = None if self._weights is None else self._weights.to(logits.device)
         return binary_cross_entropy_with_logits(logits.float(), targets, weights)
 
 
@@ -149,12 +146,13 @@ class CompetitionSliceLoss:
     def __call__(
         self, logits: Tensor, studies: StudyBatch, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What a step lowers, and the plain mean over the slices, as validation computes it."""
+        """What a step lowers, twice: validation computes the same."""
         losses = binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
         weights = slice_weights(targets, studies.counts, self._floor)
         # A batch without a positive slice has no weight where there is no floor.
         total = weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
-        return (losses * weights).sum() / total, losses.mean()
+        loss = (losses * weights).sum() / total
+        return loss, loss
 
 
 def slice_weights(targets: Tensor, counts: list[int], floor: float) -> Tensor:
@@ -169,14 +167,31 @@ def slice_weights(targets: Tensor, counts: list[int], floor: float) -> Tensor:
     return of_study.repeat_interleave(torch.tensor(counts, device=targets.device))
 
 
-def make_loss(section: LSTMSection, level: str) -> Loss:
-    """The loss of one ``lstm`` entry of the configuration at a level, image or study."""
-    competition = section.loss == "competition"
+def make_loss(section: LSTMSection, level: str) -> tuple[Loss, Weigh | None]:
+    """What one ``lstm`` entry of the configuration lowers at a level, image or study.
+
+    Returns:
+        The loss, and the weights by which the validation loss is the same; None where all targets
+        count alike.
+    """
+    competition, floor = section.loss == "competition", section.q_floor
     if level == "image":
-        return CompetitionSliceLoss(section.q_floor) if competition else cross_entropy_loss
+        if not competition:
+            return cross_entropy_loss, None
+        return CompetitionSliceLoss(floor), partial(_weigh_slices, floor=floor)
+    if not competition:
+        return StudyLoss(section.target_replication), None
     weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64)
     weights = (weights / weights.mean()).float()
-    return StudyLoss(section.target_replication, weights if competition else None)
+    return StudyLoss(section.target_replication, weights), partial(_weigh_labels, weights)
+
+
+def _weigh_slices(targets: Tensor, studies: StudyBatch, floor: float) -> Tensor:
+    return slice_weights(targets, studies.counts, floor)
+
+
+def _weigh_labels(weights: Tensor, targets: Tensor, studies: StudyBatch) -> Tensor:
+    return weights.to(targets.device).expand(targets.shape)
 
 
 def build_trained_lstm(

@@ -33,6 +33,9 @@ from clotline.sections.recipe import Recipe
 
 log = logging.getLogger("clotline")
 
+#: Targets and inputs of a batch to the targets' weights, of their shape.
+Weigh = Callable[..., Tensor]
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -44,9 +47,10 @@ class Fitted:
         last: state dict of the last epoch.
         best_epoch: number of that epoch, from 1; 0 where nothing was trained.
         history: one row an epoch: ``epoch`` (from 1), ``lr`` (at its end), ``train_loss``,
-            ``valid_loss`` (mean binary cross-entropy in nats), ``valid_auroc`` (NaN where it
-            cannot be computed), ``train_base_loss`` and ``valid_base_loss`` (what base rates alone
-            give), and ``kept`` (1 of the kept epoch, 0 of others).
+            ``valid_loss`` (mean binary cross-entropy in nats, of weighted targets where the loss
+            weighs them), ``valid_auroc`` (NaN where it cannot be computed), ``train_base_loss`` and
+            ``valid_base_loss`` (what base rates alone give), and ``kept`` (1 of the kept epoch, 0
+            of others).
     """
 
     best: dict[str, Tensor]
@@ -109,6 +113,7 @@ def fit(
     seed: int,
     train_base_loss: float,
     loss: Loss = cross_entropy_loss,
+    weigh: Weigh | None = None,
 ) -> Fitted:
     """Trains ``model``; a killed training goes on after its last finished epoch.
 
@@ -130,6 +135,8 @@ def fit(
         seed: of the random layers.
         train_base_loss: of `base_rate_loss`, of the training's targets.
         loss: what the training lowers.
+        weigh: weights of the targets in the validation loss, of a batch's targets and inputs; None
+            weighs them alike.
 
     Raises:
         ClotlineError: the loss of training or of validation became infinite or NaN. The state then
@@ -141,7 +148,7 @@ def fit(
     steps = Steps(model, recipe, len(train_batches(0)), fabric, loss)
     model, optimizer, scheduler = steps.model, steps.optimizer, steps.scheduler
     if not recipe.epochs:
-        return _not_trained(model, valid_batches, score, fabric, state_path)
+        return _not_trained(model, valid_batches, score, fabric, state_path, weigh)
     done, history, best = 0, [], {"loss": math.inf, "epoch": 0, "weights": {}}
     if state_path.exists():
         state = load_checkpoint(state_path)
@@ -158,9 +165,9 @@ def fit(
         torch.manual_seed(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
         train_loss = train_epoch(steps, train_batches(epoch), epoch + 1)
         with _evaluated(steps, partial(train_batches, epoch)):
-            targets, logits = predict(model, valid_batches, fabric, epoch + 1)
+            targets, logits, counted = predict(model, valid_batches, fabric, epoch + 1, weigh)
             weights = _weights(model)
-        valid_loss = float(binary_cross_entropy_with_logits(logits, targets))
+        valid_loss = _mean_loss(logits, targets, counted)
         auroc = score(targets.numpy(), logits.numpy())
         history.append(
             {
@@ -170,7 +177,7 @@ def fit(
                 "valid_loss": valid_loss,
                 "valid_auroc": math.nan if auroc is None else auroc,
                 "train_base_loss": train_base_loss,
-                "valid_base_loss": base_rate_loss(targets.numpy()),
+                "valid_base_loss": base_rate_loss(targets.numpy(), _as_array(counted)),
             }
         )
         if recipe.keep == "last" or valid_loss < best["loss"]:
@@ -198,19 +205,41 @@ def fit(
     return Fitted.of(state)
 
 
+def _as_array(weights: Tensor | None) -> np.ndarray | None:
+    return None if weights is None else weights.numpy()
+
+
 def _evaluated(steps: Steps, batches: Callable[[], Iterable]) -> AbstractContextManager:
     """Meanwhile the model has the weights that are validated and kept."""
     return nullcontext() if steps.average is None else steps.average.applied(batches)
 
 
-def base_rate_loss(targets: np.ndarray) -> float:
+def base_rate_loss(targets: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Mean binary cross-entropy in nats of a model that knows each label's frequency alone.
 
     Args:
         targets: (n,) or (n, labels) of 0 and 1.
+        weights: of the targets, of their shape; None weighs them alike.
     """
-    rates = targets.mean(0, dtype=np.float64)
-    return float(np.mean(entr(rates) + entr(1 - rates)))
+    if weights is None:
+        rates = targets.mean(0, dtype=np.float64)
+        return float(np.mean(entr(rates) + entr(1 - rates)))
+    of_label = weights.sum(0, dtype=np.float64)
+    rates = (weights * targets).sum(0, dtype=np.float64) / np.maximum(of_label, _TINY)
+    losses = (entr(rates) + entr(1 - rates)) * of_label
+    return float(losses.sum() / max(of_label.sum(), _TINY))
+
+
+def _mean_loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> float:
+    """Mean binary cross-entropy in nats; 0 where nothing has weight."""
+    if weights is None:
+        return float(binary_cross_entropy_with_logits(logits, targets))
+    total = binary_cross_entropy_with_logits(logits, targets, weights, reduction="sum")
+    return float(total / weights.sum().clamp_min(_TINY))
+
+
+#: Keeps a sum of weights from zero.
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def warn_of_training(name: str, history: pd.DataFrame) -> None:
@@ -225,9 +254,10 @@ def _not_trained(
     score: Callable[[np.ndarray, np.ndarray], float | None],
     fabric: Fabric,
     state_path: Path,
+    weigh: Weigh | None,
 ) -> Fitted:
-    targets, logits = predict(model, valid_batches, fabric, 0)
-    loss = float(binary_cross_entropy_with_logits(logits, targets))
+    targets, logits, counted = predict(model, valid_batches, fabric, 0, weigh)
+    loss = _mean_loss(logits, targets, counted)
     auroc = score(targets.numpy(), logits.numpy())
     weights = _weights(model)
     row = {
@@ -237,7 +267,7 @@ def _not_trained(
         "valid_loss": loss,
         "valid_auroc": math.nan if auroc is None else auroc,
         "train_base_loss": math.nan,
-        "valid_base_loss": base_rate_loss(targets.numpy()),
+        "valid_base_loss": base_rate_loss(targets.numpy(), _as_array(counted)),
     }
     state = {
         "epoch": 0,
@@ -307,26 +337,31 @@ def _read_losses(unread: list[Tensor], epoch: int, number: int) -> np.ndarray:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, batches: Iterable, fabric: Fabric, epoch: int
-) -> tuple[Tensor, Tensor]:
-    """Targets and float32 logits of all batches, joined on their first axis, on the CPU.
+    model: nn.Module, batches: Iterable, fabric: Fabric, epoch: int, weigh: Weigh | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Targets, float32 logits and weights of all batches, joined on their first axis, on the CPU.
+
+    There are weights where ``weigh`` gives them.
 
     Raises:
         ClotlineError: the loss of a batch is infinite or NaN.
     """
     model.eval()
-    targets, logits = [], []
+    targets, logits, weights = [], [], []
     for batch in batches:
         inputs, target = fabric.to_device(batch)
         logits.append(model(inputs).float())
         targets.append(target)
+        if weigh is not None:
+            weights.append(weigh(target, inputs).cpu())
     # Fetched at the end: until then a GPU never waits.
     targets, logits = ([tensor.cpu() for tensor in tensors] for tensors in (targets, logits))
     for number, pair in enumerate(zip(logits, targets, strict=True), start=1):
         value = binary_cross_entropy_with_logits(*pair).item()
         if not math.isfinite(value):
             raise _diverged("the validation loss", value, epoch, number)
-    return _gathered(targets, fabric), _gathered(logits, fabric)
+    joined = _gathered(weights, fabric) if weigh is not None else None
+    return _gathered(targets, fabric), _gathered(logits, fabric), joined
 
 
 def _gathered(parts: list[Tensor], fabric: Fabric) -> Tensor:
