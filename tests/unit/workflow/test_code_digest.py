@@ -288,15 +288,15 @@ def digests():
         # The weights of the metric, and how it is computed from predictions.
         (
             "evaluation/competition_weights.py",
-            "0.07361963",
-            "0.07361964",
-            {"train_lstm", "competition", "evaluate", "submission"},
+            "IMAGE_WEIGHT = 0.07361963",
+            "IMAGE_WEIGHT = 0.07361964",
+            {"train_lstm", "competition", "evaluate", "submission", "compare", "metrics_table"},
         ),
         (
             "evaluation/competition.py",
             "RAISED = 0.500001",
             "RAISED = 0.500002",
-            {"competition", "evaluate", "submission"},
+            {"competition", "evaluate", "submission", "compare", "metrics_table"},
         ),
         (
             "models/averaging.py",
@@ -320,7 +320,8 @@ def digests():
         (
             "sections/lstm.py",
             "    hidden_size: int\n",
-            "    hidden_size: int\n    heads: int\n",
+            "    hidden_size: int\n    units: int\n",
+            # The report says what form a network has.
             {"train_lstm", "predict_lstm", "apply_models", "report"},
         ),
     ],
