@@ -261,7 +261,7 @@ def _zip_members(file: str, _inner: str) -> _Members:
 def _tar_members(file: str | BinaryIO, _inner: str) -> _Members:
     # As a stream: each member once, in their order.
     name, stream = (file, None) if isinstance(file, str) else (None, file)
-    with tarfile.open(name, "r|", fileobj=stream, errorlevel=2) as archive:
+    with tarfile.open(name, "r|", fileobj=stream, errorlevel=2, encoding="utf-8") as archive:
         for member in archive:
             if member.isreg():
                 yield member.name, archive.extractfile(member)
