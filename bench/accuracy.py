@@ -352,6 +352,11 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def _difference(by_seed: pd.Series) -> str:
+    mean, low, high = interval(by_seed.dropna().to_numpy())
+    return f"{mean:+.3f}" + ("" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
+
+
 def describe(results: pd.DataFrame) -> str:
     """The results as Markdown."""
     wide = {key: results.pivot_table(index="seed", columns="contestant", values=key, sort=False)
@@ -363,11 +368,9 @@ def describe(results: pd.DataFrame) -> str:
             values = wide[key][name].dropna()
             cells.append(f"{values.mean():.3f}")
             if name != PUBLISHED:
-                difference = (values - wide[key][PUBLISHED]).dropna().to_numpy()
-                mean, low, high = interval(difference)
-                cells[-1] += f" ({mean:+.3f} [{low:+.3f}, {high:+.3f}])"
-        mean, low, high = interval((wide["study"][name] - wide["count"][name]).dropna().to_numpy())
-        cells.append(f"{wide['count'][name].mean():.3f} ({mean:+.3f} [{low:+.3f}, {high:+.3f}])")
+                cells[-1] += f" ({_difference(values - wide[key][PUBLISHED])})"
+        beside = _difference(wide["study"][name] - wide["count"][name])
+        cells.append(f"{wide['count'][name].mean():.3f} ({beside})")
         cells.append(f"{wide['seconds'][name].median():.0f}")
         lines.append(cells)
     head = ["network", "seeds", *METRICS, "study AUROC of counts and percentiles of its slices",
