@@ -105,16 +105,14 @@ def decode_study(
     # As lists: the operations of a table take longer than decoding a slice.
     listed = {name: rows[name].tolist() for name in (*UIDS, IMAGE_LABEL)}
     names = list(zip(*(listed[name] for name in UIDS), strict=True))
+    resolve = cache(os.path.realpath)
     if "path" in rows:
         paths = rows["path"].tolist()
         frames = rows["frame"].tolist() if "frame" in rows else [0] * len(rows)
-    else:
-        paths, frames = zip(*map(_named_file, names), strict=True)
-    resolve = cache(os.path.realpath)
-    if "path" in rows:
         # Listed by a look into the folder, not named by a labels file: links lead where they lead.
         files = [located(packed, path) for path in paths]
     else:
+        paths, frames = zip(*map(_named_file, names), strict=True)
         files = [_inside(folder, path, resolve, roots) for path in paths]
     slices: list[Slice] = []
     chunks: list[Chunk] = []
@@ -148,15 +146,16 @@ def decode_study(
     shown = [looks.get(k) for k in order]
     slices = [slices[k] for k in order]
     columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
-    chests = _chests(scan_of, shown)
-    columns |= _series_facts(slices, [chests[scan] for scan in scan_of])
+    chests: dict[tuple[str, int], Chest | None] = {}
     doubts = rows["doubts"].iloc[0].splitlines() if "doubts" in rows else []
     for scan in dict.fromkeys(scan_of):
         members = [k for k, of in enumerate(scan_of) if of == scan]
+        chests[scan] = summarize([shown[k] for k in members if shown[k] is not None])
         doubts += doubts_of(
             *([values[k] for k in members] for values in (slices, columns[POSITION], shown))
         )
     doubts = list(dict.fromkeys(doubts))
+    columns |= _series_facts(slices, [chests[scan] for scan in scan_of])
     # Files with names of their own are listed by looking at all of the folder.
     unlisted = [] if "path" in rows else _unlisted(names, folder, resolve, roots)
     return DecodedStudy(
@@ -180,16 +179,6 @@ def _sample(count: int) -> set[int]:
     if count < MIN_SLICES:
         return set()
     return {round(k * (count - 1) / (LOOKED_AT - 1)) for k in range(LOOKED_AT)}
-
-
-def _chests(
-    scans: list[tuple[str, int]], looks: list[Look | None]
-) -> dict[tuple[str, int], Chest | None]:
-    """What the slices of each scan show that were looked at."""
-    of = defaultdict(list)
-    for scan, look in zip(scans, looks, strict=True):
-        of[scan] += [] if look is None else [look]
-    return {scan: summarize(of_scan) for scan, of_scan in of.items()}
 
 
 def _series_facts(slices: Sequence[Slice], chests: Sequence[Chest | None]) -> dict[str, list]:

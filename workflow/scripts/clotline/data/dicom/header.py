@@ -26,6 +26,12 @@ _BYTES_VRS = ("OB", "OW")
 _NUMBER_VRS = {"DS": float, "IS": int}
 
 
+def put_element(elements: dict[int, RawDataElement], keyword: str, vr: str, value: bytes) -> None:
+    """Puts an element among others as if it had been read of a file."""
+    tag = keyword_dict[keyword]
+    elements[tag] = RawDataElement(BaseTag(tag), vr, len(value), value, 0, False, True)
+
+
 class Header:
     """The values of a file's elements by their keywords, as pydicom converts them.
 

@@ -12,7 +12,7 @@ pixels).
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -33,12 +33,13 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from clotline.data.dicom.header import UNDEFINED_LENGTH, Header
+from clotline.data.dicom.header import UNDEFINED_LENGTH, Header, put_element
 from clotline.data.dicom.pixels import image_shape, surplus_remark
 from clotline.data.dicom.reader import (
     MAX_BYTES,
     NOT_DICOM,
     file_size,
+    file_version,
     inflate,
     opened,
     read_elements,
@@ -176,7 +177,7 @@ class EnhancedFile:
             if tag not in _OF_MANY and tag in self._wanted
         }
         own = self._frames[number - 1]
-        elements |= _flattened(self._shared) | _flattened(own)
+        elements |= self._of_all | _flattened(own)
         elements |= self._named(number)
         if _without_agent(own) or (_without_agent(self._shared) and not _usage(own)):
             elements.pop(keyword_dict["ContrastBolusAgentSequence"], None)
@@ -189,6 +190,10 @@ class EnhancedFile:
         header = Header(kept, self._header.syntax, self._header.charset)
         header.remarks += self._header.remarks
         return header
+
+    @cached_property
+    def _of_all(self) -> dict[int, DataElement | RawDataElement]:
+        return _flattened(self._shared)
 
     def _named(self, number: int) -> dict[int, RawDataElement]:
         """What tells this frame from the file's others."""
@@ -297,11 +302,11 @@ def read_image(path: str | Path, keywords: Sequence[str]) -> Header | EnhancedFi
     Raises:
         SliceError: it is missing, unreadable or too large, or neither a DICOM file nor a volume.
     """
-    if file_size(path) > MAX_BYTES:
-        return read_frames(path, keywords)
     try:
         header = read_header(path, keywords)
     except SliceError as error:
+        if file_size(path) > MAX_BYTES:
+            return read_frames(path, keywords)
         if str(error) == NOT_DICOM and is_volume(path):
             return volume_file(path)
         raise
@@ -327,15 +332,7 @@ def enhanced_file(path: str | Path, keywords: Sequence[str]) -> EnhancedFile:
     Raises:
         SliceError: as of `EnhancedFile`.
     """
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        raise SliceError(
-            "no such file" if isinstance(error, FileNotFoundError) else
-            f"unreadable: {error.strerror}"
-        ) from None  # fmt: skip
-    version = status.st_ino, status.st_size, status.st_mtime_ns
-    return _remembered(str(path), tuple(keywords), version)
+    return _remembered(str(path), tuple(keywords), file_version(path))
 
 
 @lru_cache(2)
@@ -353,9 +350,7 @@ def _is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def _put(elements: dict, keyword: str, vr: str, text: str) -> None:
-    """Puts an element there as if it had been read."""
-    tag, value = keyword_dict[keyword], text.encode()
-    elements[tag] = RawDataElement(BaseTag(tag), vr, len(value), value, 0, False, True)
+    put_element(elements, keyword, vr, text.encode())
 
 
 def _flattened(groups: Dataset | None) -> dict[int, DataElement | RawDataElement]:

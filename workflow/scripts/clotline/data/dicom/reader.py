@@ -120,6 +120,17 @@ def file_size(path: str | Path) -> int:
         return os.stat(path).st_size  # noqa: PTH116
 
 
+def file_version(path: str | Path) -> tuple[int, int, int]:
+    """Numbers that change where a file is replaced or written to.
+
+    Raises:
+        SliceError: the file is missing, or cannot be looked at.
+    """
+    with _refusals():
+        status = os.stat(path)  # noqa: PTH116
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @contextmanager
 def _refusals() -> Iterator[None]:
     """What the system refuses, as the reason of a reject where it is the file's own fault."""

@@ -11,21 +11,18 @@ head; NRRD (https://teem.sourceforge.net/nrrd/format.html), which says where the
 import bz2
 import gzip
 import math
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
-from pydicom.datadict import keyword_dict
 from pydicom.dataelem import RawDataElement
-from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRLittleEndian
 
-from clotline.data.dicom.header import Header
+from clotline.data.dicom.header import Header, put_element
 from clotline.data.dicom.pixels import MAX_SIDE
-from clotline.data.dicom.reader import file_size, read_part
+from clotline.data.dicom.reader import file_size, file_version, read_part
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.grid import AIR_HU
 
@@ -121,7 +118,7 @@ class VolumeFile:
             ("RescaleSlope", "DS", repr(1 / _STEPS)),
             ("RescaleIntercept", "DS", "0"),
         ):  # fmt: skip
-            _put(elements, keyword, vr, value.encode())
+            put_element(elements, keyword, vr, value.encode())
         for keyword, count in (
             ("SamplesPerPixel", 1),
             ("Rows", rows),
@@ -131,8 +128,8 @@ class VolumeFile:
             ("HighBit", 31),
             ("PixelRepresentation", 1),
         ):
-            _put(elements, keyword, "US", count.to_bytes(2, "little"))
-        _put(elements, "PixelData", "OW", stored.tobytes())
+            put_element(elements, keyword, "US", count.to_bytes(2, "little"))
+        put_element(elements, "PixelData", "OW", stored.tobytes())
         header = Header(elements, ExplicitVRLittleEndian, "iso8859")
         header.remarks += self._remarks
         if lacking.any():
@@ -202,8 +199,7 @@ def volume_file(path: str | Path) -> VolumeFile:
     Raises:
         SliceError: as of `VolumeFile`.
     """
-    status = os.stat(path)  # noqa: PTH116
-    return _remembered(str(path), (status.st_ino, status.st_size, status.st_mtime_ns))
+    return _remembered(str(path), file_version(path))
 
 
 @lru_cache(1)
@@ -308,8 +304,3 @@ def _mm(unit: str) -> float:
 
 def _numbers(values: Sequence[float]) -> str:
     return "\\".join(repr(float(value)) for value in values)
-
-
-def _put(elements: dict[int, RawDataElement], keyword: str, vr: str, value: bytes) -> None:
-    tag = keyword_dict[keyword]
-    elements[tag] = RawDataElement(BaseTag(tag), vr, len(value), value, 0, False, True)
