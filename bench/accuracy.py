@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
@@ -32,11 +31,9 @@ from clotline.loading.study_loader import FeatureSequences
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.lstm import load_lstm
-from clotline.models.monitoring import auroc, pe_present_auroc
+from clotline.models.lstm_training import train_lstm
 from clotline.models.odds import calibrate_odds
 from clotline.models.prediction import image_level_table, predict_studies, study_level_table
-from clotline.models.supervision import build_trained_lstm, kept_weights, make_loss
-from clotline.models.training import base_rate_loss, fit
 from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.config import load_config
 
@@ -285,27 +282,9 @@ def train(cohort: Cohort, level: str, keys: dict, seed: int, folder: Path) -> pd
     section = replace(_defaults(), **keys)
     fabric = make_fabric(section.precision, 0, 1)
     training, valid = (cohort.sequences(split, level) for split in ("train", "valid"))
-    moments = training.moments() if section.standardize else None
-
-    def batches(epoch: int):
-        order = np.random.default_rng((seed, epoch)).permutation(len(training))
-        return training.batches(section.batch_size, fabric, order)
-
-    torch.manual_seed(seed)
     state = folder / "state.pt"
     state.unlink(missing_ok=True)
-    fitted = fit(
-        build_trained_lstm(training.width, section, level, moments),
-        section,
-        batches,
-        valid.batches(section.batch_size, fabric),
-        auroc if level == "image" else pe_present_auroc,
-        fabric,
-        state,
-        seed,
-        base_rate_loss(training.targets()),
-        *make_loss(section, level),
-    )
+    fitted = train_lstm(section, level, training, valid, fabric, state, seed)
     state.unlink()
     trained = Checkpoint(
         kind="lstm",
@@ -314,7 +293,7 @@ def train(cohort: Cohort, level: str, keys: dict, seed: int, folder: Path) -> pd
         seed=seed,
         width=training.width,
         epoch=fitted.best_epoch,
-        weights=kept_weights(fitted.best, moments),
+        weights=fitted.best,
     )
     if section.calibrate_odds:
         weights = calibrate_odds(trained, level, valid, section.batch_size, fabric)

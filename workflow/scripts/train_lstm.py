@@ -4,27 +4,20 @@ import json
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-import torch
-
 from clotline.data.slice_table import locate_studies
 from clotline.data.tables import read_table
 from clotline.feature_sets import split_lstm_name
 from clotline.job.files import STATE_FOLDER
 from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL
-from clotline.loading.study_loader import FeatureSequences, StudyBatch
+from clotline.loading.study_loader import FeatureSequences
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric, make_training_fabric
-from clotline.models.monitoring import auroc, pe_present_auroc
+from clotline.models.lstm_training import train_lstm
 from clotline.models.odds import calibrate_odds
-from clotline.models.supervision import build_trained_lstm, kept_weights, make_loss
 from clotline.models.training import (
-    base_rate_loss,
     drop_states,
-    fit,
     save_fitted,
-    train_together,
     training_state,
     warn_of_training,
 )
@@ -53,39 +46,7 @@ def main(snakemake):
         [snakemake.params.cfg, str(seed), snakemake.params.code],
         list(snakemake.input),
     )
-
-    def train_batches(epoch):
-        order = np.random.default_rng((seed, epoch)).permutation(len(train))
-        return train.batches(section.batch_size, fabric, order)
-
-    # Weights that are only evaluated (epochs is 0) read features as they are stored.
-    standardized = section.standardize and section.epochs
-    moments = train.moments() if standardized else None
-
-    loss, weigh = make_loss(section, level)
-    weights = None
-    if weigh:
-        targets, counts = torch.from_numpy(train.targets()), train.counts
-        weights = weigh(targets.float(), StudyBatch(torch.empty(0), counts)).numpy()
-
-    def run():
-        torch.manual_seed(seed)
-        return fit(
-            build_trained_lstm(train.width, section, level, moments),
-            section,
-            train_batches,
-            valid.batches(section.batch_size, fabric),
-            auroc if level == "image" else pe_present_auroc,
-            fabric,
-            state,
-            seed,
-            base_rate_loss(train.targets(), weights),
-            loss,
-            weigh,
-        )
-
-    fitted = train_together(fabric, run, state)
-    fitted = replace(fitted, best=kept_weights(fitted.best, moments))
+    fitted = train_lstm(section, level, train, valid, fabric, state, seed)
     warn_of_training(name, fitted.history)
     config, width = section.as_dict(), train.width
     about = partial(Checkpoint, kind="lstm", name=name, config=config, seed=seed, width=width)

@@ -1,0 +1,75 @@
+"""The training of one network of stage 2."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from clotline.loading.study_loader import FeatureSequences, StudyBatch
+from clotline.models.monitoring import auroc, pe_present_auroc
+from clotline.models.supervision import build_trained_lstm, kept_weights, make_loss
+from clotline.models.training import Fitted, base_rate_loss, fit, train_together
+from clotline.sections.lstm import LSTMSection
+
+
+def train_lstm(
+    section: LSTMSection,
+    level: str,
+    train: FeatureSequences,
+    valid: FeatureSequences,
+    fabric: Fabric,
+    state: Path,
+    seed: int,
+) -> Fitted:
+    """Trains the network of one ``lstm`` entry of the configuration.
+
+    Args:
+        section: the entry.
+        level: image or study.
+        train: the studies to train on.
+        valid: the studies to validate on.
+        fabric: devices and precision.
+        state: file of the unfinished training's state; one that is there is gone on from.
+        seed: of the initial weights, the order of studies, dropout and reversal.
+
+    Returns:
+        The training; its ``best`` weights read features as they are stored.
+
+    Raises:
+        ClotlineError: as of `clotline.models.training.fit`, or the state dict in ``init`` does not
+            fit.
+    """
+
+    def train_batches(epoch: int) -> Iterable:
+        order = np.random.default_rng((seed, epoch)).permutation(len(train))
+        return train.batches(section.batch_size, fabric, order)
+
+    # Weights that are only evaluated (epochs is 0) read features as they are stored.
+    moments = train.moments() if section.standardize and section.epochs else None
+    loss, weigh = make_loss(section, level)
+    weights = None
+    if weigh:
+        targets = torch.from_numpy(train.targets()).float()
+        weights = weigh(targets, StudyBatch(torch.empty(0), train.counts)).numpy()
+
+    def run() -> Fitted:
+        torch.manual_seed(seed)
+        return fit(
+            build_trained_lstm(train.width, section, level, moments),
+            section,
+            train_batches,
+            valid.batches(section.batch_size, fabric),
+            auroc if level == "image" else pe_present_auroc,
+            fabric,
+            state,
+            seed,
+            base_rate_loss(train.targets(), weights),
+            loss,
+            weigh,
+        )
+
+    fitted = train_together(fabric, run, state)
+    return replace(fitted, best=kept_weights(fitted.best, moments))
