@@ -1,9 +1,9 @@
 """Decodes the slices of one shard."""
 
+from clotline.data.folder import DataFolder
 from clotline.data.ingest import store_slices
 from clotline.data.labels_file import read_labels
 from clotline.data.plan import make_plan, planned_rows
-from clotline.data.study import DataFolder
 from clotline.job.run import job
 
 

@@ -15,6 +15,7 @@ from clotline.data import decoders, ingest
 from clotline.data.chunks import Chunk
 from clotline.data.decoders import decode_studies
 from clotline.data.dicom.ct_slice import read_slice
+from clotline.data.folder import DataFolder
 from clotline.data.ingest import write_shard
 from clotline.data.shards import (
     BLOOD,
@@ -26,7 +27,7 @@ from clotline.data.shards import (
     open_shard,
     read_rows,
 )
-from clotline.data.study import DataFolder, decode_study
+from clotline.data.study import decode_study
 from clotline.errors import ClotlineError
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, UIDS
 

@@ -22,6 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from clotline.data.folder import DataFolder
 from clotline.errors import ClotlineError
 from clotline.job.disk import is_full
 from clotline.job.scratch import SHARE, scratch_folder
@@ -60,25 +61,6 @@ class Limits:
 LIMITS = Limits()
 
 
-@dataclass(frozen=True)
-class PackedFolder(os.PathLike):
-    """A folder of which some files were unpacked.
-
-    Attributes:
-        path: the folder.
-        unpacked: the folder in which that lies what archives held; None where nothing was packed.
-    """
-
-    path: str
-    unpacked: str | None = None
-
-    def __fspath__(self) -> str:
-        return self.path
-
-    def __str__(self) -> str:
-        return self.path
-
-
 class Unpacked(NamedTuple):
     """What a folder holds once its archives are unpacked.
 
@@ -88,7 +70,7 @@ class Unpacked(NamedTuple):
         refused: paths of archives of which nothing was taken, and why.
     """
 
-    folder: PackedFolder
+    folder: DataFolder
     files: list[str]
     refused: dict[str, str]
 
@@ -97,7 +79,7 @@ def located(folder: str | os.PathLike, path: str) -> str:
     """Where a file lies.
 
     Args:
-        folder: a folder, or a `PackedFolder`.
+        folder: a folder, or a `DataFolder`.
         path: in it, as of `Unpacked.files`.
     """
     scratch = getattr(folder, "unpacked", None)
@@ -126,7 +108,7 @@ def unpacked(
     """
     if Path(folder).is_file():
         folder, files = Path(folder).parent, [Path(folder).name]
-    plain = PackedFolder(os.fspath(folder))
+    plain = DataFolder(os.fspath(folder))
     if only is None:
         # Side by side: on a network file system each waits for an answer.
         with ThreadPoolExecutor(_PROBES) as pool:
@@ -145,7 +127,7 @@ def unpacked(
             is_archive = path in archives
             entered += unpacking.enter(path, located(plain, path)) if is_archive else [path]
         log.info("%s files unpacked from %s archives", f"{unpacking.members:,}", len(archives))
-        yield Unpacked(PackedFolder(plain.path, str(scratch)), entered, unpacking.refused)
+        yield Unpacked(DataFolder(plain.path, unpacked=str(scratch)), entered, unpacking.refused)
 
 
 def _with_archives(paths: Iterable[str]) -> frozenset[str]:

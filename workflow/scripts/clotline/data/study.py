@@ -59,27 +59,6 @@ class DecodedStudy:
         return pd.DataFrame(self.rejected, columns=list(REJECT_COLUMNS))
 
 
-@dataclass(frozen=True)
-class DataFolder(os.PathLike):
-    """A folder of DICOM files in which links may also lead to another one.
-
-    Data sets under DataLad or git-annex consist of links to files in ``.git/annex/objects``.
-
-    Attributes:
-        path: the folder.
-        links_root: folder under which the targets of links may lie; None where it is ``path``.
-    """
-
-    path: str
-    links_root: str | None = None
-
-    def __fspath__(self) -> str:
-        return self.path
-
-    def __str__(self) -> str:
-        return self.path
-
-
 def decode_study(
     rows: pd.DataFrame, folder: str | os.PathLike, read: Callable[..., Slice] = read_slice
 ) -> DecodedStudy:
