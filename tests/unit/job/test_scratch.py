@@ -97,12 +97,14 @@ def test_a_disk_that_fails_while_copying_leaves_nothing_behind(files, scratch, c
 
 
 def test_what_a_killed_job_has_left_is_removed_and_what_another_one_uses_is_not(scratch):
-    left, foreign = scratch / "clotline-left", scratch / "something else"
-    for folder in (left, foreign):
+    left = scratch / "clotline-scratch-_left_01"
+    users_own = [scratch / name for name in ("clotline-results", "clotline-scratch-of-mine")]
+    for folder in (left, *users_own):
         folder.mkdir()
         (folder / "slice").write_text("pixels")
         os.utime(folder, (0, 0))
-    (scratch / "clotline-new").mkdir()
+    new = scratch / "clotline-scratch-new_0123"
+    new.mkdir()
     with scratch_folder() as used:
         os.utime(used, (0, 0))
         assert not left.exists()
@@ -110,7 +112,8 @@ def test_what_a_killed_job_has_left_is_removed_and_what_another_one_uses_is_not(
             assert used.is_dir()
             assert other.stat().st_mode & 0o077 == 0
         assert not other.exists()
-    assert sorted(path.name for path in scratch.iterdir()) == ["clotline-new", "something else"]
+    assert sorted(scratch.iterdir()) == sorted([new, *users_own])
+    assert all((folder / "slice").read_text() == "pixels" for folder in users_own)
 
 
 def test_a_scratch_folder_that_is_not_there_is_told(scratch, monkeypatch, caplog):

@@ -78,7 +78,9 @@ def _removed_afterwards(parent: str | None) -> Iterator[str]:
         signal.signal(signal.SIGTERM, before)
 
 
-_PREFIX = "clotline-"
+#: Before the eight letters that `tempfile.mkdtemp` adds. A user's own folder must never have such a
+#: name, because what was left behind is removed.
+_PREFIX = "clotline-scratch-"
 
 #: Age in seconds from which on a folder that nobody has locked is one that was left behind.
 _LEFT_BEHIND_S = 60
@@ -86,7 +88,7 @@ _LEFT_BEHIND_S = 60
 
 def _remove_left_behind(parent: str) -> None:
     """Removes folders of this user whose job is gone: its lock went with it."""
-    for folder in Path(parent).glob(f"{_PREFIX}*"):
+    for folder in Path(parent).glob(_PREFIX + "[a-z0-9_]" * 8):
         with suppress(OSError):
             status = folder.lstat()
             if status.st_uid != os.getuid() or time.time() - status.st_mtime < _LEFT_BEHIND_S:
