@@ -144,6 +144,16 @@ _REMEDIES = {
 }
 
 
+def file_version(path: str | Path) -> tuple[int, ...]:
+    """Numbers that change whenever a file is replaced, even by one of equal size and time.
+
+    rsync and tar set a file's time of modification to the original's; but nothing sets the time of
+    the last change of its inode, and a file that replaces another has an inode of its own.
+    """
+    status = Path(path).stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 def files_under(folder: str | os.PathLike) -> list[str]:
     """Paths of all files under ``folder``, relative to it, sorted.
 

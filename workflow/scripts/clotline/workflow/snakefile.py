@@ -13,7 +13,15 @@ from pathlib import Path
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
-from clotline.job.files import BUNDLE, PHANTOM_SOURCE, STATE_FOLDER, atomic, files_under, sha256
+from clotline.job.files import (
+    BUNDLE,
+    PHANTOM_SOURCE,
+    STATE_FOLDER,
+    atomic,
+    file_version,
+    files_under,
+    sha256,
+)
 from clotline.sections.cnn import cnn_sections
 from clotline.sections.lstm import lstm_sections
 from clotline.workflow.code_digest import code_digest
@@ -250,16 +258,6 @@ def asks_for_zip(arguments: Sequence[str]) -> bool:
         if option in ("--report", "--report-html-path") and (path or after).endswith(".zip"):
             return True
     return False
-
-
-def file_version(path: str | Path) -> tuple[int, ...]:
-    """Numbers that change whenever a file is replaced, even by one of equal size and time.
-
-    rsync and tar set a file's time of modification to the original's; but nothing sets the time of
-    the last change of its inode, and a file that replaces another has an inode of its own.
-    """
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def contents(path_of: Callable) -> Callable:

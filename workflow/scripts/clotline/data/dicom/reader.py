@@ -35,6 +35,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 from clotline.data.dicom.header import UNDEFINED_LENGTH, Header
 from clotline.data.dicom.pixels import ENCODINGS
 from clotline.data.dicom.rejection import SliceError, one_line
+from clotline.job import files
 
 # Its warnings quote the values of a header, and those do not belong into a log.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -120,15 +121,14 @@ def file_size(path: str | Path) -> int:
         return os.stat(path).st_size  # noqa: PTH116
 
 
-def file_version(path: str | Path) -> tuple[int, int, int]:
-    """Numbers that change where a file is replaced or written to.
+def file_version(path: str | Path) -> tuple[int, ...]:
+    """That of `clotline.job.files.file_version`.
 
     Raises:
         SliceError: the file is missing, or cannot be looked at.
     """
     with _refusals():
-        status = os.stat(path)  # noqa: PTH116
-    return status.st_ino, status.st_size, status.st_mtime_ns
+        return files.file_version(path)
 
 
 @contextmanager
