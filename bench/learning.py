@@ -284,9 +284,8 @@ def describe(results: pd.DataFrame) -> str:
         lines += [f"{len(runs)} of the {whole} runs of the grid so far.", ""]
     if taken := int(runs.get("taken", pd.Series(dtype=object)).eq(True).sum()):
         lines += [
-            f"This processor has no units beyond AVX2: {taken} of the runs held to "
-            "AVX2 are those in 32-true, which one seed that was run both ways equals to the last "
-            "digit.",
+            f"This processor has no units beyond AVX2: {taken} of the runs held to AVX2 are those "
+            "in 32-true, to which a seed that was run both ways is equal to the last digit.",
             "",
         ]
     lines += [
