@@ -1,3 +1,5 @@
+import ast
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +15,7 @@ def forget():
     """What was read before: a run of Snakemake reads each module once, these tests change them."""
     code_digest.code_digest.cache_clear()
     code_digest._read.cache_clear()
+    code_digest._find.cache_clear()
 
 
 @pytest.fixture
@@ -129,6 +132,33 @@ def test_relative_imports_within_a_subpackage_are_followed(scripts):
     assert after != before
     edit(scripts / PACKAGE / "inner" / "deep.py")
     assert digest("main.py") != after
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1]", b"\xff", b'{"made_of": 1}'])
+def test_what_was_kept_of_a_module_is_taken_only_while_it_is_right(scripts, monkeypatch, damage):
+    package_of(scripts, a="x = 1\n", b="y = 1\n")
+    before = digest("main.py")
+    read, parse = [], ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *a, **k: read.append(a) or parse(*a, **k))
+    assert digest("main.py") == before
+    assert not read
+    kept = sorted((scripts / PACKAGE / "__pycache__").glob("a.*.digest"))
+    kept[0].write_bytes(damage)
+    assert digest("main.py") == before
+    assert len(read) == len(kept) == 1
+    stat = (scripts / PACKAGE / "a.py").stat()
+    (scripts / PACKAGE / "a.py").write_text("x = 2\n")
+    os.utime(scripts / PACKAGE / "a.py", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert digest("main.py") != before
+
+
+def test_a_package_that_may_not_be_written_to_has_a_digest(scripts, monkeypatch):
+    package_of(scripts, a="x = 1\n")
+    before = digest("main.py")
+    shutil.rmtree(scripts / PACKAGE / "__pycache__")
+    # Not by its mode: root may write everywhere.
+    (scripts / PACKAGE / "__pycache__").write_text("no folder")
+    assert digest("main.py") == before
 
 
 def test_a_module_that_nothing_imports_changes_nothing(scripts):

@@ -34,7 +34,8 @@ PHANTOM_DATA = {"labels": "data/phantom/train.csv", "dicom": "data/phantom/train
 
 def load_schema() -> dict:
     """The configuration's JSON schema."""
-    return yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
+    # The loader in C: each start of Snakemake reads it.
+    return yaml.load(SCHEMA_PATH.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
 
 def resolve(schema: dict, root: dict) -> dict:
