@@ -70,7 +70,8 @@ integration: demo
 		$(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/integration/test_*.py))
 
 cluster: .venv/installed
-	python -m pytest tests/cluster
+	# Side by side: on a cluster one waits most of the time.
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/cluster
 
 # Needs root, to mount small disks.
 torture: .venv/installed

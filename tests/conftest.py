@@ -18,6 +18,13 @@ settings.load_profile("clotline")
 
 
 @pytest.fixture(scope="session")
+def common(tmp_path_factory, worker_id):
+    """A folder that all of the tests' processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
 def fabric():
     """One CPU thread, full precision: sums have the same bits in every run."""
     from clotline.models.devices import make_fabric

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from once import make_once
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILES = REPOSITORY / "profiles"
@@ -166,14 +167,17 @@ def write_config(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def local_run(tmp_path_factory) -> Path:
+def local_run(common) -> Path:
     """The working directory of a finished run of the workflow without a cluster."""
-    folder = tmp_path_factory.mktemp("local")
-    write_config(folder)
-    options = ["--profile", "profiles/local", "--directory", str(folder)]
-    run = Run(REPOSITORY, options, {})
-    done = run.snakemake(*SET_THREADS, "--", TARGET)
-    assert done.returncode == 0, done.stdout[-6000:]
+    folder = common / "local"
+
+    def make():
+        write_config(folder)
+        options = ["--profile", "profiles/local", "--directory", str(folder)]
+        done = Run(REPOSITORY, options, {}).snakemake(*SET_THREADS, "--", TARGET)
+        assert done.returncode == 0, done.stdout[-6000:]
+
+    make_once(common, "local", make)
     return folder
 
 

@@ -1,35 +1,9 @@
 """The demo, made once, and copies of it for dry runs."""
 
-import fcntl
-from contextlib import contextmanager
-
 import pytest
+from once import make_once
 from tiny_cohort import tiny_config, write_marked_cohort
 from workflow_run import ON_TWO_CORES, PROJECT, Run, copy_project, link_folder, write_config
-
-
-@pytest.fixture(scope="session")
-def common(tmp_path_factory, worker_id):
-    """A folder that all of the tests' processes share."""
-    own = tmp_path_factory.getbasetemp()
-    return own if worker_id == "master" else own.parent
-
-
-@contextmanager
-def one_at_a_time(common):
-    """Makes the tests' other processes wait: two runs in one working directory cannot be."""
-    with (common / "lock").open("w") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
-
-
-def make_once(common, name, make):
-    """Calls ``make`` unless this or another of the tests' processes has done it under ``name``."""
-    done = common / f"{name}.done"
-    with one_at_a_time(common):
-        if not done.exists():
-            make()
-            done.touch()
 
 
 @pytest.fixture(scope="session")

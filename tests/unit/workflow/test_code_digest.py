@@ -18,11 +18,17 @@ def forget():
     code_digest._find.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def all_read():
+    """What is kept of each module is there to be copied: else each copy would be read anew."""
+    digests()
+
+
 @pytest.fixture
-def scripts(tmp_path, monkeypatch):
-    """A copy of the scripts; their digests are made anew at each call of ``digest``."""
+def scripts(all_read, tmp_path, monkeypatch):
+    """A copy of the scripts; ``digest`` looks anew whether what was read of them is still true."""
     copy = tmp_path / "scripts"
-    shutil.copytree(code_digest.SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(code_digest.SCRIPTS, copy, ignore=shutil.ignore_patterns("*.pyc"))
     monkeypatch.setattr(code_digest, "SCRIPTS", copy)
     forget()
     yield copy
