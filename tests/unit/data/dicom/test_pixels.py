@@ -1,6 +1,7 @@
 import os
 import sys
 import tempfile
+from functools import partial
 
 import imagecodecs
 import numpy as np
@@ -24,7 +25,7 @@ from pydicom.uid import (
 )
 
 from clotline.data.dicom import reader
-from clotline.data.dicom.codestream import frame_of
+from clotline.data.dicom.codestream import are_of_one_sort, frame_of
 from clotline.data.dicom.ct_slice import KEYWORDS, read_slice
 from clotline.data.dicom.jpeg_xl import (
     JPEGXL,
@@ -197,6 +198,47 @@ def test_an_encoder_may_be_told_bits_stored(tmp_path, syntax, bits, signed):
     }
     path = write_dicom(tmp_path / "slice.dcm", words, syntax, **tags)
     assert (read_slice(path).pixels == values + tags["RescaleIntercept"]).all()
+
+
+@pytest.mark.parametrize("declared", LOSSLESS[2:], ids=lambda syntax: syntax.name)
+@pytest.mark.parametrize("held", LOSSLESS[2:], ids=lambda syntax: syntax.name)
+def test_a_codestream_is_read_as_what_it_says_it_is(tmp_path, held, declared):
+    stored = values_of(12, signed=False).astype(np.uint16)
+    stream = codestream_of(compressed(tmp_path / "held.dcm", stored, held))
+    path = write_dicom(tmp_path / "slice.dcm", stored, declared, PixelData=encapsulate([stream]))
+    found = read_slice(path)
+    assert (found.pixels == stored).all()
+    said = [f"{declared.name} in the header"] if not are_of_one_sort(held, declared) else []
+    assert [remark.split(",")[0] for remark in found.remarks] == [
+        text.split(",")[0] for text in said
+    ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "held", "encode"),
+    [
+        (JPEG2000Lossless, JPEG2000,
+         partial(imagecodecs.jpeg2k_encode, level=80, reversible=False, codecformat="j2k")),
+        (JPEGLSLossless, JPEGLSNearLossless, partial(imagecodecs.jpegls_encode, level=2)),
+        (HTJ2KLossless, HTJ2K, partial(imagecodecs.htj2k_encode, reversible=False)),
+    ],
+    ids=["JPEG 2000", "JPEG-LS", "HTJ2K"],
+)  # fmt: skip
+def test_a_lossy_codestream_that_is_declared_as_lossless_is_treated_as_lossy(
+    tmp_path, declared, held, encode
+):
+    stored = smooth(100, 4000).astype(np.uint16)
+    tags = {"BitsStored": 12, "HighBit": 11}
+    for name, overlay in (("plain", 0), ("overlay", 0x1000)):
+        stored[100:160, 100:200] |= overlay
+        data = encapsulate([encode(stored)])
+        path = write_dicom(tmp_path / name, stored, declared, PixelData=data, **tags)
+        if overlay:
+            with pytest.raises(SliceError, match="lossy pixels with bits above BitsStored 12"):
+                read_slice(path)
+        else:
+            (remark,) = read_slice(path).remarks
+            assert remark == f"{declared.name} in the header, {held.name} in the file"
 
 
 LOSSY = (JPEG2000, HTJ2K, JPEGLSNearLossless, JPEGXL)

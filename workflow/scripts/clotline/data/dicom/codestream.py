@@ -18,6 +18,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
@@ -29,6 +30,17 @@ from clotline.data.dicom.jpeg_xl import JPEGXL, JPEGXL_FAMILY, JPEGXLJPEGRecompr
 #: Encodings by high-throughput JPEG 2000 (HTJ2K).
 HTJ2K_SYNTAXES = (HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
 JPEG2000_FAMILY = (JPEG2000Lossless, JPEG2000, *HTJ2K_SYNTAXES)
+
+#: Encodings whose codestreams are of one sort.
+_FAMILIES = (
+    (RLELossless,),
+    (JPEGBaseline8Bit, JPEGExtended12Bit),
+    (JPEGLossless, JPEGLosslessSV1),
+    (JPEGLSLossless, JPEGLSNearLossless),
+    (JPEG2000Lossless, JPEG2000),
+    HTJ2K_SYNTAXES,
+    JPEGXL_FAMILY,
+)
 
 
 class Frame(NamedTuple):
@@ -57,6 +69,11 @@ def frame_of(stream: bytes, syntax: str) -> Frame:
     if syntax in HTJ2K_SYNTAXES:
         _check_tile_parts(stream)
     return frame
+
+
+def are_of_one_sort(syntax: str, other: str) -> bool:
+    """Whether codestreams in two encodings are decoded alike."""
+    return any({syntax, other} <= {*family} for family in _FAMILIES)
 
 
 def encoding_of(stream: bytes) -> UID | None:

@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from clotline.data.dicom.codecs import CODECS, decode_frame
-from clotline.data.dicom.codestream import Frame, encoding_of, frame_of
+from clotline.data.dicom.codestream import Frame, are_of_one_sort, encoding_of, frame_of
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.jpeg_xl import (
     JPEGXL,
@@ -82,13 +82,16 @@ def decode(header: Header) -> np.ndarray:
     if syntax in UNCOMPRESSED and not header.is_encapsulated("PixelData"):
         return _plain(header, shape)
     stream = _codestream(header)
-    if syntax in UNCOMPRESSED:
-        syntax = encoding_of(stream)
-        if syntax is None:
-            raise SliceError(
-                f"compressed pixels declared as {header.syntax.name}: by which encoding is unknown"
-            )
-        header.remarks.append(f"{header.syntax.name} in the header, {syntax.name} in the file")
+    found = encoding_of(stream)
+    if syntax in UNCOMPRESSED and found is None:
+        raise SliceError(
+            f"compressed pixels declared as {syntax.name}: by which encoding is unknown"
+        )
+    # JPEG XL does not say of itself that it is lossless.
+    hides_loss = found in LOSSY and syntax not in (*LOSSY, JPEGXLLossless)
+    if found is not None and (hides_loss or not are_of_one_sort(found, syntax)):
+        header.remarks.append(f"{syntax.name} in the header, {found.name} in the file")
+        syntax = found
     if syntax == RLELossless:
         # It says nothing of itself.
         frame = Frame(*shape, 1, header["BitsAllocated"], bool(header["PixelRepresentation"]))
