@@ -320,7 +320,7 @@ CASES["fewer columns than rows"] = Case(partial(write_dicom, stored=SIGNED[:, :2
 CASES["fewer rows than columns"] = Case(
     partial(write_dicom, stored=SIGNED[:, :200].T.copy()), NOT_SQUARE.T
 )
-for side in (512, 1024):
+for side in (512, 768, 1024, 2048):
     large = body(-2000, 3000, np.int16, side)
     factor = side // SIZE
     means = large.reshape(SIZE, factor, SIZE, factor).astype(float).mean((1, 3))
