@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from clotline.data.chunks import create_pixels, pack
+from clotline.data.dicom.jpeg_xl import JPEGXL, JPEGXL_FAMILY, JPEGXLJPEGRecompression
 from clotline.data.shards import (
     BLOOD,
     KERNEL,
@@ -189,11 +190,9 @@ def codestream_of(path: Path) -> bytes:
 
 def compress_dicom(source: Path, target: Path, syntax) -> Path:
     """Writes ``source`` again in a compressed transfer syntax."""
-    if syntax in (HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL):
+    if syntax in (HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL, *JPEGXL_FAMILY):
         dataset = pydicom.dcmread(source)
-        stored = dataset.pixel_array
-        stream = imagecodecs.htj2k_encode(stored, reversible=syntax != HTJ2K)
-        dataset.PixelData = encapsulate([stream])
+        dataset.PixelData = encapsulate([_by_imagecodecs(dataset.pixel_array, syntax)])
         dataset["PixelData"].VR = "OB"
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.save_as(target, enforce_file_format=True)
@@ -211,6 +210,20 @@ def compress_dicom(source: Path, target: Path, syntax) -> Path:
     writer.SetImage(change.GetOutput())
     assert writer.Write()
     return target
+
+
+def _by_imagecodecs(stored: np.ndarray, syntax) -> bytes:
+    """The codestream of a picture in an encoding that GDCM does not know."""
+    if syntax not in JPEGXL_FAMILY:
+        return imagecodecs.htj2k_encode(stored, reversible=syntax != HTJ2K)
+    # It knows no sign, as little as JPEG-LS does.
+    words = stored.view(f"u{stored.itemsize}")
+    if syntax == JPEGXLJPEGRecompression:
+        return imagecodecs.jpegxl_encode_jpeg(imagecodecs.jpeg8_encode(words, level=95))
+    if syntax == JPEGXL:
+        return imagecodecs.jpegxl_encode(words, lossless=False, distance=0.01)
+    # At effort 1 libjxl 0.11.2 writes beyond its memory where noise fills all of 16 bits.
+    return imagecodecs.jpegxl_encode(words, lossless=True, effort=3)
 
 
 def dicom_path(folder: Path, row: pd.Series) -> Path:

@@ -255,6 +255,39 @@ def test_positions_that_are_all_the_same_are_not_known(tmp_path):
     assert notes[0].startswith("20 slices have the same ImagePositionPatient: ordered by SliceLoc")
 
 
+@pytest.mark.parametrize("location", [lambda k: 3 * k, None])
+def test_a_slice_without_a_position_stays_where_its_location_or_number_says(tmp_path, location):
+    def corner(number):
+        return None if number == 7 else [-180, -180, 3.0 * number]
+
+    write_scan(tmp_path, ImagePositionPatient=corner, SliceLocation=location)
+    study, numbers, notes = taken(tmp_path)
+    assert numbers == list(range(20))
+    said = "SliceLocation" if location else "InstanceNumber"
+    assert notes[0].startswith("1 of 20 slices lack a usable ImagePositionPatient")
+    assert notes[0].endswith(f"ordered by {said}")
+    assert study.rows[POSITION].isna().tolist() == [number == 7 for number in range(20)]
+
+
+def test_a_slice_without_an_orientation_is_left_out_and_its_gap_told(tmp_path):
+    def axes(number):
+        return None if number == 7 else [1, 0, 0, 0, 1, 0]
+
+    write_scan(tmp_path, ImageOrientationPatient=axes)
+    _, numbers, notes = taken(tmp_path)
+    assert numbers == [number for number in range(20) if number != 7]
+    assert [note for note in notes if note.startswith("missing slices: about 1 in 1 gap")]
+
+
+@pytest.mark.parametrize("count", [1, 2, 15])
+def test_a_few_slices_are_left_out_with_what_to_do(tmp_path, count):
+    write_scan(tmp_path, count=count)
+    with pytest.raises(ClotlineError) as caught:
+        find(tmp_path)
+    assert f"too few slices: {count}; at least 16 are needed" in str(caught.value)
+    assert "Export the whole series." in str(caught.value)
+
+
 def test_monochrome1_and_pixels_that_are_not_square_are_read(tmp_path):
     write_scan(
         tmp_path, PhotometricInterpretation="MONOCHROME1", PixelSpacing=[360 / 64, 360 / 64 * 0.8]
@@ -276,6 +309,18 @@ def test_named_series_are_taken_and_unknown_ones_are_an_error(tmp_path):
     assert "series named by the configuration: series 1.1 would have been chosen" in notes
     with pytest.raises(ClotlineError, match=r"series names 9\.9, and no CT image"):
         find(tmp_path, named=["9.9"])
+
+
+def test_a_series_whose_words_alone_speak_against_it_can_be_named(tmp_path):
+    write_scan(tmp_path, "1.1", SeriesDescription="Thorax KM, perfusion?")
+    write_scan(tmp_path, "1.2", RescaleType="100ug/cm3")
+    with pytest.raises(ClotlineError, match="no scan: a map of a dual-energy or perfusion scan"):
+        find(tmp_path)
+    _, numbers, notes = taken(tmp_path, named=["1.1"])
+    assert numbers == list(range(20))
+    assert "no plain scan: a map of a dual-energy or perfusion scan was taken" in notes
+    with pytest.raises(ClotlineError, match=r"1\.2, which cannot be taken: no Hounsfield units"):
+        find(tmp_path, named=["1.2"])
 
 
 @pytest.mark.parametrize("given", ["1.2,1.3", "1.2 1.3", ["1.2", "1.3"]])

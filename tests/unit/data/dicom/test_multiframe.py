@@ -31,6 +31,7 @@ from pydicom.uid import (
 from clotline.data.dicom import multiframe
 from clotline.data.dicom.ct_slice import KEYWORDS, read_slice
 from clotline.data.dicom.isolation import read_apart, read_in_time
+from clotline.data.dicom.jpeg_xl import JPEGXLLossless
 from clotline.data.dicom.multiframe import EnhancedFile
 from clotline.data.dicom.reader import MAX_BYTES
 from clotline.data.dicom.rejection import SliceError
@@ -78,6 +79,7 @@ def codestreams(stored, syntax):
         ),
         HTJ2KLossless: partial(imagecodecs.htj2k_encode, reversible=True),
         RLELossless: rle,
+        JPEGXLLossless: partial(imagecodecs.jpegxl_encode, lossless=True, effort=3),
     }[syntax]
     return [bytes(encode(picture)) for picture in stored]
 
@@ -109,7 +111,8 @@ WAYS = ("basic", "none", "extended", "basic fragments", "no table, fragments")
 @pytest.mark.parametrize(
     ("syntax", "way"),
     [(JPEGLSLossless, way) for way in WAYS]
-    + [(JPEG2000Lossless, WAYS[4]), (HTJ2KLossless, WAYS[2]), (RLELossless, WAYS[1])],
+    + [(JPEG2000Lossless, WAYS[4]), (HTJ2KLossless, WAYS[2]), (RLELossless, WAYS[1])]
+    + [(JPEGXLLossless, WAYS[1]), (JPEGXLLossless, WAYS[3])],
 )
 def test_compressed_frames_are_told_apart_by_any_offset_table_or_none(tmp_path, syntax, way):
     stored = pictures(dtype=np.uint16)

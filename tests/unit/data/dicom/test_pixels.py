@@ -1,6 +1,7 @@
 import os
 import sys
 import tempfile
+from functools import partial
 
 import imagecodecs
 import numpy as np
@@ -15,6 +16,7 @@ from pydicom.uid import (
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -23,8 +25,14 @@ from pydicom.uid import (
 )
 
 from clotline.data.dicom import reader
-from clotline.data.dicom.codestream import frame_of
+from clotline.data.dicom.codestream import are_of_one_sort, frame_of
 from clotline.data.dicom.ct_slice import KEYWORDS, read_slice
+from clotline.data.dicom.jpeg_xl import (
+    JPEGXL,
+    JPEGXLJPEGRecompression,
+    JPEGXLLossless,
+    content_of,
+)
 from clotline.data.dicom.pixels import MAX_SIDE, decode
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.errors import ClotlineError
@@ -120,6 +128,7 @@ LOSSLESS = (
     JPEG2000Lossless,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
+    JPEGXLLossless,
 )
 
 
@@ -164,6 +173,8 @@ def with_bits_stored(words, bits, syntax, **options):
         stream = imagecodecs.jpeg2k_encode(
             words, level=0, reversible=True, bitspersample=bits, codecformat="j2k"
         )
+    elif syntax == JPEGXLLossless:
+        stream = imagecodecs.jpegxl_encode(words, lossless=True, effort=3, bitspersample=bits)
     else:
         stream = imagecodecs.jpeg8_encode(words, lossless=True, bitspersample=bits, **options)
     assert frame_of(stream, syntax).precision == bits
@@ -172,7 +183,9 @@ def with_bits_stored(words, bits, syntax, **options):
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 @pytest.mark.parametrize("bits", [12, 13, 14, 15, 16])
-@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEG2000Lossless], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "syntax", [JPEGLosslessSV1, JPEG2000Lossless, JPEGXLLossless], ids=lambda s: s.name
+)
 def test_an_encoder_may_be_told_bits_stored(tmp_path, syntax, bits, signed):
     values = values_of(bits, signed)
     words = in_words(values, bits, signed=False, spare="nothing")
@@ -187,7 +200,48 @@ def test_an_encoder_may_be_told_bits_stored(tmp_path, syntax, bits, signed):
     assert (read_slice(path).pixels == values + tags["RescaleIntercept"]).all()
 
 
-LOSSY = (JPEG2000, HTJ2K, JPEGLSNearLossless)
+@pytest.mark.parametrize("declared", LOSSLESS[2:], ids=lambda syntax: syntax.name)
+@pytest.mark.parametrize("held", LOSSLESS[2:], ids=lambda syntax: syntax.name)
+def test_a_codestream_is_read_as_what_it_says_it_is(tmp_path, held, declared):
+    stored = values_of(12, signed=False).astype(np.uint16)
+    stream = codestream_of(compressed(tmp_path / "held.dcm", stored, held))
+    path = write_dicom(tmp_path / "slice.dcm", stored, declared, PixelData=encapsulate([stream]))
+    found = read_slice(path)
+    assert (found.pixels == stored).all()
+    said = [f"{declared.name} in the header"] if not are_of_one_sort(held, declared) else []
+    assert [remark.split(",")[0] for remark in found.remarks] == [
+        text.split(",")[0] for text in said
+    ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "held", "encode"),
+    [
+        (JPEG2000Lossless, JPEG2000,
+         partial(imagecodecs.jpeg2k_encode, level=80, reversible=False, codecformat="j2k")),
+        (JPEGLSLossless, JPEGLSNearLossless, partial(imagecodecs.jpegls_encode, level=2)),
+        (HTJ2KLossless, HTJ2K, partial(imagecodecs.htj2k_encode, reversible=False)),
+    ],
+    ids=["JPEG 2000", "JPEG-LS", "HTJ2K"],
+)  # fmt: skip
+def test_a_lossy_codestream_that_is_declared_as_lossless_is_treated_as_lossy(
+    tmp_path, declared, held, encode
+):
+    stored = smooth(100, 4000).astype(np.uint16)
+    tags = {"BitsStored": 12, "HighBit": 11}
+    for name, overlay in (("plain", 0), ("overlay", 0x1000)):
+        stored[100:160, 100:200] |= overlay
+        data = encapsulate([encode(stored)])
+        path = write_dicom(tmp_path / name, stored, declared, PixelData=data, **tags)
+        if overlay:
+            with pytest.raises(SliceError, match="lossy pixels with bits above BitsStored 12"):
+                read_slice(path)
+        else:
+            (remark,) = read_slice(path).remarks
+            assert remark == f"{declared.name} in the header, {held.name} in the file"
+
+
+LOSSY = (JPEG2000, HTJ2K, JPEGLSNearLossless, JPEGXL)
 
 
 def smooth(low, high):
@@ -195,8 +249,11 @@ def smooth(low, high):
     return np.linspace(low, high, SIZE * SIZE).reshape(SIZE, SIZE).astype(np.int16)
 
 
-@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
-@pytest.mark.parametrize("syntax", LOSSY, ids=lambda syntax: syntax.name)
+@pytest.mark.parametrize(
+    ("syntax", "signed"),
+    [(syntax, False) for syntax in LOSSY] + [(syntax, True) for syntax in LOSSY[:3]],
+    ids=lambda case: getattr(case, "name", None) or ("signed" if case else "unsigned"),
+)
 def test_a_lossy_encoding_of_values_alone_is_read(tmp_path, syntax, signed):
     stored = smooth(-1900, 1900) if signed else smooth(100, 4000).astype(np.uint16)
     tags = {"BitsStored": 12, "HighBit": 11}
@@ -214,13 +271,42 @@ def test_a_lossy_encoding_of_values_with_an_overlay_is_refused(tmp_path, syntax)
         read_slice(path)
 
 
-@pytest.mark.parametrize("syntax", [JPEG2000, HTJ2K], ids=lambda syntax: syntax.name)
+@pytest.mark.parametrize("syntax", [JPEG2000, HTJ2K, JPEGXL], ids=lambda syntax: syntax.name)
 def test_a_lossy_encoding_that_took_signs_for_large_values_is_refused(tmp_path, syntax):
     words = (smooth(-1900, 1900) & 0xFFF).astype(np.uint16)
     tags = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1}
     path = compressed(tmp_path / "slice.dcm", words, syntax, **tags)
     with pytest.raises(SliceError, match="or with a sign that their codestream does not know"):
         read_slice(path)
+
+
+def test_lossy_jpeg_xl_knows_no_sign_and_is_read_where_none_is_needed(tmp_path):
+    for name, low in (("positive", 0), ("negative", -9)):
+        stored = smooth(low, 1900)
+        path = compressed(tmp_path / name, stored, JPEGXL, BitsStored=12, HighBit=11)
+        if low < 0:
+            with pytest.raises(SliceError, match="with a sign that their codestream does not know"):
+                read_slice(path)
+        else:
+            assert np.abs(read_slice(path).pixels - stored).max() <= 30
+
+
+def test_what_was_a_jpeg_has_the_values_of_that_jpeg(tmp_path):
+    """Of smooth noise the two decoders make other values."""
+    stored = np.random.default_rng(0).normal(128, 20, (SIZE, SIZE)).clip(0, 255).astype(np.uint8)
+    plain = write_dicom(tmp_path / "plain.dcm", stored)
+    again = compress_dicom(plain, tmp_path / "again.dcm", JPEGXLJPEGRecompression)
+    stream = codestream_of(again)
+    jpeg = imagecodecs.jpegxl_decode_jpeg(stream)
+    data = encapsulate([jpeg])
+    path = write_dicom(tmp_path / "jpeg.dcm", stored, JPEGBaseline8Bit, PixelData=data)
+    assert (read_slice(again).pixels == read_slice(path).pixels).all()
+    by_libjxl = imagecodecs.jpegxl_decode(stream)
+    assert 0 < np.abs(by_libjxl - read_slice(path).pixels.astype(int)).max() < 9
+    # The codestream alone, without what the JPEG is made of, is libjxl's to decode.
+    alone = encapsulate([content_of(stream).codestream])
+    write_dicom(path, stored, JPEGXLJPEGRecompression, PixelData=alone)
+    assert (read_slice(path).pixels == by_libjxl).all()
 
 
 @pytest.mark.parametrize("spare", ["sign", "nothing"])
@@ -243,10 +329,11 @@ def test_the_sign_of_a_codestream_of_fewer_bits_is_its_highest_one(tmp_path):
 
 
 @pytest.mark.parametrize("high", [2047, 2048])
-def test_jpeg_lossless_of_fewer_bits_is_read_where_no_sign_can_be_meant(tmp_path, high):
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGXLLossless], ids=lambda s: s.name)
+def test_a_codestream_of_fewer_bits_is_read_where_no_sign_can_be_meant(tmp_path, syntax, high):
     stored = smooth(0, high)
-    data = with_bits_stored(stored.astype(np.uint16), 12, JPEGLosslessSV1)
-    path = write_dicom(tmp_path / "slice.dcm", stored, JPEGLosslessSV1, PixelData=data)
+    data = with_bits_stored(stored.astype(np.uint16), 12, syntax)
+    path = write_dicom(tmp_path / "slice.dcm", stored, syntax, PixelData=data)
     if high < 2048:
         assert (read_slice(path).pixels == stored).all()
     else:

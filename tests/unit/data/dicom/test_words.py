@@ -46,6 +46,19 @@ NONE = [
         "NO\0",
     ),
     *("NINGUNO", "AUCUN", "0 ml", "0.0 ml", "ORAL", "sin contraste", "SENZA MDC", "NONE/NONE"),
+    *(
+        "S/C",
+        "s/ contraste",
+        "blanco",
+        "KONTRASTSIZ",
+        "water",
+        "NC",
+        "N/C",
+        "PRE CONTRAST",
+        "Tidak",
+    ),
+    *("Χωρίς σκιαγραφικό", "بدون", "胸部平扫", "NaCl", "non injecté", "без контраста"),
+    *("Oral Omnipaque", "PO Iohexol 350", "No IV, oral Iohexol", "Gastrografin"),
 ]
 AGENTS = [
     *("Non-ionic contrast", "NONIONIC", "Na diatrizoate", "Nativist", "Iopamidol 370", "IV", "Y"),
@@ -91,6 +104,18 @@ def test_a_route_by_mouth_leads_into_no_vessel(route, elsewhere):
         (("ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 MON"), TRACKING),
         (("ORIGINAL", "PRIMARY", "LOCALIZER"), LOCALIZER),
         (("DERIVED", "SECONDARY", "OTHER", "VRT"), RENDERING),
+        (("DERIVED", "SECONDARY", "REFORMATTED", "MAX IP"), PROJECTION),
+        (("DERIVED", "SECONDARY", "PROCESSED", "MIP_THICK"), PROJECTION),
+        (("DERIVED", "PRIMARY", "AXIAL", "CT_SOM7 MIP VB10A"), PROJECTION),
+        (("DERIVED", "SECONDARY", "MPR", "CSA MPR THICK"), PROJECTION),
+        (("DERIVED", "SECONDARY", "AXIAL", "MONOE_70KEV"), MONOENERGETIC),
+        (("DERIVED", "SECONDARY", "AXIAL", "VMI40"), MONOENERGETIC),
+        (("DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 SPI", "IODINE_MAP"), MAP),
+        (("DERIVED", "PRIMARY", "LUNG_PBV"), MAP),
+        (("DERIVED", "SECONDARY", "AXIAL", "VNC_IMAGE"), UNENHANCED),
+        (("DERIVED", "SECONDARY", "SCREEN SAVE"), RENDERING),
+        (("DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 SPI", "DUAL", "M_0.6"), SCAN),
+        (("ORIGINAL", "PRIMARY", "AXIAL", "DET_DD000"), SCAN),
     ],
 )
 def test_types_of_picture_are_known_by_the_makers_words(values, picture):
@@ -114,6 +139,63 @@ def test_types_of_picture_are_known_by_the_makers_words(values, picture):
 )
 def test_types_of_picture_are_known_by_their_description(description, picture):
     assert picture_type(("ORIGINAL", "PRIMARY", "AXIAL"), description) == picture
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "picture"),
+    [
+        ("Thorax TNC;Mono-phase;CT Average dose;Perfusionsstörung;Mediastinum;PE thins", SCAN),
+        ("Lung vessels 1.0;DE_A 80kV;Nativ 5.0;HAP 3.0", SCAN),
+        ("sMIP;axMIP;MIPS;MinIP 10;Max IP;"
+         "Intensité maximale;Proyección axial;AVE 5mm;Mean 3mm;AIP 8",
+         PROJECTION),
+        ("Coupes moyennées;Mittelwert 5mm;Promedio;RaySum;MPVR;MIPcor", PROJECTION),
+        ("Iodkarte;Jod-Bild;Carte d'iode;Mappa iodio;"
+         "Mapa de yodo;йодная карта;碘图;ヨードマップ", MAP),
+        ("Perfused Blood Volume;DE PulmoPerf;Z Effective;"
+         "CaSupp 25;VNCa;IodineNoWater;Subtraction lung",
+         MAP),
+        ("Virtuelle Nativserie;sans contraste virtuel;"
+         "virtual sin contraste;VUE;虚拟平扫", UNENHANCED),
+        ("MonoPlus 50;MEI 40;Monochromatic 60;"
+         "keV 40;Virtual mono 40;monoénergétique", MONOENERGETIC),
+    ],
+)  # fmt: skip
+def test_types_of_picture_are_known_in_many_languages(descriptions, picture):
+    for description in descriptions.split(";"):
+        assert picture_type(("ORIGINAL", "PRIMARY", "AXIAL"), description) == picture, description
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "agent"),
+    [
+        ("NCCT;torace basale;Blanco thorax;Thorax -C;"
+         "pre contrast;PRECON;Thorax non injecté;Thorax NC",
+         False),
+        ("Scan before contrast;avant injection;tórax s/c;KONTRASTSIZ;natief;Lung screening", False),
+        ("Thorax injecté;torace con mdc;КУ;КТ-ангио;"
+         "CTPA肺动脉;zatorowość;TEPA;Chest with;pulmonalis",
+         True),
+    ],
+)  # fmt: skip
+def test_descriptions_tell_contrast_agent_in_many_languages(descriptions, agent):
+    for description in descriptions.split(";"):
+        assert describes_agent(description) is agent, description
+
+
+@pytest.mark.parametrize(
+    ("parts", "chest"),
+    [
+        ("ОГК;THX;COEUR;TEP;Θώρακας;keuhkot;embolia pulmonar;胸部", True),
+        ("troncs supra-aortiques;collo;Bauch;foie;Rachis;голова;"
+         "шея;живот;brzuch;koponya;頭部;腹部;crâne",
+         False),
+    ],
+)  # fmt: skip
+def test_body_parts_are_known_in_many_languages(parts, chest):
+    for part in parts.split(";"):
+        assert shows_chest(part, "") is chest, part
+        assert shows_chest("", part) is chest, part
 
 
 @pytest.mark.parametrize(

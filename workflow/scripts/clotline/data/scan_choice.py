@@ -94,14 +94,13 @@ class Criterion:
     standing: str
 
 
-_A_PICTURE = {
-    MONOENERGETIC: "virtual monoenergetic images were",
-    PROJECTION: "a projection or average of several slices was",
-}
+#: Types that can be taken, the best one first; others only if a user names the series.
+_PICTURES = (SCAN, MONOENERGETIC, PROJECTION)
 
 
 def _picture(scan: Scan) -> int:
-    return (SCAN, MONOENERGETIC, PROJECTION).index(scan.picture)
+    known = scan.picture in _PICTURES
+    return _PICTURES.index(scan.picture) if known else len(_PICTURES)
 
 
 def _body(scan: Scan) -> int:
@@ -236,7 +235,8 @@ def choose(scans: Sequence[Scan], named: frozenset[str] = frozenset()) -> Choice
             + " and ".join(s.name for s in ranked[1:] if not _deciding(best, s))
         )
     if best.picture != SCAN:
-        doubts.append(f"no plain scan: {_A_PICTURE[best.picture]} taken")
+        were = "were" if best.picture.endswith("images") else "was"
+        doubts.append(f"no plain scan: {best.picture} {were} taken")
     if len(best.series) > 1:
         doubts.append(f"one scan in {len(best.series)} series: put together")
     others = {scan.files: _against(best, scan) for scan in ranked[1:]}

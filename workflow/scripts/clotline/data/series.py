@@ -202,6 +202,7 @@ def find_series(
                 left_out[_as_text(path), 0] = described
             else:
                 table += described
+    table = [_as_named(file, named) for file in table]
     left_out |= {(path, 0): reason for path, reason in (refused or {}).items()}
     by_series: dict[tuple[str, str], list[_File]] = defaultdict(list)
     for file in table:
@@ -231,6 +232,17 @@ def find_series(
     listed = {path: reason for path, reason in listed.items() if reason != _DICOMDIR}
     left_out_table = pd.DataFrame(sorted(listed.items()), columns=list(LEFT_OUT_COLUMNS))
     return _rows(choices), series, left_out_table
+
+
+def _as_named(file: _File, named: Sequence[str]) -> _File:
+    """A file of a series that is named, without what words alone say against it."""
+    if file.uids[1] in named and file.problem == _no_scan(file.picture):
+        return replace(file, problem="")
+    return file
+
+
+def _no_scan(picture: str) -> str:
+    return f"no scan: {picture}"
 
 
 def _listed(left_out: dict[Source, str], counts: dict[str, int]) -> dict[str, str]:
@@ -558,7 +570,7 @@ def _problem(header: Header, picture: str) -> str:
     if not axial:
         return "not axial"
     if picture not in (SCAN, MONOENERGETIC, PROJECTION):
-        return f"no scan: {picture}"
+        return _no_scan(picture)
     return ""
 
 

@@ -9,7 +9,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 from typing import BinaryIO
@@ -30,8 +30,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from clotline.data.dicom import jpeg_lossless
-from clotline.data.dicom.codestream import Frame
+from clotline.data.dicom import jpeg_lossless, jpeg_xl
+from clotline.data.dicom.codestream import Frame, jpeg_frame
+from clotline.data.dicom.jpeg_xl import JPEGXL, JPEGXLJPEGRecompression, JPEGXLLossless
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.errors import ClotlineError
 
@@ -140,6 +141,27 @@ def _htj2k(stream: bytes, _frame: Frame, _syntax: str) -> np.ndarray:
         return _library("imagecodecs").htj2k_decode(stream)
 
 
+def _jpeg_xl(stream: bytes, frame: Frame, _syntax: str) -> np.ndarray:
+    """By libjxl, which refuses a codestream that ends early.
+
+    What was a JPEG becomes that again, bit by bit, and is decoded as such: libjxl's own values
+    differ from those of libjpeg by some steps of its quantization.
+    """
+    imagecodecs = _library("imagecodecs")
+    codestream, was_jpeg = jpeg_xl.content_of(stream)
+    values = imagecodecs.jpegxl_decode(codestream, numthreads=1)
+    # libjxl does not look at what is left over, and bytes that were put in push others there.
+    with suppress(imagecodecs.JpegxlError):
+        imagecodecs.jpegxl_decode(codestream.rstrip(b"\0")[:-1], numthreads=1)
+        raise ValueError("the codestream goes on after its image")
+    if was_jpeg:
+        jpeg = imagecodecs.jpegxl_decode_jpeg(stream, numthreads=1)
+        if jpeg_frame(jpeg) != frame:
+            raise ValueError("its JPEG is of another image")
+        return _by_gdcm(jpeg, frame, JPEGBaseline8Bit)
+    return values
+
+
 def _rle(stream: bytes, frame: Frame, _syntax: str) -> np.ndarray:
     """RLE of PS3.5, annex G: each byte of the values is a segment, the highest one first."""
     unpack, pixels = _library("imagecodecs").packbits_decode, frame.rows * frame.columns
@@ -172,6 +194,9 @@ CODECS = {
     HTJ2KLossless: _htj2k,
     HTJ2KLosslessRPCL: _htj2k,
     HTJ2K: _htj2k,
+    JPEGXLLossless: _jpeg_xl,
+    JPEGXLJPEGRecompression: _jpeg_xl,
+    JPEGXL: _jpeg_xl,
 }
 
 

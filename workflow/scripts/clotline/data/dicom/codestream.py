@@ -1,6 +1,7 @@
 """What a compressed image says of itself: the headers of its codestream.
 
-Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS), T.800 (JPEG 2000) and T.814 (HTJ2K).
+Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS), T.800 (JPEG 2000) and T.814 (HTJ2K); JPEG XL has a
+module of its own.
 """
 
 import struct
@@ -17,14 +18,29 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
 )
 
+from clotline.data.dicom import jpeg_xl
+from clotline.data.dicom.jpeg_xl import JPEGXL, JPEGXL_FAMILY, JPEGXLJPEGRecompression
+
 #: Encodings by high-throughput JPEG 2000 (HTJ2K).
 HTJ2K_SYNTAXES = (HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
 JPEG2000_FAMILY = (JPEG2000Lossless, JPEG2000, *HTJ2K_SYNTAXES)
+
+#: Encodings whose codestreams are of one sort.
+_FAMILIES = (
+    (RLELossless,),
+    (JPEGBaseline8Bit, JPEGExtended12Bit),
+    (JPEGLossless, JPEGLosslessSV1),
+    (JPEGLSLossless, JPEGLSNearLossless),
+    (JPEG2000Lossless, JPEG2000),
+    HTJ2K_SYNTAXES,
+    JPEGXL_FAMILY,
+)
 
 
 class Frame(NamedTuple):
@@ -42,13 +58,22 @@ def frame_of(stream: bytes, syntax: str) -> Frame:
 
     Raises:
         ValueError, struct.error, IndexError: it is no such codestream, or one that ends early.
+        SliceError: it holds no single image of integers.
     """
+    if syntax in JPEGXL_FAMILY:
+        image = jpeg_xl.image_of(jpeg_xl.content_of(stream).codestream)
+        return Frame(*image, signed=False)
     if syntax not in JPEG2000_FAMILY:
-        return _jpeg_frame(stream)
+        return jpeg_frame(stream)
     frame = _jpeg2000_frame(stream)
     if syntax in HTJ2K_SYNTAXES:
         _check_tile_parts(stream)
     return frame
+
+
+def are_of_one_sort(syntax: str, other: str) -> bool:
+    """Whether codestreams in two encodings are decoded alike."""
+    return any({syntax, other} <= {*family} for family in _FAMILIES)
 
 
 def encoding_of(stream: bytes) -> UID | None:
@@ -58,6 +83,10 @@ def encoding_of(stream: bytes) -> UID | None:
             return _jpeg2000_encoding(stream)
         if stream[:2] == b"\xff\xd8":
             return _jpeg_encoding(stream)
+        if jpeg_xl.is_jpeg_xl(stream):
+            # Nothing in it says surely that it is lossless.
+            was_jpeg = jpeg_xl.content_of(stream).was_jpeg
+            return JPEGXLJPEGRecompression if was_jpeg else JPEGXL
         count, first, *others = struct.unpack_from("<16L", stream)
     except (ValueError, struct.error, IndexError):
         return None
@@ -100,7 +129,7 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
         offset += 2 + length
 
 
-def _jpeg_frame(stream: bytes) -> Frame:
+def jpeg_frame(stream: bytes) -> Frame:
     """The frame header of a JPEG or JPEG-LS codestream."""
     if stream[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG codestream")

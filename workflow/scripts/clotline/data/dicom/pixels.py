@@ -29,8 +29,14 @@ from pydicom.uid import (
 )
 
 from clotline.data.dicom.codecs import CODECS, decode_frame
-from clotline.data.dicom.codestream import Frame, encoding_of, frame_of
+from clotline.data.dicom.codestream import Frame, are_of_one_sort, encoding_of, frame_of
 from clotline.data.dicom.header import Header
+from clotline.data.dicom.jpeg_xl import (
+    JPEGXL,
+    JPEGXL_FAMILY,
+    JPEGXLJPEGRecompression,
+    JPEGXLLossless,
+)
 from clotline.data.dicom.rejection import SliceError, one_line
 
 #: Encodings in which nothing is compressed but, in one of them, the data set as a whole.
@@ -44,7 +50,15 @@ UNCOMPRESSED = (
 ENCODINGS = (*UNCOMPRESSED, *CODECS)
 
 #: Encodings whose values are near to those that were there, not the same.
-LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
+LOSSY = (
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEG2000,
+    HTJ2K,
+    JPEGXLJPEGRecompression,
+    JPEGXL,
+)
 
 #: Largest number of rows and of columns; the largest CT matrix in use is 2048 × 2048.
 MAX_SIDE = 4096
@@ -68,13 +82,16 @@ def decode(header: Header) -> np.ndarray:
     if syntax in UNCOMPRESSED and not header.is_encapsulated("PixelData"):
         return _plain(header, shape)
     stream = _codestream(header)
-    if syntax in UNCOMPRESSED:
-        syntax = encoding_of(stream)
-        if syntax is None:
-            raise SliceError(
-                f"compressed pixels declared as {header.syntax.name}: by which encoding is unknown"
-            )
-        header.remarks.append(f"{header.syntax.name} in the header, {syntax.name} in the file")
+    found = encoding_of(stream)
+    if syntax in UNCOMPRESSED and found is None:
+        raise SliceError(
+            f"compressed pixels declared as {syntax.name}: by which encoding is unknown"
+        )
+    # JPEG XL does not say of itself that it is lossless.
+    hides_loss = found in LOSSY and syntax not in (*LOSSY, JPEGXLLossless)
+    if found is not None and (hides_loss or not are_of_one_sort(found, syntax)):
+        header.remarks.append(f"{syntax.name} in the header, {found.name} in the file")
+        syntax = found
     if syntax == RLELossless:
         # It says nothing of itself.
         frame = Frame(*shape, 1, header["BitsAllocated"], bool(header["PixelRepresentation"]))
@@ -128,8 +145,8 @@ def _stored(values: np.ndarray, frame: Frame, syntax: UID, header: Header) -> np
             f"their codestream does not know: up to {int(words.max()):,}"
         )
     # Encoders write so few bits for values that need no more, as for those with a sign.
-    is_lossless_jpeg = syntax in (JPEGLossless, JPEGLosslessSV1)
-    if is_lossless_jpeg and bits < header["BitsStored"] and stored.min() < 0:
+    without_sign = syntax in (JPEGLossless, JPEGLosslessSV1, JPEGXLLossless)
+    if without_sign and bits < header["BitsStored"] and stored.min() < 0:
         raise SliceError(
             f"the sign of the values is not known: {frame.precision} bits in the codestream, "
             f"BitsStored {header['BitsStored']}"
@@ -265,7 +282,8 @@ def _checked_frame(stream: bytes, syntax: UID, header: Header, shape: tuple[int,
             f"{frame.components} components of {frame.precision} bits; the header has "
             f"{shape[0]} × {shape[1]}, 1 of {header['BitsAllocated']} bits"
         )
-    # JPEG and JPEG 2000 end with the same marker; some writers fill up to more than an even length.
-    if b"\xff\xd9" not in stream.rstrip(b"\0")[-4:]:
+    # JPEG and JPEG 2000 end with the same marker, JPEG XL with none; some writers fill up to more
+    # than an even length.
+    if syntax not in JPEGXL_FAMILY and b"\xff\xd9" not in stream.rstrip(b"\0")[-4:]:
         raise SliceError("the codestream is damaged: it has no end")
     return frame

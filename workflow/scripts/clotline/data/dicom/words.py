@@ -7,6 +7,7 @@ PS3.3, C.8.2.1 (CT Image) and C.8.15.2 (Enhanced CT), and of the makers' conform
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 
 #: Types of picture, from what is wanted most to what is taken last.
 SCAN = "scan"
@@ -24,13 +25,13 @@ _TYPES_BY_VALUE = {
     TRACKING: "MON PREMON MONITORING PREMONITORING TRACKER BOLUS SMARTPREP TESTBOLUS LOCATOR "
     "SURESTART",
     MAP: "MAT_SPECIFIC MAT_FRACTIONAL MAT_VALUE_BASED EFF_ATOMIC_NUM ELECTRON_DENSITY Z_EFF ZEFF "
-    "IODINE PBV PERFUSION CBF CBV MTT TTP TMAX TMIP HU_MOD SUBTRACTION DIVISION MULTIPLICATION "
+    "IODINE JOD PBV PERFUSION CBF CBV MTT TTP TMAX TMIP HU_MOD SUBTRACTION DIVISION MULTIPLICATION "
     "STD_DEVIATION",
     UNENHANCED: "MAT_REMOVED VNC VUE",
-    RENDERING: "VRT SSD RENDERING VOLREN SCREENSAVE REPORT DOSE_INFO VOLUME_RENDER SURFACE_RENDER "
-    "CURVED_MPR",
-    PROJECTION: "MIP MINIP MAX_IP MIN_IP MAXIP MINIP AVERAGE AVG MEAN AVE_IP AVIP MEDIAN "
-    "PROJECTION SUM MAXIMUM MINIMUM ADDITION",
+    RENDERING: "VRT SSD RENDERING VOLREN SCREENSAVE SCREEN_SAVE REPORT DOSE_INFO VOLUME_RENDER "
+    "SURFACE_RENDER CURVED_MPR",
+    PROJECTION: "MIP MINIP MNIP MAX_IP MIN_IP MAXIP AVERAGE AVG MEAN AVE_IP AVG_IP AVIP MEAN_IP "
+    "MEDIAN PROJECTION SUM MAXIMUM MINIMUM ADDITION THICK",
     MONOENERGETIC: "VMI MONO MONOENERGETIC MONO_E MONOE MONO+",
 }
 _TYPE_OF_WORD = {
@@ -41,20 +42,29 @@ _TYPE_OF_WORD = {
 _TYPES_BY_DESCRIPTION = (
     (
         UNENHANCED,
-        r"\b(VNC|VUE|TNC)\b|VIRTUAL(LY)? (NON|UNENH|NATIV)|VIRTUELL|IODINE REMOVED"
-        r"|WATER ?\(IODINE\)",
+        r"\b(VNC|VUE|VUI)\b|IODINE REMOVED|WATER ?\(IODINE\)|ВИРТУАЛЬН|虚拟|仮想"
+        r"|\bVIRTU(AL|EL)\w*\b(?!.*(MONO|KEV|CALC|KALZ|BRONC|COLON|ENDOSC))",
     ),
     (
         MAP,
-        r"\bIODINE\b(?! REMOVED)|\bIODE\b|\bJOD(KARTE|BILD)|\bYODO\b|\bPBV\b|PERFUSI|PERFUZ"
-        r"|EFFECTIVE Z|\bZ[ _-]?EFF\b|ELECTRON DENSITY|\bMD \w+|\bRHO[/ _-]?Z\b|\bCBF\b|\bCBV\b"
-        r"|\bMTT\b|URIC ACID|CALCIUM SUPP",
+        r"\b(IODINE|IODE|IODIO|IODIUM|IOD|JODIUM|JOD|JOOD|YODO)"
+        r"(?! REMOVED)((\w|-)*(KART|KAART|BILD|MAP|DENS|NOWATER)\w*|\b)|ИОД|碘|ヨート"
+        r"|PBV\b|PERFUSED BLOOD|PERFUS(?!IONSST)|PERFUZ|PULMOPERF|灌注|灌流"
+        r"|EFFECTIVE (Z|ATOM)|\bZ[ _-]?EFF|ELECTRON DENSITY|\bMD \w+|HAP WATER|\bRHO[/ _-]?Z\b"
+        r"|\bCBF\b|\bCBV\b|\bMTT\b|URIC ACID|\bCA(LCIUM)? ?SUPP|\bVNCA\b|NON[ _-]?CALCIUM"
+        r"|CONTRAST[ _-]ENHANCED STRUCT|XENON|KRYPTON|SUBTRA[CK]T|SOUSTRACT|SUSTRACC|SOTTRAZ",
     ),
-    (MONOENERGETIC, r"\d+ ?KEV\b|MONO ?-?_?ENERG|\bMONO[ _]?[E+]|\bVMI\b|\bMONO \d+"),
+    (
+        MONOENERGETIC,
+        r"\d+ ?KEV\b|\bKEV\b|MONO ?-?_?ENERG|MONO-?CHROM|MONOCROM|\bMONO ?(E|\+|PLUS)"
+        r"|\bMONO ?\d+|^MONO$|\bVMI\b|\bMEI\b",
+    ),
     (
         PROJECTION,
-        r"\bM(AX|IN)?[ _-]?IP\d*\b|\bMIP|MINIP\b|MAX(IMUM)? INT|MIN(IMUM)? INT|MAXIMALE INT"
-        r"|PROJECTION|\bAVERAGE\b|\bAVG\b|\bAV[GE]?[ _-]?IP\b|SLAB",
+        r"MIPS?\d*\b|\bMIP|\bM(AX|IN|N)[ _-]?IP\d*\b|MAX(IMUM)? ?INT|MIN(IMUM)? ?INT|MAXIMALE INT"
+        r"|\bINTENSI\w+ M[AI][XSN]|PRO[JY]E[CK][TC]|PROIEZION|PROJECAO|\bAV(ERAGE|G|E)\b(?! DOSE)"
+        r"|\bAV[GE]?[ _-]?IP\b|\bAIP\b|\bMEAN\b|\bMOYENN|MITTELW|PROMEDIO|\bRA(Y|YO) ?SUM|\bMPVR\b"
+        r"|SLAB",
     ),
     (
         TRACKING,
@@ -81,11 +91,12 @@ def picture_type(image_type: tuple[str, ...], description: str) -> str:
         image_type: values of ImageType.
         description: SeriesDescription.
     """
-    values = [plain(value) for value in image_type]
     types = set()
-    for value in values:
-        # A maker's value has words of its own: CSA MIP, CT_SOM5 MON, PROJECTION IMAGE.
-        types |= {_TYPE_OF_WORD[w] for w in (value, *value.split()) if w in _TYPE_OF_WORD}
+    for value in map(plain, image_type):
+        # A maker's value has words of its own: CSA MIP, CT_SOM5 MON, MIP_THIN, MAX IP, MONO_40.
+        words = [word.rstrip("0123456789") or word for word in re.split(r"[ _]", value)]
+        pairs = ["_".join(pair) for pair in pairwise(words)]
+        types |= {_TYPE_OF_WORD[w] for w in (value, *words, *pairs) if w in _TYPE_OF_WORD}
     text = plain(description).replace("_", " ")
     # Of bolus tracking a description may tell that is one of the scan itself: the number of
     # positions decides.
@@ -121,18 +132,19 @@ _BY_MOUTH = re.compile(
 _IN_VESSEL = re.compile(r"\b(I\.?V\.?|INTRAVEN\w*|VENOUS|VENOS\w*|EV)\b")
 #: Words for none in the languages whose hospitals publish: the first of a clause decides.
 _NONE = re.compile(
-    r"[\W0_]*|[\W_]*(?:N|NA|NIL|NIHIL|NULL|NATIV\w{0,2}|NATIF|NATUREL|FALSE|PLAIN|BLANK|BASAL|DIRECTO|VUOTO"
-    r"|C ?-)[\W_]*"
+    r"[\W0_]*|[\W_]*(?:N|NA|NC|NCCT|NIL|NIHIL|NULL|NATIV\w{0,2}|NATIE?F|NATUREL|FALSE|PLAIN|BASALE?"
+    r"|BLAN[CK]O?|DIRECTO|VUOTO|SC|PRE|WATER|WASSER|AIR|NACL|SALINE|C ?-)[\W_]*"
     r"|(?:NO|NON(?![\W_]*IONIC)|NONE|NOT|WITHOUT|W/?O(?:UT)?|OHNE|KEINE?S?|SANS|SIN|SENZA|SEM|NINGUN[OA]"
     r"|NINGUEM|NENHUM\w*|AUCUNE?|PAS|NESSUN[OA]?|GEEN|ZONDER|UTAN|UDEN|UTEN|INGEN|INGET|INTET|YOK"
-    r"|BEZ|BRAK|ZADN\w+|NEM|NELKUL|FARA|ILMAN|EI|NASHI|TANPA|KHONG|NON-?CON\w*"
-    r"|UNENHANCED|NE)(?:[\W_].*)?"
+    r"|BEZ|BRAK|ZADN\w+|NEM|NELKUL|FARA|ILMAN|EI|NASHI|TANPA|TIDAK|KHONG|NON-?CON\w*"
+    r"|UNENHANCED|NE|ΧΩΡΙΣ|ללא|بدون)(?:[\W_].*)?|PRE[\W_]*CON\w*|KONTRASTSIZ"
     r"|NON?[\W_]*(?:CON|CE|CM|ENH|KONTRAST)\w*.*|UNENH\w*.*|CONTRAST(?:O|E)?[\W_]*(?:NO|NONE|FALSE|-)"
-    r"|БЕЗ.*|НЕТ.*|无|無|なし|ナシ|平扫|単純|X"
+    r"|БЕЗ.*|НЕТ.*|无|無|なし|ナシ|.*平扫|.*単純|X"
 )
 _UNKNOWN = re.compile(
     r"[\W_]*|(?:UNKNOWN|UNDEFINED|UNSPECIFIED|NOT (?:SPECIFIED|STATED|KNOWN|AVAILABLE|APPLICABLE)"
-    r"|INCONNU|UNBEKANNT|DESCONOCIDO|N/?A|N\.A\.?|NS|OTHER|ANONYM\w*|REMOVED|DEIDENT\w*|XX+)[\W_]*"
+    r"|INCONNU|UNBEKANNT|DESCONOCIDO|N/?A|N\.A\.?|N/?S|SEE .*|OTHER|ANONYM\w*|REMOVED"
+    r"|DEIDENT\w*|XX+)[\W_]*"
 )
 _AMOUNT = re.compile(r"([\d.,]+) ?(?:ML|CC)\b")
 
@@ -146,19 +158,21 @@ def says_agent(text: str) -> bool | None:
         None where it says neither.
     """
     text = plain(text)
-    if _AGENT.search(text):
-        return True
     if _UNKNOWN.fullmatch(text):
         return False if re.fullmatch(r"N/?\.?A\.?|-+", text) else None
     # These have slashes of their own.
-    text = re.sub(r"\bW/O(UT)?\b", "WITHOUT", text)
+    text = re.sub(r"\bW/O(UT)?\b|\b[NS]/ ?C(ON\w*)?\b", "WITHOUT", text)
     said = []
     for clause in re.split(r"[,;&+]|(?<!\d)/|\bAND\b|\bUND\b|\bET\b", text):
         clause = clause.strip()
         amounts = [float(n.replace(",", ".").strip(".") or 0) for n in _AMOUNT.findall(clause)]
         if not clause or _UNKNOWN.fullmatch(clause):
             continue
-        elsewhere = _BY_MOUTH.search(clause) and not _IN_VESSEL.search(clause)
+        by_mouth = _BY_MOUTH.search(re.sub(r"\bNO\w* ORAL\b", "", clause))
+        elsewhere = by_mouth and not _IN_VESSEL.search(clause)
+        if _AGENT.search(clause):
+            said.append(not elsewhere)
+            continue
         nothing = _NONE.fullmatch(clause) or (amounts and not any(amounts))
         said.append(not (elsewhere or nothing))
     return any(said) if said else None
@@ -172,16 +186,18 @@ def goes_by_mouth(route: str) -> bool:
 
 #: Of descriptions, where a word may stand anywhere.
 _DESCRIBES_NONE = re.compile(
-    r"\bNAT(IV\w{0,2}|IF|UR\w*)?\b|\bNON[ _-]?(CON\w*|CE|ENH\w*)|\bNO[ _-]?CON\w*|UNENH\w*"
-    r"|\bW/?O(UT)?\b|\bWITHOUT\b|\bC ?-(?=$|\W)|\b-C\b|\b(OHNE|KEIN|SANS|SIN|SENZA|SEM|ZONDER"
-    r"|UTAN|UDEN|UTEN|BEZ|BASAL|PLAIN|SIMPLE)\b|\bLOW ?-?DOSE\b|\bLDCT\b|CA(LCIUM)?[ -]?SCOR"
-    r"|БЕЗ|平扫|単純"
+    r"\bNAT(IV\w{0,2}|IE?F|UR\w*)?\b|\bNON[ _-]?(CON\w*|CE|ENH\w*|INJ\w*)|\bNO[ _-]?CON\w*|UNENH\w*"
+    r"|\bT?NC(CT)?\b|\bPRE[ _-]?CON\w*|\b(BEFORE|ANTE|AVANT) (CON|INJ|IV)|KONTRASTSIZ|\bS/ ?C\b"
+    r"|\bW/?O(UT)?\b|\bWITHOUT\b|\bC ?-(?=$|\W)|(?<!\w)-C\b|\b(OHNE|KEIN|SANS|SIN|SENZA|SEM|ZONDER"
+    r"|UTAN|UDEN|UTEN|BEZ|BASALE?|BLANCO|PLAIN|SIMPLE)\b|\bLOW ?-?DOSE\b|\bLDCT\b"
+    r"|CA(LCIUM)?[ -]?SCOR|SCREENING|БЕЗ|平扫|単純"
 )
 _DESCRIBES_AGENT = re.compile(
-    r"\bCTP?A\b|ANGIO\w*|EMBOL\w*|\bPE\b|\bLAE\b|\bT?EP\b|\bPULM\w* ART|\bC ?\+|\+ ?C\b|\bCE(CT)?\b"
-    r"|\bWITH (IV|CON)|\bW/? ?(IV|CON)\w*|\bKM\b|\bKONTRAST\w*|\bCONTRAST\w*|\bIV\b"
+    r"(?<![A-Z])CTP?A(?![A-Z])|ANGIO\w*|АНГИО|EMBOL\w*|ZATOR\w*|\bPE\b|\bLAE\b|\bT?EPA?\b"
+    r"|\bPULM\w* ART|PULMONALIS|肺动脉|肺動脈|\bC ?\+|\+ ?C\b|\bCE(CT)?\b|INJECT\w*|\bMDC\b"
+    r"|\bWITH( IV| CON|$)|\bW/? ?(IV|CON)\w*|\bKM\b|\bKONTRAST\w*|\bCONTRAST\w*|\bIV\b"
     r"|\bART(ERIAL\w*|ERIELL)?\b"
-    r"|\bVEN(OUS|OS|EUX)?\b|\bPORTAL\b|КОНТРАСТ|造影|增强"
+    r"|\bVEN(OUS|OS|EUX)?\b|\bPORTAL\b|КОНТРАСТ|\bКУ\b|造影|增强"
 )
 
 
@@ -197,13 +213,17 @@ def describes_agent(description: str) -> bool | None:
 _CHEST = re.compile(
     r"CHEST|THORA\w*|TORA[CKX]\w*|TORACE|LUNG\w*|PULM\w*|POLMON\w*|POUMON\w*|PECHO|PEITO|PETTO|POITRINE"
     r"|BRUST\w*|BORST\w*|BROST\w*|KLATKA|HRUDN\w*|GOGUS|AKCIGER|MELLKAS|\bCTPA\b|EMBOL\w*|\bPE\b|\bLAE\b"
-    r"|\bTAP\b|\bCAP\b|WHOLE ?BODY|MEDIAST\w*|HEART|CARDI\w*|CORONAR\w*|HERZ|AORTA|ГРУД|胸|肺"
+    r"|\bTAP\b|\bCAP\b|WHOLE ?BODY|MEDIAST\w*|HEART|CARDI\w*|CORONAR\w*|HERZ|COEUR|CUORE|CORAZON"
+    r"|AORTA|\bT?EPA?\b|\bTHX\b|KEUHK\w*|\bNGUC\b|\bRIBS?\b|\bTORSO\b|ГРУД|ОГК|ΘΩΡΑΚ|חזה|صدر|胸|肺"
 )
 _OTHER = re.compile(
     r"NECK|HALS|CAROTI\w*|KAROTI\w*|CERVI\w*|\bCOL\b|CUELLO|COU\b|HEAD|SKULL|BRAIN|CEREBR\w*|KOPF\w*"
     r"|SCHAEDEL|SCHADEL|CRANE|CRANI\w*|CABEZA|CRANEO|TESTA|HOOFD|ORBIT\w*|SINUS\w*|NNH|TEMPORAL|FACE"
     r"|DENTAL|ABD\w*|PELVI\w*|BECKEN|BASSIN|BUIK|LIVER|LEBER|KIDNEY|RENAL|LEG\b|EXTREM\w*|KNEE|ANKLE"
-    r"|FOOT|HIP\b|SHOULDER|ELBOW|WRIST|HAND\b|SPINE\w*|LUMBAR|[LCT]SPINE|LWS|HWS|UROGR\w*|COLON\w*"
+    r"|FOOT|HIP\b|SHOULDER|ELBOW|WRIST|HAND\b|SPINE\w*|LUMBAR|[LCT]SPINE|[LHB]WS|UROGR\w*|COLON\w*"
+    r"|TETE\b|TRONCS|\bTSA\b|COLLO\b|PESCOCO|BAUCH|VENTRE|ADDOME|FOIE\b|RACHIS|WIRBEL\w*|CTV\b"
+    r"|VENOGR\w*|RUN ?-?OFF|SKALLE|HLAVA|\bKRK\b|BRICH\w*|G[LŁ]OWA|SZYJA|BRZUCH\w*|NYAK\b"
+    r"|KOPONYA|KARIN\b|BOYUN|\bKAFA\b|VATSA|ГОЛОВ|МОЗГ|ШЕЯ|ШЕИ|ЖИВОТ|БРЮШ|頭|頸|腹|头|颈"
 )
 
 
@@ -244,7 +264,7 @@ def is_sharp(kernel: str, description: str) -> bool | None:
         return 30 <= int(canon[1]) < 60 or int(canon[1]) >= 80
     if siemens := re.match(r"[A-Z]{1,2}(\d{2})[A-Z]*\b", kernel):
         return int(siemens[1]) >= 50
-    if re.fullmatch(r"(Y?[AB]|[ABC])", kernel):
+    if re.fullmatch(r"Y?[AB]|C|X?C[AB]", kernel):
         return False
     if re.fullmatch(r"Y?[CDEFL]|YD", kernel):
         return True
