@@ -5,6 +5,7 @@ PLOT_TITLES = {
     "precision_recall": "2 Precision and recall",
     "calibration": "3 Calibration",
     "confusion": "4 Confusion matrices",
+    "decision": "5 Decision curves",
 }
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 
@@ -103,6 +104,7 @@ rule evaluate:
         scored=pipeline.scored_slices,
         bootstraps=pipeline.section("evaluation", "bootstraps"),
         thresholds=pipeline.section("evaluation", "thresholds"),
+        prevalences=pipeline.section("evaluation", "prevalences"),
         seed=pipeline.section("seed"),
         code=code_digest("evaluate.py"),
     message:
@@ -135,6 +137,30 @@ rule metrics_table:
         "Collecting the metrics of all models"
     script:
         "../scripts/metrics_table.py"
+
+
+rule decision_tables:
+    input:
+        expand("results/metrics/{model}.json", model=MODELS),
+    output:
+        curves="results/decision_curves.csv",
+        values="results/predictive_values.csv",
+        sizes="results/sample_size.csv",
+    log:
+        "logs/decision_tables.log",
+    benchmark:
+        "benchmarks/decision_tables.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        code=code_digest("decision_tables.py"),
+    message:
+        "Collecting what those who decide ask of all models"
+    script:
+        "../scripts/decision_tables.py"
 
 
 rule compare:
@@ -285,6 +311,7 @@ rule report:
         precision_recall=plots("precision_recall"),
         calibration=plots("calibration"),
         confusion=plots("confusion"),
+        decision=plots("decision"),
         models=all_models,
         curves=[*curves("cnn"), *curves("lstm")],
     output:

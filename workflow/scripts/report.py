@@ -22,6 +22,7 @@ def main(snakemake):
             ("precision_recall", "Precision-recall", snakemake.input.precision_recall),
             ("calibration", "Reliability", snakemake.input.calibration),
             ("confusion", "Confusion", snakemake.input.confusion),
+            ("decision", "Decision curve", snakemake.input.decision),
             ("training", "Training", snakemake.input.curves),
         )
     }

@@ -379,3 +379,28 @@ def test_text_from_outside_is_escaped(plan, slices):
     page = render(plan, slices, ["<script>alert(1)</script>"])
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+def test_decision_curves_predictive_values_and_sample_sizes_have_sections(plan, slices):
+    metrics = {LSTM: evaluate(predictions(), "study", 50, 0, prevalences=(0.07,))}
+    page = render(plan, slices, metrics=metrics)
+    curve = metrics[LSTM]["targets"]["pe_present"]["decision_curve"]
+    section = page[page.index('<h2 id="decisions">') : page.index('<h2 id="values">')]
+    told = re.findall(r'<td class="n">(\d+)%</td>', section)
+    assert told == ["2", "5", "10", "20", "50"]
+    at = curve["thresholds"].index(0.2)
+    assert f"{curve['gain'][at]:+.3f}".replace("-", "−") in section
+    values = page[page.index('<h2 id="values">') : page.index('<h2 id="size">')]
+    assert '<td class="n">7%</td>' in values
+    size = page[page.index('<h2 id="size">') :]
+    auroc = metrics[LSTM]["targets"]["pe_present"]["sample_size"][0]
+    assert f'<td class="n">{auroc["needed"]:,}</td>' in size
+    assert "Studies for ±0.03" in size
+
+
+def test_metrics_of_an_older_clotline_have_no_such_sections(plan, slices):
+    metrics = {LSTM: evaluate(predictions(), "study", 20, 0)}
+    for name in ("decision_curve", "predictive_values", "sample_size"):
+        del metrics[LSTM]["targets"]["pe_present"][name]
+    page = render(plan, slices, metrics=metrics)
+    assert 'id="decisions"' not in page and "#values" not in page

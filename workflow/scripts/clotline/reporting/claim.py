@@ -101,6 +101,11 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             f"{rejected:,} of {counted(stored + rejected, 'slice', 'slices')} could not be taken, "
             "listed with the reason. Nothing was imputed."
         ),
+        19: (
+            "The half widths of the intervals that this many studies give, and how many an "
+            "interval of ±0.03 needs, are told above; how the number was chosen is the authors' "
+            "to say."
+        ),
         20: division,
         21: f"Studies; {overlap} are in more than one partition. Patients are not known.",
         22: " ".join(
@@ -123,7 +128,10 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         27: "None; combined models read the features of several networks together.",
-        28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
+        28: (
+            "AUROC, average precision, Brier score, log loss, operating points, calibration, "
+            "decision curves, predictive values by prevalence."
+        ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
             "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "

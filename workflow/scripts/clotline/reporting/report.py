@@ -9,7 +9,10 @@ import pandas as pd
 import yaml
 
 from clotline.data.rejects import count_notes, count_reasons
+from clotline.evaluation.decision_curves import useful_thresholds
+from clotline.evaluation.decision_tables import with_decisions
 from clotline.evaluation.predictions import PE_PRESENT
+from clotline.evaluation.sample_size import HALF_WIDTH
 from clotline.labels import IMAGE_LABEL, SPLITS, STUDY_UID
 from clotline.reporting import claim
 from clotline.reporting.pages import FOLDER, describe_data, templates
@@ -33,6 +36,9 @@ CONTENTS = {
     "labels": "Metrics of each label",
     "points": "Operating points",
     "calibration": "Calibration",
+    "decisions": "Decision curves",
+    "values": "Predictive values",
+    "size": "Sample size",
     "roc": "Receiver operating characteristic",
     "precision_recall": "Precision and recall",
     "subgroups": "Subgroups",
@@ -46,8 +52,11 @@ CONTENTS = {
     "made": "How it was made",
 }
 
+#: Thresholds of decision curves that the page tells; all are in decision_curves.csv.
+TOLD_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.5)
+
 #: The groups of figures that a page can have.
-FIGURES = ("roc", "precision_recall", "calibration", "confusion", "training")
+FIGURES = ("roc", "precision_recall", "calibration", "confusion", "decision", "training")
 
 
 def render_report(
@@ -86,11 +95,15 @@ def render_report(
     stored, rows = len(slices), int(plan["slices"].sum())
     overlap = studies_in_two_splits(slices)
     study_models = {name: m for name, m in metrics.items() if m["level"] == "study"}
+    deciding = list(with_decisions(metrics))
     comparisons = comparisons[comparisons["target"].isin((PE_PRESENT, IMAGE_LABEL))]
     there = {
         "roc": bool(figures.get("roc")),
         "precision_recall": bool(figures.get("precision_recall")),
         "training": bool(figures.get("training")),
+        "decisions": bool(deciding),
+        "values": bool(deciding),
+        "size": bool(deciding),
         "subgroups": bool(study_models),
         "sizes": bool(study_models),
         "comparisons": len(comparisons) > 0,
@@ -118,6 +131,10 @@ def render_report(
             sizes={
                 band: auroc for m in study_models.values() for band, auroc in m["sizes"].items()
             },
+            deciding=deciding,
+            useful={name: useful_thresholds(m["decision_curve"]) for name, _, m in deciding},
+            told_thresholds=TOLD_THRESHOLDS,
+            half_width=HALF_WIDTH,
             comparisons=comparisons.to_dict("records"),
             competition=competition,
             splits=account_for_splits(plan, slices),
