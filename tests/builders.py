@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from clotline.data.chunks import create_pixels, pack
+from clotline.data.fact_names import COVERAGE, NOISE, SPACING
 from clotline.data.shards import (
     BLOOD,
     KERNEL,
@@ -45,6 +46,15 @@ DATA = {
     "slices_per_shard": 10,
     "split": {"column": None, "train": 0.725, "valid": 0.145, "test": 0.13},
 }
+
+
+def facts_of(uids: Sequence[str], **columns) -> pd.DataFrame:
+    """A table of `clotline.data.study_facts.study_facts`; ``columns`` are other values."""
+    usual = {
+        THICKNESS: 1.25, SPACING: 1.25, BLOOD: 300.0, NOISE: 12.0, COVERAGE: 300.0,
+        ORIENTATION: "LP", KERNEL: "B30f",
+    }  # fmt: skip
+    return pd.DataFrame({STUDY_UID: list(uids)}).assign(**(usual | columns))
 
 
 def labels_of(studies: dict[str, list[int]]) -> pd.DataFrame:

@@ -102,6 +102,30 @@ rule slices:
         "../scripts/slices.py"
 
 
+rule study_facts:
+    input:
+        slices="results/data/slices.parquet",
+        shards=all_shards("h5"),
+    output:
+        "results/data/study_facts.parquet",
+    log:
+        "logs/study_facts.log",
+    benchmark:
+        "benchmarks/study_facts.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        code=code_digest("study_facts.py"),
+    message:
+        "Telling how each study was made"
+    script:
+        "../scripts/study_facts.py"
+
+
 rule positives:
     input:
         slices="results/data/slices.parquet",

@@ -307,6 +307,7 @@ rule report:
         slices="results/data/slices.parquet",
         rejects=all_shards("rejects.csv"),
         notes=all_shards("notes.csv"),
+        facts="results/data/study_facts.parquet",
         roc=plots("roc", ["all", *MODELS]),
         precision_recall=plots("precision_recall"),
         calibration=plots("calibration"),

@@ -41,6 +41,7 @@ def main(snakemake):
         # Not an input: how long something took causes no rerun.
         read_run_times("benchmarks"),
         date.today().isoformat(),
+        read_table(snakemake.input.facts),
     )
     with atomic(snakemake.output[0]) as path:
         path.write_text(page, encoding="utf-8")

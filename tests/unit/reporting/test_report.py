@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from builders import facts_of
 
 from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
@@ -57,6 +58,7 @@ def render(
     metrics=None,
     competition=None,
     warnings=(),
+    facts=None,
 ):
     return render_report(
         metrics or {"combined-study": evaluate(predictions(), "study", 20, 0)},
@@ -74,6 +76,7 @@ def render(
         {"results/lstm/combined-study.pt": "0123abcd"},
         read_run_times("nowhere") if run_times is None else run_times,
         "2026-11-29",
+        facts_of(plan[STUDY_UID]) if facts is None else facts,
     )
 
 
@@ -404,3 +407,12 @@ def test_metrics_of_an_older_clotline_have_no_such_sections(plan, slices):
         del metrics[LSTM]["targets"]["pe_present"][name]
     page = render(plan, slices, metrics=metrics)
     assert 'id="decisions"' not in page and "#values" not in page
+
+
+def test_splits_stand_beside_the_training_data(plan, slices):
+    facts = facts_of(plan[STUDY_UID], thickness_mm=[1.25] * 12 + [5.0] * 12)
+    page = render(plan, slices, facts=facts)
+    assert cells(page, "Slice thickness, mm") == [
+        "1.25 (1.25 to 1.25)", "1.25 (1.25 to 1.25)", "0 of 8 studies", "5 (5 to 5)",
+        "12 of 12 studies",
+    ]  # fmt: skip

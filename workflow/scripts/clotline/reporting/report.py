@@ -13,6 +13,7 @@ from clotline.evaluation.decision_curves import useful_thresholds
 from clotline.evaluation.decision_tables import with_decisions
 from clotline.evaluation.predictions import PE_PRESENT
 from clotline.evaluation.sample_size import HALF_WIDTH
+from clotline.evaluation.shift import TAIL, shift_of_splits
 from clotline.labels import IMAGE_LABEL, SPLITS, STUDY_UID
 from clotline.reporting import claim
 from clotline.reporting.pages import FOLDER, describe_data, templates
@@ -47,6 +48,7 @@ CONTENTS = {
     "competition": "Competition score",
     "training": "Training",
     "data": "Data",
+    "shift": "Beside the training data",
     "claim": "CLAIM",
     "times": "Run times",
     "made": "How it was made",
@@ -73,6 +75,7 @@ def render_report(
     digests: dict[str, str],
     run_times: pd.DataFrame,
     date: str,
+    facts: pd.DataFrame,
 ) -> str:
     """The page as HTML text; everything from outside is escaped.
 
@@ -91,13 +94,16 @@ def render_report(
         digests: artifact's path to its SHA-256.
         run_times: of `read_run_times`.
         date: of the page, as a text.
+        facts: study_facts.parquet.
     """
     stored, rows = len(slices), int(plan["slices"].sum())
     overlap = studies_in_two_splits(slices)
     study_models = {name: m for name, m in metrics.items() if m["level"] == "study"}
     deciding = list(with_decisions(metrics))
     comparisons = comparisons[comparisons["target"].isin((PE_PRESENT, IMAGE_LABEL))]
+    shift = shift_of_splits(facts, plan.set_index(STUDY_UID)["split"])
     there = {
+        "shift": bool(shift),
         "roc": bool(figures.get("roc")),
         "precision_recall": bool(figures.get("precision_recall")),
         "training": bool(figures.get("training")),
@@ -139,6 +145,8 @@ def render_report(
             competition=competition,
             splits=account_for_splits(plan, slices),
             overlap=overlap,
+            shift=shift,
+            tail=TAIL,
             reasons=count_reasons(rejects).to_dict(),
             rejects=rejects.head(MOST_LISTED).to_dict("records"),
             unlisted=max(len(rejects) - MOST_LISTED, 0),
