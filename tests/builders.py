@@ -44,7 +44,7 @@ from clotline.workflow.config import load_config
 
 DATA = {
     "slices_per_shard": 10,
-    "split": {"column": None, "train": 0.725, "valid": 0.145, "test": 0.13},
+    "split": {"column": None, "group": None, "train": 0.725, "valid": 0.145, "test": 0.13},
 }
 
 
@@ -55,6 +55,12 @@ def facts_of(uids: Sequence[str], **columns) -> pd.DataFrame:
         ORIENTATION: "LP", KERNEL: "B30f",
     }  # fmt: skip
     return pd.DataFrame({STUDY_UID: list(uids)}).assign(**(usual | columns))
+
+
+#: What `clotline.data.patient_counts.count_patients` says where patients are not known.
+NO_PATIENTS = dict.fromkeys(
+    ("studies", "known", "patients", "repeated", "of_repeated", "split", "of_split"), 0
+) | {"source": "the PatientID of the DICOM files"}
 
 
 def labels_of(studies: dict[str, list[int]]) -> pd.DataFrame:

@@ -7,6 +7,11 @@ PLOT_TITLES = {
     "confusion": "4 Confusion matrices",
     "decision": "5 Decision curves",
 }
+# Of those who decide about studies.
+DECISION_TABLES = [
+    f"results/{table}.csv"
+    for table in ("decision_curves", "predictive_values", "sample_size")
+]
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 
 if EXTERNAL:
@@ -308,6 +313,7 @@ rule report:
         rejects=all_shards("rejects.csv"),
         notes=all_shards("notes.csv"),
         facts="results/data/study_facts.parquet",
+        patients="results/data/patients.json",
         roc=plots("roc", ["all", *MODELS]),
         precision_recall=plots("precision_recall"),
         calibration=plots("calibration"),

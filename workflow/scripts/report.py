@@ -1,5 +1,6 @@
 """Writes the report."""
 
+import json
 from datetime import date
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def main(snakemake):
         read_run_times("benchmarks"),
         date.today().isoformat(),
         read_table(snakemake.input.facts),
+        json.loads(Path(snakemake.input.patients).read_text(encoding="utf-8")),
     )
     with atomic(snakemake.output[0]) as path:
         path.write_text(page, encoding="utf-8")

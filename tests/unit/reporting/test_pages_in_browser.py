@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import pandas as pd
 import pytest
-from builders import facts_of
+from builders import NO_PATIENTS, facts_of
 
 from clotline.data.activation_file import Activation
 from clotline.evaluation.comparison import compare
@@ -93,6 +93,7 @@ def report(tmp_path_factory):
         read_run_times("nowhere"),
         "2026-11-29",
         facts_of(plan[STUDY_UID]),
+        NO_PATIENTS,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
     return folder / "report.html"

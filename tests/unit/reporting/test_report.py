@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from builders import facts_of
+from builders import NO_PATIENTS, facts_of
 
 from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
@@ -59,6 +59,7 @@ def render(
     competition=None,
     warnings=(),
     facts=None,
+    patients=NO_PATIENTS,
 ):
     return render_report(
         metrics or {"combined-study": evaluate(predictions(), "study", 20, 0)},
@@ -77,6 +78,7 @@ def render(
         read_run_times("nowhere") if run_times is None else run_times,
         "2026-11-29",
         facts_of(plan[STUDY_UID]) if facts is None else facts,
+        patients,
     )
 
 
@@ -305,7 +307,7 @@ def test_claims_items_are_filled_in_or_open(plan, slices):
 
 
 def test_claim_says_how_each_network_was_trained():
-    published = claim.fill_in(load_config({}), 1, 0, 0)
+    published = claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)
     assert f"{LSTM}: stochastic gradient descent of momentum 0.9, binary cross" in published[25]
     assert f"{LSTM}: the epoch of lowest loss on the valid split." in published[26]
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
@@ -314,11 +316,12 @@ def test_claim_says_how_each_network_was_trained():
         said = {
             f"{answers[25]} {answers[26]}"
             for value in entry[key]["enum"]
-            for answers in [claim.fill_in(load_config({"lstm": {LSTM: {key: value}}}), 1, 0, 0)]
+            for config in [load_config({"lstm": {LSTM: {key: value}}})]
+            for answers in [claim.fill_in(config, 1, 0, 0, NO_PATIENTS)]
         }
         assert len(said) == len(entry[key]["enum"])
     other = {"optimizer": "adamw", "accumulate": 4, "ema": 0.99, "keep": "last", "dropout": 0.5}
-    answers = claim.fill_in(load_config({"lstm": {LSTM: other}}), 1, 0, 0)
+    answers = claim.fill_in(load_config({"lstm": {LSTM: other}}), 1, 0, 0, NO_PATIENTS)
     assert f"{LSTM}: AdamW, " in answers[25]
     assert ", gradients of 4 batches added up" in answers[25]
     assert ", dropout of 0.5." in answers[25]
@@ -326,9 +329,14 @@ def test_claim_says_how_each_network_was_trained():
 
 
 def test_claim_says_how_studies_were_divided():
-    config = load_config({"data": {"split": {"column": "fold"}}})
-    assert claim.fill_in(config, 1, 0, 0)[20] == "By the column fold of the labels file."
-    assert "0.725 train" in claim.fill_in(load_config({}), 1, 0, 0)[20]
+    by_column = load_config({"data": {"split": {"column": "fold"}}})
+    answers = claim.fill_in(by_column, 1, 0, 0, NO_PATIENTS)
+    assert answers[20] == "By the column fold of the labels file."
+    by_patient = load_config({"data": {"split": {"group": "patient"}}})
+    assert claim.fill_in(by_patient, 1, 0, 0, NO_PATIENTS)[20].endswith(
+        "0.13 test, of studies. All studies of a patient (patient) are in one."
+    )
+    assert "0.725 train" in claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)[20]
 
 
 def test_run_times_are_summed_by_rule(tmp_path, plan, slices):
@@ -416,3 +424,12 @@ def test_splits_stand_beside_the_training_data(plan, slices):
         "1.25 (1.25 to 1.25)", "1.25 (1.25 to 1.25)", "0 of 8 studies", "5 (5 to 5)",
         "12 of 12 studies",
     ]  # fmt: skip
+
+
+def test_patients_in_several_splits_are_warned_of_first(plan, slices):
+    repeats = NO_PATIENTS | {"studies": 24, "known": 24, "patients": 20, "split": 3, "of_split": 7}
+    page = render(plan, slices, patients=repeats)
+    assert "<strong>Patients repeat.</strong>" in page[: page.index('class="summary"')]
+    assert page.count("3 patients are in more than one split, with 7 studies") == 3
+    assert "Patients repeat" not in render(plan, slices)
+    assert "Patients are not known" in render(plan, slices)

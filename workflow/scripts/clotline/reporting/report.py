@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from clotline.data.patient_counts import describe_patients
 from clotline.data.rejects import count_notes, count_reasons
 from clotline.evaluation.decision_curves import useful_thresholds
 from clotline.evaluation.decision_tables import with_decisions
@@ -76,6 +77,7 @@ def render_report(
     run_times: pd.DataFrame,
     date: str,
     facts: pd.DataFrame,
+    patients: dict,
 ) -> str:
     """The page as HTML text; everything from outside is escaped.
 
@@ -95,6 +97,7 @@ def render_report(
         run_times: of `read_run_times`.
         date: of the page, as a text.
         facts: study_facts.parquet.
+        patients: of `clotline.data.patient_counts.count_patients`.
     """
     stored, rows = len(slices), int(plan["slices"].sum())
     overlap = studies_in_two_splits(slices)
@@ -155,7 +158,9 @@ def render_report(
             rows=rows,
             stored=stored,
             claim=claim.ITEMS,
-            claimed=claim.fill_in(config, stored, rows - stored, overlap),
+            patients=describe_patients(patients),
+            repeats=patients["split"],
+            claimed=claim.fill_in(config, stored, rows - stored, overlap, patients),
             run_times=run_times.to_dict("records"),
             figures={
                 name: {caption: _data_uri(path) for caption, path in group.items()}
