@@ -34,6 +34,7 @@ rule all:
         "results/submission.csv",
         "results/report.html",
         "results/comparisons.csv",
+        DECISION_TABLES,
         "results/viewer/index.html",
         "results/viewer/studies",
         "results/models/clotline.zip",

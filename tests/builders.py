@@ -25,6 +25,7 @@ from pydicom.uid import (
 
 from clotline.data.chunks import create_pixels, pack
 from clotline.data.dicom.jpeg_xl import JPEGXL, JPEGXL_FAMILY, JPEGXLJPEGRecompression
+from clotline.data.fact_names import COVERAGE, NOISE, SPACING
 from clotline.data.shards import (
     BLOOD,
     KERNEL,
@@ -44,8 +45,23 @@ from clotline.workflow.config import load_config
 
 DATA = {
     "slices_per_shard": 10,
-    "split": {"column": None, "train": 0.725, "valid": 0.145, "test": 0.13},
+    "split": {"column": None, "group": None, "train": 0.725, "valid": 0.145, "test": 0.13},
 }
+
+
+def facts_of(uids: Sequence[str], **columns) -> pd.DataFrame:
+    """A table of `clotline.data.study_facts.study_facts`; ``columns`` are other values."""
+    usual = {
+        THICKNESS: 1.25, SPACING: 1.25, BLOOD: 300.0, NOISE: 12.0, COVERAGE: 300.0,
+        ORIENTATION: "LP", KERNEL: "B30f",
+    }  # fmt: skip
+    return pd.DataFrame({STUDY_UID: list(uids)}).assign(**(usual | columns))
+
+
+#: What `clotline.data.patient_counts.count_patients` says where patients are not known.
+NO_PATIENTS = dict.fromkeys(
+    ("studies", "known", "patients", "repeated", "of_repeated", "split", "of_split"), 0
+) | {"source": "the PatientID of the DICOM files"}
 
 
 def labels_of(studies: dict[str, list[int]]) -> pd.DataFrame:

@@ -57,6 +57,6 @@ def test_a_reader_is_one_more_model_everywhere(run):
         assert row.reference == "combined-image"
         assert row.value == pytest.approx(difference, abs=1e-6)
         assert row.low < row.value < row.high
-    for plot in ("roc", "precision_recall", "calibration", "confusion"):
+    for plot in ("roc", "precision_recall", "calibration", "confusion", "decision"):
         assert (results / f"{plot}/reader-study.svg").is_file()
     assert "reader-study" in (results / "report.html").read_text()

@@ -23,9 +23,10 @@ REPORT = {"results/report.html"}
 VIEWER_PAGE = {"results/viewer/index.html", "results/viewer/studies"}
 SELECTION = {"results/viewer/selection.json", "results/viewer/slices.parquet"}
 BUNDLE = {"results/models/clotline.zip"}
-PLOTS = ("roc", "precision_recall", "calibration", "confusion")
+PLOTS = ("roc", "precision_recall", "calibration", "confusion", "decision")
 COMPARISON = {
     *("results/metrics.csv", "results/warnings.csv", "results/comparisons.csv"),
+    *("results/decision_curves.csv", "results/predictive_values.csv", "results/sample_size.csv"),
     "results/roc/all.svg",
     *("results/roc/all.png", *REPORT),
 }

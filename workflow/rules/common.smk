@@ -51,7 +51,7 @@ EXTERNAL = config["evaluation"]["external"]
 MODELS = [*config["lstm"], *EXTERNAL]
 # A study level and an image level together can be scored as the competition did.
 PAIRS = level_pairs(MODELS)
-PLOTS = ("roc", "precision_recall", "calibration", "confusion")
+PLOTS = ("roc", "precision_recall", "calibration", "confusion", "decision")
 
 
 wildcard_constraints:

@@ -44,7 +44,8 @@ rule plan:
         runtime=growing(30),
     params:
         content=pipeline.plan_digest,
-        code=code_digest("plan.py"),
+        # What the files say of patients is in the digest of the splits.
+        code=code_digest("plan.py", without=("data.dicom",)),
     message:
         "Planning shards and splits from the labels"
     script:
@@ -100,6 +101,54 @@ rule slices:
         "Accounting for every slice"
     script:
         "../scripts/slices.py"
+
+
+rule patients:
+    input:
+        plan="results/data/plan.parquet",
+        phantom=PHANTOM.get("dicom", []),
+    output:
+        "results/data/patients.json",
+    log:
+        "logs/patients.log",
+    benchmark:
+        "benchmarks/patients.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        group=pipeline.section("data", "split", "group"),
+        code=code_digest("patients.py"),
+    message:
+        "Counting patients who are in several splits"
+    script:
+        "../scripts/patients.py"
+
+
+rule study_facts:
+    input:
+        slices="results/data/slices.parquet",
+        shards=all_shards("h5"),
+    output:
+        "results/data/study_facts.parquet",
+    log:
+        "logs/study_facts.log",
+    benchmark:
+        "benchmarks/study_facts.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        code=code_digest("study_facts.py"),
+    message:
+        "Telling how each study was made"
+    script:
+        "../scripts/study_facts.py"
 
 
 rule positives:

@@ -5,7 +5,13 @@ PLOT_TITLES = {
     "precision_recall": "2 Precision and recall",
     "calibration": "3 Calibration",
     "confusion": "4 Confusion matrices",
+    "decision": "5 Decision curves",
 }
+# Of those who decide about studies.
+DECISION_TABLES = [
+    f"results/{table}.csv"
+    for table in ("decision_curves", "predictive_values", "sample_size")
+]
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 
 if EXTERNAL:
@@ -103,6 +109,7 @@ rule evaluate:
         scored=pipeline.scored_slices,
         bootstraps=pipeline.section("evaluation", "bootstraps"),
         thresholds=pipeline.section("evaluation", "thresholds"),
+        prevalences=pipeline.section("evaluation", "prevalences"),
         seed=pipeline.section("seed"),
         code=code_digest("evaluate.py"),
     message:
@@ -135,6 +142,30 @@ rule metrics_table:
         "Collecting the metrics of all models"
     script:
         "../scripts/metrics_table.py"
+
+
+rule decision_tables:
+    input:
+        expand("results/metrics/{model}.json", model=MODELS),
+    output:
+        curves="results/decision_curves.csv",
+        values="results/predictive_values.csv",
+        sizes="results/sample_size.csv",
+    log:
+        "logs/decision_tables.log",
+    benchmark:
+        "benchmarks/decision_tables.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        code=code_digest("decision_tables.py"),
+    message:
+        "Collecting what those who decide ask of all models"
+    script:
+        "../scripts/decision_tables.py"
 
 
 rule compare:
@@ -281,10 +312,13 @@ rule report:
         slices="results/data/slices.parquet",
         rejects=all_shards("rejects.csv"),
         notes=all_shards("notes.csv"),
+        facts="results/data/study_facts.parquet",
+        patients="results/data/patients.json",
         roc=plots("roc", ["all", *MODELS]),
         precision_recall=plots("precision_recall"),
         calibration=plots("calibration"),
         confusion=plots("confusion"),
+        decision=plots("decision"),
         models=all_models,
         curves=[*curves("cnn"), *curves("lstm")],
     output:

@@ -6,6 +6,8 @@
 UNPREDICTED = "results/predict/unpredicted.csv"
 # What would lie beside the results of other studies.
 PREDICTED = [
+    "results/predict/notes.csv",
+    "results/predict/shift.csv",
     "results/predict/predictions.csv",
     "results/predict/slices.csv",
     UNPREDICTED,
@@ -18,6 +20,8 @@ rule bundle:
         cnns=expand("results/cnn/{name}.pt", name=config["cnn"]),
         lstms=expand("results/lstm/{name}.pt", name=config["lstm"]),
         metrics=expand("results/metrics/{name}.json", name=config["lstm"]),
+        facts="results/data/study_facts.parquet",
+        plan="results/data/plan.parquet",
     output:
         "results/models/clotline.zip",
     log:
@@ -72,7 +76,8 @@ rule decode_series:
     output:
         shard="results/predict/shard-new.h5",
         rejects="results/predict/rejects.csv",
-        notes="results/predict/notes.csv",
+        # All notes together are of the rule shift.
+        notes="results/predict/decoding.notes.csv",
     log:
         "logs/decode_series.log",
     benchmark:
@@ -93,6 +98,33 @@ rule decode_series:
         "Decoding the new studies"
     script:
         "../scripts/decode_series.py"
+
+
+rule shift:
+    input:
+        shard="results/predict/shard-new.h5",
+        notes="results/predict/decoding.notes.csv",
+        bundle=pipeline.no_bundle_as_input,
+    output:
+        shift="results/predict/shift.csv",
+        notes="results/predict/notes.csv",
+    log:
+        "logs/shift.log",
+    benchmark:
+        "benchmarks/shift.tsv"
+    conda:
+        "../../envs/models.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        bundle=contents(pipeline.bundle_to_apply),
+        code=code_digest("shift.py"),
+    message:
+        "Setting the new studies beside the training data"
+    script:
+        "../scripts/shift.py"
 
 
 rule apply_models:
@@ -136,6 +168,7 @@ use rule viewer as viewer_of_new_studies with:
         activations=["results/predict/activation"],
         shards=["results/predict/shard-new.h5"],
         notes=["results/predict/notes.csv"],
+        shift="results/predict/shift.csv",
         series="results/predict/series.csv",
         unpredicted=UNPREDICTED,
     output:

@@ -75,7 +75,9 @@ rule viewer:
         activations=expand("results/activation/{backbone}.h5", backbone=config["cnn"]),
         shards=all_shards("h5"),
         notes=all_shards("notes.csv"),
-        # Of test studies the labels file names the series, and the report accounts for all.
+        # Of test studies the labels file names the series, and the report accounts for all and
+        # tells how the splits differ.
+        shift=[],
         series=[],
         unpredicted=[],
     output:

@@ -3,15 +3,21 @@
 import json
 from pathlib import Path
 
+from clotline.data.tables import read_table
+from clotline.evaluation.shift import distributions
 from clotline.feature_sets import feature_sets
 from clotline.job.files import atomic
 from clotline.job.run import job
+from clotline.labels import STUDY_UID
 from clotline.models.bundle import write_bundle
 
 
 def main(snakemake):
     """Writes the bundle."""
     config = json.loads(snakemake.params.cfg)
+    facts = read_table(snakemake.input.facts)
+    splits = read_table(snakemake.input.plan).set_index(STUDY_UID)["split"]
+    training = distributions(facts[facts[STUDY_UID].map(splits) == "train"])
     need = sum(Path(member).stat().st_size for member in snakemake.input)
     with atomic(snakemake.output[0], need) as path:
         write_bundle(
@@ -21,6 +27,7 @@ def main(snakemake):
             snakemake.input.metrics,
             feature_sets(config),
             config,
+            training,
         )
 
 

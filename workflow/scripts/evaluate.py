@@ -23,6 +23,7 @@ def main(snakemake):
         json.loads(snakemake.params.seed),
         json.loads(snakemake.params.thresholds),
         _yardstick(snakemake),
+        json.loads(snakemake.params.prevalences),
     )
     target, target_metrics = next(iter(metrics["targets"].items()))
     log.info("%s: AUROC %s", target, describe_estimate(target_metrics["auroc"]))

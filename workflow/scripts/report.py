@@ -1,5 +1,6 @@
 """Writes the report."""
 
+import json
 from datetime import date
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main(snakemake):
             ("precision_recall", "Precision-recall", snakemake.input.precision_recall),
             ("calibration", "Reliability", snakemake.input.calibration),
             ("confusion", "Confusion", snakemake.input.confusion),
+            ("decision", "Decision curve", snakemake.input.decision),
             ("training", "Training", snakemake.input.curves),
         )
     }
@@ -40,6 +42,8 @@ def main(snakemake):
         # Not an input: how long something took causes no rerun.
         read_run_times("benchmarks"),
         date.today().isoformat(),
+        read_table(snakemake.input.facts),
+        json.loads(Path(snakemake.input.patients).read_text(encoding="utf-8")),
     )
     with atomic(snakemake.output[0]) as path:
         path.write_text(page, encoding="utf-8")

@@ -9,7 +9,13 @@ from clotline.data.tables import read_table
 from clotline.data.unpredicted import describe_account
 from clotline.job.progress import progress
 from clotline.job.run import job, log
-from clotline.reporting.viewer import NO_SERIES, notes_summary, shown_studies, write_viewer
+from clotline.reporting.viewer import (
+    NO_SERIES,
+    NO_SHIFT,
+    notes_summary,
+    shown_studies,
+    write_viewer,
+)
 from clotline.titles import counted
 
 
@@ -18,7 +24,7 @@ def main(snakemake):
     selection = json.loads(Path(snakemake.input.studies).read_text(encoding="utf-8"))
     activations = read_activations(snakemake.input.activations)
     notes = read_lists(snakemake.input.notes)
-    series = snakemake.input.series
+    series, shift = snakemake.input.series, snakemake.input.shift
     shown = shown_studies(
         selection["studies"],
         read_table(snakemake.input.slices),
@@ -27,6 +33,7 @@ def main(snakemake):
         selection["model"],
         notes,
         read_series(series) if series else NO_SERIES,
+        read_lists([shift]) if shift else NO_SHIFT,
     )
     unpredicted, account = snakemake.input.unpredicted, ""
     if unpredicted:

@@ -6,7 +6,13 @@ import pytest
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets
-from clotline.models.bundle import MANIFEST, PREPROCESSING, unpack_bundle, write_bundle
+from clotline.models.bundle import (
+    MANIFEST,
+    PREPROCESSING,
+    read_training,
+    unpack_bundle,
+    write_bundle,
+)
 from clotline.version import CLOTLINE_VERSION
 from clotline.workflow.config import load_config
 
@@ -233,3 +239,19 @@ def test_the_card_says_what_the_models_are_and_are_not(made, tmp_path):
     write(tmp_path / "p.zip", made[1], load_config({"phantom": {}}))
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
         assert "no patients" in archive.read("MODEL_CARD.md").decode()
+
+
+def test_how_the_training_studies_were_made_is_kept_and_older_bundles_do_not_say(made, tmp_path):
+    path, files = made
+    assert read_training(path) is None
+    assert unpack(path, tmp_path).training is None
+    training = {"studies": 9, "quantities": {}, "categories": {}}
+    lists = files["cnn"], files["lstm"], files["metrics"]
+    write_bundle(tmp_path / "new.zip", *lists, feature_sets(CONFIG), CONFIG, training)
+    assert read_training(tmp_path / "new.zip") == training
+    assert unpack_bundle(tmp_path / "new.zip", tmp_path / "unpacked").training == training
+    with pytest.raises(ClotlineError, match="no bundle of models"):
+        read_training(tmp_path / "none.zip")
+    (tmp_path / "bad.zip").write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ClotlineError, match=r"bad\.zip cannot be read"):
+        read_training(tmp_path / "bad.zip")

@@ -9,6 +9,7 @@ import tarfile
 import numpy as np
 import pandas as pd
 import pytest
+from builders import NO_PATIENTS, facts_of
 
 from clotline.data.activation_file import Activation
 from clotline.evaluation.comparison import compare
@@ -91,6 +92,8 @@ def report(tmp_path_factory):
         {"results/lstm/combined-study.pt": "0123abcd" * 8},
         read_run_times("nowhere"),
         "2026-11-29",
+        facts_of(plan[STUDY_UID]),
+        NO_PATIENTS,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
     return folder / "report.html"
@@ -104,7 +107,7 @@ def study_of(about, slices):
     maps[:, 1, 1], maps[:, 0, 0] = 1, 0.2
     names = [("a", "s", str(number)) for number in range(slices)]
     return ShownStudy(
-        {"notes": [], "facts": [("Slices", str(slices))]} | about,
+        {"notes": [], "facts": [("Slices", str(slices))], "shift": []} | about,
         pixels.astype(np.int16),
         np.arange(slices) * 2.5,
         ["LP"] * slices,
@@ -305,6 +308,31 @@ def test_notes_and_how_the_series_was_made_stand_with_each_study(open_page, tmp_
     page.wait_for_function("view.study && view.study.uid === '1.2.0'")
     settled(page)
     assert page.locator("#studies button").count() == 1
+
+
+def test_what_lies_outside_of_the_training_data_is_marked(open_page, tmp_path):
+    told = "contrast in heart and great vessels 95 HU; 98% of the training studies had more"
+    outside = {
+        "fact": "contrast in heart and great vessels", "value": "95 HU", "training": "210–480",
+        "told": told, "outside": True,
+    }  # fmt: skip
+    within = outside | {"fact": "noise", "value": "12 HU", "told": "noise 12 HU", "outside": False}
+    first, second = studies_of(0.9, 0.05, truth=False)
+    shown = [study_of(about, 2) for about in (first | {"shift": [outside, within]}, second)]
+    write_viewer(tmp_path / "i.html", tmp_path / "s", shown, "combined-study", ["resnext50"])
+    page = open_page(tmp_path / "i.html", WIDE)
+    rows = page.locator("#shift tr")
+    assert rows.count() == 3
+    assert rows.nth(1).text_content() == f"⚠ {told}"
+    assert rows.nth(0).locator("td").all_text_contents() == ["95 HU", "210–480"]
+    colours = [
+        row.evaluate("e => getComputedStyle(e).color") for row in page.locator("#shift th").all()
+    ]
+    assert colours[0] != colours[1]
+    page.locator("#studies button").nth(1).click()
+    page.wait_for_function("view.study && view.study.uid === '1.2.1'")
+    settled(page)
+    assert page.locator("#shifted").is_hidden()
 
 
 def test_the_folder_of_the_studies_has_a_page_that_needs_nothing_beside_it(

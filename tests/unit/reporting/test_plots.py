@@ -15,6 +15,7 @@ from clotline.reporting.plots import (
     EVALUATION_PLOTS,
     plot_calibration,
     plot_confusion,
+    plot_decision,
     plot_history,
     plot_precision_recall,
     plot_roc,
@@ -282,3 +283,22 @@ def test_a_baseline_that_models_share_is_named_once_beside_all_curves(study, ima
     text = svg(plot_roc_comparison(models), tmp_path)
     assert text.count("position only: AUROC 0.801") == 1
     assert text.count("counts of a-image: AUROC 0.801") == 1
+
+
+def test_a_decision_curve_stands_beside_treating_all_and_none(study, image, tmp_path):
+    figure = plot_decision(study, "combined-study")
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    curve = study["targets"]["pe_present"]["decision_curve"]
+    assert lines["combined-study"].get_ydata().tolist() == curve["net_benefit"]
+    assert lines["treat all"].get_ydata() == pytest.approx(curve["treat_all"])
+    assert set(lines["treat none"].get_ydata()) == {0}
+    text = svg(figure, tmp_path)
+    assert "95% band" in text and "threshold probability" in text
+    assert "by its highest slice" in svg(plot_decision(image, "combined-image"), tmp_path)
+
+
+def test_a_missing_decision_curve_says_why(tmp_path):
+    metrics = evaluate(study_predictions(present=0), "study", 20, 0)
+    assert "no decision curve" in svg(plot_decision(metrics, "m"), tmp_path)
+    del metrics["targets"]["pe_present"]
+    assert "no predictions of PE in the study" in svg(plot_decision(metrics, "m"), tmp_path)

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from builders import NO_PATIENTS, facts_of
 
 from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
@@ -57,6 +58,8 @@ def render(
     metrics=None,
     competition=None,
     warnings=(),
+    facts=None,
+    patients=NO_PATIENTS,
 ):
     return render_report(
         metrics or {"combined-study": evaluate(predictions(), "study", 20, 0)},
@@ -74,6 +77,8 @@ def render(
         {"results/lstm/combined-study.pt": "0123abcd"},
         read_run_times("nowhere") if run_times is None else run_times,
         "2026-11-29",
+        facts_of(plan[STUDY_UID]) if facts is None else facts,
+        patients,
     )
 
 
@@ -302,7 +307,7 @@ def test_claims_items_are_filled_in_or_open(plan, slices):
 
 
 def test_claim_says_how_each_network_was_trained():
-    published = claim.fill_in(load_config({}), 1, 0, 0)
+    published = claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)
     assert f"{LSTM}: stochastic gradient descent of momentum 0.9, binary cross" in published[25]
     assert f"{LSTM}: the epoch of lowest loss on the valid split." in published[26]
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
@@ -311,11 +316,12 @@ def test_claim_says_how_each_network_was_trained():
         said = {
             f"{answers[25]} {answers[26]}"
             for value in entry[key]["enum"]
-            for answers in [claim.fill_in(load_config({"lstm": {LSTM: {key: value}}}), 1, 0, 0)]
+            for config in [load_config({"lstm": {LSTM: {key: value}}})]
+            for answers in [claim.fill_in(config, 1, 0, 0, NO_PATIENTS)]
         }
         assert len(said) == len(entry[key]["enum"])
     other = {"optimizer": "adamw", "accumulate": 4, "ema": 0.99, "keep": "last", "dropout": 0.5}
-    answers = claim.fill_in(load_config({"lstm": {LSTM: other}}), 1, 0, 0)
+    answers = claim.fill_in(load_config({"lstm": {LSTM: other}}), 1, 0, 0, NO_PATIENTS)
     assert f"{LSTM}: AdamW, " in answers[25]
     assert ", gradients of 4 batches added up" in answers[25]
     assert ", dropout of 0.5." in answers[25]
@@ -323,9 +329,14 @@ def test_claim_says_how_each_network_was_trained():
 
 
 def test_claim_says_how_studies_were_divided():
-    config = load_config({"data": {"split": {"column": "fold"}}})
-    assert claim.fill_in(config, 1, 0, 0)[20] == "By the column fold of the labels file."
-    assert "0.725 train" in claim.fill_in(load_config({}), 1, 0, 0)[20]
+    by_column = load_config({"data": {"split": {"column": "fold"}}})
+    answers = claim.fill_in(by_column, 1, 0, 0, NO_PATIENTS)
+    assert answers[20] == "By the column fold of the labels file."
+    by_patient = load_config({"data": {"split": {"group": "patient"}}})
+    assert claim.fill_in(by_patient, 1, 0, 0, NO_PATIENTS)[20].endswith(
+        "0.13 test, of studies. All studies of a patient (patient) are in one."
+    )
+    assert "0.725 train" in claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)[20]
 
 
 def test_run_times_are_summed_by_rule(tmp_path, plan, slices):
@@ -379,3 +390,46 @@ def test_text_from_outside_is_escaped(plan, slices):
     page = render(plan, slices, ["<script>alert(1)</script>"])
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+def test_decision_curves_predictive_values_and_sample_sizes_have_sections(plan, slices):
+    metrics = {LSTM: evaluate(predictions(), "study", 50, 0, prevalences=(0.07,))}
+    page = render(plan, slices, metrics=metrics)
+    curve = metrics[LSTM]["targets"]["pe_present"]["decision_curve"]
+    section = page[page.index('<h2 id="decisions">') : page.index('<h2 id="values">')]
+    told = re.findall(r'<td class="n">(\d+)%</td>', section)
+    assert told == ["2", "5", "10", "20", "50"]
+    at = curve["thresholds"].index(0.2)
+    assert f"{curve['gain'][at]:+.3f}".replace("-", "−") in section
+    values = page[page.index('<h2 id="values">') : page.index('<h2 id="size">')]
+    assert '<td class="n">7%</td>' in values
+    size = page[page.index('<h2 id="size">') :]
+    auroc = metrics[LSTM]["targets"]["pe_present"]["sample_size"][0]
+    assert f'<td class="n">{auroc["needed"]:,}</td>' in size
+    assert "Studies for ±0.03" in size
+
+
+def test_metrics_of_an_older_clotline_have_no_such_sections(plan, slices):
+    metrics = {LSTM: evaluate(predictions(), "study", 20, 0)}
+    for name in ("decision_curve", "predictive_values", "sample_size"):
+        del metrics[LSTM]["targets"]["pe_present"][name]
+    page = render(plan, slices, metrics=metrics)
+    assert 'id="decisions"' not in page and "#values" not in page
+
+
+def test_splits_stand_beside_the_training_data(plan, slices):
+    facts = facts_of(plan[STUDY_UID], thickness_mm=[1.25] * 12 + [5.0] * 12)
+    page = render(plan, slices, facts=facts)
+    assert cells(page, "Slice thickness, mm") == [
+        "1.25 (1.25 to 1.25)", "1.25 (1.25 to 1.25)", "0 of 8 studies", "5 (5 to 5)",
+        "12 of 12 studies",
+    ]  # fmt: skip
+
+
+def test_patients_in_several_splits_are_warned_of_first(plan, slices):
+    repeats = NO_PATIENTS | {"studies": 24, "known": 24, "patients": 20, "split": 3, "of_split": 7}
+    page = render(plan, slices, patients=repeats)
+    assert "<strong>Patients repeat.</strong>" in page[: page.index('class="summary"')]
+    assert page.count("3 patients are in more than one split, with 7 studies") == 3
+    assert "Patients repeat" not in render(plan, slices)
+    assert "Patients are not known" in render(plan, slices)

@@ -2,10 +2,14 @@ import math
 
 import pandas as pd
 import pytest
+from builders import facts_of
 
+from clotline.data.rejects import read_lists
 from clotline.data.shards import BLOOD, KERNEL, PIXEL, POSITION, THICKNESS
+from clotline.evaluation.shift import compare_with_training, distributions
 from clotline.labels import SERIES_UID, STUDY_UID
-from clotline.reporting.series_facts import describe_series, series_facts
+from clotline.reporting.series_facts import describe_series, series_facts, shift_facts
+from clotline.reporting.viewer import NO_NOTES, NO_SHIFT
 
 NAN = math.nan
 NOT_CHOSEN = pd.DataFrame(columns=[STUDY_UID, "chosen", "reason", "certainty"]).astype(
@@ -79,9 +83,29 @@ def test_the_choice_and_the_notes_are_those_of_the_study_alone():
         columns=[STUDY_UID, "chosen", "reason", "certainty"],
     )
     notes = pd.DataFrame({STUDY_UID: ["1", "2"], "note": ["thick slices: 5 mm", "tilted"]})
-    told = describe_series(slices_of(), series, notes)
+    told = describe_series(slices_of(), series, notes, NO_SHIFT)
     assert dict(told["facts"])["Chosen"] == f"{reason}; scans of equal standing"
     assert told["notes"] == ["thick slices: 5 mm"]
-    other = describe_series(slices_of(**{STUDY_UID: "2"}), series, notes)
+    other = describe_series(slices_of(**{STUDY_UID: "2"}), series, notes, NO_SHIFT)
     assert dict(other["facts"])["Chosen"] == "the only axial CT scan"
-    assert describe_series(slices_of(), NOT_CHOSEN, notes[1:])["notes"] == []
+    assert describe_series(slices_of(), NOT_CHOSEN, notes[1:], NO_SHIFT)["notes"] == []
+
+
+def test_where_a_study_lies_in_the_training_data_is_told_as_shift_csv_has_it(tmp_path):
+    training = distributions(facts_of(map(str, range(50))))
+    facts = facts_of(["1", "2"], **{THICKNESS: [5.0, NAN], KERNEL: ["B70f", ""]})
+    shift = compare_with_training(facts, training)
+    shift.to_csv(tmp_path / "shift.csv", index=False)
+    told = describe_series(slices_of(), NOT_CHOSEN, NO_NOTES, read_lists([tmp_path / "shift.csv"]))[
+        "shift"
+    ]
+    rows = {row["fact"]: row for row in told}
+    assert len(rows) == 7
+    assert rows["slice thickness"] == {
+        "fact": "slice thickness", "value": "5 mm", "training": "1.25", "outside": True,
+        "told": "slice thickness 5 mm; all training studies had less",
+    }  # fmt: skip
+    assert rows["kernel"]["outside"] and rows["kernel"]["training"] == ""
+    assert not rows["noise"]["outside"]
+    other = shift_facts(read_lists([tmp_path / "shift.csv"]).iloc[7:])
+    assert "slice thickness" not in [row["fact"] for row in other]

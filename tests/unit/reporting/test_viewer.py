@@ -33,6 +33,7 @@ def about(uid="1.2.3", truth=True):
         "targets": dict.fromkeys(TARGETS, target),
         "groups": ["positive"],
         "notes": [],
+        "shift": [],
         "facts": [],
     }
 

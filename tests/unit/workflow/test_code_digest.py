@@ -351,7 +351,8 @@ def digests():
             "sections/cnn.py",
             "    crop: int\n",
             "    crop: int\n    rotation: float\n",
-            {"train_cnn", "extract_features", "activation", "bundle", "apply_models"},
+            # The bundle, in which the distributions of the training lie, names the networks.
+            {"train_cnn", "extract_features", "activation", "bundle", "apply_models", "shift"},
         ),
         (
             "sections/lstm.py",

@@ -31,7 +31,8 @@ def test_an_empty_configuration_is_the_published_recipe():
     config = load_config({})
     assert config["seed"] == 2020
     assert config["data"]["slices_per_shard"] == 100_000
-    assert config["data"]["split"] == {"column": None, "train": 0.725, "valid": 0.145, "test": 0.13}
+    fractions = {"train": 0.725, "valid": 0.145, "test": 0.13}
+    assert config["data"]["split"] == {"column": None, "group": None} | fractions
     assert config["phantom"] is None
     assert list(config["cnn"]) == ["resnext50", "efficientnet_b0"]
     resnext = config["cnn"]["resnext50"]
@@ -390,6 +391,17 @@ def test_a_training_cannot_start_from_what_it_would_replace(
     assert f"{stage}.{name}.init is {init}, which this training would replace: copy it" in message
     write_weights("copy.pt", stage)
     load_config({stage: {name: {"init": "copy.pt"}}})
+
+
+def test_a_group_is_a_further_column_and_the_phantom_has_no_patients():
+    def message(phantom=None, **split):
+        return message_of({"phantom": phantom, "data": {"split": split}})
+
+    assert "the phantom's studies are of no patients" in message({}, group="PatientID")
+    assert "data.split.group is StudyInstanceUID, one of the competition's columns" in message(
+        group="StudyInstanceUID"
+    )
+    assert "are both fold: name two columns" in message(group="fold", column="fold")
 
 
 def test_the_phantom_has_no_column_of_splits():

@@ -61,7 +61,7 @@ def test_a_section_is_one_canonical_text(folder):
     assert workflow.section("seed") == "2020"
     assert json.loads(workflow.section()) == load_config(user_config())
     assert workflow.section("data", "split") == (
-        '{"column":null,"test":0.13,"train":0.725,"valid":0.145}'
+        '{"column":null,"group":null,"test":0.13,"train":0.725,"valid":0.145}'
     )
 
 
@@ -181,7 +181,7 @@ def test_a_changed_planner_does_not_take_the_cached_plan(folder, monkeypatch):
     before, cache = Pipeline(user_config()).shards, STATE_FOLDER / "plan.json"
     cache.write_text(json.dumps(json.loads(cache.read_text()) | {"shards": []}))
     assert Pipeline(user_config()).shards == {}
-    monkeypatch.setattr(snakefile, "code_digest", lambda name: f"another {name}")
+    monkeypatch.setattr(snakefile, "code_digest", lambda name, without: f"another {name}")
     assert Pipeline(user_config()).shards == before
 
 

@@ -112,8 +112,9 @@ function closeStudy() {
   at("image").getContext("2d").clearRect(0, 0, SIZE * SCALE, SIZE * SCALE);
   at("image").setAttribute("aria-label", "No study is open");
   for (const id of ["corner-study", "corner-notes", "corner-window", "corner-slice", "corner-truth", "cursor", "end-first", "end-last"]) at(id).textContent = "";
-  for (const id of ["curve", "legend", "labels", "facts", "notes"]) at(id).replaceChildren();
+  for (const id of ["curve", "legend", "labels", "facts", "notes", "shift"]) at(id).replaceChildren();
   at("noted").hidden = true;
+  at("shifted").hidden = true;
   at("trouble").hidden = true;
   showSides("");
 }
@@ -199,8 +200,25 @@ function showFacts(study) {
   at("facts").replaceChildren(...study.facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   at("notes").replaceChildren(...study.notes.map((note) => element("li", {}, withMinus(note))));
   at("noted").hidden = !study.notes.length;
+  at("shift").replaceChildren(...study.shift.flatMap(shiftRows));
+  at("shifted").hidden = !study.shift.length;
   // Beside the picture what each is of; the numbers follow its colon.
   at("corner-notes").textContent = [...new Set(study.notes.map((note) => note.split(":")[0]))].join("\n");
+}
+
+// One fact beside the training studies; where it lies outside of them, that in words too.
+function shiftRows(fact) {
+  const row = element("tr", { title: withMinus(fact.told) });
+  row.append(
+    element("th", { scope: "row" }, fact.fact),
+    element("td", { class: "n" }, withMinus(fact.value)),
+    element("td", { class: "n" }, withMinus(fact.training)),
+  );
+  if (!fact.outside) return [row];
+  row.classList.add("outside");
+  const told = element("tr", { class: "outside told" });
+  told.append(element("td", { colspan: 3 }, `⚠ ${withMinus(fact.told)}`));
+  return [row, told];
 }
 
 // Slices

@@ -26,11 +26,36 @@ NEGATIVE_EXAM = "negative_exam_for_pe"
 
 LABELS = COLUMNS[len(UIDS) :]
 
+#: As ``data.split.group`` the DICOM element, where no column is called so.
+PATIENT_ID = "PatientID"
+
 #: Column that `read_labels` adds: a number made of a row's three UIDs.
 UID_HASH = "uid_hash"
 
 
-def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFrame:
+def group_column(path: str | Path, group: str | None) -> str | None:
+    """The column of a labels file that says which studies are of one patient.
+
+    Args:
+        path: the file.
+        group: the configuration's ``data.split.group``.
+
+    Returns:
+        The same; None where there is no group, or it is PatientID and not among the columns: then
+        the DICOM files say it.
+    """
+    if group != PATIENT_ID:
+        return group
+    try:
+        _, header = next(rows_of(path, delimiter_of(path, COLUMNS)))
+    except (*UNREADABLE, StopIteration, UnicodeDecodeError):
+        return None  # whoever reads it tells why
+    return group if group in header else None
+
+
+def read_labels(
+    path: str | Path, split_column: str | None = None, group: str | None = None
+) -> pd.DataFrame:
     """The labels file as a table, checked.
 
     Args:
@@ -38,6 +63,7 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
             `clotline.labels.COLUMNS`; cells are separated by commas, semicolons or tabs, and
             further columns, such as reports of many lines, can be of any size.
         split_column: further column that holds train, valid or test.
+        group: further column, the same for all studies of a patient.
 
     Returns:
         One row a slice in the file's order; UIDs as text (those of studies and series as
@@ -50,7 +76,7 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
     """
     path = Path(path)
     _check_size(path)
-    columns = [*COLUMNS, *([split_column] if split_column else [])]
+    columns = [*COLUMNS, *filter(None, (split_column, group))]
     try:
         labels = _read_csv(path, columns, dict.fromkeys(LABELS, pa.bool_()))
     except FileNotFoundError:
@@ -62,7 +88,7 @@ def read_labels(path: str | Path, split_column: str | None = None) -> pd.DataFra
     for name in LABELS:
         labels[name] = labels[name].astype("int8")
     labels[UID_HASH] = uid_hashes(labels)
-    return check_labels(labels, path, split_column)
+    return check_labels(labels, path, split_column, group)
 
 
 def _check_size(path: Path) -> None:
@@ -217,7 +243,10 @@ def _line_numbers(path: Path, rows: Sequence[int]) -> list[int]:
 
 
 def check_labels(
-    labels: pd.DataFrame, path: str | Path, split_column: str | None = None
+    labels: pd.DataFrame,
+    path: str | Path,
+    split_column: str | None = None,
+    group: str | None = None,
 ) -> pd.DataFrame:
     """``labels`` itself, after the checks that `read_labels` promises; ``path`` is for messages."""
     path = Path(path)
@@ -236,7 +265,7 @@ def check_labels(
             _at_lines(path, doubled, f"{SOP_UID} {labels[SOP_UID][doubled].iloc[0]} stands twice")
         )
     constant = [name for name in LABELS if name != IMAGE_LABEL]
-    constant += [split_column] if split_column else []
+    constant += filter(None, (split_column, group))
     # Each row against the first row of its study: no group-by of 1.8 million rows by text.
     code, _ = pd.factorize(labels[STUDY_UID])
     _, first = np.unique(code, return_index=True)

@@ -28,7 +28,9 @@ def split_of(study_uid: str, fractions: Sequence[float]) -> str:
     return SPLITS[int(np.searchsorted(edges, fraction, side="right"))]
 
 
-def make_plan(labels: pd.DataFrame, data_config: dict) -> pd.DataFrame:
+def make_plan(
+    labels: pd.DataFrame, data_config: dict, first: pd.Series | None = None
+) -> pd.DataFrame:
     """The studies with their shard and split.
 
     Studies keep the order of their first row in the labels file, and fill one shard after the
@@ -37,6 +39,8 @@ def make_plan(labels: pd.DataFrame, data_config: dict) -> pd.DataFrame:
     Args:
         labels: table of `read_labels`.
         data_config: the configuration's ``data`` section.
+        first: of `clotline.data.patients.first_studies`: the split of a study is that of the first
+            one of its patient. None divides studies, as does whoever needs no splits.
 
     Returns:
         One row a study: UID, ``shard`` (int), ``split``, ``slices`` and ``positive_slices``
@@ -57,7 +61,8 @@ def make_plan(labels: pd.DataFrame, data_config: dict) -> pd.DataFrame:
         splits = grouped[split["column"]].first()
     else:
         fractions = [split[name] for name in SPLITS]
-        splits = [split_of(uid, fractions) for uid in plan.index]
+        deciding = plan.index if first is None else [first.get(uid, uid) for uid in plan.index]
+        splits = [split_of(uid, fractions) for uid in deciding]
     plan.insert(0, "shard", shards)
     plan.insert(1, "split", splits)
     return plan.reset_index().astype({STUDY_UID: "str"})

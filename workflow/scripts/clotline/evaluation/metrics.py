@@ -10,6 +10,7 @@ from sklearn.metrics import roc_curve
 from clotline.evaluation.baselines import Baseline, beside_baseline
 from clotline.evaluation.calibration import calibration
 from clotline.evaluation.competition import label_consistency
+from clotline.evaluation.decision_curves import decision_curve
 from clotline.evaluation.delong import METHOD, auroc_delong
 from clotline.evaluation.intervals import (
     TAILS,
@@ -21,12 +22,16 @@ from clotline.evaluation.intervals import (
     resample,
 )
 from clotline.evaluation.predictions import (
+    PE_PRESENT,
+    PE_PRESENT_BY_MAX,
     TRUE,
     cases_by_target,
     pe_present,
     says_pe_present,
 )
+from clotline.evaluation.predictive_values import PREVALENCES, predictive_values
 from clotline.evaluation.ranking import ROC_GRID, Ranking, roc_points
+from clotline.evaluation.sample_size import sample_size
 from clotline.labels import IMAGE_LABEL, PE_LABELS, STUDY_UID
 
 #: The published labels that describe a PE, in the order in which they are reported.
@@ -77,6 +82,7 @@ def evaluate(
     seed: int,
     thresholds: Sequence[float] = (),
     yardstick: Yardstick = Yardstick(),
+    prevalences: Sequence[float] = PREVALENCES,
 ) -> dict:
     """All metrics of one model, ready for JSON.
 
@@ -87,11 +93,14 @@ def evaluate(
         seed: of each bootstrap.
         thresholds: further operating points, beside those fixed on the valid split.
         yardstick: what the metrics are read against.
+        prevalences: shares of positive studies for which PPV and NPV are told.
 
     Returns:
         ``level``, ``split`` (test), ``n_studies``, ``n_slices`` (None at the study level) and
         ``targets``: target to the metrics of `evaluate_target` and, as ``baseline``, those of
-        `clotline.evaluation.baselines.beside_baseline`. At the study level also ``subgroups``,
+        `clotline.evaluation.baselines.beside_baseline`; that of PE in the study also has
+        ``decision_curve``, ``predictive_values`` and ``sample_size``, of `for_decisions`. At the
+        study level also ``subgroups``,
         ``sizes`` and ``label_consistency``.
 
     Raises:
@@ -116,6 +125,10 @@ def evaluate(
         metrics["targets"][target]["baseline"] = beside_baseline(
             cases, baseline, score, bootstraps, seed
         )
+        if target in (PE_PRESENT, PE_PRESENT_BY_MAX):
+            metrics["targets"][target] |= for_decisions(
+                cases, metrics["targets"][target], bootstraps, seed, prevalences
+            )
     if level == "study":
         metrics["subgroups"] = evaluate_subgroups(test)
         metrics["sizes"] = evaluate_sizes(test, yardstick.positive_slices)
@@ -181,6 +194,37 @@ def evaluate_target(
         "calibration": calibration(test),
         "operating_points": operating_points(test, valid, bootstraps, seed, thresholds),
         "roc": roc,
+    }
+
+
+def for_decisions(
+    cases: Cases,
+    measured: dict,
+    bootstraps: int,
+    seed: int,
+    prevalences: Sequence[float] = PREVALENCES,
+) -> dict:
+    """What whoever decides about studies asks of a target beyond its metrics.
+
+    Args:
+        cases: of studies.
+        measured: of `evaluate_target`, of these cases.
+        bootstraps: number of resamples.
+        seed: of the resamples.
+        prevalences: shares of positive studies.
+
+    Returns:
+        ``decision_curve`` (of `clotline.evaluation.decision_curves`); ``predictive_values``, those
+        of each operating point by its name (`clotline.evaluation.predictive_values`); and
+        ``sample_size`` (`clotline.evaluation.sample_size`, at the first operating point).
+    """
+    points = measured["operating_points"]
+    return {
+        "decision_curve": decision_curve(cases, bootstraps, seed),
+        "predictive_values": {
+            point["name"]: predictive_values(point["confusion"], prevalences) for point in points
+        },
+        "sample_size": sample_size(measured["auroc"], points[0]),
     }
 
 

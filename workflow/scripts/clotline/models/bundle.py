@@ -6,7 +6,9 @@ A ZIP file of uncompressed members with the same bytes for the same models:
 member                                content
 ====================================  ============================================================
 ``manifest.json``                     format, version, `PREPROCESSING`, configuration, feature
-                                      sets, and the SHA-256 of every other member but the card
+                                      sets, the SHA-256 of every other member but the card, and
+                                      ``training``: how the training studies were made, as of
+                                      `clotline.evaluation.shift.distributions`
 ``MODEL_CARD.md``                     what the models are, were tested on, and are not for
 ``cnn/<backbone>.pt``                 checkpoints of stage 1
 ``lstm/<features>-<level>.pt``        checkpoints of stage 2
@@ -19,7 +21,8 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +92,11 @@ class Bundle:
         """The backbones whose features an LSTM reads, in order."""
         return self.manifest["features"][split_lstm_name(lstm)[0]]
 
+    @property
+    def training(self) -> dict | None:
+        """How its training studies were made; None where an older Clotline made the bundle."""
+        return self.manifest.get("training")
+
     def metrics(self, lstm: str) -> dict:
         """An LSTM's metrics on the test studies that it was evaluated on."""
         path = self.folder / f"metrics/{lstm}.json"
@@ -102,6 +110,7 @@ def write_bundle(
     metrics: Iterable[str | Path],
     features: dict[str, list[str]],
     config: dict,
+    training: dict | None = None,
 ) -> None:
     """Writes a bundle.
 
@@ -112,6 +121,8 @@ def write_bundle(
         metrics: those of the LSTMs.
         features: feature set to its backbones, in order.
         config: the configuration that made the models.
+        training: how the training studies were made, of `clotline.evaluation.shift.distributions`;
+            None where it is not known.
     """
     members = {
         f"{folder}/{Path(file).name}": Path(file)
@@ -127,6 +138,8 @@ def write_bundle(
         "config": config,
         "members": {name: sha256(file) for name, file in members.items()},
     }
+    if training is not None:
+        manifest["training"] = training
     card = model_card(manifest, read_metrics(metrics))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _store(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
@@ -155,12 +168,33 @@ def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
         ClotlineError: the file is missing, damaged, no bundle, or of another format or
             preprocessing.
     """
+    with _opened(path) as (archive, manifest):
+        for name, digest in manifest["members"].items():
+            _unpack(archive, name, digest, Path(folder), path)
+    return Bundle(Path(folder), manifest)
+
+
+def read_training(path: str | Path) -> dict | None:
+    """How the training studies of a bundle were made, without unpacking its models.
+
+    Returns:
+        As of `clotline.evaluation.shift.distributions`; None where the bundle does not say.
+
+    Raises:
+        ClotlineError: as of `unpack_bundle`.
+    """
+    with _opened(path) as (_, manifest):
+        return manifest.get("training")
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict]]:
+    """A bundle's archive with its manifest, which was checked; errors as of `unpack_bundle`."""
     try:
         with zipfile.ZipFile(path) as archive:
             manifest = json.loads(archive.read(MANIFEST))
             _check_manifest(manifest, path)
-            for name, digest in manifest["members"].items():
-                _unpack(archive, name, digest, Path(folder), path)
+            yield archive, manifest
     except FileNotFoundError:
         raise ClotlineError(f"there is no bundle of models {path}") from None
     except OSError as error:
@@ -171,7 +205,6 @@ def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
         raise ClotlineError(
             f"the bundle of models {path} cannot be read ({error}): copy or remake it"
         ) from None
-    return Bundle(Path(folder), manifest)
 
 
 def _check_manifest(manifest: dict, path: str | Path) -> None:

@@ -4,6 +4,7 @@ Items are numbered as by Mongan, Moy and Kahn, Radiology: Artificial Intelligenc
 doi 10.1148/ryai.2020200029.
 """
 
+from clotline.data.patient_counts import describe_patients
 from clotline.grid import AIR_HU, SIZE
 from clotline.sections.lstm import lstm_sections
 from clotline.titles import counted
@@ -54,7 +55,9 @@ ITEMS = {
 }
 
 
-def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int, str]:
+def fill_in(
+    config: dict, stored: int, rejected: int, overlap: int, patients: dict
+) -> dict[int, str]:
     """What the pipeline knows of CLAIM's items; those missing here are the authors' to write.
 
     Args:
@@ -62,6 +65,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         stored: number of slices stored.
         rejected: number of slices that could not be taken.
         overlap: number of studies in more than one split.
+        patients: of `clotline.data.patient_counts.count_patients`.
     """
     split = config["data"]["split"]
     if split["column"]:
@@ -71,6 +75,8 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             f"By a hash of the study UID: {split['train']:g} train, {split['valid']:g} valid, "
             f"{split['test']:g} test, of studies."
         )
+    if split["group"]:
+        division += f" All studies of a patient ({split['group']}) are in one."
     answers = {
         1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
         9: (
@@ -101,8 +107,13 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             f"{rejected:,} of {counted(stored + rejected, 'slice', 'slices')} could not be taken, "
             "listed with the reason. Nothing was imputed."
         ),
+        19: (
+            "The half widths of the intervals that this many studies give, and how many an "
+            "interval of ±0.03 needs, are told above; how the number was chosen is the authors' "
+            "to say."
+        ),
         20: division,
-        21: f"Studies; {overlap} are in more than one partition. Patients are not known.",
+        21: f"Studies; {overlap} are in more than one partition. {describe_patients(patients)}",
         22: " ".join(
             [
                 *(
@@ -123,7 +134,10 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         27: "None; combined models read the features of several networks together.",
-        28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
+        28: (
+            "AUROC, average precision, Brier score, log loss, operating points, calibration, "
+            "decision curves, predictive values by prevalence."
+        ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
             "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "

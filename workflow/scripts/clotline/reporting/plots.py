@@ -255,6 +255,47 @@ def plot_confusion(metrics: dict, name: str) -> Figure:
     return figure
 
 
+def plot_decision(metrics: dict, name: str) -> Figure:
+    """Decision curve of PE in the study, beside treating all and treating none.
+
+    Args:
+        metrics: the model's metrics, of `clotline.evaluation.metrics.evaluate`.
+        name: the model's name, for the title.
+    """
+    curves = {
+        target: measured["decision_curve"]
+        for target, measured in metrics["targets"].items()
+        if "decision_curve" in measured
+    }
+    figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+    figure.suptitle(f"{name}: {counted(metrics['n_studies'], 'test study', 'test studies')}")
+    axis = figure.subplots()
+    # Of each model at most one target is PE in the study.
+    target, curve = next(
+        iter(curves.items()), ("", {"reason": "no predictions of PE in the study"})
+    )
+    axis.set_title(TITLES.get(target, target), fontsize=9)
+    if "reason" in curve:
+        axis.set_axis_off()
+        _say(axis, f"no decision curve:\n{curve['reason']}")
+        return figure
+    thresholds, benefit = np.array(curve["thresholds"]), np.array(curve["net_benefit"])
+    axis.plot(thresholds, benefit, label=name, **STYLES[0])
+    if "net_benefit_low" in curve:
+        axis.fill_between(
+            thresholds, curve["net_benefit_low"], curve["net_benefit_high"],
+            color=STYLES[0]["color"], alpha=0.15, lw=0, label="95% band, bootstrap of studies",
+        )  # fmt: skip
+    axis.plot(thresholds, curve["treat_all"], label="treat all", **STYLES[1])
+    axis.axhline(0, color="black", linewidth=0.8, label="treat none")
+    # Below that a curve only says how harmful it is, and the others would be flat.
+    top = max(*curve.get("net_benefit_high", benefit), *curve["treat_all"], 0.01)
+    axis.set(xlabel="threshold probability", ylabel="net benefit", xlim=(0, 1))
+    axis.set_ylim(-0.25 * top, 1.05 * top)
+    _show_legend(axis)
+    return figure
+
+
 def plot_roc_comparison(metrics: dict[str, dict]) -> Figure:
     """ROC curves of all models: study level (PE present) beside image level (slices).
 
@@ -359,6 +400,7 @@ EVALUATION_PLOTS = {
     "precision_recall": plot_precision_recall,
     "calibration": plot_calibration,
     "confusion": plot_confusion,
+    "decision": plot_decision,
 }
 
 

@@ -8,8 +8,13 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from clotline.data.patient_counts import describe_patients
 from clotline.data.rejects import count_notes, count_reasons
+from clotline.evaluation.decision_curves import useful_thresholds
+from clotline.evaluation.decision_tables import with_decisions
 from clotline.evaluation.predictions import PE_PRESENT
+from clotline.evaluation.sample_size import HALF_WIDTH
+from clotline.evaluation.shift import TAIL, shift_of_splits
 from clotline.labels import IMAGE_LABEL, SPLITS, STUDY_UID
 from clotline.reporting import claim
 from clotline.reporting.pages import FOLDER, describe_data, templates
@@ -33,6 +38,9 @@ CONTENTS = {
     "labels": "Metrics of each label",
     "points": "Operating points",
     "calibration": "Calibration",
+    "decisions": "Decision curves",
+    "values": "Predictive values",
+    "size": "Sample size",
     "roc": "Receiver operating characteristic",
     "precision_recall": "Precision and recall",
     "subgroups": "Subgroups",
@@ -41,13 +49,17 @@ CONTENTS = {
     "competition": "Competition score",
     "training": "Training",
     "data": "Data",
+    "shift": "Beside the training data",
     "claim": "CLAIM",
     "times": "Run times",
     "made": "How it was made",
 }
 
+#: Thresholds of decision curves that the page tells; all are in decision_curves.csv.
+TOLD_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.5)
+
 #: The groups of figures that a page can have.
-FIGURES = ("roc", "precision_recall", "calibration", "confusion", "training")
+FIGURES = ("roc", "precision_recall", "calibration", "confusion", "decision", "training")
 
 
 def render_report(
@@ -64,6 +76,8 @@ def render_report(
     digests: dict[str, str],
     run_times: pd.DataFrame,
     date: str,
+    facts: pd.DataFrame,
+    patients: dict,
 ) -> str:
     """The page as HTML text; everything from outside is escaped.
 
@@ -82,15 +96,23 @@ def render_report(
         digests: artifact's path to its SHA-256.
         run_times: of `read_run_times`.
         date: of the page, as a text.
+        facts: study_facts.parquet.
+        patients: of `clotline.data.patient_counts.count_patients`.
     """
     stored, rows = len(slices), int(plan["slices"].sum())
     overlap = studies_in_two_splits(slices)
     study_models = {name: m for name, m in metrics.items() if m["level"] == "study"}
+    deciding = list(with_decisions(metrics))
     comparisons = comparisons[comparisons["target"].isin((PE_PRESENT, IMAGE_LABEL))]
+    shift = shift_of_splits(facts, plan.set_index(STUDY_UID)["split"])
     there = {
+        "shift": bool(shift),
         "roc": bool(figures.get("roc")),
         "precision_recall": bool(figures.get("precision_recall")),
         "training": bool(figures.get("training")),
+        "decisions": bool(deciding),
+        "values": bool(deciding),
+        "size": bool(deciding),
         "subgroups": bool(study_models),
         "sizes": bool(study_models),
         "comparisons": len(comparisons) > 0,
@@ -118,10 +140,16 @@ def render_report(
             sizes={
                 band: auroc for m in study_models.values() for band, auroc in m["sizes"].items()
             },
+            deciding=deciding,
+            useful={name: useful_thresholds(m["decision_curve"]) for name, _, m in deciding},
+            told_thresholds=TOLD_THRESHOLDS,
+            half_width=HALF_WIDTH,
             comparisons=comparisons.to_dict("records"),
             competition=competition,
             splits=account_for_splits(plan, slices),
             overlap=overlap,
+            shift=shift,
+            tail=TAIL,
             reasons=count_reasons(rejects).to_dict(),
             rejects=rejects.head(MOST_LISTED).to_dict("records"),
             unlisted=max(len(rejects) - MOST_LISTED, 0),
@@ -130,7 +158,9 @@ def render_report(
             rows=rows,
             stored=stored,
             claim=claim.ITEMS,
-            claimed=claim.fill_in(config, stored, rows - stored, overlap),
+            patients=describe_patients(patients),
+            repeats=patients["split"],
+            claimed=claim.fill_in(config, stored, rows - stored, overlap, patients),
             run_times=run_times.to_dict("records"),
             figures={
                 name: {caption: _data_uri(path) for caption, path in group.items()}

@@ -5,6 +5,7 @@ import pandas as pd
 
 from clotline.data.attenuation import ENHANCED_HU, UNENHANCED_HU
 from clotline.data.shards import BLOOD, KERNEL, PIXEL, POSITION, THICKNESS
+from clotline.evaluation.shift import TITLES, written
 from clotline.grid import SIZE
 from clotline.labels import SERIES_UID, STUDY_UID
 from clotline.titles import counted
@@ -75,19 +76,54 @@ def _contrast(values: pd.Series) -> str:
     return f"{word}: blood of about {blood:.0f} HU"
 
 
-def describe_series(slices: pd.DataFrame, series: pd.DataFrame, notes: pd.DataFrame) -> dict:
+def describe_series(
+    slices: pd.DataFrame, series: pd.DataFrame, notes: pd.DataFrame, shift: pd.DataFrame
+) -> dict:
     """What the page says of one study beside its models' words.
 
     Args:
         slices: as for `series_facts`.
         series: as for `series_facts`.
         notes: those on all studies, with the columns of `clotline.data.rejects.NOTE_COLUMNS`.
+        shift: where all studies lie in the training data, of shift.csv, all as text.
 
     Returns:
-        ``facts``, of `series_facts`, and ``notes``, a list of texts.
+        ``facts``, of `series_facts`; ``notes``, a list of texts; and ``shift``, of `shift_facts`.
     """
     uid = slices[STUDY_UID].iloc[0]
     return {
         "facts": series_facts(slices, series[series[STUDY_UID] == uid]),
         "notes": notes.loc[notes[STUDY_UID] == uid, "note"].tolist(),
+        "shift": shift_facts(shift[shift[STUDY_UID] == uid]),
     }
+
+
+def shift_facts(shift: pd.DataFrame) -> list[dict]:
+    """Where a study lies in the training data, as rows of the page's table.
+
+    Args:
+        shift: the study's rows of shift.csv, all as text.
+
+    Returns:
+        ``fact`` (its title), ``value``, ``training`` (the range of most of the training studies),
+        ``told`` in words, and whether it lies ``outside``; those of which nothing is known are left
+        out.
+    """
+    return [
+        {
+            "fact": TITLES[row["fact"]][0],
+            "value": f"{row['value']} {row['unit']}".strip(),
+            "training": _training(row),
+            "told": row["told"],
+            "outside": row["outside"] == "True",
+        }
+        for row in shift.to_dict("records")
+        if row["value"]
+    ]
+
+
+def _training(row: dict) -> str:
+    if not row["training_5"]:
+        return ""
+    low, high = (written(float(row[end]), "").strip() for end in ("training_5", "training_95"))
+    return low if low == high else f"{low}–{high}"

@@ -23,6 +23,7 @@ from clotline.data.rejects import NOTE_COLUMNS, count_notes
 from clotline.data.shards import CHECKSUM, ORIENTATION, PIXEL, POSITION, StoredPixels
 from clotline.data.tables import uid_triples
 from clotline.evaluation.predictions import PE_PRESENT
+from clotline.evaluation.shift import SHIFT_COLUMNS
 from clotline.feature_sets import image_level_of
 from clotline.job.files import atomic
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UNKNOWN
@@ -53,6 +54,7 @@ FILTERS = {
 
 UNSAID = {"phantom": False, "title": ""}
 NO_NOTES = pd.DataFrame(columns=list(NOTE_COLUMNS))
+NO_SHIFT = pd.DataFrame(columns=list(SHIFT_COLUMNS))
 NO_SERIES = pd.DataFrame({STUDY_UID: [], "chosen": np.zeros(0, bool)})
 
 
@@ -92,6 +94,7 @@ def shown_studies(
     model: str,
     notes: pd.DataFrame = NO_NOTES,
     series: pd.DataFrame = NO_SERIES,
+    shift: pd.DataFrame = NO_SHIFT,
 ) -> Iterator[ShownStudy]:
     """The studies as the page shows them, one after the other.
 
@@ -103,6 +106,7 @@ def shown_studies(
         model: name of the study-level model, whose image-level counterpart gave the probabilities.
         notes: on studies, with the columns of `clotline.data.rejects.NOTE_COLUMNS`.
         series: of series.csv, which says why each was chosen; none where a labels file names them.
+        shift: of shift.csv, all as text; none where nothing is known of the training data.
     """
     files = {Path(path).stem.removeprefix("shard-"): path for path in shards}
     by_study = dict(list(slices.groupby(STUDY_UID)))
@@ -117,7 +121,7 @@ def shown_studies(
         curves |= {name: expit(maps.logits) for name, maps in own_maps.items()}
         labels = rows[IMAGE_LABEL].to_numpy()
         truth = None if (labels == UNKNOWN).any() else labels == 1
-        told = describe_series(rows, series, notes)
+        told = describe_series(rows, series, notes, shift)
         groups = about["groups"] + [NOTED] * bool(told["notes"])
         yield ShownStudy(
             about | {"groups": groups} | told,

@@ -21,6 +21,7 @@ from jsonschema.exceptions import ValidationError
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
+from clotline.labels import COLUMNS
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.architectures import ARCHITECTURES
@@ -308,6 +309,14 @@ def _check_between_keys(config: dict, user: dict):
     total = split["train"] + split["valid"] + split["test"]
     if abs(total - 1) > 1e-6:
         yield f"data.split.train, valid and test sum to {total:g}; they must sum to 1"
+    for key in ("column", "group"):
+        if split[key] in COLUMNS:
+            yield (
+                f"data.split.{key} is {split[key]}, one of the competition's columns: name a "
+                "further column of the labels file"
+            )
+    if split["group"] and split["group"] == split["column"]:
+        yield f"data.split.group and data.split.column are both {split['group']}: name two columns"
     if config["phantom"] is not None:
         for key in PHANTOM_DATA.keys() & user.get("data", {}).keys():
             yield (
@@ -318,6 +327,11 @@ def _check_between_keys(config: dict, user: dict):
             yield (
                 f"data.split.column is {split['column']}, and the phantom's labels have no such "
                 "column. Remove one of the two keys"
+            )
+        if split["group"]:
+            yield (
+                f"data.split.group is {split['group']}, and the phantom's studies are of no "
+                "patients. Remove one of the two keys"
             )
         if config["phantom"]["slices_min"] > config["phantom"]["slices_max"]:
             yield "phantom.slices_min is larger than phantom.slices_max"

@@ -183,7 +183,10 @@ class Pipeline:
         made = self.config["phantom"] is not None and not self._is_phantom_there(labels)
         source = self._phantom_source() if made else [str(labels), *file_version(labels)]
         data = self.config["data"]
-        key = [source, data["split"], data["slices_per_shard"], code_digest("plan.py")]
+        code = code_digest("plan.py", without=("data.dicom",))
+        key = [source, data["split"], data["slices_per_shard"], code]
+        # Where PatientID tells patients apart it is read of the files.
+        key += [data["dicom"]] if data["split"]["group"] else []
         key = canonical(key)
         cache = STATE_FOLDER / "plan.json"
         try:
@@ -212,17 +215,22 @@ class Pipeline:
             return False
 
     def _read_shards(self, made: bool) -> list[dict]:
-        from clotline.data import labels_file, plan
+        from clotline.data import labels_file, patients, plan
 
+        data, first = self.config["data"], None
         if made:
             from clotline.data import phantom
 
             labels = phantom.labels_table(phantom.draw_cohort(self.config["phantom"]))
         else:
-            column = self.config["data"]["split"]["column"]
-            labels = labels_file.read_labels(self.config["data"]["labels"], column)
-        studies = plan.make_plan(labels, self.config["data"])
+            column = data["split"]["column"]
+            group = labels_file.group_column(data["labels"], data["split"]["group"])
+            labels = labels_file.read_labels(data["labels"], column, group)
+            first = patients.first_studies(labels, data)
+        studies = plan.make_plan(labels, data, first)
         plan.check_plan(studies)
+        if first is not None and column:
+            patients.check_splits(studies, first, column)
         return plan.describe_shards(labels, studies)
 
 
