@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from clotline.data.overlap import digests_of_training
+from clotline.data.tables import read_table
 from clotline.feature_sets import feature_sets
 from clotline.job.files import atomic
 from clotline.job.run import job
@@ -12,7 +14,9 @@ from clotline.models.bundle import write_bundle
 def main(snakemake):
     """Writes the bundle."""
     config = json.loads(snakemake.params.cfg)
-    need = sum(Path(member).stat().st_size for member in snakemake.input)
+    need = sum(
+        Path(member).stat().st_size for member in [*snakemake.input.cnns, *snakemake.input.lstms]
+    )
     with atomic(snakemake.output[0], need) as path:
         write_bundle(
             path,
@@ -21,6 +25,7 @@ def main(snakemake):
             snakemake.input.metrics,
             feature_sets(config),
             config,
+            digests_of_training(read_table(snakemake.input.slices)),
         )
 
 
