@@ -230,5 +230,5 @@ def test_a_description_that_cannot_be_used_says_why(tmp_path, text, said):
 
 
 def test_an_unknown_data_set_names_those_that_are_known(tmp_path):
-    with pytest.raises(ClotlineError, match="cohort is inspekt.*known are .*table"):
+    with pytest.raises(ClotlineError, match=r"cohort is inspekt.*known are .*table"):
         load_description(tmp_path, "inspekt")

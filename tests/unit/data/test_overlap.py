@@ -33,8 +33,8 @@ def test_studies_of_train_and_valid_are_recognised_by_uid_or_pixels():
     found = overlapping(new, *digests_of_training(TRAINED))
     assert found == {
         "1.1": "trained on: its StudyInstanceUID is one of the training data",
-        "9.1": "trained on: 2 of its 3 slices have the pixels of slices of the training data, under "
-        "another UID",
+        "9.1": "trained on: 2 of its 3 slices have the pixels of slices of the training data, "
+        "under another UID",
     }
 
 

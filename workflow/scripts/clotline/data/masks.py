@@ -62,10 +62,11 @@ def slice_labels(path: str | Path, slices: pd.DataFrame, description: Mapping) -
         SliceError: the mask cannot be read, or does not fit the scan; says why.
     """
     try:
-        # Packed ones are unpacked one at a time: all of a data set's can be hundreds of gigabytes.
+        # One at a time: unpacked, all of a data set's can be hundreds of gigabytes.
         with unpacked(Path(path).parent, [Path(path).name]) as packed:
             if len(packed.files) != 1:
-                raise SliceError("; ".join(packed.refused.values()) or "an archive of several files")
+                why = "; ".join(packed.refused.values())
+                raise SliceError(why or "an archive of several files")
             marked, positions = _read(located(packed.folder, packed.files[0]), description)
     except (SliceError, MemoryError):
         raise

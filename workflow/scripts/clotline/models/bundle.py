@@ -217,8 +217,8 @@ def _check_manifest(manifest: dict, path: str | Path) -> None:
     if made_as not in [(FORMAT, version) for version in READ]:
         raise ClotlineError(
             f"{path} has format {made_as[0]} version {made_as[1]}, and this Clotline takes "
-            f"{FORMAT} version {' and '.join(map(str, READ))}: use {_maker(manifest)}, which made it, or one that reads "
-            "it"
+            f"{FORMAT} version {' and '.join(map(str, READ))}: use {_maker(manifest)}, which made "
+            "it, or one that reads it"
         )
     theirs = manifest["preprocessing"]
     differing = [
