@@ -14,6 +14,7 @@ include: "workflow/rules/lstm.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/viewer.smk"
 include: "workflow/rules/models.smk"
+include: "workflow/rules/validate.smk"
 
 
 rule all:
@@ -42,7 +43,9 @@ rule all:
 
 rule predict:
     input:
-        "results/predict/predictions.csv",
-        "results/predict/slices.csv",
-        "results/predict/viewer/index.html",
-        "results/predict/viewer/studies",
+        PREDICTION,
+
+
+rule validate:
+    input:
+        VALIDATION,

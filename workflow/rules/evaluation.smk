@@ -13,6 +13,10 @@ DECISION_TABLES = [
     for table in ("decision_curves", "predictive_values", "sample_size")
 ]
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
+# What the pages of reports share.
+PAGE_PARTS = [
+    PROJECT / "workflow" / "report" / name for name in ("parts.html.j2", "report.css")
+]
 
 if EXTERNAL:
 
@@ -339,7 +343,7 @@ rule report:
         runtime=growing(30),
     params:
         code=code_digest("report.py"),
-        template=sha256(REPORT_PAGE),
+        template=[sha256(path) for path in (REPORT_PAGE, *PAGE_PARTS)],
         config=pipeline.section(),
     message:
         "Writing the report"

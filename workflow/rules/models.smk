@@ -14,6 +14,14 @@ PREDICTED = [
     "results/predict/viewer",
 ]
 
+# What predict makes.
+PREDICTION = [
+    "results/predict/predictions.csv",
+    "results/predict/slices.csv",
+    "results/predict/viewer/index.html",
+    "results/predict/viewer/studies",
+]
+
 
 rule bundle:
     input:
@@ -22,6 +30,7 @@ rule bundle:
         metrics=expand("results/metrics/{name}.json", name=config["lstm"]),
         facts="results/data/study_facts.parquet",
         plan="results/data/plan.parquet",
+        slices="results/data/slices.parquet",
     output:
         "results/models/clotline.zip",
     log:
@@ -58,6 +67,7 @@ rule find_series:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
+        key="predict",
         files=pipeline.new_files,
         later=PREDICTED,
         unpredicted=UNPREDICTED,
@@ -89,6 +99,7 @@ rule decode_series:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
+        key="predict",
         files=pipeline.new_files,
         later=PREDICTED,
         unpredicted=UNPREDICTED,
@@ -131,7 +142,10 @@ rule apply_models:
     input:
         shard="results/predict/shard-new.h5",
         series="results/predict/series.csv",
-        rejects="results/predict/rejects.csv",
+        rejects=["results/predict/rejects.csv"],
+        # Of new studies nobody knows what is true.
+        truth=[],
+        slice_truth=[],
         bundle=pipeline.no_bundle_as_input,
     output:
         studies="results/predict/predictions.csv",

@@ -4,10 +4,15 @@ import json
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
 from clotline.data.activation_file import write_activation
+from clotline.data.cohort import TARGETS
+from clotline.data.lone_shard import stored_slices
 from clotline.data.rejects import read_lists, read_series
-from clotline.data.tables import write_table
+from clotline.data.tables import read_table, write_table
 from clotline.data.unpredicted import list_unpredicted
+from clotline.evaluation.predictions import TRUE
 from clotline.feature_sets import image_level_of
 from clotline.job.files import BUNDLE, atomic
 from clotline.job.run import job, log
@@ -18,7 +23,6 @@ from clotline.models.inference import (
     apply_models,
     predictions_by_slice,
     predictions_by_study,
-    stored_slices,
 )
 from clotline.reporting.pages import describe_bundle
 from clotline.reporting.selection import choose_model, select
@@ -33,13 +37,14 @@ def main(snakemake):
     with tempfile.TemporaryDirectory(dir=Path(output.studies).parent) as folder:
         # Its path is from the configuration, not a parameter: where it lies changes no result.
         bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, folder)
-        slices = stored_slices(shard)
-        predictions = apply_models(bundle, shard, slices, folder, gpus, threads)
+        stored = stored_slices(shard)
+        predictions = apply_models(bundle, shard, stored, folder, gpus, threads)
         metrics = {name: bundle.metrics(name) for name in bundle.lstms}
         study_model, why = choose_model(metrics, metrics)
         image_model = image_level_of(study_model)
+        studies, slices = _beside_truth(snakemake, predictions[study_model], stored)
         selection, shown = select(
-            predictions[study_model],
+            studies,
             slices,
             predictions[image_model].set_index(list(UIDS))[IMAGE_LABEL],
             metrics[study_model],
@@ -61,10 +66,10 @@ def main(snakemake):
         path.write_text(json.dumps(selection, indent=1), encoding="utf-8")
     with atomic(output.slices) as path:
         predictions_by_slice(predictions).to_csv(path, index=False)
-    studies = predictions_by_study(predictions, slices)
+    studies = predictions_by_study(predictions, stored)
     with atomic(output.studies) as path:
         studies.assign(trained_on_phantom=source["phantom"]).to_csv(path, index=False)
-    series, rejects = read_series(snakemake.input.series), read_lists([snakemake.input.rejects])
+    series, rejects = read_series(snakemake.input.series), read_lists(snakemake.input.rejects)
     with atomic(output.unpredicted) as path:
         list_unpredicted(series, rejects, set(studies[STUDY_UID])).to_csv(path, index=False)
     log.info(
@@ -72,6 +77,19 @@ def main(snakemake):
         counted(selection["of"], "study", "studies"),
         f"{len(selection['studies']):,}",
     )
+
+
+def _beside_truth(
+    snakemake, studies: pd.DataFrame, slices: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The studies and slices that the viewer can show, with the truth where there is one."""
+    if not snakemake.input.truth:
+        return studies, slices
+    truth = read_table(snakemake.input.truth)
+    named = {name: f"{name}{TRUE}" for name in TARGETS}
+    studies = studies.merge(truth.rename(columns=named), on=STUDY_UID)
+    of_slices = read_table(snakemake.input.slice_truth)
+    return studies, slices.drop(columns=IMAGE_LABEL).merge(of_slices, on=list(UIDS))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from clotline.data.overlap import digests_of_training
 from clotline.data.tables import read_table
 from clotline.evaluation.shift import distributions
 from clotline.feature_sets import feature_sets
@@ -18,7 +19,9 @@ def main(snakemake):
     facts = read_table(snakemake.input.facts)
     splits = read_table(snakemake.input.plan).set_index(STUDY_UID)["split"]
     training = distributions(facts[facts[STUDY_UID].map(splits) == "train"])
-    need = sum(Path(member).stat().st_size for member in snakemake.input)
+    need = sum(
+        Path(member).stat().st_size for member in [*snakemake.input.cnns, *snakemake.input.lstms]
+    )
     with atomic(snakemake.output[0], need) as path:
         write_bundle(
             path,
@@ -27,6 +30,7 @@ def main(snakemake):
             snakemake.input.metrics,
             feature_sets(config),
             config,
+            digests_of_training(read_table(snakemake.input.slices)),
             training,
         )
 

@@ -16,7 +16,7 @@ def main(snakemake):
         remove(path)
     rows = read_table(snakemake.input.rows)
     try:
-        with unpacked(snakemake.config["predict"], only=set(rows["path"])) as packed:
+        with unpacked(snakemake.config[snakemake.params.key], only=set(rows["path"])) as packed:
             store_slices(
                 rows,
                 packed.folder,

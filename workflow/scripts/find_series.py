@@ -18,15 +18,17 @@ def main(snakemake):
     for path in snakemake.params.later:
         remove(path)
     named = named_series(snakemake.config["series"])
-    folder = snakemake.config["predict"]
+    # Which key of the configuration names the folder: predict or validate.
+    key = snakemake.params.key
+    folder = snakemake.config[key]
     try:
-        with unpacked(folder, list_files(folder)) as packed:
+        with unpacked(folder, list_files(folder, key)) as packed:
 
             def step(headers):
                 return progress(headers, len(packed.files), "headers", "files")
 
             rows, series, left_out = find_series(
-                packed.folder, packed.files, snakemake.threads, step, named, packed.refused
+                packed.folder, packed.files, snakemake.threads, step, named, packed.refused, key
             )
     except NothingChosenError as error:
         rejects = pd.DataFrame(columns=list(REJECT_COLUMNS))

@@ -65,7 +65,7 @@ def test_where_every_study_is_predicted_the_list_is_empty():
 
 
 def test_lists_that_are_not_of_one_run_are_an_error():
-    with pytest.raises(ClotlineError, match=r"such as 6: delete results/predict"):
+    with pytest.raises(ClotlineError, match=r"such as 6: delete what the run has written"):
         list_unpredicted(SERIES, REJECTS, {"1", "6"})
     with pytest.raises(ClotlineError, match="no slice was stored or rejected"):
         list_unpredicted(SERIES, REJECTS[:0], {"1"})

@@ -30,6 +30,7 @@ from clotline.evaluation.metrics import (
     evaluate_sizes,
     evaluate_subgroups,
     evaluate_target,
+    thresholds_from,
 )
 from clotline.evaluation.predictions import pe_present
 from clotline.evaluation.ranking import ROC_GRID
@@ -117,7 +118,7 @@ def test_the_roc_band_is_of_the_resamples_with_both_classes():
             fpr, tpr, _ = roc_curve(truth[rows], score[rows], drop_intermediate=False)
             curves.append(np.interp(ROC_GRID, fpr, tpr))
     assert len(curves) < RESAMPLES
-    roc = evaluate_target(cases, cases, RESAMPLES, 3)["roc"]
+    roc = evaluate_target(cases, thresholds_from(cases), RESAMPLES, 3)["roc"]
     low, high = np.quantile(curves, [0.025, 0.975], axis=0)
     assert roc["low"] == pytest.approx(low)
     assert roc["high"] == pytest.approx(high)
@@ -126,7 +127,7 @@ def test_the_roc_band_is_of_the_resamples_with_both_classes():
 def test_one_class_has_losses_and_no_ranking():
     score = np.linspace(0.05, 0.6, 12)
     cases = Cases.of(np.zeros(12), score)
-    found = evaluate_target(cases, Cases.of([0, 1], [0.2, 0.8]), RESAMPLES, 0)
+    found = evaluate_target(cases, thresholds_from(Cases.of([0, 1], [0.2, 0.8])), RESAMPLES, 0)
     assert found["brier"]["value"] == pytest.approx((score**2).mean())
     assert found["log_loss"]["value"] == pytest.approx(-np.log(1 - score).mean())
     for name in ("brier", "log_loss"):

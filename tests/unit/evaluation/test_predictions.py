@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from clotline.evaluation.delong import auroc_delong
 from clotline.evaluation.intervals import Cases
-from clotline.evaluation.metrics import evaluate_target
+from clotline.evaluation.metrics import evaluate_target, thresholds_from
 from clotline.evaluation.predictions import (
     TRUE,
     cases_by_target,
@@ -96,7 +96,7 @@ def test_scores_that_are_equal_get_no_order_by_rounding(score, kind):
     estimate = auroc_delong(cases)
     assert estimate.value == 0.5
     assert estimate.reason == "no interval: all scores are equal"
-    assert evaluate_target(cases, cases, 20, 0)["auroc_bootstrap"]["value"] == 0.5
+    assert evaluate_target(cases, thresholds_from(cases), 20, 0)["auroc_bootstrap"]["value"] == 0.5
 
 
 def test_what_is_really_different_stays_different():

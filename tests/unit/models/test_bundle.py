@@ -17,6 +17,8 @@ from clotline.version import CLOTLINE_VERSION
 from clotline.workflow.config import load_config
 
 CONFIG = load_config({})
+#: Digests of two studies and of three slices.
+SEEN_DIGESTS = np.array([3, 2**64 - 1], np.uint64), np.array([5, 6, 7], np.uint64)
 
 
 def figures(positive=30):
@@ -45,7 +47,8 @@ def made(tmp_path):
 
 
 def write(path, files, config=CONFIG):
-    write_bundle(path, files["cnn"], files["lstm"], files["metrics"], feature_sets(config), config)
+    paths = files["cnn"], files["lstm"], files["metrics"]
+    write_bundle(path, *paths, feature_sets(config), config, SEEN_DIGESTS)
 
 
 def unpack(path, tmp_path):
@@ -109,6 +112,31 @@ def test_what_is_packed_is_unpacked(made, tmp_path):
             assert (bundle.folder / stage / file.name).read_bytes() == file.read_bytes()
 
 
+def test_a_bundle_says_what_it_was_trained_on_without_a_uid_or_a_pixel(made, tmp_path):
+    bundle = unpack(made[0], tmp_path)
+    for found, given in zip(bundle.seen, SEEN_DIGESTS, strict=True):
+        np.testing.assert_array_equal(found, given)
+        assert found.dtype == np.uint64
+    assert bundle.lacking == ""
+
+
+def test_an_older_bundle_is_read_and_says_what_it_lacks(made, tmp_path):
+    def change(name, content):
+        if name.startswith("seen/"):
+            return None
+        if name != MANIFEST:
+            return content
+        manifest = json.loads(content) | {"version": 1, "clotline": "0.8.0"}
+        members = {n: d for n, d in manifest["members"].items() if not n.startswith("seen/")}
+        return json.dumps(manifest | {"members": members})
+
+    bundle = unpack(rewrite(made[0], tmp_path / "old.zip", change), tmp_path)
+    assert bundle.lstms == ["combined-image", "combined-study"]
+    assert bundle.seen is None
+    assert bundle.lacking.startswith("the bundle is of Clotline 0.8.0")
+    assert "no digests of its training data" in bundle.lacking
+
+
 def test_the_same_models_give_the_same_bytes(made, tmp_path):
     path, files = made
     write(tmp_path / "again.zip", files)
@@ -155,10 +183,10 @@ def test_a_manifest_with_a_preprocessing_that_is_not_known_here_is_refused(made,
         unpack(path, tmp_path)
 
 
-@pytest.mark.parametrize("keys", [{"version": 2}, {"format": "other"}])
+@pytest.mark.parametrize("keys", [{"version": 3}, {"format": "other"}])
 def test_another_format_is_refused(made, tmp_path, keys):
     path = changed_manifest(made[0], tmp_path / "other.zip", **keys)
-    with pytest.raises(ClotlineError, match="this Clotline takes clotline-bundle version 1"):
+    with pytest.raises(ClotlineError, match="this Clotline takes clotline-bundle version 1 and 2"):
         unpack(path, tmp_path)
 
 
@@ -247,7 +275,7 @@ def test_how_the_training_studies_were_made_is_kept_and_older_bundles_do_not_say
     assert unpack(path, tmp_path).training is None
     training = {"studies": 9, "quantities": {}, "categories": {}}
     lists = files["cnn"], files["lstm"], files["metrics"]
-    write_bundle(tmp_path / "new.zip", *lists, feature_sets(CONFIG), CONFIG, training)
+    write_bundle(tmp_path / "new.zip", *lists, feature_sets(CONFIG), CONFIG, SEEN_DIGESTS, training)
     assert read_training(tmp_path / "new.zip") == training
     assert unpack_bundle(tmp_path / "new.zip", tmp_path / "unpacked").training == training
     with pytest.raises(ClotlineError, match="no bundle of models"):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from builders import checkpoint_of, cnn_section, lstm_section, write_noise
 
+from clotline.data.lone_shard import stored_slices
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.models.backbones import build_classifier
 from clotline.models.bundle import Bundle
@@ -10,7 +11,6 @@ from clotline.models.inference import (
     apply_models,
     predictions_by_slice,
     predictions_by_study,
-    stored_slices,
 )
 from clotline.models.lstm import build_lstm
 

@@ -282,6 +282,13 @@ def digests():
     }
 
 
+#: Rules that make a table of metrics, or use what it is made of.
+WITH_TABLE = {"metrics_table", "compare", "validate_models"}
+
+#: Rules that write or read a bundle, whose card names what the networks are.
+WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new", "rules"),
     [
@@ -295,7 +302,7 @@ def digests():
         ("job/speed.py", "return 256 if", "return 512 if", set()),
         ("job/speed.py", "FILES_AHEAD = 4", "FILES_AHEAD = 8", set()),
         # What a training says of itself once it is over.
-        ("evaluation/learning.py", "JUMP = 10", "JUMP = 20", {"metrics_table", "compare"}),
+        ("evaluation/learning.py", "JUMP = 10", "JUMP = 20", WITH_TABLE),
         # What one rule and its namesake for new studies compute with.
         (
             "models/extractor.py",
@@ -310,7 +317,7 @@ def digests():
             "data/dicom/ct_slice.py",
             "a localizer, not a slice",
             "a localizer",
-            {"shard", "decode_series", "find_series"},
+            {"shard", "decode_series", "find_series", "settle_truth"},
         ),
         # What is of stage 2 alone trains no CNN.
         (
@@ -326,13 +333,13 @@ def digests():
             "evaluation/competition_weights.py",
             "IMAGE_WEIGHT = 0.07361963",
             "IMAGE_WEIGHT = 0.07361964",
-            {"train_lstm", "competition", "evaluate", "submission", "compare", "metrics_table"},
+            WITH_TABLE | {"train_lstm", "competition", "evaluate", "submission"},
         ),
         (
             "evaluation/competition.py",
             "RAISED = 0.500001",
             "RAISED = 0.500002",
-            {"competition", "evaluate", "submission", "compare", "metrics_table"},
+            WITH_TABLE | {"competition", "evaluate", "submission"},
         ),
         (
             "models/averaging.py",
@@ -352,14 +359,14 @@ def digests():
             "    crop: int\n",
             "    crop: int\n    rotation: float\n",
             # The bundle, in which the distributions of the training lie, names the networks.
-            {"train_cnn", "extract_features", "activation", "bundle", "apply_models", "shift"},
+            {"train_cnn", "extract_features", "activation", "shift", *WITH_BUNDLE},
         ),
         (
             "sections/lstm.py",
             "    hidden_size: int\n",
             "    hidden_size: int\n    units: int\n",
             # The report says what form a network has.
-            {"train_lstm", "predict_lstm", "apply_models", "report"},
+            {"train_lstm", "predict_lstm", "apply_models", "report", "validation_report"},
         ),
     ],
 )

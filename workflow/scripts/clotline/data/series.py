@@ -143,17 +143,21 @@ class _File:
         return _name(self.source)
 
 
-def list_files(folder: str | Path) -> list[str]:
+def list_files(folder: str | Path, key: str = "predict") -> list[str]:
     """Paths of all files to predict, as of `clotline.job.files.files_under`.
 
     Of a file instead of a folder, such as an archive, the one path is empty.
+
+    Args:
+        folder: the folder.
+        key: of the configuration, that names it.
 
     Raises:
         ClotlineError: there is no file, or a folder cannot be read.
     """
     files = files_under(folder)
     if not files:
-        raise ClotlineError(f"the folder {folder} (predict) holds no files")
+        raise ClotlineError(f"the folder {folder} ({key}) holds no files")
     return files
 
 
@@ -172,6 +176,7 @@ def find_series(
     step=iter,
     named: Sequence[str] = (),
     refused: Mapping[str, str] | None = None,
+    key: str = "predict",
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The scans to predict, and what is left out.
 
@@ -182,6 +187,7 @@ def find_series(
         step: wraps the iterator over read headers, for progress.
         named: SeriesInstanceUIDs to take, whatever is thought of them.
         refused: archives among the files that could not be unpacked, and why.
+        key: of the configuration, that names the folder.
 
     Returns:
         ``rows``, one a slice of the chosen scans: UIDs, ``path``, ``frame``, ``look``, ``scan``
@@ -226,7 +232,7 @@ def find_series(
     listed = _listed(left_out, Counter(file.path for file in table))
     series = _series_table(choices)
     if not any(choice.chosen for choice in choices):
-        raise NothingChosenError(_nothing_found(folder, files, listed), series)
+        raise NothingChosenError(_nothing_found(folder, files, listed, key), series)
     _tell_lost(choices)
     # It only names the files beside it.
     listed = {path: reason for path, reason in listed.items() if reason != _DICOMDIR}
@@ -333,14 +339,14 @@ def _as_text(path: str) -> str:
 
 
 def _nothing_found(
-    folder: str | os.PathLike, files: Sequence[str], left_out: dict[str, str]
+    folder: str | os.PathLike, files: Sequence[str], left_out: dict[str, str], key: str
 ) -> str:
     """One screen: the few reasons with counts, an example of each, and what to do."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path, reason in sorted(left_out.items()):
         by_reason[reason.split(":")[0]].append(path)
     lines = [
-        f"no CTPA series in {folder} (predict): none of {len(files):,} files is a slice of an "
+        f"no CTPA series in {folder} ({key}): none of {len(files):,} files is a slice of an "
         f"axial CT scan of {MIN_SLICES} positions or more."
     ]
     ranked = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))

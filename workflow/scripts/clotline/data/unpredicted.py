@@ -15,6 +15,9 @@ UNPREDICTED_COLUMNS = (STUDY_UID, "files", "reason")
 #: How a reason begins where a scan was chosen of which no slice could be decoded.
 UNDECODABLE = "undecodable"
 
+#: How it begins where a cohort is validated on and a study has no labels.
+UNLABELLED = "not labelled"
+
 
 def list_unpredicted(
     series: pd.DataFrame, rejects: pd.DataFrame, predicted: Collection[str]
@@ -37,7 +40,7 @@ def list_unpredicted(
     if strangers := set(predicted) - set(series[STUDY_UID]):
         raise ClotlineError(
             f"predictions of {len(strangers):,} studies that are not among those of the folder, "
-            f"such as {min(strangers)}: delete results/predict and run predict again"
+            f"such as {min(strangers)}: delete what the run has written and run it again"
         )
     rows = []
     for study, scans in series[~series[STUDY_UID].isin(predicted)].groupby(STUDY_UID):
@@ -58,7 +61,8 @@ def _of_rejects(rejects: pd.DataFrame) -> str:
             "and run predict again"
         )
     reason = rejects["reason"].value_counts().sort_index().idxmax()
-    return reason if reason.startswith(REFUSED) else f"{UNDECODABLE}: {reason}"
+    said = reason.startswith((REFUSED, UNLABELLED))
+    return reason if said else f"{UNDECODABLE}: {reason}"
 
 
 def describe_account(predicted: int, unpredicted: pd.DataFrame, path: str) -> str:

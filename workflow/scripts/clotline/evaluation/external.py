@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from clotline.data.csv_file import UNREADABLE, delimiter_of, open_csv
+from clotline.data.cells import read_cells
+from clotline.data.csv_file import UNREADABLE
 from clotline.data.shards import POSITION
 from clotline.data.slice_table import locate_studies
 from clotline.errors import ClotlineError
@@ -115,7 +116,7 @@ def _unnamed(path: Path, table: pd.DataFrame, named: pd.Series) -> list[str]:
 def _read(path: Path) -> pd.DataFrame:
     """One row a prediction: study UID or SOP UID or both, ``label``, ``probability``, ``line``."""
     try:
-        predictions = _read_cells(path)
+        predictions = read_cells(path, (*LONG, *COMPETITION, SOP_UID))
     except FileNotFoundError:
         raise ClotlineError(f"there is no file of predictions {path}") from None
     except (*UNREADABLE, ValueError) as error:
@@ -174,20 +175,6 @@ def _key(predictions: pd.DataFrame, level: str) -> list[str]:
     # The competition's form has a slice's SOP UID alone.
     whole = (predictions[STUDY_UID] != "").all()
     return [STUDY_UID, SOP_UID, "label"] if whole else [SOP_UID, "label"]
-
-
-def _read_cells(path: Path) -> pd.DataFrame:
-    """The cells as text, and each row's ``line`` number, counting empty lines."""
-    delimiter = delimiter_of(path, (*LONG, *COMPETITION, SOP_UID))
-    with open_csv(path) as file:
-        predictions = pd.read_csv(
-            file, sep=delimiter, dtype=str, keep_default_na=False, skip_blank_lines=False
-        ).fillna("")
-    # pandas would take the first column for an index, and shift every column name by one.
-    if not isinstance(predictions.index, pd.RangeIndex):
-        raise ValueError("its rows have more cells than its header")
-    filled = (predictions != "").any(axis=1)
-    return predictions.assign(line=range(2, len(predictions) + 2))[filled]
 
 
 def _from_competition(predictions: pd.DataFrame) -> pd.DataFrame:

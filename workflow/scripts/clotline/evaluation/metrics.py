@@ -1,6 +1,6 @@
 """All metrics of one model on the test studies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +115,9 @@ def evaluate(
         "n_studies": int(test[STUDY_UID].nunique()),
         "n_slices": len(test) if level == "image" else None,
         "targets": {
-            target: evaluate_target(cases, valid_cases[target], bootstraps, seed, thresholds)
+            target: evaluate_target(
+                cases, thresholds_from(valid_cases[target], thresholds), bootstraps, seed
+            )
             for target, cases in test_cases.items()
         },
     }
@@ -137,16 +139,15 @@ def evaluate(
 
 
 def evaluate_target(
-    test: Cases, valid: Cases, bootstraps: int, seed: int, thresholds: Sequence[float] = ()
+    test: Cases, thresholds: Mapping[str, float | str], bootstraps: int, seed: int
 ) -> dict:
     """The metrics of one target.
 
     Args:
         test: cases to evaluate.
-        valid: cases on which the operating points are fixed.
+        thresholds: of `thresholds_from`.
         bootstraps: number of resamples.
         seed: of the resamples.
-        thresholds: further operating points.
 
     Returns:
         ``auroc`` (for slices the same as ``auroc_bootstrap``), ``auroc_bootstrap``,
@@ -192,7 +193,7 @@ def evaluate_target(
             roc |= {"grid": ROC_GRID.tolist(), "low": low.tolist(), "high": high.tolist()}
     return {name: estimates[name].as_dict() for name in (*METRICS, "auroc_bootstrap")} | {
         "calibration": calibration(test),
-        "operating_points": operating_points(test, valid, bootstraps, seed, thresholds),
+        "operating_points": operating_points(test, thresholds, bootstraps, seed),
         "roc": roc,
     }
 
@@ -249,26 +250,48 @@ def choose_thresholds(truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
     return {name: float(thresholds[i]) for name, i in zip(OPERATING_POINTS, indices, strict=True)}
 
 
+def thresholds_from(
+    valid: Cases, further: Sequence[float] = (), called: str = "valid split"
+) -> dict[str, float | str]:
+    """The operating points that a split fixes, and others.
+
+    Args:
+        valid: cases of that split.
+        further: thresholds of further operating points.
+        called: what the split is called, for reasons.
+
+    Returns:
+        `OPERATING_POINTS` and the others to their thresholds, or to the reason why there is none.
+    """
+    if missing := valid.one_class():
+        fixed = dict.fromkeys(OPERATING_POINTS, f"no threshold from the {called}: {missing}")
+    else:
+        fixed = choose_thresholds(valid.truth, valid.score)
+    return fixed | {f"p ≥ {t:g}": float(t) for t in further}
+
+
 def operating_points(
-    test: Cases, valid: Cases, bootstraps: int, seed: int, thresholds: Sequence[float] = ()
+    test: Cases, thresholds: Mapping[str, float | str], bootstraps: int, seed: int
 ) -> list[dict]:
-    """Sensitivity, specificity, PPV and NPV on test at thresholds fixed on valid, then at others.
+    """Sensitivity, specificity, PPV and NPV at given thresholds.
+
+    Args:
+        test: cases to evaluate.
+        thresholds: of `thresholds_from`.
+        bootstraps: number of resamples.
+        seed: of the resamples.
 
     Returns:
         One dict per threshold: ``name``, ``threshold``, ``confusion`` (numbers of cases), both None
-        where the valid split lacks a class, and the four rates as `Estimate` dicts.
+        where there is no threshold, and the four rates as `Estimate` dicts.
     """
-    chosen, points = {}, []
-    if missing := valid.one_class():
-        rate = test.estimate("Wilson", reason=f"no threshold from the valid split: {missing}")
-        rates = dict.fromkeys(RATES, rate.as_dict())
-        points = [
-            {"name": name, "threshold": None, "confusion": None} | rates
-            for name in OPERATING_POINTS
-        ]
-    else:
-        chosen = choose_thresholds(valid.truth, valid.score)
-    for name, threshold in (chosen | {f"p ≥ {t:g}": float(t) for t in thresholds}).items():
+    points = []
+    for name, threshold in thresholds.items():
+        if isinstance(threshold, str):
+            rate = test.estimate("Wilson", reason=threshold)
+            rates = dict.fromkeys(RATES, rate.as_dict())
+            points.append({"name": name, "threshold": None, "confusion": None} | rates)
+            continue
         called, truth = test.score >= threshold, test.truth
         trials = {
             "sensitivity": (truth, called, f"positive {test.unit}"),

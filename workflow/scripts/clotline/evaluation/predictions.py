@@ -12,6 +12,7 @@ from clotline.labels import (
     PE_LABELS,
     STUDY_LABELS,
     STUDY_UID,
+    UNKNOWN,
     pe_probability,
 )
 
@@ -32,11 +33,11 @@ def pe_present(table: pd.DataFrame, suffix: str = "") -> np.ndarray:
         suffix: `TRUE` for the truth.
 
     Returns:
-        (n,) float64.
+        (n,) float64; `clotline.labels.UNKNOWN` where a cohort's labels do not tell.
     """
-    if not suffix and PE_PRESENT in table:
-        # From a reader who was asked for nothing else.
-        return table[PE_PRESENT].to_numpy(np.float64)
+    if PE_PRESENT + suffix in table:
+        # From a reader who was asked for nothing else, or a cohort whose labels say nothing else.
+        return table[PE_PRESENT + suffix].to_numpy(np.float64)
     # In float64 (1 - 0.9) (1 - 0.1) and (1 - 0.1) (1 - 0.9) differ by 1e-17, which would break a
     # tie.
     absent = (written_decimals(table[name + suffix].to_numpy()) for name in NO_PE_LABELS)
@@ -91,7 +92,8 @@ def cases_by_target(table: pd.DataFrame, level: str) -> dict[str, Cases]:
 
     Returns:
         Target to cases. Study level: PE present, then the nine labels, without those that a
-        reader did not give. Image level: the slices, then the studies by their highest slice.
+        reader did not give. Image level: the slices, then the studies by their highest slice. A
+        case whose truth is `clotline.labels.UNKNOWN` is none.
 
     Raises:
         ClotlineError: a column holds something else than truths or probabilities.
@@ -99,12 +101,18 @@ def cases_by_target(table: pd.DataFrame, level: str) -> dict[str, Cases]:
     if level == "image":
         slices = _cases(table, IMAGE_LABEL, table[STUDY_UID])
         highest = table.groupby(STUDY_UID, sort=False)[[IMAGE_LABEL, IMAGE_LABEL + TRUE]].max()
+        if PE_PRESENT + TRUE in table:
+            of_study = table.groupby(STUDY_UID, sort=False)[PE_PRESENT + TRUE].first()
+            highest[IMAGE_LABEL + TRUE] = of_study
         return {IMAGE_LABEL: slices, PE_PRESENT_BY_MAX: _cases(highest, IMAGE_LABEL)}
     labels = {name: _cases(table, name) for name in STUDY_LABELS if name in table}
     if not says_pe_present(table):
         return labels
-    return {PE_PRESENT: Cases.of(pe_present(table, TRUE), pe_present(table))} | labels
+    present = {PE_PRESENT: pe_present(table), PE_PRESENT + TRUE: pe_present(table, TRUE)}
+    return {PE_PRESENT: _cases(pd.DataFrame(present), PE_PRESENT)} | labels
 
 
-def _cases(table: pd.DataFrame, name: str, study=None) -> Cases:
-    return Cases.of(table[name + TRUE], table[name], study, name)
+def _cases(table: pd.DataFrame, name: str, study: pd.Series | None = None) -> Cases:
+    known = table[name + TRUE] != UNKNOWN
+    of_study = None if study is None else study[known]
+    return Cases.of(table[name + TRUE][known], table[name][known], of_study, name)

@@ -13,10 +13,13 @@ member                                content
 ``cnn/<backbone>.pt``                 checkpoints of stage 1
 ``lstm/<features>-<level>.pt``        checkpoints of stage 2
 ``metrics/<features>-<level>.json``   metrics on the test studies, and the thresholds
+``seen/studies.npy``, ``slices.npy``  what the training data are recognised by, of
+                                      `clotline.data.overlap.digests_of_training`; since version 2
 ====================================  ============================================================
 """
 
 import hashlib
+import io
 import json
 import re
 import zipfile
@@ -26,6 +29,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from clotline.data.dicom.orientation import AXIAL
 from clotline.errors import ClotlineError
 from clotline.evaluation.intervals import describe_estimate
@@ -33,12 +38,15 @@ from clotline.evaluation.metrics_files import read_metrics
 from clotline.feature_sets import split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.job.disk import is_full
-from clotline.job.files import sha256, unusable
+from clotline.job.files import unusable
 from clotline.loading.preprocessing import MEAN, STD
 from clotline.sections.cnn import cnn_sections
 from clotline.version import CLOTLINE_VERSION
 
-FORMAT, VERSION = "clotline-bundle", 1
+FORMAT, VERSION = "clotline-bundle", 2
+
+#: Versions that are read. One of version 1 does not say what it was trained on.
+READ = (1, VERSION)
 
 #: What this version of Clotline does to a slice before a network sees it. A bundle of models that
 #: were trained on anything else is refused.
@@ -59,8 +67,10 @@ MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 #: Members that a bundle can have; names become paths, so nothing else is taken.
 MEMBER = re.compile(
     r"cnn/[a-z][a-z0-9_]*\.pt|lstm/[a-z][a-z0-9_]*-(image|study)\.pt"
-    r"|metrics/[a-z][a-z0-9_]*-(image|study)\.json"
+    r"|metrics/[a-z][a-z0-9_]*-(image|study)\.json|seen/(studies|slices)\.npy"
 )
+
+SEEN = ("seen/studies.npy", "seen/slices.npy")
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,25 @@ class Bundle:
         path = self.folder / f"metrics/{lstm}.json"
         return read_metrics([path])[lstm]
 
+    @property
+    def seen(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Digests of the training data's studies and slices; None in a bundle that has none."""
+        if not set(SEEN) <= set(self.manifest["members"]):
+            return None
+        studies, slices = (np.load(self.folder / name, allow_pickle=False) for name in SEEN)
+        return studies, slices
+
+    @property
+    def lacking(self) -> str:
+        """What an older bundle cannot tell, in words; empty for one of today."""
+        if self.seen is not None:
+            return ""
+        return (
+            f"the bundle is of {_maker(self.manifest)} and has no digests of its training data: "
+            f"whether "
+            "studies were among these was not looked for"
+        )
+
 
 def write_bundle(
     path: str | Path,
@@ -110,6 +139,7 @@ def write_bundle(
     metrics: Iterable[str | Path],
     features: dict[str, list[str]],
     config: dict,
+    seen: tuple[np.ndarray, np.ndarray],
     training: dict | None = None,
 ) -> None:
     """Writes a bundle.
@@ -121,14 +151,16 @@ def write_bundle(
         metrics: those of the LSTMs.
         features: feature set to its backbones, in order.
         config: the configuration that made the models.
+        seen: of `clotline.data.overlap.digests_of_training`.
         training: how the training studies were made, of `clotline.evaluation.shift.distributions`;
             None where it is not known.
     """
     members = {
-        f"{folder}/{Path(file).name}": Path(file)
+        f"{folder}/{Path(file).name}": Path(file).read_bytes()
         for folder, files in (("cnn", cnns), ("lstm", lstms), ("metrics", metrics))
         for file in files
     }
+    members |= {name: _npy(array) for name, array in zip(SEEN, seen, strict=True)}
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -136,7 +168,7 @@ def write_bundle(
         "preprocessing": PREPROCESSING,
         "features": features,
         "config": config,
-        "members": {name: sha256(file) for name, file in members.items()},
+        "members": {name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
     }
     if training is not None:
         manifest["training"] = training
@@ -144,8 +176,14 @@ def write_bundle(
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _store(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
         _store(archive, CARD, card.encode())
-        for name, file in members.items():
-            _store(archive, name, file.read_bytes())
+        for name, content in members.items():
+            _store(archive, name, content)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -209,11 +247,11 @@ def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict]]:
 
 def _check_manifest(manifest: dict, path: str | Path) -> None:
     made_as = manifest["format"], manifest["version"]
-    if made_as != (FORMAT, VERSION):
+    if made_as not in [(FORMAT, version) for version in READ]:
         raise ClotlineError(
             f"{path} has format {made_as[0]} version {made_as[1]}, and this Clotline takes "
-            f"{FORMAT} version {VERSION}: use {_maker(manifest)}, which made it, or one that reads "
-            "it"
+            f"{FORMAT} version {' and '.join(map(str, READ))}: use {_maker(manifest)}, which made "
+            "it, or one that reads it"
         )
     theirs = manifest["preprocessing"]
     differing = [

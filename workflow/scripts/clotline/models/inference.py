@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clotline.data.shards import POSITION, read_rows
+from clotline.data.shards import POSITION
 from clotline.data.slice_table import locate_studies
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
 from clotline.feature_sets import split_lstm_name
@@ -12,16 +12,6 @@ from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UI
 from clotline.models.bundle import Bundle
 from clotline.models.features import extract_shard_features
 from clotline.models.prediction import predict_level
-
-
-def stored_slices(shard: str | Path) -> pd.DataFrame:
-    """The slices of a shard that stands alone, as slices.parquet lists those of many.
-
-    Args:
-        shard: file named shard-<name>.h5.
-    """
-    slices = read_rows(shard)
-    return slices.assign(shard=Path(shard).stem.removeprefix("shard-"), row=range(len(slices)))
 
 
 def apply_models(
@@ -37,7 +27,7 @@ def apply_models(
     Args:
         bundle: of `clotline.models.bundle.unpack_bundle`.
         shard: the new studies.
-        slices: of `stored_slices`.
+        slices: of `clotline.data.lone_shard.stored_slices`.
         folder: for the features, which nothing needs afterwards.
         gpus: GPUs that the job was given.
         threads: threads of the job.
@@ -80,7 +70,7 @@ def predictions_by_study(
 
     Args:
         predictions: of `apply_models`.
-        slices: of `stored_slices`.
+        slices: of `clotline.data.lone_shard.stored_slices`.
 
     Returns:
         One row per study and model: study and series UID, number of ``slices``, ``model``,

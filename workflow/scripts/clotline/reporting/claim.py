@@ -77,17 +77,7 @@ def fill_in(
         )
     if split["group"]:
         division += f" All studies of a patient ({split['group']}) are in one."
-    answers = {
-        1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
-        9: (
-            "Hounsfield units by each file's rescale slope and intercept; padding that a file "
-            f"declares (PixelPaddingValue) set to {AIR_HU} HU, what lies outside the field of view "
-            "without being declared kept as it is stored; pictures that are not square made "
-            f"square by {AIR_HU} HU around them; {SIZE} × {SIZE} pixels by area averaging, "
-            "axial slices turned to show the patient's left on the right, in order "
-            "along the scan axis. "
-            + " ".join(_view(name, cnn) for name, cnn in config["cnn"].items())
-        ),
+    answers = _on_models(config) | {
         10: (
             "CNNs: balanced epochs of all positive slices and as many negative ones, rotating "
             "through the negatives. LSTMs and all metrics: every stored slice."
@@ -114,6 +104,46 @@ def fill_in(
         ),
         20: division,
         21: f"Studies; {overlap} are in more than one partition. {describe_patients(patients)}",
+        28: (
+            "AUROC, average precision, Brier score, log loss, operating points, calibration, "
+            "decision curves, predictive values by prevalence."
+        ),
+        29: (
+            "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
+            "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "
+            "regression's (Wald) for calibration, "
+            f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
+            "between models paired DeLong, mended for small samples, for studies and the paired "
+            "bootstrap for slices."
+        ),
+        30: "Subgroups and bands of size above. More is the authors' to do.",
+        33: "See Data.",
+        35: "Test: above. Train and valid: the training curves.",
+        36: "Above, with 95% intervals.",
+        37: "The viewer lists false negatives and false positives first.",
+        41: "The configuration is below; it and the code make these results again.",
+    }
+    if config["phantom"] is not None:
+        answers[7] = (
+            "An embedded phantom: drawings of the chest, no patients. Nothing here is true of "
+            "patients."
+        )
+    return answers
+
+
+def _on_models(config: dict) -> dict[int, str]:
+    """Items on the models alone, which hold wherever these are applied."""
+    return {
+        1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
+        9: (
+            "Hounsfield units by each file's rescale slope and intercept; padding that a file "
+            f"declares (PixelPaddingValue) set to {AIR_HU} HU, what lies outside the field of view "
+            "without being declared kept as it is stored; pictures that are not square made "
+            f"square by {AIR_HU} HU around them; {SIZE} × {SIZE} pixels by area averaging, "
+            "axial slices turned to show the patient's left on the right, in order "
+            "along the scan axis. "
+            + " ".join(_view(name, cnn) for name, cnn in config["cnn"].items())
+        ),
         22: " ".join(
             [
                 *(
@@ -134,32 +164,63 @@ def fill_in(
         25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         27: "None; combined models read the features of several networks together.",
+        31: "Class activation maps (Grad-CAM) in the viewer.",
+    }
+
+
+def fill_in_validation(trained: dict, flow: dict, recalibration: float, bootstraps: int) -> dict:
+    """What the pipeline knows of CLAIM's items where models are tested on another cohort.
+
+    Args:
+        trained: the configuration that made the models.
+        flow: of `clotline.reporting.validation.flow_of`.
+        recalibration: part of the cohort on which probabilities are recalibrated.
+        bootstraps: resamples of each bootstrap.
+    """
+    counted_labels = ", ".join(f"{name} ({count:,})" for name, count in flow["known"].items())
+    return _on_models(trained) | {
+        6: "External test of trained models; nothing was trained on this cohort.",
+        7: f"{flow['title']}. Where it comes from is the authors' to say.",
+        10: (
+            "Of each study the scan that is most surely the CTPA (docs/new-studies.md), every "
+            "slice of it; studies that the models were trained on left out, as far as the bundle "
+            "tells."
+        ),
+        11: f"Labels of the cohort, each with how many are known: {counted_labels}.",
+        12: (
+            "Artifacts hold UIDs and no other element of the header. Sex, age and names of "
+            "studies and patients were read, and only figures of groups were kept."
+        ),
+        13: (
+            "A label that nobody gave is unknown and counts neither as true nor as false. Studies "
+            "without scan or label are counted in Data, with the reason."
+        ),
+        20: f"Recalibrated on {recalibration:g} of the cohort, by a hash; judged on the rest.",
+        21: f"{flow['level']}. {flow['overlap']}",
         28: (
-            "AUROC, average precision, Brier score, log loss, operating points, calibration, "
-            "decision curves, predictive values by prevalence."
+            "AUROC, average precision, Brier score, log loss; sensitivity, specificity, PPV and "
+            "NPV at the bundle's thresholds and at thresholds chosen anew; calibration before and "
+            "after recalibration."
         ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "
-            "regression's (Wald) for calibration, "
-            f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
-            "between models paired DeLong, mended for small samples, for studies and the paired "
-            "bootstrap for slices."
+            "for rates of studies, logistic regression's (Wald) for calibration, "
+            f"{bootstraps:,} bootstrap samples of studies for all else; MOVER for differences "
+            "from the internal test."
         ),
-        30: "Subgroups and bands of size above. More is the authors' to do.",
-        31: "Class activation maps (Grad-CAM) in the viewer.",
+        30: "Subgroups by scanner, slice thickness, contrast, sex and age, as far as known.",
+        32: (
+            f"This is one: {counted(flow['studies'], 'study', 'studies')}, {flow['positive']:,} "
+            "of them with a PE, none of which the models were trained on. Beside it stands the "
+            "internal test."
+        ),
         33: "See Data.",
-        35: "Test: above. Train and valid: the training curves.",
+        34: "Sex, age, scanner, slice thickness and contrast: see Subgroups, as far as known.",
+        35: "Here and in the internal test: above. Train and valid: the report of the training.",
         36: "Above, with 95% intervals.",
         37: "The viewer lists false negatives and false positives first.",
-        41: "The configuration is below; it and the code make these results again.",
+        41: "The digests below name code, models, scans and labels.",
     }
-    if config["phantom"] is not None:
-        answers[7] = (
-            "An embedded phantom: drawings of the chest, no patients. Nothing here is true of "
-            "patients."
-        )
-    return answers
 
 
 def _view(name: str, cnn: dict) -> str:

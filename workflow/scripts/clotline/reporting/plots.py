@@ -321,7 +321,8 @@ def _cases(metrics: dict) -> str:
     slices = (
         f", {counted(metrics['n_slices'], 'slice', 'slices')}" if metrics.get("n_slices") else ""
     )
-    return counted(metrics["n_studies"], "test study", "test studies") + slices
+    words = ("test study", "test studies") if metrics["split"] == "test" else ("study", "studies")
+    return counted(metrics["n_studies"], *words) + slices
 
 
 def _describe_with_count(estimate: dict) -> str:

@@ -163,13 +163,11 @@ def render_report(
             claimed=claim.fill_in(config, stored, rows - stored, overlap, patients),
             run_times=run_times.to_dict("records"),
             figures={
-                name: {caption: _data_uri(path) for caption, path in group.items()}
+                name: {caption: svg_uri(path) for caption, path in group.items()}
                 for name, group in figures.items()
             },
             config=yaml.safe_dump(config, sort_keys=False),
-            versions={"clotline": CLOTLINE_VERSION}
-            | {name: _version(name) for name in PACKAGES}
-            | {"python": platform.python_version()},
+            versions=versions(),
             digests=digests,
         )
     )
@@ -239,8 +237,15 @@ def read_run_times(folder: str | Path) -> pd.DataFrame:
     )
 
 
-def _data_uri(path: str | Path) -> str:
+def svg_uri(path: str | Path) -> str:
+    """An SVG file as a link that holds it."""
     return "data:image/svg+xml;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that can change a metric."""
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"clotline": CLOTLINE_VERSION} | packages | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str:

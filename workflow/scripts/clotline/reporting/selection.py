@@ -9,7 +9,7 @@ from clotline.data.shards import BLOOD, CHECKSUM, KERNEL, ORIENTATION, PIXEL, PO
 from clotline.data.tables import uid_triples
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
 from clotline.feature_sets import REFERENCE, image_level_of
-from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 
 #: Groups that a reader looks at first, in this order.
 ERRORS = ("false_negative", "false_positive", "indeterminate")
@@ -100,7 +100,7 @@ def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]
 
     Args:
         table: predictions of `clotline.models.prediction.study_level_table`; the columns of the
-            truth may be missing.
+            truth may be missing, or hold `clotline.labels.UNKNOWN`.
         thresholds: of `fixed_thresholds`.
 
     Returns:
@@ -111,7 +111,7 @@ def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]
         belongs to.
     """
     table = table.assign(**{PE_PRESENT: pe_present(table), "contradiction": contradictions(table)})
-    if known := f"{STUDY_LABELS[0]}{TRUE}" in table.columns:
+    if f"{STUDY_LABELS[0]}{TRUE}" in table.columns:
         table[PE_PRESENT + TRUE] = pe_present(table, TRUE)
     studies = []
     for row in table.to_dict("records"):
@@ -122,7 +122,9 @@ def describe_studies(table: pd.DataFrame, thresholds: Mapping[str, float | None]
                 "probability": probability,
                 "threshold": threshold,
                 "called": None if threshold is None else probability >= threshold,
-                "truth": bool(row[name + TRUE]) if known else None,
+                "truth": None
+                if row.get(name + TRUE, UNKNOWN) == UNKNOWN
+                else bool(row[name + TRUE]),
             }
         study = {"uid": row[STUDY_UID], "targets": targets, "groups": _groups(targets)}
         studies.append(study | {"contradiction": row["contradiction"]})

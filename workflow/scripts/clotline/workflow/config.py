@@ -283,17 +283,7 @@ def load_config(
     Raises:
         ClotlineError: with every problem, each naming its key.
     """
-    problems = list(_keys_that_are_no_text(user))
-    if not problems:
-        root = load_schema()
-        config = fill_defaults(user, root, root)
-        for section in ("cnn", "lstm"):
-            if isinstance(config[section], dict):
-                # null leaves out an entry, also one that is there by default.
-                config[section] = {k: v for k, v in config[section].items() if v is not None}
-        errors = sorted(_Validator(root).iter_errors(config), key=lambda e: list(map(str, e.path)))
-        # A named backbone matches a property and a pattern: dict drops the second mention.
-        problems = list(dict.fromkeys(describe(error, root, written) for error in errors))
+    config, problems = complete(user, load_schema(), written, leaving_out=("cnn", "lstm"))
     # The checks between keys assume that each key is sound by itself.
     problems = problems or list(_check_between_keys(config, user))
     problems = problems or list(check_initial_weights(config))
@@ -302,6 +292,31 @@ def load_config(
     if config["phantom"] is not None:
         config["data"] |= PHANTOM_DATA
     return config
+
+
+def complete(
+    user: Any,
+    root: dict,
+    written: Callable[[str, Any], str] = lambda _, value: str(value),
+    leaving_out: Sequence[str] = (),
+) -> tuple[dict, list[str]]:
+    """What a user gave with all defaults of a schema, and a sentence on each thing wrong with it.
+
+    Args:
+        user: what was read of a file.
+        root: the schema.
+        written: of `as_written`, for messages.
+        leaving_out: sections of which null leaves out an entry, also one that is there by default.
+    """
+    if problems := list(_keys_that_are_no_text(user)):
+        return {}, problems
+    filled = fill_defaults(user, root, root)
+    for section in leaving_out:
+        if isinstance(filled[section], dict):
+            filled[section] = {k: v for k, v in filled[section].items() if v is not None}
+    errors = sorted(_Validator(root).iter_errors(filled), key=lambda e: list(map(str, e.path)))
+    # A named backbone matches a property and a pattern: dict drops the second mention.
+    return filled, list(dict.fromkeys(describe(error, root, written) for error in errors))
 
 
 def _check_between_keys(config: dict, user: dict):
@@ -382,6 +397,7 @@ def _check_between_keys(config: dict, user: dict):
             yield from _check_not_made(f"lstm.{name}.init", lstm.init, made)
     for key, is_there, lacking in (
         ("predict", Path.exists, "no such folder exists"),
+        ("validate", Path.is_dir, "no such folder exists"),
         ("models", Path.is_file, "no such file exists; it is a bundle of models"),
     ):
         path = config[key]

@@ -61,7 +61,7 @@ class Pipeline:
         try:
             check_data_paths(self.config)
         except ClotlineError as error:
-            if self.config["predict"] is None:
+            if self.config["predict"] is None and self.config["validate"] is None:
                 raise
             self._absent = error
             return
@@ -133,20 +133,48 @@ class Pipeline:
             raise ClotlineError(
                 "no studies to predict: name their folder, as in --config predict=FOLDER"
             )
-        return self._new_files
+        return canonical(self._new_files)
+
+    def cohort_scans(self, wildcards) -> str:
+        """The same of the cohort to validate on, without its tables.
+
+        Raises:
+            ClotlineError: no folder is set, or one cannot be read.
+        """
+        self.cohort_description(wildcards)
+        return self._cohort_files[0]
+
+    def cohort_tables(self, wildcards) -> str:
+        """The same of its tables alone: other labels decode no scan anew.
+
+        Raises:
+            ClotlineError: as of `cohort_scans`.
+        """
+        self.cohort_description(wildcards)
+        return self._cohort_files[1]
+
+    def cohort_description(self, wildcards) -> str:
+        """How the cohort to validate on lies in its folder, as canonical JSON.
+
+        Raises:
+            ClotlineError: no folder is set, or the description cannot be used.
+        """
+        if self.config["validate"] is None:
+            raise ClotlineError(
+                "no cohort to validate on: name its folder, as in --config validate=COHORT"
+            )
+        from clotline.workflow.cohort_description import load_description
+
+        return canonical(load_description(self.config["validate"], self.config["cohort"]))
+
+    # Several rules ask, and a folder can be large.
+    @cached_property
+    def _new_files(self) -> tuple[str, str]:
+        return _digests_of(self.config["predict"])
 
     @cached_property
-    def _new_files(self) -> str:
-        # Two rules ask, and a folder can be large.
-        folder = Path(self.config["predict"])
-        digest = hashlib.sha256()
-        for name in files_under(folder):
-            path = folder / name
-            # A link may lead to nothing.
-            version = file_version(path) if path.exists() else ()
-            line = f"{name} {' '.join(map(str, version))}\n"
-            digest.update(line.encode(errors="surrogateescape"))
-        return digest.hexdigest()
+    def _cohort_files(self) -> tuple[str, str]:
+        return _digests_of(self.config["validate"])
 
     def bundle_to_apply(self, wildcards) -> str:
         """Path of the bundle of models to apply.
@@ -156,7 +184,8 @@ class Pipeline:
         """
         path = Path(self.config["models"] or BUNDLE).absolute()
         if not path.is_file():
-            folder = "" if self.config["predict"] else "; and the studies, as in predict=FOLDER"
+            named = self.config["predict"] or self.config["validate"]
+            folder = "" if named else "; and the studies, as in predict=FOLDER"
             raise ClotlineError(
                 f"no trained models: {path} does not exist. Train them first (snakemake "
                 f"{BUNDLE}), or name a bundle, as in --config models=clotline.zip{folder}"
@@ -232,6 +261,25 @@ class Pipeline:
         if first is not None and column:
             patients.check_splits(studies, first, column)
         return plan.describe_shards(labels, studies)
+
+
+#: How names of tables and of descriptions end.
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", ".yaml")
+
+
+def _digests_of(folder: str) -> tuple[str, str]:
+    """Digests of a folder's scans, and of its tables.
+
+    Each is of their names, and of what changes if one is replaced.
+    """
+    digests = hashlib.sha256(), hashlib.sha256()
+    for name in files_under(folder):
+        path = Path(folder) / name
+        # A link may lead to nothing.
+        version = file_version(path) if path.exists() else ()
+        line = f"{name} {' '.join(map(str, version))}\n"
+        digests[name.lower().endswith(_TABLES)].update(line.encode(errors="surrogateescape"))
+    return digests[0].hexdigest(), digests[1].hexdigest()
 
 
 def check_paths_stay(modifier) -> None:

@@ -1,0 +1,38 @@
+"""Tables of text as people have them, each row with its line number."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from clotline.data.csv_file import DELIMITERS, delimiter_of, open_csv
+
+#: Bytes of a header line that are looked at.
+_HEADER = 2**20
+
+
+def read_cells(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
+    """All rows that have a cell, as text, with the ``line`` that each stands on.
+
+    Args:
+        path: CSV file, as of `clotline.data.csv_file.open_csv`.
+        columns: names that its header should have, in any case: by these the delimiter is told.
+
+    Raises:
+        ValueError: rows have more cells than the header.
+        As of `clotline.data.csv_file.open_csv`.
+    """
+    with open_csv(path) as file:
+        header = file.readline(_HEADER).decode("utf-8-sig", errors="replace")
+    wanted = {name.casefold() for name in columns}
+    cells = (cell.strip().strip('"') for mark in DELIMITERS for cell in header.split(mark))
+    delimiter = delimiter_of(path, [cell for cell in cells if cell.casefold() in wanted])
+    with open_csv(path) as file:
+        table = pd.read_csv(
+            file, sep=delimiter, dtype=str, keep_default_na=False, skip_blank_lines=False
+        ).fillna("")
+    # pandas would take the first column for an index, and shift every column name by one.
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError("its rows have more cells than its header")
+    filled = (table != "").any(axis=1)
+    return table.assign(line=range(2, len(table) + 2))[filled]
