@@ -122,7 +122,7 @@ def _body(scan: Scan) -> int:
 def _body_value(scan: Scan) -> str:
     if _body(scan) == 2:
         return f"lungs in {scan.chest.lungs:.0%} of the slices"
-    return ("the chest", "another body part", "", "no lungs in the picture")[_body(scan)]
+    return ("the chest", "another body part", "", "a picture without lungs")[_body(scan)]
 
 
 def _contrast(scan: Scan) -> int:
@@ -180,7 +180,7 @@ CRITERIA = (
     ),
     Criterion(
         "contrast agent in the header", lambda s: _said(s.agent),
-        lambda s: ("named", "not named", "said to be none")[_said(s.agent)], "clear",
+        lambda s: ("named", "unnamed", "said to be none")[_said(s.agent)], "clear",
     ),
     Criterion(
         "description", lambda s: s.described is False,
