@@ -64,6 +64,34 @@ def test_two_acquisitions_of_one_series_are_two_scans_and_the_enhanced_one_is_ta
     assert "(AcquisitionNumber 2) was preferred: contrast" in series["reason"][0]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"InstanceNumber": lambda k: 21 + k}),
+        ({}, {"InstanceNumber": lambda k: 21 + k, "step": 2.0, "count": 30, "SliceThickness": 3}),
+        ({"AcquisitionTime": "120000", "InstanceNumber": lambda k: 2 * k},
+         {"AcquisitionTime": "120100", "InstanceNumber": lambda k: 2 * k + 1}),
+        ({"AcquisitionTime": lambda k: f"120000.{k:02}", "InstanceNumber": None},
+         {"AcquisitionTime": lambda k: f"120100.{k:02}", "InstanceNumber": None}),
+    ],
+)  # fmt: skip
+def test_two_scans_that_nothing_names_are_never_shuffled(tmp_path, first, second):
+    """Of one series and acquisition, with slices between each other."""
+    write_scan(tmp_path / "a", blood=45, **first)
+    step = second.get("step", 3.0)
+    places = {"ImagePositionPatient": lambda k: [-180, -180, step * k + 1.5]}
+    write_scan(tmp_path / "b", SOPInstanceUID=lambda k: f"1.2.{k}", **places, **second)
+    study, numbers, _ = taken(tmp_path)
+    assert numbers == list(range(second.get("count", 20)))
+    assert pixels_of(study)[:, 128, 128].min() > 250
+
+
+def test_the_ctpa_is_taken_before_a_venous_phase_of_more_slices(tmp_path):
+    write_scan(tmp_path, "1.2", count=18)
+    write_scan(tmp_path, "1.1", count=40, blood=170)
+    assert of_series(tmp_path) == ["1.2"]
+
+
 def test_a_scan_that_shows_the_bases_of_the_lungs_is_not_taken_before_the_chest(tmp_path):
     write_scan(tmp_path, "1.2", count=18)
     write_scan(tmp_path, "1.1", count=60, lungs=lambda number: number > 50, **AGENT)

@@ -33,6 +33,7 @@ ROWS = [
     ("body part", {"chest_said": False}),
     ("contrast", blood(45.0)),
     ("contrast", blood(120.0)),
+    ("enhancement", blood(190.0)),
     ("original or derived", {"derived": True}),
     ("contrast agent in the header", {"agent": None}),
     ("contrast agent in the header", {"agent": False}),
@@ -67,6 +68,13 @@ def test_a_row_counts_more_than_those_below(above, below):
 
 def test_every_row_has_its_case_in_the_order_of_the_criteria():
     assert list(dict.fromkeys(name for name, _ in ROWS)) == [c.name for c in CRITERIA]
+
+
+def test_what_is_nearly_as_bright_is_as_good_and_unenhanced_blood_is_not_compared():
+    assert choose([GOOD, worse(**blood(210.0))]).certainty == "none"
+    assert choose([GOOD, worse(**blood(1100.0))]).certainty == "none"
+    native = replace(GOOD, chest=CHEST._replace(blood=60.0))
+    assert choose([native, worse(**blood(40.0))]).certainty == "none"
 
 
 def test_without_pixels_the_words_tell_contrast():

@@ -55,6 +55,39 @@ def test_a_scan_that_goes_on_step_by_step_is_one():
     assert parts(steps) == [(list(range(20)), "")]
 
 
+def test_numbers_that_go_through_the_same_space_again_are_of_a_second_scan():
+    assert parts(stack() + stack(first=21, at=1.0)) == [
+        (both()[0], "InstanceNumber 1 to 20"),
+        (both()[1], "InstanceNumber 21 to 40"),
+    ]
+    # Of any step, also where some positions are the same.
+    coarse = stack(10, 21, step=4.0)
+    assert [members for members, _ in parts(stack() + coarse)] == [both()[0], list(range(20, 30))]
+
+
+def test_times_tell_two_scans_apart_whose_numbers_alternate():
+    first = [replace(s, instance=2.0 * k, time=120000.0) for k, s in enumerate(stack())]
+    second = [replace(s, instance=2.0 * k + 1, time=120100.0) for k, s in enumerate(stack(at=1.0))]
+    assert parts(first + second) == [
+        (both()[0], "AcquisitionTime 120000 to 120000"),
+        (both()[1], "AcquisitionTime 120100 to 120100"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        range(40, 0, -1),
+        [*range(20, 0, -1), *range(40, 20, -1)],  # two blocks, one behind the other
+        [(17 * k) % 41 for k in range(1, 41)],
+        [*range(2, 41), 1],  # one slice alone is no scan
+    ],
+)
+def test_numbers_that_say_nothing_leave_a_scan_whole(numbers):
+    scan = [replace(s, instance=float(n)) for s, n in zip(stack(40), numbers, strict=True)]
+    assert parts(scan) == [(list(range(40)), "")]
+
+
 def test_a_single_odd_picture_at_the_end_is_no_slice_of_the_scan():
     odd = stack(1, 21, 40.0, matrix=(416, 416))
     assert [members for members, _ in parts(stack() + odd)] == [list(range(20)), [20]]

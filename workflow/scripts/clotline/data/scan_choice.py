@@ -15,6 +15,10 @@ from clotline.data.dicom.words import MONOENERGETIC, PROJECTION, SCAN
 #: the abdomen show their tips or bases in a tenth or two, those of chest and abdomen in a third.
 LUNGS_SHOWN = 0.3
 
+#: Least share of the brightest scan's blood in HU: in a venous phase the heart has half of what it
+#: has in a CTPA, and may still have 150 HU. More than `PLENTY_HU` speaks for no scan.
+ENHANCEMENT, PLENTY_HU = 2 / 3, 400
+
 #: Thickness in mm that the recipe's studies have; a tenth is rounding.
 THICKNESS_MM = (0.5, 3.0)
 
@@ -39,6 +43,8 @@ class Scan:
         field_mm: side of the picture, or None.
         chest: what its pixels show; None where they were not or could not be looked at.
         problem: why it cannot be taken; empty where it can.
+        enhancement: its blood in HU as a share of that of the study's brightest scan, or of
+            `PLENTY_HU`; 1 where it is not known.
     """
 
     study: str
@@ -56,6 +62,7 @@ class Scan:
     field_mm: float | None = None
     chest: Chest | None = None
     problem: str = ""
+    enhancement: float = field(default=1.0, compare=False)
 
     @property
     def blood(self) -> float | None:
@@ -115,7 +122,7 @@ def _body(scan: Scan) -> int:
 def _body_value(scan: Scan) -> str:
     if _body(scan) == 2:
         return f"lungs in {scan.chest.lungs:.0%} of the slices"
-    return ("the chest", "another body part", "", "no lungs in the picture")[_body(scan)]
+    return ("the chest", "another body part", "", "a picture without lungs")[_body(scan)]
 
 
 def _contrast(scan: Scan) -> int:
@@ -164,12 +171,16 @@ CRITERIA = (
     Criterion("body part", _body, _body_value, "clear"),
     Criterion("contrast", _contrast, _contrast_value, "clear"),
     Criterion(
+        "enhancement", lambda s: s.contrast and s.enhancement < ENHANCEMENT,
+        _contrast_value, "clear",
+    ),
+    Criterion(
         "original or derived", lambda s: s.derived,
         lambda s: "derived" if s.derived else "original", "clear",
     ),
     Criterion(
         "contrast agent in the header", lambda s: _said(s.agent),
-        lambda s: ("named", "not named", "said to be none")[_said(s.agent)], "clear",
+        lambda s: ("named", "unnamed", "said to be none")[_said(s.agent)], "clear",
     ),
     Criterion(
         "description", lambda s: s.described is False,
@@ -217,6 +228,10 @@ def choose(scans: Sequence[Scan], named: frozenset[str] = frozenset()) -> Choice
     fit = wanted or [scan for scan in scans if not scan.problem]
     if not fit:
         return Choice(list(scans))
+    brightest = min(max(scan.blood or 0 for scan in fit), PLENTY_HU)
+    fit = [
+        replace(s, enhancement=s.blood / brightest) if s.contrast and s.blood else s for s in fit
+    ]
     # The UID only makes the choice the same everywhere.
     ranked = sorted(fit, key=lambda s: (*(c.rank(s) for c in CRITERIA), s.series, s.told_by))
     best = ranked[0]
@@ -244,7 +259,7 @@ def choose(scans: Sequence[Scan], named: frozenset[str] = frozenset()) -> Choice
         others = {
             scan.files: f"{best.name} was named by the configuration"
             for scan in scans
-            if not scan.problem and scan is not best
+            if not scan.problem and scan.files != best.files
         }
     told = [replace(s, problem=others.get(s.files, s.problem)) for s in scans]
     return Choice(told, best, reason, certainty, doubts)

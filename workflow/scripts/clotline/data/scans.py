@@ -56,6 +56,15 @@ _WHERE_THEY_OVERLAP: tuple[tuple[str, Callable[[Traits], Hashable]], ...] = (
 )
 
 
+#: What counts on through a scan from one end to the other, and goes back where another one begins.
+_IN_THEIR_ORDER: tuple[tuple[str, Callable[[Traits], float | None]], ...] = (
+    ("InstanceNumber", lambda t: t.instance),
+    ("AcquisitionTime", lambda t: t.time),
+)
+#: Most scans that are told apart so, and fewest slices of each: beyond, the numbers say nothing.
+_MOST_RUNS, _SHORTEST_RUN = 4, 4
+
+
 @dataclass(frozen=True)
 class Part:
     """One scan of a series.
@@ -86,6 +95,8 @@ def split_scans(traits: Sequence[Traits]) -> list[Part]:
         parts = [
             new for part in parts for new in _split_overlapping(part, name, key, traits, positions)
         ]
+    for name, key in _IN_THEIR_ORDER:
+        parts = [new for part in parts for new in _split_runs(part, name, key, traits, positions)]
     parts = [new for part in parts for new in _phases(part, traits, positions)]
     return sorted(
         parts, key=lambda part: (min(_when(traits[m]) for m in part.members), part.told_by)
@@ -115,7 +126,7 @@ def _shown(value: Hashable) -> str:
         return "none"
     if isinstance(value, tuple):
         return " × ".join(map(_shown, value)) if len(value) < 6 else "\\".join(map(_shown, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _split_overlapping(
@@ -129,6 +140,48 @@ def _split_overlapping(
     if len(new) > 1 and one_stack([[positions[m] for m in p.members] for p in new]):
         return [part]
     return new
+
+
+def _split_runs(
+    part: Part,
+    name: str,
+    key: Callable[[Traits], float | None],
+    traits: Sequence[Traits],
+    positions: Sequence[float | None],
+) -> list[Part]:
+    """A part of which the slices go through the same space several times, one after the other.
+
+    They need not lie at the same positions: two scans begin where they like.
+    """
+    values = {member: key(traits[member]) for member in part.members}
+    numbers = [traits[member].instance for member in part.members]
+    if None in values.values() or any(positions[member] is None for member in part.members):
+        return [part]
+    # Numbers that count twice are no order, and a reason to refuse: see `_numbered_twice`.
+    if len(set(numbers)) < len(numbers) and numbers != [None] * len(numbers):
+        return [part]
+    runs: list[list[int]] = [[]]
+    upwards = None
+    for member in sorted(part.members, key=lambda m: (values[m], positions[m])):
+        run = runs[-1]
+        step = positions[member] - positions[run[-1]] if run else math.inf
+        if step == 0:
+            return [part]  # phases lie at the same positions, one slice after the other
+        if len(run) > 1 and (step > 0) != upwards:
+            runs.append([member])
+            continue
+        upwards = step > 0
+        run.append(member)
+    if not 2 <= len(runs) <= _MOST_RUNS or min(map(len, runs)) < _SHORTEST_RUN:
+        return [part]
+    if one_stack([[positions[member] for member in run] for run in runs]):
+        return [part]
+    return [
+        Part(
+            run, _and(part.told_by, f"{name} {_shown(values[run[0]])} to {_shown(values[run[-1]])}")
+        )
+        for run in runs
+    ]
 
 
 def one_stack(groups: Sequence[Sequence[float | None]]) -> bool:
