@@ -46,3 +46,4 @@ rule predict:
         "results/predict/slices.csv",
         "results/predict/viewer/index.html",
         "results/predict/viewer/studies",
+        DICOM_RESULTS if config["predict_dicom"] else [],

@@ -46,6 +46,7 @@ def main(snakemake):
             metrics[image_model],
             int(snakemake.params.studies),
         )
+        mapped = slices if json.loads(snakemake.params.all_maps) else shown
         source = describe_bundle(bundle.manifest["config"], study_model, metrics[study_model])
         selection |= {"model": study_model, "why": why, "source": source}
         if source["phantom"]:
@@ -53,7 +54,7 @@ def main(snakemake):
         Path(output.activations).mkdir()
         for name in bundle.backbones:
             checkpoint = bundle.folder / f"cnn/{name}.pt"
-            activation = map_slices(checkpoint, shown.assign(file=shard), gpus, threads)
+            activation = map_slices(checkpoint, mapped.assign(file=shard), gpus, threads)
             with atomic(Path(output.activations, f"{name}.h5")) as path:
                 write_activation(path, activation, name)
     write_table(shown, output.selected_slices)
