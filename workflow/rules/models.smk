@@ -12,10 +12,9 @@ PREDICTED = [
     "results/predict/slices.csv",
     UNPREDICTED,
     "results/predict/viewer",
-    "results/predict/dicom.csv",
-    "results/predict/dicom",
 ]
 DICOM_RESULTS = ["results/predict/dicom.csv", "results/predict/dicom"]
+PREDICTED += DICOM_RESULTS
 
 
 rule bundle:
@@ -158,6 +157,7 @@ rule apply_models:
         studies=pipeline.section("viewer", "studies"),
         # The DICOM results have maps of every study, the viewer of those that it shows.
         all_maps=pipeline.section("predict_dicom"),
+        later=DICOM_RESULTS,
         bundle=contents(pipeline.bundle_to_apply),
         code=code_digest("apply_models.py"),
     message:

@@ -9,7 +9,7 @@ from clotline.data.rejects import read_lists, read_series
 from clotline.data.tables import write_table
 from clotline.data.unpredicted import list_unpredicted
 from clotline.feature_sets import image_level_of
-from clotline.job.files import BUNDLE, atomic
+from clotline.job.files import BUNDLE, atomic, remove
 from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL, STUDY_UID, UIDS
 from clotline.models.activation import map_slices
@@ -28,6 +28,9 @@ from clotline.titles import counted
 def main(snakemake):
     """Writes predictions for people, and what the viewer needs."""
     output, shard = snakemake.output, snakemake.input.shard
+    # What other models said must not lie beside this.
+    for path in snakemake.params.later:
+        remove(path)
     gpus, threads = snakemake.resources.get("gpu", 0), snakemake.threads
     # Beside the output, where there must be room; features of many studies do not fit in memory.
     with tempfile.TemporaryDirectory(dir=Path(output.studies).parent) as folder:

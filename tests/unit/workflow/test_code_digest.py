@@ -274,7 +274,7 @@ def digests():
             "data/dicom/ct_slice.py",
             "a localizer, not a slice",
             "a localizer",
-            {"shard", "decode_series", "find_series"},
+            {"shard", "decode_series", "find_series", "dicom_results"},
         ),
         # What is of stage 2 alone trains no CNN.
         (
