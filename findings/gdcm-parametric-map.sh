@@ -37,7 +37,7 @@ def source(uids, z):
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, generate_uid()
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = uids
-    ds.PatientID = ds.PatientName = "phantom"
+    ds.PatientID, ds.PatientName = "phantom", "Phantom^A"
     ds.PatientBirthDate = ds.PatientSex = ds.AccessionNumber = ds.StudyID = ""
     ds.StudyDate = ds.StudyTime = ds.PositionReferenceIndicator = ""
     ds.Modality, ds.Rows, ds.Columns = "CT", 8, 8

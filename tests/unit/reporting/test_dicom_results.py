@@ -59,6 +59,7 @@ SCANS = {
     "tilted": {"ImageOrientationPatient": TILT},
     "with gaps": {"ImagePositionPatient": lambda n: corner(2.5 * (n + 3 * (n > 5) + (n > 15)))},
     "not square": {"PixelSpacing": [2.0, 2.9]},
+    "each file in a series of its own": {"SeriesInstanceUID": lambda n: f"1.2.3.4.{n + 1}"},
 }
 
 
@@ -311,6 +312,14 @@ def test_values_that_no_result_may_have_are_left_empty(tmp_path):
     assert not dataset.PatientSex and not dataset.PatientBirthDate and not dataset.PatientID
     assert not dataset.StudyTime
     check_by_dicom3tools(folder / "1.2.3/report.dcm")
+
+
+def test_uids_that_scanners_write_wrongly_are_referred_to_as_they_are(tmp_path):
+    write(tmp_path / "files", SeriesInstanceUID="1.2.03.004")
+    folder, table, _, _ = results_of(tmp_path, tmp_path / "files")
+    assert table["reason"].tolist() == ["", ""]
+    dataset = pydicom.dcmread(folder / "1.2.3/resnext50.dcm")
+    assert dataset.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.03.004"
 
 
 def test_a_number_that_is_too_long_stays_what_the_archive_knows_the_study_by(tmp_path):

@@ -40,14 +40,14 @@ _APART_MM = 1e-3
 
 
 class NoMapError(Exception):
-    """Why there is no map of a series' slices."""
+    """Why there is no map of some slices."""
 
 
 @unsaid()
 def write_map(
     sources: Sequence[Source], activation: Activation, backbone: str, number: int
 ) -> ParametricMap:
-    """The map of the slices of one series, or of one file of many frames.
+    """The map of slices, of which all or none are frames of one file.
 
     Args:
         sources: of the slices, in any order.
@@ -68,9 +68,15 @@ def write_map(
     maps = activation.maps[kept]
     step = max(float(maps.max(initial=0)), _LEAST) / _STEPS
     first = sources[0].dataset
-    is_multiframe = bool(sources[0].frame)
+    images = [_of_frames(sources)] if sources[0].frame else _aligned(sources)
+    # Where each file is in a series of its own, highdicom wants those of one first.
+    of_first, others = (
+        [image for image in images if (image.SeriesInstanceUID == first.SeriesInstanceUID) == same]
+        for same in (True, False)
+    )
     made = ParametricMap(
-        source_images=[_of_frames(sources)] if is_multiframe else _aligned(sources),
+        source_images=of_first,
+        further_source_images=others or None,
         pixel_array=np.rint(maps / step).astype(np.uint16),
         series_instance_uid=highdicom.UID(),
         series_number=SERIES_NUMBER + number,
@@ -143,7 +149,7 @@ def _cells(sources: Sequence[Source], activation: Activation) -> list[Plane]:
             np.abs(plane.right - first.right).max(), np.abs(plane.down - first.down).max()
         )
         if differs > _ALIKE * size:
-            raise NoMapError("slices of different orientation or pixel size in one series")
+            raise NoMapError("slices of different orientation or pixel size")
     return planes
 
 

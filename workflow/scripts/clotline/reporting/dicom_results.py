@@ -80,8 +80,8 @@ def _source(folder: DataFolder, path: str, frame: int) -> Source:
 
 
 def _by_file(sources: Sequence[Source]) -> list[list[int]]:
-    """Indices of the sources of each image that a map can refer to."""
-    members: dict[tuple, list[int]] = {}
+    """Indices of the sources that one map can be of: see `Source.file`."""
+    members: dict[str, list[int]] = {}
     for index, source in enumerate(sources):
         members.setdefault(source.file, []).append(index)
     return list(members.values())

@@ -4,12 +4,12 @@ Here alone a patient's name and number are read. They go into DICOM results, whi
 not file without them, and nowhere else: no table, log or page, and no error tells them.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
 from clotline.data.dicom.ct_slice import image_corner
@@ -25,6 +25,8 @@ _PATIENT_KEYWORDS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex
 _STUDY_KEYWORDS = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID",
 )  # fmt: skip
+#: Strict enough to be written, and no stricter: scanners write components that begin with 0.
+_UID = re.compile(r"[0-9.]{1,64}")
 #: Without these nothing can refer to an instance.
 _UID_KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
@@ -53,10 +55,9 @@ class Source:
     plane: Plane | None
 
     @property
-    def file(self) -> tuple[str, str, str]:
-        """What a map refers to as a whole: all files of a series, or one of many frames."""
-        uid = self.dataset.SOPInstanceUID if self.frame else ""
-        return self.dataset.SeriesInstanceUID, self.dataset.SOPClassUID, uid
+    def file(self) -> str:
+        """The file of many frames that one map is of; empty of all files of one slice together."""
+        return self.dataset.SOPInstanceUID if self.frame else ""
 
 
 def read_source(path: str | Path, frame: int = 0) -> Source:
@@ -77,7 +78,7 @@ def read_source(path: str | Path, frame: int = 0) -> Source:
     dataset.SpecificCharacterSet = "ISO_IR 192"
     for keyword in ("SOPClassUID", *_UID_KEYWORDS):
         uid = str(header.get(keyword) or "").partition(FRAME_MARK)[0]
-        if not UID(uid).is_valid or not uid:
+        if not _UID.fullmatch(uid):
             raise SliceError(f"no valid {keyword} in the files to refer to")
         setattr(dataset, keyword, uid)
     if reference := str(header.get("FrameOfReferenceUID") or ""):
