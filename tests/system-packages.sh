@@ -30,6 +30,9 @@ look() {
     if [ -n "$compiler" ]; then
         lack "$compiler" "torch.compile (g++ and Python's headers)"
     fi
+    if ! type -P dciodvfy >/dev/null; then
+        lack "dicom3tools" "DICOM results by an independent validator (dciodvfy)"
+    fi
     if ! type -P localedef >/dev/null || [ ! -e /usr/share/i18n/charmaps/ISO-8859-1.gz ]; then
         lack "locales" "locales whose encoding is not UTF-8"
     fi

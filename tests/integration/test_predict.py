@@ -179,6 +179,15 @@ def test_where_none_is_usable_the_studies_are_counted_and_listed_too(made, tmp_p
     assert read_lists([unpredicted])[STUDY_UID].tolist() == ["9.1", "9.2", "9.3", "9.4", "9.5"]
 
 
+def test_each_study_stands_beside_the_training_data(made):
+    shift = read_lists([made.folder / "results/predict/shift.csv"])
+    assert shift.groupby(STUDY_UID).size().tolist() == [7, 7, 7]
+    outside = shift[shift["outside"] == "True"]
+    notes = read_lists([made.folder / "results/predict/notes.csv"])["note"]
+    assert notes.str.startswith("unlike the training data in").sum() == len(outside)
+    assert shift.loc[shift["fact"] == "noise_hu", "told"].str.contains("training studies").all()
+
+
 def test_every_model_says_a_probability_of_everything(made):
     table = pd.read_csv(made.folder / "results/predict/predictions.csv")
     assert table.groupby("model")[STUDY_UID].nunique().to_dict() == dict.fromkeys(STUDY_MODELS, 3)
@@ -244,9 +253,20 @@ def test_the_bundle_gives_what_the_evaluation_gave(demo, made, tmp_path):
 
 def test_a_configuration_file_tells_what_else_the_command_line_does(made, folder, tmp_path):
     bundle = str(made.folder / "models.zip")
-    run = elsewhere(tmp_path / "work", predict=str(folder / "export 1"), models=bundle)
+    settings = {"predict": str(folder / "export 1"), "models": bundle, "predict_dicom": True}
+    run = elsewhere(tmp_path / "work", **settings)
     done = run.build("predict")
     assert done.returncode == 0
+    # DICOM results are there for who asks for them alone.
+    assert not (made.folder / "results/predict/dicom").exists()
+    results = read_lists([run.folder / "results/predict/dicom.csv"])
+    assert results["kind"].tolist() == ["structured report", "parametric map", "parametric map"]
+    assert (results["reason"] == "").all()
+    for file in results["file"]:
+        dataset = pydicom.dcmread(run.folder / "results/predict/dicom" / file)
+        assert dataset.PatientID == "PHANTOM"
+        assert dataset.StudyInstanceUID == results[STUDY_UID][0]
+    assert "hold the patient's name, number, birth date and sex" in done.stderr
     assert len(pd.read_csv(run.folder / "results/predict/predictions.csv")) == len(STUDY_MODELS)
 
 

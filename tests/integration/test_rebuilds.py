@@ -77,9 +77,11 @@ def shard_files(*shards):
 
 SLICES = {
     *("results/data/slices.parquet", "results/data/positives.h5"),
-    "results/baselines/position.parquet",
+    *("results/baselines/position.parquet", "results/data/study_facts.parquet"),
 }
-PLAN = {"results/data/plan.parquet", "results/data/rows.parquet"}
+PLAN = {
+    *("results/data/plan.parquet", "results/data/rows.parquet", "results/data/patients.json"),
+}
 
 
 def change_config(run, *keys, value):

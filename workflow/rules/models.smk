@@ -4,6 +4,8 @@
 # The studies of which nothing can be said. Not an output of the rules that find and decode: where no
 # study is left they fail, and Snakemake removes what a failed job has written.
 UNPREDICTED = "results/predict/unpredicted.csv"
+# For other software, where the configuration asks for them.
+DICOM_RESULTS = ["results/predict/dicom.csv", "results/predict/dicom"]
 # What would lie beside the results of other studies.
 PREDICTED = [
     "results/predict/notes.csv",
@@ -12,6 +14,7 @@ PREDICTED = [
     "results/predict/slices.csv",
     UNPREDICTED,
     "results/predict/viewer",
+    *DICOM_RESULTS,
 ]
 
 # What predict makes.
@@ -20,6 +23,7 @@ PREDICTION = [
     "results/predict/slices.csv",
     "results/predict/viewer/index.html",
     "results/predict/viewer/studies",
+    *(DICOM_RESULTS if config["predict_dicom"] else []),
 ]
 
 
@@ -167,12 +171,45 @@ rule apply_models:
         runtime=growing(720),
     params:
         studies=pipeline.section("viewer", "studies"),
+        # The DICOM results have maps of every study, the viewer of those that it shows.
+        all_maps=pipeline.section("predict_dicom"),
+        later=DICOM_RESULTS,
         bundle=contents(pipeline.bundle_to_apply),
         code=code_digest("apply_models.py"),
     message:
         "Applying the models to the new studies"
     script:
         "../scripts/apply_models.py"
+
+
+rule dicom_results:
+    input:
+        rows="results/predict/rows.parquet",
+        shard="results/predict/shard-new.h5",
+        predictions="results/predict/predictions.csv",
+        selection="results/predict/viewer/selection.json",
+        activations="results/predict/activation",
+    output:
+        table="results/predict/dicom.csv",
+        folder=directory("results/predict/dicom"),
+    log:
+        "logs/dicom_results.log",
+    benchmark:
+        "benchmarks/dicom_results.tsv"
+    conda:
+        "../../envs/dicom.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        bundle=contents(pipeline.bundle_to_apply),
+        # Maps of every study are there only then.
+        key=pipeline.section("predict_dicom"),
+        code=code_digest("dicom_results.py"),
+    message:
+        "Writing the DICOM results"
+    script:
+        "../scripts/dicom_results.py"
 
 
 use rule viewer as viewer_of_new_studies with:

@@ -14,7 +14,7 @@ from clotline.data.tables import read_table, write_table
 from clotline.data.unpredicted import list_unpredicted
 from clotline.evaluation.predictions import TRUE
 from clotline.feature_sets import image_level_of
-from clotline.job.files import BUNDLE, atomic
+from clotline.job.files import BUNDLE, atomic, remove
 from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL, STUDY_UID, UIDS
 from clotline.models.activation import map_slices
@@ -32,6 +32,9 @@ from clotline.titles import counted
 def main(snakemake):
     """Writes predictions for people, and what the viewer needs."""
     output, shard = snakemake.output, snakemake.input.shard
+    # What other models said must not lie beside this.
+    for path in snakemake.params.later:
+        remove(path)
     gpus, threads = snakemake.resources.get("gpu", 0), snakemake.threads
     # Beside the output, where there must be room; features of many studies do not fit in memory.
     with tempfile.TemporaryDirectory(dir=Path(output.studies).parent) as folder:
@@ -51,6 +54,7 @@ def main(snakemake):
             metrics[image_model],
             int(snakemake.params.studies),
         )
+        mapped = slices if json.loads(snakemake.params.all_maps) else shown
         source = describe_bundle(bundle.manifest["config"], study_model, metrics[study_model])
         selection |= {"model": study_model, "why": why, "source": source}
         if source["phantom"]:
@@ -58,7 +62,7 @@ def main(snakemake):
         Path(output.activations).mkdir()
         for name in bundle.backbones:
             checkpoint = bundle.folder / f"cnn/{name}.pt"
-            activation = map_slices(checkpoint, shown.assign(file=shard), gpus, threads)
+            activation = map_slices(checkpoint, mapped.assign(file=shard), gpus, threads)
             with atomic(Path(output.activations, f"{name}.h5")) as path:
                 write_activation(path, activation, name)
     write_table(shown, output.selected_slices)

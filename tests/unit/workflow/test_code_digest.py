@@ -317,7 +317,7 @@ WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
             "data/dicom/ct_slice.py",
             "a localizer, not a slice",
             "a localizer",
-            {"shard", "decode_series", "find_series", "settle_truth"},
+            {"shard", "decode_series", "find_series", "settle_truth", "dicom_results"},
         ),
         # What is of stage 2 alone trains no CNN.
         (

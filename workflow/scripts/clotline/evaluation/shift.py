@@ -12,7 +12,7 @@ import pandas as pd
 from clotline.data.fact_names import CATEGORIES, COVERAGE, NOISE, QUANTITIES, SPACING
 from clotline.data.rejects import NOTE_COLUMNS
 from clotline.data.shards import BLOOD, KERNEL, ORIENTATION, THICKNESS
-from clotline.labels import STUDY_UID
+from clotline.labels import SPLITS, STUDY_UID
 
 #: What each fact is called, and its unit.
 TITLES = {
@@ -157,8 +157,8 @@ def shift_of_splits(facts: pd.DataFrame, splits: pd.Series) -> list[dict]:
         splits: split by study UID.
 
     Returns:
-        For each quantity that is known of any study, its ``title``, ``unit`` and, for each other
-        split and train itself, ``median``, ``low`` and ``high`` (5th and 95th percentile; None
+        For each quantity that is known of any study, its ``title``, ``unit`` and, for each split,
+        ``median``, ``low`` and ``high`` (5th and 95th percentile; None
         where nothing is known), ``studies`` and how many are ``outside``.
     """
     of = facts[STUDY_UID].map(splits)
@@ -171,7 +171,7 @@ def shift_of_splits(facts: pd.DataFrame, splits: pd.Series) -> list[dict]:
             continue
         title, unit = TITLES[name]
         row = {"title": title, "unit": unit, "splits": {}}
-        for split in dict.fromkeys(of):
+        for split in (split for split in SPLITS if (of == split).any()):
             known = facts.loc[of == split, name].dropna()
             ends = np.percentile(known, (5, 50, 95)).tolist() if len(known) else [None] * 3
             member = (shift["split"] == split) & (shift["fact"] == name)

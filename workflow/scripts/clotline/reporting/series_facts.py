@@ -125,5 +125,8 @@ def shift_facts(shift: pd.DataFrame) -> list[dict]:
 def _training(row: dict) -> str:
     if not row["training_5"]:
         return ""
-    low, high = (written(float(row[end]), "").strip() for end in ("training_5", "training_95"))
+    low, high = (
+        written(float(row[end]), row["unit"]).removesuffix(row["unit"]).strip()
+        for end in ("training_5", "training_95")
+    )
     return low if low == high else f"{low}–{high}"
