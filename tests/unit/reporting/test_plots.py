@@ -282,3 +282,21 @@ def test_a_baseline_that_models_share_is_named_once_beside_all_curves(study, ima
     text = svg(plot_roc_comparison(models), tmp_path)
     assert text.count("position only: AUROC 0.801") == 1
     assert text.count("counts of a-image: AUROC 0.801") == 1
+
+
+def test_a_long_reason_leaves_the_axes_their_room(image, tmp_path, recwarn):
+    metrics = copy.deepcopy(image)
+    (target, main), *_ = metrics["targets"].items()
+    main["average_precision"] |= {
+        "low": None,
+        "high": None,
+        "reason": "no interval: " + 9 * "so long ",
+    }
+    metrics["targets"] = {target: main}
+    svg(plot_precision_recall(metrics, "combined-image"), tmp_path)
+    assert [str(w.message) for w in recwarn if "constrained_layout" in str(w.message)] == []
+
+
+def test_a_plot_of_another_cohort_does_not_speak_of_test_studies(study, tmp_path):
+    text = svg(plot_roc(study | {"split": "external"}, "combined-study"), tmp_path)
+    assert "30 studies" in text and "test studies" not in text
