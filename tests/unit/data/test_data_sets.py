@@ -212,7 +212,8 @@ def test_other_units_and_screenshots_are_listed_with_their_reason(tmp_path):
     for number in range(COUNT):
         colours = np.zeros((SIDE, SIDE, 3), np.uint8)
         write_dicom(root / "screens" / f"{number}.dcm", colours, StudyInstanceUID="1.7",
-                    SeriesInstanceUID="1.7.1", SOPInstanceUID=f"1.7.1.{number}", SamplesPerPixel=3, PlanarConfiguration=0,
+                    SeriesInstanceUID="1.7.1",
+                    SOPInstanceUID=f"1.7.1.{number}", SamplesPerPixel=3, PlanarConfiguration=0,
                     PhotometricInterpretation="RGB", BitsAllocated=8, BitsStored=8, HighBit=7,
                     PixelRepresentation=0)  # fmt: skip
     names = ("good", "offset", "windowed", "1.7", "not there")
