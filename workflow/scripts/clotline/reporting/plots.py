@@ -237,7 +237,7 @@ def plot_confusion(metrics: dict, name: str) -> Figure:
         axis.set_title(_describe_point(point), fontsize=9)
         if point["confusion"] is None:
             axis.set_axis_off()
-            _say(axis, "no threshold:\none class only in valid")
+            _say(axis, textwrap.fill(point["sensitivity"]["reason"], 28))
             continue
         cells = [
             [point["confusion"][f"{sign}_{called}"] for called, sign in row]
