@@ -166,7 +166,10 @@ def fetch_studies(source: str, folder: Path, studies: list[str], labels: str | N
         runs = list(runs_of(list(missing)))
         for run in progress(runs, len(missing), "fetching", "slices", step=len):
             _fetch(source, file, archive, run, missing)
-    with atomic(folder / "train.csv") as path, path.open("w", newline="") as table:
+    with (
+        atomic(folder / "train.csv") as path,
+        path.open("w", encoding="utf-8", newline="") as table,
+    ):
         writer = csv.DictWriter(table, header)
         writer.writeheader()
         writer.writerows(rows)

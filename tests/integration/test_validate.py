@@ -88,7 +88,8 @@ def test_each_study_counts_or_is_listed(made):
 def test_models_of_drawings_do_on_other_drawings_what_the_report_says(made):
     content = json.loads((made.folder / "results/validate/metrics.json").read_text())
     assert set(content["about"]["digests"]) == {
-        "slices of the cohort", "labels of the cohort", "bundle", "code",
+        "slices of the cohort", "labels of the cohort", "bundle", "code of the truth",
+        "code of the metrics",
     }  # fmt: skip
     assert content["about"]["notes"] == []
     model = content["models"]["combined-study"]
