@@ -1,9 +1,8 @@
 """Fetches some studies of a data set that lies in one large ZIP file, here or on a server.
 
 The RSNA-STR set is such a file of 534 GB. What is read of it are the list of its members, about
-0.3 GB,
-and those of the studies that are named: by range requests, so nothing else is downloaded or
-    unpacked.
+0.3 GB, and those of the studies that are named: by range requests, so nothing else is downloaded or
+unpacked.
 
     python -m tools.fetch_studies ZIP FOLDER --studies LIST [--labels CSV]
 

@@ -97,10 +97,9 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
             "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "
-            "regression's (Wald) for calibration, "
-            f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
-            "between models paired DeLong, mended for small samples, for studies and the paired "
-            "bootstrap for slices."
+            f"regression's (Wald) for calibration, {config['evaluation']['bootstraps']:,} "
+            "bootstrap samples of studies for all else; between models paired DeLong, mended for "
+            "small samples, for studies and the paired bootstrap for slices."
         ),
         30: "Subgroups and bands of size above. More is the authors' to do.",
         33: "See Data.",
@@ -169,14 +168,13 @@ def fill_in_validation(trained: dict, flow: dict, recalibration: float, bootstra
         7: f"{flow['title']}. Where it comes from is the authors' to say.",
         10: (
             "Of each study the scan that is most surely the CTPA (docs/new-studies.md); every "
-            "slice "
-            "of it; studies that the models were trained on left out, as far as the bundle tells."
+            "slice of it; studies that the models were trained on left out, as far as the bundle "
+            "tells."
         ),
         11: f"Labels of the cohort, each with how many are known: {counted_labels}.",
         12: (
             "Artifacts hold UIDs and no other element of the header. Sex, age and names of "
-            "studies and "
-            "patients were read, and only figures of groups were kept."
+            "studies and patients were read, and only figures of groups were kept."
         ),
         13: (
             "A label that nobody gave is unknown and counts neither as true nor as false. Studies "
@@ -186,23 +184,20 @@ def fill_in_validation(trained: dict, flow: dict, recalibration: float, bootstra
         21: f"{flow['level']}. {flow['overlap']}",
         28: (
             "AUROC, average precision, Brier score, log loss; sensitivity, specificity, PPV and "
-            "NPV at the "
-            "bundle's thresholds and at thresholds chosen anew; calibration before and after "
-            "recalibration."
+            "NPV at the bundle's thresholds and at thresholds chosen anew; calibration before "
+            "and after recalibration."
         ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            "for rates "
-            "of studies, logistic regression's (Wald) for calibration, "
-            f"{bootstraps:,} bootstrap samples of studies for all else; MOVER for differences "
-            f"from the "
-            "internal test."
+            f"for rates of studies, logistic regression's (Wald) for calibration, {bootstraps:,} "
+            "bootstrap samples of studies for all else; MOVER for differences from the internal "
+            "test."
         ),
         30: "Subgroups by scanner, slice thickness, contrast, sex and age, as far as known.",
         32: (
             f"This is one: {counted(flow['studies'], 'study', 'studies')}, {flow['positive']:,} "
-            f"of them with a "
-            "PE, none of which the models were trained on. Beside it stands the internal test."
+            "of them with a PE, none of which the models were trained on. Beside it stands the "
+            "internal test."
         ),
         33: "See Data.",
         34: "Sex, age, scanner, slice thickness and contrast: see Subgroups, as far as known.",
