@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from workflow_run import PROJECT, Run
+from workflow_run import PROJECT, Run, write_config
 
 from clotline.data import phantom
 from clotline.data.rejects import read_lists
@@ -54,7 +54,7 @@ def copy_with_other_uids(source, target):
 
 @pytest.fixture(scope="module")
 def made(demo, tmp_path_factory):
-    """A working directory without data or configuration in which the demo's bundle is validated."""
+    """A working directory without data to train on, in which the demo's bundle is validated."""
     folder = tmp_path_factory.mktemp("cohort")
     lines = write_phantom_cohort(folder)
     plan = pd.read_parquet(demo.folder / "results/data/plan.parquet")
@@ -65,7 +65,8 @@ def made(demo, tmp_path_factory):
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     run = Run(PROJECT, tmp_path_factory.mktemp("validation"))
     shutil.copy(demo.folder / "results/models/clotline.zip", run.folder / "models.zip")
-    config = f"validate={folder}", "models=models.zip", "evaluation={bootstraps: 100}"
+    write_config(run, "evaluation: {bootstraps: 100}\n")
+    config = f"validate={folder}", "models=models.zip"
     run.snakemake("--profile", str(PROJECT / "profiles/local"), "validate", "--config", *config)
     return run
 
@@ -87,7 +88,8 @@ def test_each_study_counts_or_is_listed(made):
 def test_models_of_drawings_do_on_other_drawings_what_the_report_says(made):
     content = json.loads((made.folder / "results/validate/metrics.json").read_text())
     assert set(content["about"]["digests"]) == {
-        "slices of the cohort", "labels of the cohort", "bundle", "code",
+        "slices of the cohort", "labels of the cohort", "bundle", "code of the truth",
+        "code of the metrics",
     }  # fmt: skip
     assert content["about"]["notes"] == []
     model = content["models"]["combined-study"]

@@ -57,6 +57,8 @@ def main(snakemake):
         mapped = slices if json.loads(snakemake.params.all_maps) else shown
         source = describe_bundle(bundle.manifest["config"], study_model, metrics[study_model])
         selection |= {"model": study_model, "why": why, "source": source}
+        # Of a cohort some are predicted that do not count, and are not shown.
+        selection["predicted"] = len(predictions[study_model])
         if source["phantom"]:
             log.warning("%s", source["title"])
         Path(output.activations).mkdir()

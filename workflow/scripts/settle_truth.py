@@ -47,7 +47,7 @@ def main(snakemake):
         "title": description["title"],
         "notes": notes,
         "digests": cohort_digests(truth, slices)
-        | {"bundle": sha256(bundle_file), "code": snakemake.params.code},
+        | {"bundle": sha256(bundle_file), "code of the truth": snakemake.params.code},
     }
     with atomic(output.about) as path:
         path.write_text(json.dumps(about, indent=1), encoding="utf-8")

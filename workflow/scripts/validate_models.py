@@ -53,6 +53,7 @@ def main(snakemake):
             log.info("%s, %s: AUROC %s", name, target, describe_estimate(measured["auroc"]))
     metrics = {name: measured for name, measured in metrics.items() if measured["targets"]}
     about = json.loads(Path(snakemake.input.about).read_text(encoding="utf-8"))
+    about["digests"]["code of the metrics"] = params.code
     with atomic(output.metrics) as path:
         content = {"about": about, "trained": config, "models": metrics}
         path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")

@@ -37,7 +37,7 @@ def main(snakemake):
     )
     unpredicted, account = snakemake.input.unpredicted, ""
     if unpredicted:
-        account = describe_account(selection["of"], read_lists([unpredicted]), unpredicted)
+        account = describe_account(selection["predicted"], read_lists([unpredicted]), unpredicted)
     write_viewer(
         snakemake.output.index,
         snakemake.output.studies,
@@ -55,7 +55,7 @@ def main(snakemake):
         if selection["source"]["phantom"]:
             log.warning("%s", selection["source"]["title"])
         tell = log.warning if len(notes) else log.info
-        tell(notes_summary(notes, selection["of"], snakemake.input.notes[0]))
+        tell(notes_summary(notes, selection["predicted"], snakemake.input.notes[0]))
         log.info(account)
 
 

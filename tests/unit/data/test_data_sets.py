@@ -5,6 +5,7 @@ import nrrd
 import numpy as np
 import pytest
 import scipy.io
+from builders import write_dicom
 from chests import chest_picture, write_scan
 
 from clotline.data.archives import unpacked
@@ -201,3 +202,32 @@ def test_turku_has_a_row_and_a_label_a_slice(tmp_path):
     assert present == {"1.1": 1, "1.2": 0}
     assert marked == {"1.1": SHOWN, "1.2": []}
     assert missing == []
+
+
+def test_other_units_and_screenshots_are_listed_with_their_reason(tmp_path):
+    root = tmp_path / "mixed"
+    save_nifti(root / "good.nii.gz", volume(), affine())
+    save_nifti(root / "offset.nii.gz", volume() + 1024, affine())
+    save_nifti(root / "windowed.nii.gz", (volume().clip(-150, 250) + 150) / 400 * 255, affine())
+    for number in range(COUNT):
+        colours = np.zeros((SIDE, SIDE, 3), np.uint8)
+        write_dicom(root / "screens" / f"{number}.dcm", colours, StudyInstanceUID="1.7",
+                    SeriesInstanceUID="1.7.1",
+                    SOPInstanceUID=f"1.7.1.{number}", SamplesPerPixel=3, PlanarConfiguration=0,
+                    PhotometricInterpretation="RGB", BitsAllocated=8, BitsStored=8, HighBit=7,
+                    PixelRepresentation=0)  # fmt: skip
+    names = ("good", "offset", "windowed", "1.7", "not there")
+    lines = [f"{name},{int(name == 'good')}" for name in names]
+    (root / "labels.csv").write_text("\n".join(["study,PE", *lines]))
+    description = load_description(root, None)
+    cohort = read_cohort(root, description)
+    with unpacked(root, list_files(root)) as packed:
+        rows, series, left_out = find_series(packed.folder, packed.files, refused=packed.refused)
+    matched = match_labels(cohort, rows, series, left_out, description, 0.3)
+    assert len(matched.labels) == 1
+    reasons = matched.missing.set_index("labels")["reason"]
+    assert "no Hounsfield units: values of 24 to " in reasons["labels.csv, line 3"]
+    assert "no Hounsfield units: values of 0 to 255" in reasons["labels.csv, line 4"]
+    assert reasons["labels.csv, line 5"].startswith("no scan of it was taken: ")
+    assert reasons["labels.csv, line 5"].endswith(": RGB")
+    assert reasons["labels.csv, line 6"] == "no scan of it is in the folder"

@@ -133,7 +133,7 @@ def test_an_older_bundle_is_read_and_says_what_it_lacks(made, tmp_path):
     bundle = unpack(rewrite(made[0], tmp_path / "old.zip", change), tmp_path)
     assert bundle.lstms == ["combined-image", "combined-study"]
     assert bundle.seen is None
-    assert bundle.lacking.startswith("the bundle is of Clotline 0.8.0")
+    assert bundle.lacking.startswith("the bundle, made by Clotline 0.8.0, has")
     assert "no digests of its training data" in bundle.lacking
 
 

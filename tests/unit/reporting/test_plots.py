@@ -302,3 +302,21 @@ def test_a_missing_decision_curve_says_why(tmp_path):
     assert "no decision curve" in svg(plot_decision(metrics, "m"), tmp_path)
     del metrics["targets"]["pe_present"]
     assert "no predictions of PE in the study" in svg(plot_decision(metrics, "m"), tmp_path)
+
+
+def test_a_long_reason_leaves_the_axes_their_room(image, tmp_path, recwarn):
+    metrics = copy.deepcopy(image)
+    (target, main), *_ = metrics["targets"].items()
+    main["average_precision"] |= {
+        "low": None,
+        "high": None,
+        "reason": "no interval: " + 9 * "so long ",
+    }
+    metrics["targets"] = {target: main}
+    svg(plot_precision_recall(metrics, "combined-image"), tmp_path)
+    assert [str(w.message) for w in recwarn if "constrained_layout" in str(w.message)] == []
+
+
+def test_a_plot_of_another_cohort_does_not_speak_of_test_studies(study, tmp_path):
+    text = svg(plot_roc(study | {"split": "external"}, "combined-study"), tmp_path)
+    assert "30 studies" in text and "test studies" not in text

@@ -198,3 +198,16 @@ def test_the_viewer_gets_the_slices_of_the_chosen_studies_and_their_probabilitie
     assert table[IMAGE_LABEL].tolist() == [0, 1]
     assert table["patient_orientation"].tolist() == ["LP", ""]
     assert table["kernel"].tolist() == ["B30f", "B70f"]
+
+
+def test_a_truth_that_is_known_in_part_is_told_in_part():
+    table = predictions([("a", 0.9, "none"), ("b", 0.1, "pe")], truth=False)
+    table = table.assign(**{f"{name}_true": -1 for name in STUDY_LABELS}, pe_present_true=[0, 1])
+    studies = describe_studies(table, THRESHOLDS)
+    assert [study["groups"] for study in studies] == [
+        ["false_positive", "positive"],
+        ["false_negative", "negative"],
+    ]
+    truths = {name: target["truth"] for name, target in studies[0]["targets"].items()}
+    assert truths.pop("pe_present") is False
+    assert set(truths.values()) == {None}

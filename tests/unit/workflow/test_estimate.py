@@ -121,17 +121,24 @@ def test_the_estimate_says_what_it_rests_on(data):
     assert "factor of two" in text
 
 
-def test_new_studies_take_their_files_time_and_place(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "files", "decode", "apply"),
+    [
+        ("predict", "new_files", "decode_series", "apply_models"),
+        ("validate", "cohort_files", "decode_cohort", "apply_models_to_cohort"),
+    ],
+)
+def test_new_studies_take_their_files_time_and_place(tmp_path, key, files, decode, apply):
     for name in range(36):
         (tmp_path / f"{name}").touch()
-    new = Data(load_config({"predict": str(tmp_path)}), {})
-    new.new_files *= 10_000
-    found = lines(estimate([job("decode_series"), job("apply_models", gpus=1)], new))
+    new = Data(load_config({key: str(tmp_path)}), {})
+    setattr(new, files, getattr(new, files) * 10_000)
+    found = lines(estimate([job(decode), job(apply, gpus=1)], new))
     cpu, disk = (360_000 / DECODED + SMALL_JOB) / 3600, 360_000 * SLICE_BYTES / 1e9
-    assert found["decode_series"][-2:] == [f"{cpu:.1f}", f"{disk:.1f}"]
+    assert found[decode][-2:] == [f"{cpu:.1f}", f"{disk:.1f}"]
     rates = GPU_RATES["efficientnet-b0"][1], RESNEXT50_RATES[1]
     gpu = (sum(360_000 / rate for rate in rates) + SMALL_JOB) / 3600
-    assert found["apply_models"][-3] == f"{gpu:.1f}"
+    assert found[apply][-3] == f"{gpu:.1f}"
 
 
 def test_a_larger_network_of_stage_2_takes_as_much_longer_as_it_computes_more():

@@ -1,10 +1,9 @@
 """A labelled cohort that was not trained on: what its labels say, and of which studies.
 
 How a cohort lies in its folder is said by a description (workflow/schemas/cohort.schema.yaml), not
-by
-code: which file holds the labels, which columns name the study and its labels, how true and false
-    are
-written, and where the files of a study lie. Labels that nobody gave are `UNKNOWN`, never false.
+by code: which file holds the labels, which columns name the study and its labels, how true and
+false are written, and where the files of a study lie. Labels that nobody gave are `UNKNOWN`, never
+false.
 """
 
 import hashlib
@@ -70,15 +69,13 @@ def read_cohort(folder: str | Path, description: Mapping) -> CohortLabels:
 
     Raises:
         ClotlineError: a table or a column is not there, or a cell says neither yes nor no nor that
-        it is
-            missing; names file, line, column, value and remedy.
+            it is missing; names file, line, column, value and remedy.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ClotlineError(
             f"{folder} (validate) is no folder: name the folder that holds the scans and their "
-            f"labels; "
-            "the scans in it may be archives, the labels not"
+            "labels; the scans in it may be archives, the labels not"
         )
     if description["table"] is None:
         return _of_masks(folder, description)
@@ -89,8 +86,7 @@ def read_cohort(folder: str | Path, description: Mapping) -> CohortLabels:
     if (empty := names == "").any():
         raise ClotlineError(
             f"{path}, line {table.loc[empty, _LINE].iloc[0]}: the study (column {study}) has no "
-            f"name "
-            f"({int(empty.sum()):,} such rows)"
+            f"name ({int(empty.sum()):,} such rows)"
         )
     words = description["words"]
     values = {
@@ -101,9 +97,8 @@ def read_cohort(folder: str | Path, description: Mapping) -> CohortLabels:
     if not values and not description["masks"]:
         wanted = ", ".join(_texts(list(description["labels"].values())))
         raise ClotlineError(
-            f"{path} has no column of labels: it has {column.there()}, and the description of "
-            f"the cohort "
-            f"asks for {wanted} (docs/data-sets.md)"
+            f"{path} has no column of labels: it has {column.there()}, and the description of the "
+            f"cohort asks for {wanted} (docs/data-sets.md)"
         )
     labels = pd.DataFrame(values, index=table.index)
     slices: dict[str, dict[str, int]] = {}
@@ -153,8 +148,8 @@ class _Columns:
         if found is None:
             raise ClotlineError(
                 f"{self._path} has no column {' or '.join(_texts([wanted]))}: it has "
-                f"{self.there()}. Name "
-                f"it as {key} in the description of the cohort (docs/data-sets.md)"
+                f"{self.there()}. Name it as {key} in the description of the cohort "
+                "(docs/data-sets.md)"
             )
         return found
 
@@ -202,8 +197,8 @@ def _only_file(folder: Path, pattern: str) -> Path:
         hint = f" The folder has {', '.join(csv[:5])}." if csv and not found else ""
         raise ClotlineError(
             f"{folder} (validate) has {there} {pattern}, which the description of the cohort "
-            f"names as a "
-            f"table.{hint} Name one file as table in {folder / 'cohort.yaml'} (docs/data-sets.md)"
+            f"names as a table.{hint} Name one file as table in {folder / 'cohort.yaml'} "
+            "(docs/data-sets.md)"
         )
     return found[0]
 
@@ -236,10 +231,8 @@ def _truths(path: Path, table: pd.DataFrame, column: str, words: Mapping) -> pd.
         row = table[bad].iloc[0]
         raise ClotlineError(
             f"{path}, line {row[_LINE]}: {column} is {row[column]!r} ({int(bad.sum()):,} such "
-            f"rows); it must "
-            f"be one of {', '.join(words['yes'])} (yes), {', '.join(words['no'])} (no) or a word "
-            f"for "
-            "missing: name others under words in the description of the cohort"
+            f"rows); it must be one of {', '.join(words['yes'])} (yes), {', '.join(words['no'])} "
+            "(no) or a word for missing: name others under words in the description of the cohort"
         )
     return cells.map(said).astype("int8")
 
@@ -301,8 +294,7 @@ def _of_masks(folder: Path, description: Mapping) -> CohortLabels:
     if not masks:
         raise ClotlineError(
             f"{folder} (validate) has no mask {description['masks']}, and the description of the "
-            f"cohort "
-            "names no table: one of the two has to label the studies"
+            "cohort names no table: one of the two has to label the studies"
         )
     unknown = dict.fromkeys(TARGETS, UNKNOWN)
     studies = pd.DataFrame(unknown, index=pd.Index(masks, name="study"), dtype="int8")
@@ -515,10 +507,7 @@ def _nothing_matched(cohort: CohortLabels, given: Mapping, description: Mapping)
     )
     return (
         f"none of {len(cohort.studies):,} labelled studies (the first: "
-        f"{cohort.studies['labels'].iloc[0]}) is "
-        f"among the {len(given):,} scans that were found (as {next(iter(given))}); they are "
-        f"looked for by "
-        f"{how}. Say in the description of the cohort which column is the study, and where its "
-        f"files lie "
-        "(docs/data-sets.md)"
+        f"{cohort.studies['labels'].iloc[0]}) is among the {len(given):,} scans that were found "
+        f"(as {next(iter(given))}); they are looked for by {how}. Say in the description of the "
+        "cohort which column is the study, and where its files lie (docs/data-sets.md)"
     )

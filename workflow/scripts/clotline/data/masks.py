@@ -17,12 +17,12 @@ from clotline.data.dicom.orientation import image_axes
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.volume import VolumeFile, is_volume
 from clotline.data.shards import POSITION
+from clotline.errors import ClotlineError
 
 #: Ways in which the slices of a mask follow those of the scan, of the description's ``mask_order``.
 GEOMETRY, FILE_NAMES, UPWARDS, DOWNWARDS = "geometry", "file names", "feet to head", "head to feet"
 
-#: How far a slice of a mask may lie from that of the scan, as a part of the distance between
-#: slices.
+#: How far a mask's slice may lie from that of the scan, as a part of the distance between slices.
 _NEAR = 0.5
 
 
@@ -68,7 +68,7 @@ def slice_labels(path: str | Path, slices: pd.DataFrame, description: Mapping) -
                 why = "; ".join(packed.refused.values())
                 raise SliceError(why or "an archive of several files")
             marked, positions = _read(located(packed.folder, packed.files[0]), description)
-    except (SliceError, MemoryError):
+    except (SliceError, ClotlineError, MemoryError):  # no room to unpack it is no fault of it
         raise
     except Exception as error:  # readers raise many types on damaged files
         raise SliceError(f"the mask is unreadable: {one_line(error)}") from error
@@ -114,8 +114,7 @@ def _by_position(marked: np.ndarray, lies_at: np.ndarray, positions: np.ndarray)
     if farthest > _NEAR * step:
         raise SliceError(
             f"the mask lies from {lies_at.min():.1f} to {lies_at.max():.1f} mm along the scan "
-            f"axis and the scan "
-            f"from {positions.min():.1f} to {positions.max():.1f} mm"
+            f"axis and the scan from {positions.min():.1f} to {positions.max():.1f} mm"
         )
     return marked[nearest].astype(np.int8)
 

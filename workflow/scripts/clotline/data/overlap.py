@@ -66,7 +66,6 @@ def overlapping(
         elif same >= SHARED_SLICES:
             found[uid] = (
                 f"trained on: {same:,} of its {count:,} slices have the pixels of slices of the "
-                f"training "
-                "data, under another UID"
+                "training data, under another UID"
             )
     return found

@@ -110,8 +110,8 @@ def settle(
     if not kept:
         raise ClotlineError(
             f"none of {len(excluded):,} studies of the cohort can count; of the first: "
-            f"{listed[0][2]}. "
-            "A model is validated on studies that it was not trained on and whose labels are known"
+            f"{listed[0][2]}. A model is validated on studies that it was not trained on and "
+            "whose labels are known"
         )
     studies = pd.DataFrame(kept)
     notes += _one_class(studies[PE_PRESENT])
@@ -138,8 +138,7 @@ def _one_class(present: pd.Series) -> list[str]:
         only, other = ("positive", "negative") if known.iloc[0] else ("negative", "positive")
         return [
             f"all {len(known):,} studies are {only}: without a {other} one neither AUROC nor "
-            f"calibration can "
-            "be computed"
+            "calibration can be computed"
         ]
     return []
 

@@ -5,8 +5,7 @@ the same figures are drawn of both. Beside them stands what only another cohort 
 becomes of the thresholds, of calibration and of each metric.
 
 Recalibration fits an intercept and a slope to the logits on one part of the cohort, and is judged
-on
-the other: Van Calster et al., "A calibration hierarchy for risk models was defined", Journal of
+on the other: Van Calster et al., "A calibration hierarchy for risk models was defined", Journal of
 Clinical Epidemiology 74, 2016, doi 10.1016/j.jclinepi.2015.12.005.
 """
 
@@ -67,14 +66,14 @@ def with_truth(
         `clotline.models.prediction.predict_level`, with ``part`` instead of the split.
     """
     of_studies = truth.rename(columns={n: f"{n}{TRUE}" for n in TARGETS})
-    # A UID can look like a number.
+    # A UID can look like a number, or be NA.
     texts = dict.fromkeys(UIDS, str)
-    told = pd.read_csv(studies, dtype=texts)
+    told = pd.read_csv(studies, dtype=texts, keep_default_na=False)
     tables = {
         name: table[[STUDY_UID, PE_PRESENT, *STUDY_LABELS]].merge(of_studies, on=STUDY_UID)
         for name, table in told.groupby("model", sort=False)
     }
-    told = pd.read_csv(slices, dtype=texts)
+    told = pd.read_csv(slices, dtype=texts, keep_default_na=False, na_values={POSITION: [""]})
     of_slices = slice_truth.rename(columns={IMAGE_LABEL: f"{IMAGE_LABEL}{TRUE}"})
     of_slices = of_slices.merge(of_studies[[STUDY_UID, f"{PE_PRESENT}{TRUE}", PART]], on=STUDY_UID)
     for name in [column for column in told if column not in (*UIDS, POSITION)]:

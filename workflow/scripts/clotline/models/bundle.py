@@ -125,9 +125,9 @@ class Bundle:
         """What an older bundle cannot tell, in words; empty for one of today."""
         if self.seen is not None:
             return ""
+        maker = self.manifest.get("clotline", "before 0.9.0")
         return (
-            f"the bundle is of {_maker(self.manifest)} and has no digests of its training data: "
-            f"whether "
+            f"the bundle, made by Clotline {maker}, has no digests of its training data: whether "
             "studies were among these was not looked for"
         )
 

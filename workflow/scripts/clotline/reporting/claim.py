@@ -111,10 +111,9 @@ def fill_in(
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
             "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "
-            "regression's (Wald) for calibration, "
-            f"{config['evaluation']['bootstraps']:,} bootstrap samples of studies for all else; "
-            "between models paired DeLong, mended for small samples, for studies and the paired "
-            "bootstrap for slices."
+            f"regression's (Wald) for calibration, {config['evaluation']['bootstraps']:,} "
+            "bootstrap samples of studies for all else; between models paired DeLong, mended for "
+            "small samples, for studies and the paired bootstrap for slices."
         ),
         30: "Subgroups and bands of size above. More is the authors' to do.",
         33: "See Data.",
@@ -182,7 +181,7 @@ def fill_in_validation(trained: dict, flow: dict, recalibration: float, bootstra
         6: "External test of trained models; nothing was trained on this cohort.",
         7: f"{flow['title']}. Where it comes from is the authors' to say.",
         10: (
-            "Of each study the scan that is most surely the CTPA (docs/new-studies.md), every "
+            "Of each study the scan that is most surely the CTPA (docs/new-studies.md); every "
             "slice of it; studies that the models were trained on left out, as far as the bundle "
             "tells."
         ),
@@ -199,14 +198,14 @@ def fill_in_validation(trained: dict, flow: dict, recalibration: float, bootstra
         21: f"{flow['level']}. {flow['overlap']}",
         28: (
             "AUROC, average precision, Brier score, log loss; sensitivity, specificity, PPV and "
-            "NPV at the bundle's thresholds and at thresholds chosen anew; calibration before and "
-            "after recalibration."
+            "NPV at the bundle's thresholds and at thresholds chosen anew; calibration before "
+            "and after recalibration."
         ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            "for rates of studies, logistic regression's (Wald) for calibration, "
-            f"{bootstraps:,} bootstrap samples of studies for all else; MOVER for differences "
-            "from the internal test."
+            f"for rates of studies, logistic regression's (Wald) for calibration, {bootstraps:,} "
+            "bootstrap samples of studies for all else; MOVER for differences from the internal "
+            "test."
         ),
         30: "Subgroups by scanner, slice thickness, contrast, sex and age, as far as known.",
         32: (

@@ -1,5 +1,6 @@
 """Figures: training curves and ROC plots, readable in print, in grey and by the colour-blind."""
 
+import textwrap
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
@@ -30,6 +31,9 @@ STYLES = (
     {"color": "#882255", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
     {"color": "#332288", "linestyle": (0, (6, 1, 2, 1))},
 )
+
+#: Characters of a line of a legend.
+LONGEST_LABEL = 80
 
 matplotlib.use("agg")
 matplotlib.rcParams.update(
@@ -233,7 +237,7 @@ def plot_confusion(metrics: dict, name: str) -> Figure:
         axis.set_title(_describe_point(point), fontsize=9)
         if point["confusion"] is None:
             axis.set_axis_off()
-            _say(axis, "no threshold:\none class only in valid")
+            _say(axis, textwrap.fill(point["sensitivity"]["reason"], 28))
             continue
         cells = [
             [point["confusion"][f"{sign}_{called}"] for called, sign in row]
@@ -384,10 +388,15 @@ def _finish_unit_square(axis: Axes, title: str, xlabel: str, ylabel: str) -> Non
 
 
 def _show_legend(axis: Axes) -> None:
-    if axis.get_legend_handles_labels()[0]:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        # A reason why there is no interval can be so long that no room is left for the axes.
+        labels = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
         # Points below the axis, not a share of its height: a small panel keeps its label free.
         below = ScaledTranslation(0, -34 / 72, axis.figure.dpi_scale_trans)
         axis.legend(
+            handles,
+            labels,
             loc="upper left",
             bbox_to_anchor=(0, 0),
             bbox_transform=axis.transAxes + below,

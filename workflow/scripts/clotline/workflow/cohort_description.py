@@ -58,8 +58,7 @@ def _path_of(folder: str | Path, named: str | None) -> Path:
     known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
     raise ClotlineError(
         f"cohort is {named}, and neither a file nor a known data set is called so; known are "
-        f"{known} "
-        "(docs/data-sets.md)"
+        f"{known} (docs/data-sets.md)"
     )
 
 

@@ -95,7 +95,15 @@ class Data:
     @cached_property
     def new_files(self) -> int:
         """Number of the files to predict."""
-        return len(files_under(self.config["predict"])) if self.config["predict"] else 0
+        return self._files("predict")
+
+    @cached_property
+    def cohort_files(self) -> int:
+        """Number of the files of the cohort to validate on."""
+        return self._files("validate")
+
+    def _files(self, key: str) -> int:
+        return len(files_under(self.config[key])) if self.config[key] else 0
 
     def architecture(self, job: PlannedJob) -> str:
         """The architecture of a job's backbone."""
@@ -173,14 +181,30 @@ def multiply_adds(section: LSTMSection, features: int) -> int:
 
 
 def _decode_series(job: PlannedJob, data: Data) -> tuple[float, float]:
-    return data.new_files / DECODED / job.threads, data.new_files * SLICE_BYTES
+    return _decode(data.new_files, job)
+
+
+def _decode_cohort(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return _decode(data.cohort_files, job)
+
+
+def _decode(files: int, job: PlannedJob) -> tuple[float, float]:
+    return files / DECODED / job.threads, files * SLICE_BYTES
 
 
 def _apply_models(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return _apply(data.new_files, data)
+
+
+def _apply_models_to_cohort(job: PlannedJob, data: Data) -> tuple[float, float]:
+    return _apply(data.cohort_files, data)
+
+
+def _apply(files: int, data: Data) -> tuple[float, float]:
     # As if the models were those that would be trained here.
     sections = data.cnn.values()
     rates = [GPU_RATES.get(section.architecture, RESNEXT50_RATES)[1] for section in sections]
-    return sum(data.new_files / rate for rate in rates), 0
+    return sum(files / rate for rate in rates), 0
 
 
 #: By rule: seconds that a job takes after starting up, and bytes that it needs on the disk.
@@ -195,6 +219,8 @@ COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "activation": _activation,
     "decode_series": _decode_series,
     "apply_models": _apply_models,
+    "decode_cohort": _decode_cohort,
+    "apply_models_to_cohort": _apply_models_to_cohort,
 }
 
 

@@ -1,0 +1,118 @@
+"""The report of models on another cohort."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clotline.data.cohort import FITTED, HELD_OUT, PART, TARGETS
+from clotline.evaluation.metrics import evaluate
+from clotline.evaluation.validation import validate
+from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.reporting.plots import plot_calibration, save_figure
+from clotline.reporting.validation import flow_of, recalibrated_metrics, render_validation
+from clotline.workflow.config import load_config
+
+COUNT = 60
+
+
+def predictions(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.random(COUNT) < 0.4
+    table = pd.DataFrame({STUDY_UID: [f"1.{n}" for n in range(COUNT)]})
+    table = table.assign(**dict.fromkeys(STUDY_LABELS, 0.1))
+    table["negative_exam_for_pe"] = np.clip(0.7 - 0.4 * truth + rng.normal(0, 0.15, COUNT), 0, 1)
+    table = table.assign(**{f"{name}_true": 0 for name in STUDY_LABELS})
+    table["negative_exam_for_pe_true"] = (~truth).astype(int)
+    return table
+
+
+@pytest.fixture(scope="module")
+def content():
+    split = np.where(np.arange(COUNT) % 2, "valid", "test")
+    internal = evaluate(predictions(1).assign(split=split), "study", 100, 0)
+    table = predictions(2).assign(**{PART: np.where(np.arange(COUNT) % 3, HELD_OUT, FITTED)})
+    sex = pd.Series(["female"] * 40 + ["male"] * 17 + ["other"] * 3, table[STUDY_UID])
+    model = validate(table, "study", internal, {"Sex": sex}, 100, 0)
+    return {
+        "about": {
+            "title": "Cohort <b>",
+            "notes": ["a note & more"],
+            "digests": {"bundle": "f" * 64},
+        },
+        "trained": load_config({"phantom": {}}),
+        "models": {"combined-study": model},
+    }
+
+
+@pytest.fixture(scope="module")
+def flow(content):
+    known = predictions(2)
+    truth = known[[STUDY_UID]].assign(**dict.fromkeys(TARGETS, -1), **{PART: HELD_OUT})
+    truth["pe_present"] = 1 - known["negative_exam_for_pe_true"]
+    slices = truth[[STUDY_UID]].assign(**{SERIES_UID: "s", SOP_UID: "1", IMAGE_LABEL: -1})
+    excluded = pd.DataFrame(
+        [("1.99", "labels.csv, line 7", "trained on: its StudyInstanceUID is one of the data"),
+         ("", "labels.csv, line 8", "no scan of it is in the folder")],
+        columns=[STUDY_UID, "labels", "reason"],
+    )  # fmt: skip
+    unpredicted = pd.DataFrame({STUDY_UID: ["1.98"], "reason": ["too few slices: 3"]})
+    left_out = pd.DataFrame({"path": ["a.txt"], "reason": ["not a DICOM file"]})
+    return flow_of(content, truth, slices, excluded, unpredicted, left_out)
+
+
+def test_the_flow_accounts_for_every_study(flow):
+    assert flow["studies"] == COUNT
+    assert flow["known"] == {"PE present": COUNT}
+    assert flow["excluded"] == {"trained on": 1, "no scan of it is in the folder": 1}
+    assert flow["unpredicted"] == {"too few slices": 1}
+    assert flow["overlap"].startswith("1 studies that the models were trained on")
+
+
+def page_of(content, flow, tmp_path):
+    path = tmp_path / "a.svg"
+    save_figure(plot_calibration(content["models"]["combined-study"], "combined-study"), path)
+    notes = pd.DataFrame({STUDY_UID: ["1.1"], "note": ["thick slices: 5 mm"]})
+    figures = {"calibration": {"Reliability": path}}
+    return render_validation(content, flow, notes, figures, 0.3, 100, "2026-01-01")
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def test_the_page_says_how_the_model_does_here_and_there(content, flow, tmp_path):
+    page = page_of(content, flow, tmp_path)
+    text = text_of(page)
+    main = content["models"]["combined-study"]["targets"]["pe_present"]
+    here, there = main["auroc"], main["internal"]["auroc"]["internal"]
+    assert (
+        f"AUROC for PE present {here['value']:.3f} ({here['low']:.3f}–{here['high']:.3f})" in text
+    )
+    assert f"in the internal test {there['value']:.3f}" in text
+    assert "Nothing was trained on these studies" in text
+    for title in ("Beside the internal test", "Operating points", "Calibration", "Subgroups"):
+        assert f">{title}</h2>" in page
+    assert text.count("transported") >= 3 and text.count("fixed") >= 3
+    # From outside, and escaped.
+    assert "Cohort &lt;b&gt;" in page and "a note &amp; more" in page
+    # Of three studies of a group nothing is told but that they are there.
+    assert re.search(r"other 3 too few studies", text)
+
+
+def test_items_of_an_external_test_are_filled_in(content, flow, tmp_path):
+    text = text_of(page_of(content, flow, tmp_path))
+    assert f"This is one: {COUNT} studies, {flow['positive']} of them with a PE" in text
+    assert "27 of 42 items are filled in" in text
+
+
+def test_calibration_before_and_after_is_that_of_the_rest(content):
+    model = content["models"]["combined-study"]
+    told = model["targets"]["pe_present"]["recalibration"]
+    for moment in ("before", "after"):
+        changed = recalibrated_metrics(model, moment)
+        main = changed["targets"]["pe_present"]
+        assert main["calibration"] == told[moment]["calibration"]
+        assert changed["n_studies"] == COUNT * 2 // 3
+    assert model["targets"]["pe_present"]["calibration"] != told["before"]["calibration"]
