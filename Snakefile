@@ -1,5 +1,4 @@
 # Clotline: CT pulmonary angiography in, two-stage pulmonary embolism detectors and their ROC out.
-#
 #   snakemake --profile profiles/local all                 everything
 #   snakemake --profile profiles/sge all                   the same on Grid Engine
 #   snakemake -n all                                       what would run, and why
