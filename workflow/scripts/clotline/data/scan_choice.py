@@ -171,7 +171,7 @@ CRITERIA = (
     Criterion("body part", _body, _body_value, "clear"),
     Criterion("contrast", _contrast, _contrast_value, "clear"),
     Criterion(
-        "enhancement", lambda s: s.contrast and s.enhancement < ENHANCEMENT,
+        "enhancement", lambda s: s.enhancement < ENHANCEMENT,
         _contrast_value, "clear",
     ),
     Criterion(

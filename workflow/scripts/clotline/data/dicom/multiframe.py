@@ -34,7 +34,6 @@ from pydicom.uid import (
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from clotline.data.dicom.header import UNDEFINED_LENGTH, Header, put_element
-from clotline.data.dicom.jpeg_xl import JPEGXL_FAMILY
 from clotline.data.dicom.pixels import image_shape, surplus_remark
 from clotline.data.dicom.reader import (
     MAX_BYTES,
@@ -502,14 +501,14 @@ def _extended_offsets(header: Header) -> list[int]:
 def _begins_by_end_marks(file: BinaryIO, spans: dict, syntax: UID) -> Iterator[int]:
     """Where frames begin for want of an offset table: after a fragment with an end mark.
 
-    JPEG and its relatives end with FFD9. A frame in RLE or JPEG XL is one fragment.
+    JPEG and its relatives end with FFD9. A frame in RLE is one fragment.
     """
     begin = None
     for start, length in spans.values():
         begin = start if begin is None else begin
         file.seek(start + max(8, length - 10))
         is_end = b"\xff\xd9" in file.read(min(10, length - 8))
-        if is_end or syntax in (RLELossless, *JPEGXL_FAMILY):
+        if is_end or syntax == RLELossless:
             yield begin
             begin = None
     if begin is not None:
