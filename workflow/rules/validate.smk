@@ -84,7 +84,7 @@ use rule decode_series as decode_cohort with:
     output:
         shard="results/validate/shard-new.h5",
         rejects="results/validate/rejects.csv",
-        notes="results/validate/notes.csv",
+        notes="results/validate/decoding.notes.csv",
     log:
         "logs/decode_cohort.log",
     benchmark:
@@ -96,6 +96,22 @@ use rule decode_series as decode_cohort with:
         unpredicted="results/validate/unpredicted.csv",
     message:
         "Decoding the cohort"
+
+
+use rule shift as shift_of_cohort with:
+    input:
+        shard="results/validate/shard-new.h5",
+        notes="results/validate/decoding.notes.csv",
+        bundle=pipeline.no_bundle_as_input,
+    output:
+        shift="results/validate/shift.csv",
+        notes="results/validate/notes.csv",
+    log:
+        "logs/shift_of_cohort.log",
+    benchmark:
+        "benchmarks/shift_of_cohort.tsv"
+    message:
+        "Setting the cohort beside the training data"
 
 
 rule settle_truth:
@@ -181,6 +197,7 @@ rule validate_models:
         bundle=contents(pipeline.bundle_to_apply),
         bootstraps=pipeline.section("evaluation", "bootstraps"),
         thresholds=pipeline.section("evaluation", "thresholds"),
+        prevalences=pipeline.section("evaluation", "prevalences"),
         seed=pipeline.section("seed"),
         code=code_digest("validate_models.py"),
     message:
@@ -230,6 +247,7 @@ use rule viewer as viewer_of_cohort with:
         activations=["results/validate/activation"],
         shards=["results/validate/shard-new.h5"],
         notes=["results/validate/notes.csv"],
+        shift="results/validate/shift.csv",
         series="results/validate/series.csv",
         unpredicted="results/validate/unpredicted.csv",
     output:

@@ -48,6 +48,7 @@ def main(snakemake):
             json.loads(params.bootstraps),
             json.loads(params.seed),
             json.loads(params.thresholds),
+            json.loads(params.prevalences),
         )
         for target, measured in list(metrics[name]["targets"].items())[:1]:
             log.info("%s, %s: AUROC %s", name, target, describe_estimate(measured["auroc"]))

@@ -16,6 +16,14 @@ from clotline.reporting.plots import (
 )
 from clotline.reporting.validation import flow_of, recalibrated_metrics, render_validation
 
+#: Figures of one model, calibration aside.
+_CAPTIONS = {
+    "roc": "ROC",
+    "precision_recall": "Precision-recall",
+    "confusion": "Confusion",
+    "decision": "Decision curve",
+}
+
 
 def main(snakemake):
     """Writes one self-contained HTML page, and its figures beside it."""
@@ -46,9 +54,8 @@ def _draw(metrics: dict, folder: Path, dpi: int) -> dict[str, dict[str, Path]]:
     """All figures, as SVG and PNG: name of the group to captions to paths."""
     drawn = {("roc", "ROC of all models", "all"): plot_roc_comparison(metrics)}
     for name, model in metrics.items():
-        for kind, caption in (("roc", "ROC"), ("precision_recall", "Precision-recall")):
+        for kind, caption in _CAPTIONS.items():
             drawn[kind, f"{caption}: {name}", name] = EVALUATION_PLOTS[kind](model, name)
-        drawn["confusion", f"Confusion: {name}", name] = EVALUATION_PLOTS["confusion"](model, name)
         for moment in ("before", "after"):
             changed = recalibrated_metrics(model, moment)
             if changed is not None:

@@ -159,6 +159,15 @@ def test_groups_are_told_but_for_those_of_few_studies():
     }  # fmt: skip
 
 
+def test_what_decides_about_studies_is_told_of_this_cohort():
+    main = found_of(study_table(90), prevalences=[0.02])["targets"]["pe_present"]
+    assert main["decision_curve"]["thresholds"]
+    (row,) = main["predictive_values"]["sensitivity ≥ 0.90"]
+    assert row["prevalence"] == 0.02
+    auroc = next(row for row in main["sample_size"] if row["metric"] == "auroc")
+    assert (auroc["value"], auroc["studies"]) == (main["auroc"]["value"], 90)
+
+
 def test_one_class_gives_reasons_and_no_error():
     table = study_table(40).assign(pe_present_true=0)
     main = found_of(table)["targets"]["pe_present"]

@@ -92,7 +92,10 @@ def test_the_page_says_how_the_model_does_here_and_there(content, flow, tmp_path
     )
     assert f"in the internal test {there['value']:.3f}" in text
     assert "Nothing was trained on these studies" in text
-    for title in ("Beside the internal test", "Operating points", "Calibration", "Subgroups"):
+    for title in (
+        "Beside the internal test", "Operating points", "Calibration", "Subgroups",
+        "Decision curves", "Predictive values at other prevalences", "Sample size",
+    ):  # fmt: skip
         assert f">{title}</h2>" in page
     assert text.count("transported") >= 3 and text.count("fixed") >= 3
     # From outside, and escaped.

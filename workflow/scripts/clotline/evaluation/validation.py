@@ -33,10 +33,17 @@ from clotline.evaluation.metrics import (
     METRICS,
     RATES,
     evaluate_target,
+    for_decisions,
     operating_points,
     thresholds_from,
 )
-from clotline.evaluation.predictions import PE_PRESENT, TRUE, cases_by_target
+from clotline.evaluation.predictions import (
+    PE_PRESENT,
+    PE_PRESENT_BY_MAX,
+    TRUE,
+    cases_by_target,
+)
+from clotline.evaluation.predictive_values import PREVALENCES
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 
 #: Metrics that are compared with those of the test studies that the bundle tells of.
@@ -90,6 +97,7 @@ def validate(
     bootstraps: int,
     seed: int,
     thresholds: Sequence[float] = (),
+    prevalences: Sequence[float] = PREVALENCES,
 ) -> dict:
     """All metrics of one model on another cohort.
 
@@ -104,6 +112,7 @@ def validate(
         bootstraps: resamples of each bootstrap.
         seed: of each bootstrap.
         thresholds: further operating points.
+        prevalences: shares of positive studies for which PPV and NPV are told.
 
     Returns:
         As of `clotline.evaluation.metrics.evaluate`, with the targets whose truth is known. The
@@ -132,6 +141,8 @@ def validate(
             "transported": operating_points(held_out, again, bootstraps, seed),
             "internal": beside_internal(measured, internal["targets"].get(target)),
         }
+        if target in (PE_PRESENT, PE_PRESENT_BY_MAX) and fixed:
+            targets[target] |= for_decisions(of_all, measured, bootstraps, seed, prevalences)
     evaluated = next(iter(targets), None)
     return {
         "level": level,

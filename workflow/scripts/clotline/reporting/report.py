@@ -143,6 +143,7 @@ def render_report(
             deciding=deciding,
             useful={name: useful_thresholds(m["decision_curve"]) for name, _, m in deciding},
             told_thresholds=TOLD_THRESHOLDS,
+            all_thresholds="results/decision_curves.csv",
             half_width=HALF_WIDTH,
             comparisons=comparisons.to_dict("records"),
             competition=competition,

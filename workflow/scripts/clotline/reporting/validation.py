@@ -8,11 +8,14 @@ import yaml
 
 from clotline.data.cohort import FITTED, PART, PE_PRESENT, TARGETS
 from clotline.data.rejects import count_notes, count_reasons
+from clotline.evaluation.decision_curves import useful_thresholds
+from clotline.evaluation.decision_tables import with_decisions
 from clotline.evaluation.intervals import describe_estimate
+from clotline.evaluation.sample_size import HALF_WIDTH
 from clotline.labels import IMAGE_LABEL, STUDY_UID, UNKNOWN
 from clotline.reporting import claim
 from clotline.reporting.pages import FOLDER, describe_bundle, templates
-from clotline.reporting.report import svg_uri, versions
+from clotline.reporting.report import TOLD_THRESHOLDS, svg_uri, versions
 from clotline.reporting.selection import choose_model
 from clotline.titles import TITLES, counted
 from clotline.version import CLOTLINE_VERSION
@@ -23,6 +26,9 @@ CONTENTS = {
     "internal": "Beside the internal test",
     "points": "Operating points",
     "calibration": "Calibration",
+    "decisions": "Decision curves",
+    "values": "Predictive values at other prevalences",
+    "size": "Sample size",
     "roc": "Receiver operating characteristic",
     "precision_recall": "Precision and recall",
     "groups": "Subgroups",
@@ -129,6 +135,8 @@ def render_validation(
     main, why = choose_model(internal, internal)
     shown = main if main in metrics else next(iter(metrics))
     there = {name: bool(figures.get(name)) for name in ("roc", "precision_recall")}
+    deciding = list(with_decisions(metrics))
+    there |= dict.fromkeys(("decisions", "values", "size"), bool(deciding))
     there["groups"] = any(model["groups"] for model in metrics.values())
     return (
         templates(FOLDER)
@@ -143,6 +151,14 @@ def render_validation(
             main=shown,
             why=why,
             metrics=metrics,
+            deciding=deciding,
+            useful={name: useful_thresholds(m["decision_curve"]) for name, _, m in deciding},
+            told_thresholds=TOLD_THRESHOLDS,
+            all_thresholds="results/validate/metrics.json",
+            half_width=HALF_WIDTH,
+            first_point=next(iter(metrics[shown]["targets"].values()))["operating_points"][0][
+                "name"
+            ],
             compared=COMPARED,
             flow=flow,
             notes=count_notes(notes).to_dict(),
