@@ -79,9 +79,8 @@ SLICES = {
     *("results/data/slices.parquet", "results/data/positives.h5"),
     *("results/baselines/position.parquet", "results/data/study_facts.parquet"),
 }
-PLAN = {
-    *("results/data/plan.parquet", "results/data/rows.parquet", "results/data/patients.json"),
-}
+PLAN = {"results/data/plan.parquet", "results/data/rows.parquet"}
+PATIENTS = {"results/data/patients.json"}
 
 
 def change_config(run, *keys, value):
@@ -200,7 +199,7 @@ def test_an_appended_study_leaves_the_other_shards_alone(copy):
     last = SHARDS[-1] if room else "004"
     shards = SHARDS if room else (*SHARDS, last)
     assert copy.to_be_made() == (
-        PLAN | shard_files(last) | SLICES | cnns_and_what_follows(shards=shards)
+        PLAN | PATIENTS | shard_files(last) | SLICES | cnns_and_what_follows(shards=shards)
     )
 
 
