@@ -322,6 +322,17 @@ def test_claim_says_how_each_network_was_trained():
     assert f"{LSTM}: the last epoch, averaged over steps (0.99 of the past)." in answers[26]
 
 
+def test_claim_says_how_slices_were_changed_in_training():
+    assert claim.fill_in(load_config({}), 1, 0, 0)[25].count("flipped upside down.") == 2
+    keys = {"horizontal_flip": True, "scale": 0.2, "rotate": 20, "contrast": 0.1, "cutout": 0.4}
+    answer = claim.fill_in(load_config({"cnn": {"resnext50": keys}}), 1, 0, 0)[25]
+    assert (
+        "upside down, half of them mirrored, size changed by up to 20%, turned by up to "
+        "20 degrees, contrast changed by up to 10%, two squares of 40% of the side set to air."
+        in answer
+    )
+
+
 def test_claim_says_how_studies_were_divided():
     config = load_config({"data": {"split": {"column": "fold"}}})
     assert claim.fill_in(config, 1, 0, 0)[20] == "By the column fold of the labels file."

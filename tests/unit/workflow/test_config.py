@@ -298,6 +298,7 @@ def write_weights(path, section):
         ("torchvision", "resnext_50_32x4d", "resnext50_32x4d"),
         ("torchvision", "efficientnet-b0", "efficientnet_b0"),
         ("efficientnet-pytorch", "efficientnet_b0", "efficientnet-b0"),
+        ("timm", "seresnext50-32x4d", "seresnext50_32x4d"),
     ],
 )
 def test_a_misspelt_architecture_is_named_with_the_nearest(library, given, guess):

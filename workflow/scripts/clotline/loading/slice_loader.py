@@ -70,7 +70,7 @@ class StoredSlices(ReadInBatches):
         """Writes the slices of `read` to existing memory."""
         for part, index in zip(parts[:, 0], indices, strict=True):
             pixels = self._shards[self._shard[index]].read(self._row[index], self._checksum[index])
-            part[:] = self.view.cut(pixels, *self._cuts[index])
+            part[:] = self.view.cut(pixels, self._cuts[index])
 
     def labels(self, indices: list[int]) -> np.ndarray:
         """The slices' image labels, (n,) float32."""

@@ -4,6 +4,8 @@ Items are numbered as by Mongan, Moy and Kahn, Radiology: Artificial Intelligenc
 doi 10.1148/ryai.2020200029.
 """
 
+from collections.abc import Iterator
+
 from clotline.grid import AIR_HU, SIZE
 from clotline.sections.lstm import lstm_sections
 from clotline.titles import counted
@@ -185,7 +187,22 @@ def _training(name: str, entry: dict) -> str:
     if "crop" in entry:
         text += ", random crops" if entry["crop"] < SIZE else ", whole slices"
         text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
+        text += "".join(f", {words}" for words in _augmentation(entry))
     return f"{text}."
+
+
+def _augmentation(entry: dict) -> Iterator[str]:
+    """What training changes in slices beyond where they are cut and flips upside down."""
+    if entry["horizontal_flip"]:
+        yield "half of them mirrored"
+    if entry["scale"]:
+        yield f"size changed by up to {entry['scale']:.0%}"
+    if entry["rotate"]:
+        yield f"turned by up to {entry['rotate']:g} degrees"
+    if entry["contrast"]:
+        yield f"contrast changed by up to {entry['contrast']:.0%}"
+    if entry["cutout"]:
+        yield f"two squares of {entry['cutout']:.0%} of the side set to air"
 
 
 def _selection(name: str, entry: dict) -> str:

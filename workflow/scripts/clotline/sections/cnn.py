@@ -13,6 +13,7 @@ class CNNSection(Recipe):
     library: str
     architecture: str
     init: str
+    weights_sha256: str | None
     zero_init_residual: bool
     dropout: bool
     batch_norm_momentum: float | None
@@ -22,13 +23,24 @@ class CNNSection(Recipe):
     shift: int | None
     input_size: int
     vertical_flip: bool
+    horizontal_flip: bool
+    scale: float
+    rotate: float
+    contrast: float
+    cutout: float
     batch_size: int
     compile: bool
 
     BEFORE: ClassVar[dict[str, Any]] = Recipe.BEFORE | {
+        "weights_sha256": None,
         "zero_init_residual": False,
         "dropout": True,
         "shift": None,
+        "horizontal_flip": False,
+        "scale": 0,
+        "rotate": 0,
+        "contrast": 0,
+        "cutout": 0,
         "compile": False,
     }
 
