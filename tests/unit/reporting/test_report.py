@@ -333,6 +333,18 @@ def test_claim_says_how_slices_were_changed_in_training():
     )
 
 
+def test_claim_says_what_a_backbone_sees():
+    published = claim.fill_in(load_config({}), 1, 0, 0)[9]
+    assert "resnext50: window level 100 HU, width 700 HU, crop 224, input 224 pixels." in published
+    keys = {"planes": 3, "plane_distance_mm": 2.5, "further_windows": [[40, 400]]}
+    assert (
+        "resnext50: window level 100 HU, width 700 HU, level 40 HU, width 400 HU, of 3 slices "
+        "(2.5 mm apart), crop 224"
+    ) in claim.fill_in(load_config({"cnn": {"resnext50": keys}}), 1, 0, 0)[9]
+    adjacent = claim.fill_in(load_config({"cnn": {"resnext50": {"planes": 3}}}), 1, 0, 0)[9]
+    assert "width 700 HU, of 3 slices (adjacent), crop 224" in adjacent
+
+
 def test_claim_says_how_studies_were_divided():
     config = load_config({"data": {"split": {"column": "fold"}}})
     assert claim.fill_in(config, 1, 0, 0)[20] == "By the column fold of the labels file."

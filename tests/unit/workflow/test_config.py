@@ -293,6 +293,16 @@ def write_weights(path, section):
 
 
 @pytest.mark.parametrize(
+    "keys", [{"planes": 2}, {"further_windows": [[40]]}, {"further_windows": [[40, 0]]},
+             {"plane_distance_mm": 0}, {"weights_sha256": "ABCDEF01"}, {"cutout": 1}],
+    ids=str,
+)  # fmt: skip
+def test_what_an_input_cannot_have_is_refused(keys):
+    (name,) = keys
+    assert f"cnn.resnext50.{name}" in message_of({"cnn": {"resnext50": keys}})
+
+
+@pytest.mark.parametrize(
     ("library", "given", "guess"),
     [
         ("torchvision", "resnext_50_32x4d", "resnext50_32x4d"),

@@ -1,7 +1,7 @@
 """Stored slices to the inputs of a network: augmentation, crop, window, scaling."""
 
 import functools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import cv2
 import numpy as np
@@ -50,6 +50,9 @@ class View:
         contrast: largest share by which training raises or lowers contrast.
         cutout: side of each of the two squares that training sets to air, as a share of the cut's
             (DeVries and Taylor, arXiv 1708.04552); 0 sets none.
+        planes: slices that become channels of an input, the slice itself in their middle.
+        plane_distance_mm: from one plane to the next; None takes the next slices.
+        further_windows: level and width of each further window that all planes are seen through.
     """
 
     window_level: float
@@ -63,6 +66,9 @@ class View:
     rotate: float = 0.0
     contrast: float = 0.0
     cutout: float = 0.0
+    planes: int = 1
+    plane_distance_mm: float | None = None
+    further_windows: list[list[float]] = field(default_factory=list)
 
     @classmethod
     def of(cls, section: CNNSection) -> "View":
@@ -131,13 +137,19 @@ class View:
         """Cut slices to the network's inputs.
 
         Args:
-            parts: (n, 1, c, c) int16 Hounsfield units, on any device.
+            parts: (n, p, c, c) int16 Hounsfield units of p planes, on any device.
 
         Returns:
-            (n, 1, s, s) float32 on that device.
+            (n, w p, s, s) float32 on that device: the planes from feet to head, through each of w
+            windows in turn.
         """
-        values = parts.float().sub_(self.window_level - self.window_width / 2)
-        values.mul_(1 / self.window_width).clamp_(0, 1)
+        windows = [(self.window_level, self.window_width), *self.further_windows]
+        seen = [self._windowed(parts, level, width) for level, width in windows]
+        return seen[0] if len(seen) == 1 else torch.cat(seen, 1)
+
+    def _windowed(self, parts: Tensor, level: float, width: float) -> Tensor:
+        values = parts.float().sub_(level - width / 2)
+        values.mul_(1 / width).clamp_(0, 1)
         if self.input_size != self.crop:
             weights = _area_weights(self.crop, self.input_size, parts.device)
             values = weights @ values @ weights.T

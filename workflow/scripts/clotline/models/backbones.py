@@ -1,4 +1,4 @@
-"""Stage 1 networks: any classifier of the libraries, for one-channel slices."""
+"""Stage 1 networks: any classifier of the libraries, for slices."""
 
 import logging
 from dataclasses import replace
@@ -42,20 +42,20 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.width, 1)
 
     def features(self, slices: Tensor) -> Tensor:
-        """(n, 1, s, s) float slices to (n, width) float features."""
+        """(n, channels, s, s) float slices to (n, width) float features."""
         return self.backbone(slices)
 
     def forward(self, slices: Tensor) -> Tensor:
-        """(n, 1, s, s) float slices to (n,) logits of the image label."""
+        """(n, channels, s, s) float slices to (n,) logits of the image label."""
         return self.head(self.backbone(slices)).squeeze(-1)
 
 
 def build_classifier(section: CNNSection, imagenet: str | Path | None = None) -> Classifier:
     """The network of one ``cnn`` entry of the configuration, with its initial weights.
 
-    The three input channels of the first convolution become one by summing their weights: the
-    response to a grey image stays that of the ImageNet network. Random weights are drawn from
-    torch's global generator.
+    The first convolution's three input channels stay where the slices have three. Else they become
+    one by summing their weights, and several by dividing that: the response to a grey image stays
+    that of the ImageNet network. Random weights are drawn from torch's global generator.
 
     Args:
         section: the entry.
@@ -74,7 +74,7 @@ def build_classifier(section: CNNSection, imagenet: str | Path | None = None) ->
         _start_residuals_at_zero(backbone)
     if not section.dropout:
         _without_dropout(backbone)
-    _take_one_channel(backbone)
+    _take_channels(backbone, section.channels)
     if (momentum := section.batch_norm_momentum) is not None:
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -208,8 +208,13 @@ def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
     setattr(module.get_submodule(parent), child, new)
 
 
-def _take_one_channel(backbone: nn.Module) -> None:
+def _take_channels(backbone: nn.Module, channels: int) -> None:
     first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    if channels == first.in_channels:
+        return
+    weight = first.weight.detach().sum(1, keepdim=True)
+    if channels > 1:
+        weight = weight.repeat(1, channels, 1, 1) / channels
     # The layer stays, for efficientnet-pytorch's own convolution pads by itself.
-    first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
-    first.in_channels = 1
+    first.weight = nn.Parameter(weight)
+    first.in_channels = channels

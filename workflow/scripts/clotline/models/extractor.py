@@ -120,7 +120,8 @@ def keep_first_layers_exact(model: nn.Module, side: int) -> None:
 
     hooks = [conv.register_forward_hook(note) for conv in names]
     with torch.no_grad():
-        model(next(model.parameters()).new_zeros(1, 1, side, side))
+        channels = next(iter(names)).in_channels
+        model(next(model.parameters()).new_zeros(1, channels, side, side))
     for hook in hooks:
         hook.remove()
     for conv in dict.fromkeys(called[:first]):

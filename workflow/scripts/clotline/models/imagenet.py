@@ -10,6 +10,9 @@ from efficientnet_pytorch.utils import url_map as efficientnet_urls
 from clotline.errors import ClotlineError
 from clotline.job.files import atomic
 
+#: The file of weights in a repository of the Hugging Face Hub.
+HUB_FILE = "model.safetensors"
+
 
 def imagenet_url(library: str, architecture: str) -> str:
     """Where the library itself downloads the architecture's ImageNet weights from.
@@ -24,9 +27,7 @@ def imagenet_url(library: str, architecture: str) -> str:
         return efficientnet_urls[architecture]
     if library == "torchvision":
         return torchvision.models.get_model_weights(architecture)["IMAGENET1K_V1"].url
-    from clotline.models.timm_networks import weights_url
-
-    if url := weights_url(architecture):
+    if url := _timm_url(architecture):
         return url
     raise ClotlineError(
         f"timm has no weights of {architecture} that can be used: set the backbone's init to "
@@ -53,7 +54,7 @@ def fetch_imagenet_weights(
     checksum = checksum or url_checksum(url)
     try:
         with atomic(path) as temporary:
-            expected = checksum or _hub_checksum(library, url)
+            expected = checksum or _hub_checksum(url)
             torch.hub.download_url_to_file(
                 url, str(temporary), hash_prefix=expected, progress=False
             )
@@ -74,9 +75,34 @@ def url_checksum(url: str) -> str | None:
     return found and found.group(1)
 
 
-def _hub_checksum(library: str, url: str) -> str | None:
-    if library != "timm":
-        return None
-    from clotline.models.timm_networks import hub_checksum
+def _timm_url(architecture: str) -> str | None:
+    """Where timm's default weights are, by preference in a file whose name has a checksum."""
+    # timm takes seconds to be imported.
+    import timm
+    from huggingface_hub import hf_hub_url
 
-    return hub_checksum(url)
+    found = timm.get_pretrained_cfg(architecture)
+    # Some are in formats of other frameworks, which the network itself would have to read.
+    if found is None or found.custom_load:
+        return None
+    if found.hf_hub_id and not (found.url and url_checksum(found.url)):
+        return hf_hub_url(found.hf_hub_id, found.hf_hub_filename or HUB_FILE)
+    return found.url or None
+
+
+def _hub_checksum(url: str) -> str | None:
+    """The SHA-256 that the Hugging Face Hub has of a file; None of what lies elsewhere.
+
+    Raises:
+        OSError: no connection, or no such file.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata
+
+    if not url.startswith(constants.ENDPOINT):
+        return None
+    try:
+        checksum = get_hf_file_metadata(url).etag
+    except Exception as error:
+        # Its client has changed more than once, and its errors with it.
+        raise OSError(f"{type(error).__name__}: {error}") from None
+    return checksum if re.fullmatch("[0-9a-f]{64}", checksum or "") else None

@@ -7,6 +7,7 @@ doi 10.1148/ryai.2020200029.
 from collections.abc import Iterator
 
 from clotline.grid import AIR_HU, SIZE
+from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import lstm_sections
 from clotline.titles import counted
 
@@ -82,7 +83,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             f"square by {AIR_HU} HU around them; {SIZE} × {SIZE} pixels by area averaging, "
             "axial slices turned to show the patient's left on the right, in order "
             "along the scan axis. "
-            + " ".join(_view(name, cnn) for name, cnn in config["cnn"].items())
+            + " ".join(_view(name, cnn) for name, cnn in cnn_sections(config).items())
         ),
         10: (
             "CNNs: balanced epochs of all positive slices and as many negative ones, rotating "
@@ -150,10 +151,10 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
     return answers
 
 
-def _view(name: str, cnn: dict) -> str:
+def _view(name: str, cnn: CNNSection) -> str:
     return (
-        f"{name}: window level {cnn['window_level']:g} HU, width {cnn['window_width']:g} HU, crop "
-        f"{cnn['crop']}, input {cnn['input_size']} pixels."
+        f"{name}: window level {cnn.window_level:g} HU, width {cnn.window_width:g} HU"
+        f"{cnn.describe_channels()}, crop {cnn.crop}, input {cnn.input_size} pixels."
     )
 
 
