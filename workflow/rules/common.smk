@@ -87,7 +87,8 @@ def backbone_section(wildcards):
 
 def backbone_weights(wildcards):
     section = pipeline.cnn[wildcards.backbone]
-    return f"{section.library} {section.architecture}"
+    checksum = f" {section.weights_sha256}" if section.weights_sha256 else ""
+    return f"{section.library} {section.architecture}{checksum}"
 
 
 def imagenet_weights(wildcards):
@@ -131,8 +132,7 @@ def all_models(wildcards):
 
 
 def curves(stage, ending="svg"):
-    names = config[stage]
-    return expand("results/{stage}/{name}.{e}", stage=stage, name=names, e=ending)
+    return expand(f"results/{stage}/{{name}}.{ending}", name=config[stage])
 
 
 def model_plots(ending):

@@ -12,6 +12,7 @@ from clotline.job.files import STATE_FOLDER
 from clotline.job.run import job, log
 from clotline.job.scratch import nearby
 from clotline.job.speed import inference_batch_size, loading_processes
+from clotline.loading.planes import add_planes
 from clotline.loading.preprocessing import View
 from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
@@ -43,11 +44,13 @@ def train_on(snakemake, shard_folder, positives):
     name = snakemake.wildcards.backbone
     gpus = snakemake.resources.get("gpu", 0)
     fabric = make_training_fabric(section.precision, gpus, snakemake.threads)
-    tables = locate_slices(read_table(snakemake.input.slices), shard_folder, positives)
+    view, batch_size = View.of(section), section.batch_size
+    slices = read_table(snakemake.input.slices)
+    slices = add_planes(slices, view.planes, view.plane_distance_mm)
+    tables = locate_slices(slices, shard_folder, positives, view.planes)
     train = [table[table["split"] == "train"] for table in tables]
     valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), seed)
     epochs = BalancedEpochs(*map(len, train), seed)
-    view, batch_size = View.of(section), section.batch_size
     processes = loading_processes(snakemake.threads, fabric)
     valid_size = inference_batch_size(batch_size, fabric)
     log.info(

@@ -6,8 +6,8 @@ from clotline.models.imagenet import fetch_imagenet_weights
 
 def main(snakemake):
     """Downloads the file that the network's own library names."""
-    library, architecture = snakemake.params.cfg.split()
-    fetch_imagenet_weights(library, architecture, snakemake.output[0])
+    library, architecture, *checksum = snakemake.params.cfg.split()
+    fetch_imagenet_weights(library, architecture, snakemake.output[0], *checksum)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,15 @@ POSITIVES, NEGATIVES, SEED = (
 )
 
 
-def view(crop=256, input_size=None, vertical_flip=False, level=0.0, width=2000.0):
-    return View(level, width, crop, input_size or crop, vertical_flip)
+def view(crop=256, input_size=None, vertical_flip=False, level=0.0, width=2000.0, **keys):
+    return View(level, width, crop, input_size or crop, vertical_flip, **keys)
+
+
+#: Every kind of augmentation at once.
+AUGMENTED = {
+    "vertical_flip": True, "horizontal_flip": True, "scale": 0.2, "rotate": 20, "contrast": 0.2,
+    "cutout": 0.4,
+}  # fmt: skip
 
 
 def in_window(inputs):
@@ -33,7 +40,7 @@ def in_window(inputs):
 
 def inputs_of(chosen, pixels, cut):
     """One slice's (s, s) input."""
-    part = np.ascontiguousarray(chosen.cut(pixels, *cut))
+    part = np.ascontiguousarray(chosen.cut(pixels, cut))
     return chosen.inputs(torch.from_numpy(part)[None, None])[0, 0].numpy()
 
 
@@ -115,7 +122,7 @@ def test_the_augmented_view_is_a_crop_at_any_place_or_its_mirror_image_upside_do
 
 def test_rows_and_columns_of_the_crop_are_drawn_apart():
     cuts = view(crop=254).cuts(60, (0,))
-    assert set(map(tuple, cuts[:, :2])) == {(i, j) for i in range(3) for j in range(3)}
+    assert set(map(tuple, cuts["corner"])) == {(i, j) for i in range(3) for j in range(3)}
 
 
 def test_without_the_flip_no_slice_is_turned_over():
@@ -136,9 +143,10 @@ def test_stored_slices_give_the_central_part_and_the_label_in_the_order_asked_fo
     assert torch.equal(slices.read([3, 0])[0], parts[[3, 0]])
 
 
-def test_augmentation_depends_on_seed_and_place_alone(shard):
+@pytest.mark.parametrize("keys", [{"vertical_flip": True}, AUGMENTED], ids=["published", "all"])
+def test_augmentation_depends_on_seed_and_place_alone(shard, keys):
     path, _ = shard
-    chosen = view(crop=100, vertical_flip=True)
+    chosen = view(crop=100, **keys)
 
     def parts(batches, seed):
         slices = StoredSlices(table_of(path, [3] * 8), chosen, seed)
@@ -155,7 +163,7 @@ def test_augmentation_depends_on_seed_and_place_alone(shard):
 @pytest.mark.parametrize("processes", [0, 1, 2])
 def test_any_number_of_loading_processes_gives_the_same_batches_in_order(shard, fabric, processes):
     path, _ = shard
-    chosen = view(crop=64, input_size=32, vertical_flip=True)
+    chosen = view(crop=64, input_size=32, **AUGMENTED)
     slices = StoredSlices(table_of(path, range(12)), chosen, (0, 0))
     parts, labels = slices.read(range(12))
     batches = list(SliceLoader(slices, 5, fabric, processes))

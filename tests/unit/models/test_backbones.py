@@ -1,10 +1,16 @@
 import copy
 import hashlib
+import logging
+import threading
 import urllib.error
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import efficientnet_pytorch
+import huggingface_hub
 import pytest
+import safetensors.torch
+import timm
 import torch
 import torchvision
 from builders import checkpoint_of, cnn_section
@@ -14,6 +20,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from clotline.errors import ClotlineError
 from clotline.models import backbones, imagenet
+from clotline.models.activation import last_feature_map
 from clotline.models.backbones import build_classifier, for_training, load_classifier
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.extractor import as_extractor, fold_batch_norms, pad_inside
@@ -21,6 +28,10 @@ from clotline.models.imagenet import fetch_imagenet_weights, imagenet_url
 
 RESNEXT = cnn_section(architecture="resnext50_32x4d")
 EFFICIENTNET = cnn_section(library="efficientnet-pytorch", architecture="efficientnet-b0")
+TIMM = [
+    cnn_section(library="timm", architecture=name)
+    for name in ("seresnext50_32x4d", "tf_efficientnetv2_s", "convnext_tiny")
+]
 RESNET = cnn_section(architecture="resnet18")
 #: Its library and name there.
 PUBLISHED = RESNET.library, RESNET.architecture
@@ -42,13 +53,20 @@ def build_own(section):
     torch.manual_seed(0)
     if section.library == "torchvision":
         network = torchvision.models.get_model(section.architecture)
+    elif section.library == "timm":
+        network = timm.create_model(section.architecture)
     else:
         network = efficientnet_pytorch.EfficientNet.from_name(section.architecture)
+    return used_to(torch.randn(4, 3, 64, 64), network)
+
+
+def used_to(images, network):
+    """The network, the statistics of its batch normalisation those of some images."""
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None  # the mean over all batches
-        network.train()(torch.randn(4, 3, 64, 64))
+        network.train()(images)
     return network.eval()
 
 
@@ -127,6 +145,7 @@ def test_a_network_for_training_is_compiled_where_the_entry_says_so(compiled):
         ("torchvision", "resnext51", "resnext50_32x4d"),
         ("torchvision", "efficientnet-b0", "efficientnet_b0"),
         ("efficientnet-pytorch", "efficientnet_b0", "efficientnet-b0"),
+        ("timm", "seresnext50", "seresnext50_32x4d"),
     ],
 )
 def test_an_unknown_architecture_is_named_beside_those_there(library, architecture, other):
@@ -218,6 +237,177 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     with pytest.raises(ClotlineError, match="does not fit this network") as caught:
         build_classifier(replace(RESNET, init=str(tmp_path / "a.pt")))
     assert str(tmp_path / "a.pt") in str(caught.value)
+
+
+#: Small, and with what the others have: one of batch normalisation and one of none.
+SMALL = [cnn_section(library="timm", architecture=name) for name in ("resnet10t", "convnext_atto")]
+BY_NAME = {"ids": lambda section: section.architecture}
+
+
+@pytest.mark.parametrize("section", SMALL, **BY_NAME)
+@pytest.mark.parametrize("write", [torch.save, safetensors.torch.save_file])
+def test_timms_weights_give_the_features_of_a_grey_image(section, write, tmp_path, monkeypatch):
+    own = build_own(section)
+    monkeypatch.setattr(backbones, "imagenet_url", lambda *_: "https://hub/model.safetensors")
+    write(own.state_dict(), tmp_path / "network.pth")
+    classifier = build_classifier(replace(section, init="imagenet"), tmp_path / "network.pth")
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        features = classifier.eval().features(slices)
+        expected = own.forward_head(
+            own.forward_features(slices.expand(-1, 3, -1, -1)), pre_logits=True
+        )
+    assert features.shape == (2, classifier.width)
+    assert expected.std() > 0.01
+    assert torch.allclose(features, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_weights_of_another_of_timms_networks_are_refused(tmp_path, monkeypatch):
+    """Without a classifier timm would load what fits, say nothing, and leave the rest random."""
+    path = imagenet_file(timm.create_model("convnext_atto"), tmp_path, monkeypatch)
+    with pytest.raises(ClotlineError, match=r"network\.pth does not fit this network"):
+        build_classifier(replace(SMALL[0], init="imagenet"), path)
+
+
+def test_a_damaged_file_of_timms_weights_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(backbones, "imagenet_url", lambda *_: "https://hub/model.safetensors")
+    path = tmp_path / "network.pth"
+    safetensors.torch.save_file(timm.create_model("resnet10t").state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ClotlineError, match=r"network\.pth"):
+        build_classifier(replace(SMALL[0], init="imagenet"), path)
+
+
+def test_weights_without_a_checksum_are_named_with_theirs_and_can_be_held_to_it(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO, "clotline")
+    path = imagenet_file(timm.create_model("resnet10t"), tmp_path, monkeypatch)
+    monkeypatch.setattr(backbones, "imagenet_url", lambda *_: "https://hub/model.safetensors")
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    section = replace(SMALL[0], init="imagenet")
+    build_classifier(section, path)
+    assert f"{path} has SHA-256 {checksum}" in caplog.text
+    build_classifier(replace(section, weights_sha256=checksum[:12]), path)
+    with pytest.raises(ClotlineError, match="does not begin with 12345678"):
+        build_classifier(replace(section, weights_sha256="12345678"), path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "end"),
+    [
+        ("seresnext50_32x4d", "seresnext50_32x4d_racm-a304a460.pth"),
+        ("tf_efficientnetv2_s", "tf_efficientnetv2_s_21ft1k-d7dafa41.pth"),
+        ("convnext_tiny", "timm/convnext_tiny.in12k_ft_in1k/resolve/main/model.safetensors"),
+    ],
+)
+def test_timms_weights_are_its_default_ones_with_a_checksum_where_there_is_one(architecture, end):
+    assert imagenet_url("timm", architecture).endswith(f"/{end}")
+
+
+def test_a_network_that_timm_has_no_weights_of_starts_from_random_ones():
+    with pytest.raises(ClotlineError, match="timm has no weights of resnet33ts_x that can be used"):
+        imagenet_url("timm", "resnet33ts_x")
+    assert timm.get_pretrained_cfg("seresnet18").hf_hub_id is None
+    with pytest.raises(ClotlineError, match="set the backbone's init to random"):
+        imagenet_url("timm", "seresnet18")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub on this machine: what it has, and the SHA-256 that it says of it."""
+    content, said = b"weights", hashlib.sha256(b"weights").hexdigest()
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200 if self.server.said else 404)
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("X-Linked-Etag", f'"{self.server.said}"')
+            self.send_header("ETag", '"of-a-pointer"')
+            self.send_header("X-Linked-Size", str(len(content)))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.said = said
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    url = f"{address}/timm/network/resolve/main/model.safetensors"
+    monkeypatch.setattr(imagenet, "imagenet_url", lambda *_: url)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_download_from_the_hub_is_checked_against_the_hubs_own_checksum(hub, tmp_path):
+    path = tmp_path / "network.pth"
+    fetch_imagenet_weights("timm", "convnext_tiny", path)
+    assert path.read_bytes() == b"weights"
+    path.unlink()
+    hub.said = "0" * 64
+    with pytest.raises(ClotlineError, match="invalid hash value"):
+        fetch_imagenet_weights("timm", "convnext_tiny", path)
+    with pytest.raises(ClotlineError, match="its SHA-256 begins with 12345678"):
+        fetch_imagenet_weights("timm", "convnext_tiny", path, "12345678")
+    assert not path.exists()
+
+
+def test_what_the_hub_does_not_have_is_said_with_which_file_to_put_where(hub, tmp_path):
+    hub.said = ""
+    with pytest.raises(ClotlineError) as caught:
+        fetch_imagenet_weights("timm", "convnext_tiny", tmp_path / "network.pth")
+    for part in ("/timm/network/resolve/main/model", "404", "weights_sha256", str(tmp_path)):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("section", TIMM, **BY_NAME)
+def test_timms_networks_give_logits_features_and_maps(section):
+    network = build_classifier(section).eval()
+    # In a network as deep as these, those of `settle` let values grow beyond float32's digits.
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = network.features(slices)
+        assert network(slices).shape == (2,)
+        found = last_feature_map(network, slices)
+        extractor = as_extractor(network, 64)
+        torch.testing.assert_close(extractor.features(slices), expected, rtol=1e-4, atol=1e-4)
+    assert expected.shape == (2, network.width)
+    assert expected.std() > 0.01
+    assert found.shape == (2, 2)
+    assert batch_norms(extractor) == 0
+
+
+def test_a_network_that_cannot_be_traced_is_not_folded():
+    class Depends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)
+
+        def forward(self, x):
+            return self.norm(self.one(x)) if x.sum() > 0 else x
+
+    network = settle(Depends())
+    fold_batch_norms(network)
+    assert batch_norms(network) == 1
+
+
+def test_timms_residual_blocks_start_as_the_identity():
+    model = build_classifier(replace(TIMM[0], zero_init_residual=True))
+    blocks = [m for m in model.modules() if hasattr(m, "zero_init_last")]
+    assert len(blocks) == 16
+    assert all((block.bn3.weight == 0).all() for block in blocks)
 
 
 def test_a_network_without_a_linear_layer_is_refused():

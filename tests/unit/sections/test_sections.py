@@ -25,10 +25,9 @@ TYPES = {"integer": int, "number": float, "string": str, "boolean": bool, "null"
 def type_of(key):
     """The Python type of a key of the schema."""
     if "enum" in key:
-        return str
+        return type(key["enum"][0])
     if key["type"] == "array":
-        element = TYPES[key["items"]["type"]]
-        return list[element]
+        return list[type_of(key["items"])]
     if isinstance(key["type"], list):
         one, null = (TYPES[name] for name in key["type"])
         return one | null

@@ -1,12 +1,17 @@
+import json
+from dataclasses import replace
+
 import efficientnet_pytorch
 import pytest
+import timm
 import torch
 import torchvision
 from builders import cnn_section
 
 from clotline.errors import ClotlineError
 from clotline.models.backbones import build_classifier
-from clotline.workflow.architectures import ARCHITECTURES
+from clotline.workflow.architectures import ARCHITECTURES, TIMM_LIST, architectures, width
+from tools.list_timm import timm_width, write_list
 
 
 def test_all_networks_of_the_libraries_are_listed_that_can_be_used():
@@ -41,3 +46,35 @@ def test_the_width_is_that_of_the_network(library, architecture):
 def test_a_network_without_a_linear_layer_cannot_be_used():
     with pytest.raises(ClotlineError, match="no Linear layer"):
         build_classifier(cnn_section(architecture="squeezenet1_0"))
+
+
+def test_the_list_of_timms_networks_is_of_the_timm_that_is_installed():
+    assert json.loads(TIMM_LIST.read_text())["timm"] == timm.__version__
+    assert list(architectures("timm")) == [
+        n for n in timm.list_models() if n in architectures("timm")
+    ]
+    assert len(architectures("timm")) > 1300
+
+
+#: Every ninetieth, those that docs name, and two that take no colour image.
+TIMM_SAMPLE = [
+    *timm.list_models()[::90], "seresnext50_32x4d", "tf_efficientnetv2_s", "convnext_tiny",
+    "csatv2", "naflexvit_base_patch16_gap",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TIMM_SAMPLE)
+def test_the_list_of_timms_networks_is_true(name):
+    assert timm_width(name) == architectures("timm").get(name)
+
+
+def test_the_list_is_written_as_it_is_read(monkeypatch, tmp_path):
+    monkeypatch.setattr("tools.list_timm.TIMM_LIST", tmp_path / "timm.json")
+    widths = architectures("timm")
+    write_list(widths | {"csatv2": None})
+    assert (tmp_path / "timm.json").read_text() == TIMM_LIST.read_text()
+
+
+def test_a_network_of_timm_has_the_width_in_the_list():
+    section = replace(cnn_section(), library="timm", architecture="resnet10t")
+    assert build_classifier(section).width == width(section) == 512

@@ -327,6 +327,19 @@ WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
             {"train_lstm", "predict_lstm", "apply_models"},
         ),
         ("models/supervision.py", "< 0.5).tolist()", "< 0.4).tolist()", {"train_lstm"}),
+        # A network of timm, and what its input is made of.
+        (
+            "models/timm_networks.py",
+            "if weights is None",
+            "if not weights",
+            {"train_cnn", "extract_features", "activation", "apply_models"},
+        ),
+        (
+            "loading/planes.py",
+            "GAP = 2",
+            "GAP = 3",
+            {"train_cnn", "extract_features", "activation", "apply_models"},
+        ),
         ("models/odds.py", "_MOST = 30.0", "_MOST = 40.0", {"train_lstm"}),
         # The weights of the metric, and how it is computed from predictions.
         (
@@ -358,8 +371,9 @@ WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
             "sections/cnn.py",
             "    crop: int\n",
             "    crop: int\n    rotation: float\n",
-            # The bundle, in which the distributions of the training lie, names the networks.
-            {"train_cnn", "extract_features", "activation", "shift", *WITH_BUNDLE},
+            # The bundle, in which the distributions of the training lie, names the networks; the
+            # report says what a network sees.
+            {"train_cnn", "extract_features", "activation", "report", "shift", *WITH_BUNDLE},
         ),
         (
             "sections/lstm.py",

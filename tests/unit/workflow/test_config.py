@@ -294,11 +294,22 @@ def write_weights(path, section):
 
 
 @pytest.mark.parametrize(
+    "keys", [{"planes": 2}, {"further_windows": [[40]]}, {"further_windows": [[40, 0]]},
+             {"plane_distance_mm": 0}, {"weights_sha256": "ABCDEF01"}, {"cutout": 1}],
+    ids=str,
+)  # fmt: skip
+def test_what_an_input_cannot_have_is_refused(keys):
+    (name,) = keys
+    assert f"cnn.resnext50.{name}" in message_of({"cnn": {"resnext50": keys}})
+
+
+@pytest.mark.parametrize(
     ("library", "given", "guess"),
     [
         ("torchvision", "resnext_50_32x4d", "resnext50_32x4d"),
         ("torchvision", "efficientnet-b0", "efficientnet_b0"),
         ("efficientnet-pytorch", "efficientnet_b0", "efficientnet-b0"),
+        ("timm", "seresnext50-32x4d", "seresnext50_32x4d"),
     ],
 )
 def test_a_misspelt_architecture_is_named_with_the_nearest(library, given, guess):

@@ -5,30 +5,37 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clotline.data.shards import CHECKSUM
 from clotline.data.slice_table import positive_slices
 from clotline.labels import IMAGE_LABEL
+from clotline.loading.planes import plane_columns
 
 
 def locate_slices(
-    slices: pd.DataFrame, shard_folder: str | Path, positives: str | Path
+    slices: pd.DataFrame, shard_folder: str | Path, positives: str | Path, planes: int = 1
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Where to read the positive and the negative slices of train and valid.
 
     Args:
-        slices: slices.parquet.
+        slices: slices.parquet; with more than one plane, that of
+            `clotline.loading.planes.add_planes`.
         shard_folder: folder of the shards.
-        positives: positives.h5.
+        positives: positives.h5, which lacks the positive slices' neighbours: with more than one
+            plane all are read from the shards.
+        planes: of a slice.
 
     Returns:
-        Positives and negatives, each with ``file``, ``row``, ``split``, the image label and the
-        checksum.
+        Positives and negatives, each with ``file``, ``row``, ``split``, the image label, the
+        checksum and those of its planes.
     """
-    columns = ["file", "row", "split", IMAGE_LABEL, CHECKSUM]
+    rows, checksums = plane_columns(planes)
+    columns = ["file", *rows, "split", IMAGE_LABEL, *checksums]
+    paths = {name: f"{shard_folder}/shard-{name}.h5" for name in slices["shard"].unique()}
     positive = positive_slices(slices)
-    positive = positive.assign(file=str(positives), row=np.arange(len(positive)))
+    if planes == 1:
+        positive = positive.assign(file=str(positives), row=np.arange(len(positive)))
+    else:
+        positive = positive.assign(file=positive["shard"].map(paths))
     negative = slices[(slices[IMAGE_LABEL] == 0) & slices["split"].isin(("train", "valid"))]
-    paths = {name: f"{shard_folder}/shard-{name}.h5" for name in negative["shard"].unique()}
     negative = negative.assign(file=negative["shard"].map(paths))
     return positive[columns], negative[columns]
 

@@ -9,10 +9,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clotline.data.shards import CHECKSUM, StoredPixels
+from clotline.data.shards import StoredPixels
 from clotline.job.speed import SLICE_BATCHES_AHEAD
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.batches import process_batches
+from clotline.loading.planes import plane_columns
 from clotline.loading.prefetch import ReadAhead, ReadInBatches, asked_ahead
 from clotline.loading.preprocessing import View
 from clotline.loading.ring_buffer import ReadByProcesses
@@ -29,7 +30,8 @@ class StoredSlices(ReadInBatches):
         """Makes a data set of the rows of ``table``.
 
         Args:
-            table: ``file`` (path of a shard), ``row`` in it, its checksum and the image label.
+            table: ``file`` (path of a shard), ``row`` in it, its checksum and the image label; for
+                a view of several planes, that of `clotline.loading.planes.add_planes`.
             view: how slices become inputs.
             augment_seed: seeds the augmentation, each slice by its row of the table; None means
                 the central view.
@@ -39,26 +41,28 @@ class StoredSlices(ReadInBatches):
         # Opened here: each loading process would have to check every file again.
         self._shards = [StoredPixels(file) for file in files]
         self._shard = table["file"].map({f: i for i, f in enumerate(files)}).to_numpy()
-        self._row = table["row"].to_numpy()
-        self._checksum = table[CHECKSUM].to_numpy()
+        rows, checksums = plane_columns(view.planes)
+        self._rows = table[rows].to_numpy(np.int64)
+        self._checksums = table[checksums].to_numpy(np.uint64)
         self._label = table[IMAGE_LABEL].to_numpy(np.float32)
         self._cuts = view.cuts(len(table), augment_seed)
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._rows)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one cut slice: (1, c, c)."""
-        return 1, self.view.crop, self.view.crop
+        """Of one cut slice: (p, c, c), its planes from feet to head."""
+        return self.view.planes, self.view.crop, self.view.crop
 
     def fetch(self, indices: list[int]) -> None:
         """Asks the disk for slices that are soon to be read."""
         for index in indices:
-            self._shards[self._shard[index]].fetch(self._row[index])
+            for row in self._rows[index].tolist():
+                self._shards[self._shard[index]].fetch(row)
 
     def read(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """The slices' (n, 1, c, c) int16 Hounsfield units, cut, and their (n,) float32 labels.
+        """The slices' (n, p, c, c) int16 Hounsfield units, cut, and their (n,) float32 labels.
 
         They become inputs on the network's device: as integers they are half as large on the way.
         """
@@ -68,9 +72,18 @@ class StoredSlices(ReadInBatches):
 
     def read_into(self, parts: np.ndarray, indices: list[int]) -> None:
         """Writes the slices of `read` to existing memory."""
-        for part, index in zip(parts[:, 0], indices, strict=True):
-            pixels = self._shards[self._shard[index]].read(self._row[index], self._checksum[index])
-            part[:] = self.view.cut(pixels, *self._cuts[index])
+        # A slice is its neighbours' neighbour, and is read once for all of them.
+        kept: dict[tuple[int, int], np.ndarray] = {}
+        for planes, index in zip(parts, indices, strict=True):
+            shard, cut = self._shard[index], self._cuts[index]
+            stored = zip(self._rows[index].tolist(), self._checksums[index].tolist(), strict=True)
+            for plane, (row, checksum) in zip(planes, stored, strict=True):
+                pixels = kept.get((shard, row))
+                if pixels is None:
+                    pixels = self._shards[shard].read(row, checksum)
+                    if len(planes) > 1:
+                        kept[shard, row] = pixels
+                plane[:] = self.view.cut(pixels, cut)
 
     def labels(self, indices: list[int]) -> np.ndarray:
         """The slices' image labels, (n,) float32."""

@@ -19,6 +19,7 @@ from clotline.data.tables import uid_triples
 from clotline.errors import ClotlineError
 from clotline.job.progress import progress
 from clotline.job.speed import loading_processes
+from clotline.loading.planes import add_planes
 from clotline.loading.preprocessing import View
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import Classifier, load_classifier
@@ -137,7 +138,8 @@ def map_slices(
 
     Args:
         checkpoint_path: checkpoint of the CNN.
-        slices: UID, ``file`` (path of the shard), ``row``, checksum and image label of each.
+        slices: UIDs, ``file`` (path of the shard), ``row``, position, checksum and image label of
+            each slice of whole scans.
         gpus: GPUs that the job was given.
         threads: threads of the job.
 
@@ -149,6 +151,7 @@ def map_slices(
     view = View.of(section)
     fabric = make_fabric("32-true", gpus, threads)
     processes = loading_processes(threads, fabric)
+    slices = add_planes(slices, view.planes, view.plane_distance_mm)
     loader = SliceLoader(StoredSlices(slices, view, None), BATCH_SIZE, fabric, processes)
     model = load_classifier(checkpoint, checkpoint_path)
     maps, logits = activation_maps(model, loader, fabric)

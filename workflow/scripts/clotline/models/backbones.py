@@ -1,5 +1,6 @@
-"""Stage 1 networks: any torchvision or efficientnet-pytorch classifier, for one-channel slices."""
+"""Stage 1 networks: any classifier of the libraries, for slices."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from clotline.models.checkpoint import Checkpoint, load_tensors, load_weights
 from clotline.models.imagenet import imagenet_url, url_checksum
 from clotline.sections.cnn import CNNSection
 
+log = logging.getLogger("clotline")
+
 
 class Classifier(nn.Module):
     """A backbone and a linear layer that gives one logit per slice.
@@ -28,27 +31,31 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
-        name, last = _last(backbone, nn.Linear)
-        self.width = last.in_features
-        replace_module(backbone, name, nn.Identity())
+        if hasattr(backbone, "reset_classifier"):  # timm's
+            backbone.reset_classifier(0)
+            self.width = backbone.head_hidden_size
+        else:
+            name, last = _last(backbone, nn.Linear)
+            self.width = last.in_features
+            replace_module(backbone, name, nn.Identity())
         self.backbone = backbone
         self.head = nn.Linear(self.width, 1)
 
     def features(self, slices: Tensor) -> Tensor:
-        """(n, 1, s, s) float slices to (n, width) float features."""
+        """(n, channels, s, s) float slices to (n, width) float features."""
         return self.backbone(slices)
 
     def forward(self, slices: Tensor) -> Tensor:
-        """(n, 1, s, s) float slices to (n,) logits of the image label."""
+        """(n, channels, s, s) float slices to (n,) logits of the image label."""
         return self.head(self.backbone(slices)).squeeze(-1)
 
 
 def build_classifier(section: CNNSection, imagenet: str | Path | None = None) -> Classifier:
     """The network of one ``cnn`` entry of the configuration, with its initial weights.
 
-    The three input channels of the first convolution become one by summing their weights: the
-    response to a grey image stays that of the ImageNet network. Random weights are drawn from
-    torch's global generator.
+    The first convolution's three input channels stay where the slices have three. Else they become
+    one by summing their weights, and several by dividing that: the response to a grey image stays
+    that of the ImageNet network. Random weights are drawn from torch's global generator.
 
     Args:
         section: the entry.
@@ -59,15 +66,15 @@ def build_classifier(section: CNNSection, imagenet: str | Path | None = None) ->
         ClotlineError: the library has no such network, or the weights do not fit it.
     """
     init = section.init
-    backbone = _build(section.library, section.architecture)
     if init == "imagenet":
-        url = imagenet_url(section.library, section.architecture)
-        _load_imagenet_weights(backbone, url, imagenet)
-    elif init == "random" and section.zero_init_residual:
+        backbone = _build_with_weights(section, imagenet)
+    else:
+        backbone = _build(section.library, section.architecture)
+    if init == "random" and section.zero_init_residual:
         _start_residuals_at_zero(backbone)
     if not section.dropout:
         _without_dropout(backbone)
-    _take_one_channel(backbone)
+    _take_channels(backbone, section.channels)
     if (momentum := section.batch_norm_momentum) is not None:
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -104,6 +111,10 @@ def load_classifier(checkpoint: Checkpoint, path: str | Path) -> Classifier:
 
 
 def _build(library: str, architecture: str) -> nn.Module:
+    if library == "timm":
+        from clotline.models.timm_networks import build_timm
+
+        return build_timm(architecture)
     if library == "torchvision":
         known = torchvision.models.list_models(module=torchvision.models)
         build = torchvision.models.get_model
@@ -124,14 +135,28 @@ def _build_efficientnet(architecture: str) -> nn.Module:
     return network
 
 
-def _load_imagenet_weights(backbone: nn.Module, url: str, path: str | Path) -> None:
-    checksum = url_checksum(url)
-    if not sha256(path).startswith(checksum):
+def _build_with_weights(section: CNNSection, path: str | Path) -> nn.Module:
+    if section.library == "timm":
+        from clotline.models.timm_networks import build_timm
+
+        _check_imagenet_weights(section, path)
+        return build_timm(section.architecture, path)
+    backbone = _build(section.library, section.architecture)
+    _check_imagenet_weights(section, path)
+    load_weights(backbone, load_tensors(path), path)
+    return backbone
+
+
+def _check_imagenet_weights(section: CNNSection, path: str | Path) -> None:
+    url = imagenet_url(section.library, section.architecture)
+    checksum, found = section.weights_sha256 or url_checksum(url), sha256(path)
+    if checksum is None:
+        log.info("%s has SHA-256 %s; weights_sha256 can be set to it", path, found)
+    elif not found.startswith(checksum):
         raise ClotlineError(
             f"{path} is not the file that {url} names: its SHA-256 does not "
             f"begin with {checksum}. Delete it and run the same target again"
         )
-    load_weights(backbone, load_tensors(path), path)
 
 
 def _start_residuals_at_zero(backbone: nn.Module) -> None:
@@ -142,6 +167,9 @@ def _start_residuals_at_zero(backbone: nn.Module) -> None:
     for block in backbone.modules():
         if isinstance(block, Bottleneck | BasicBlock):
             last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        elif hasattr(block, "zero_init_last"):  # timm's
+            block.zero_init_last()
+            continue
         elif isinstance(block, MBConvBlock) and _has_shortcut(block):
             last = block._bn2
         else:
@@ -180,8 +208,13 @@ def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
     setattr(module.get_submodule(parent), child, new)
 
 
-def _take_one_channel(backbone: nn.Module) -> None:
+def _take_channels(backbone: nn.Module, channels: int) -> None:
     first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    if channels == first.in_channels:
+        return
+    weight = first.weight.detach().sum(1, keepdim=True)
+    if channels > 1:
+        weight = weight.repeat(1, channels, 1, 1) / channels
     # The layer stays, for efficientnet-pytorch's own convolution pads by itself.
-    first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
-    first.in_channels = 1
+    first.weight = nn.Parameter(weight)
+    first.in_channels = channels

@@ -308,6 +308,7 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
         f"- {name}: {section.architecture} of {section.library}, input "
         f"{section.input_size} × {section.input_size} pixels, window level "
         f"{section.window_level:g} HU, width {section.window_width:g} HU"
+        f"{section.describe_channels()}"
         for name, section in cnn_sections(made).items()
     ]
     data = (

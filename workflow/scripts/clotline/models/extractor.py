@@ -68,13 +68,16 @@ class _PaddedConvolution(nn.Conv2d):
 def fold_batch_norms(model: nn.Module) -> None:
     """Folds each batch normalisation into the convolution before it, if nothing else reads that.
 
-    In evaluation mode both are linear, and one layer is faster than two.
+    In evaluation mode both are linear, and one layer is faster than two. A network that cannot be
+    traced, because its computing depends on its inputs' sizes or values, stays as it is.
 
     Args:
         model: network in evaluation mode, which is changed.
     """
-    tracer = _ConvolutionTracer()
-    nodes = tracer.trace(model).nodes
+    try:
+        nodes = _LayerTracer().trace(model).nodes
+    except _UNTRACEABLE:
+        return
     calls = Counter(node.target for node in nodes if node.op == "call_module")
     for node in nodes:
         if not _is_call(node, model, nn.BatchNorm2d):
@@ -84,7 +87,12 @@ def fold_batch_norms(model: nn.Module) -> None:
         if once and _is_call(before, model, nn.Conv2d):
             names = before.target, node.target
             replace_module(model, names[0], fuse_conv_bn_eval(*map(model.get_submodule, names)))
-            replace_module(model, names[1], nn.Identity())
+            replace_module(model, names[1], _what_follows(model.get_submodule(names[1])))
+
+
+def _what_follows(norm: nn.BatchNorm2d) -> nn.Module:
+    """What timm's batch normalisations do afterwards: drop blocks, and an activation."""
+    return nn.Sequential(*(getattr(norm, n) for n in ("drop", "act") if hasattr(norm, n)))
 
 
 def keep_first_layers_exact(model: nn.Module, side: int) -> None:
@@ -112,7 +120,8 @@ def keep_first_layers_exact(model: nn.Module, side: int) -> None:
 
     hooks = [conv.register_forward_hook(note) for conv in names]
     with torch.no_grad():
-        model(next(model.parameters()).new_zeros(1, 1, side, side))
+        channels = next(iter(names)).in_channels
+        model(next(model.parameters()).new_zeros(1, channels, side, side))
     for hook in hooks:
         hook.remove()
     for conv in dict.fromkeys(called[:first]):
@@ -129,11 +138,16 @@ class _InFloat32(nn.Module):
             return self.layer(inputs.float())
 
 
-class _ConvolutionTracer(fx.Tracer):
-    """Traces every convolution as one call, subclasses of torch's own too."""
+#: What tracing raises where a network computes with the sizes or values of its inputs.
+_UNTRACEABLE = (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AttributeError)
+
+
+class _LayerTracer(fx.Tracer):
+    """Traces convolutions and batch normalisations as one call, subclasses of torch's own too."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
+        layers = nn.Conv2d | nn.BatchNorm2d
+        return isinstance(module, layers) or super().is_leaf_module(module, name)
 
 
 def _is_call(node: fx.Node, model: nn.Module, layer: type) -> bool:

@@ -15,6 +15,7 @@ from clotline.errors import ClotlineError
 from clotline.job.files import atomic, sha256
 from clotline.job.progress import progress
 from clotline.job.speed import inference_batch_size, loading_processes
+from clotline.loading.planes import add_planes
 from clotline.loading.preprocessing import View
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import Classifier, load_classifier
@@ -126,7 +127,9 @@ def extract_shard_features(
     fabric = make_fabric(section.precision, gpus, threads)
     rows = read_rows(shard)
     view = View.of(section)
-    slices = StoredSlices(rows.assign(file=shard, row=range(len(rows))), view, None)
+    table = rows.assign(file=shard, row=range(len(rows)))
+    table = add_planes(table, view.planes, view.plane_distance_mm)
+    slices = StoredSlices(table, view, None)
     size = inference_batch_size(BATCH_SIZE, fabric)
     loader = SliceLoader(slices, size, fabric, loading_processes(threads, fabric))
     model = as_extractor(load_classifier(checkpoint, checkpoint_path), view.input_size)

@@ -4,8 +4,11 @@ Items are numbered as by Mongan, Moy and Kahn, Radiology: Artificial Intelligenc
 doi 10.1148/ryai.2020200029.
 """
 
+from collections.abc import Iterator
+
 from clotline.data.patient_counts import describe_patients
 from clotline.grid import AIR_HU, SIZE
+from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import lstm_sections
 from clotline.titles import counted
 
@@ -141,7 +144,7 @@ def _on_models(config: dict) -> dict[int, str]:
             f"square by {AIR_HU} HU around them; {SIZE} × {SIZE} pixels by area averaging, "
             "axial slices turned to show the patient's left on the right, in order "
             "along the scan axis. "
-            + " ".join(_view(name, cnn) for name, cnn in config["cnn"].items())
+            + " ".join(_view(name, cnn) for name, cnn in cnn_sections(config).items())
         ),
         22: " ".join(
             [
@@ -222,10 +225,10 @@ def fill_in_validation(trained: dict, flow: dict, recalibration: float, bootstra
     }
 
 
-def _view(name: str, cnn: dict) -> str:
+def _view(name: str, cnn: CNNSection) -> str:
     return (
-        f"{name}: window level {cnn['window_level']:g} HU, width {cnn['window_width']:g} HU, crop "
-        f"{cnn['crop']}, input {cnn['input_size']} pixels."
+        f"{name}: window level {cnn.window_level:g} HU, width {cnn.window_width:g} HU"
+        f"{cnn.describe_channels()}, crop {cnn.crop}, input {cnn.input_size} pixels."
     )
 
 
@@ -259,7 +262,22 @@ def _training(name: str, entry: dict) -> str:
     if "crop" in entry:
         text += ", random crops" if entry["crop"] < SIZE else ", whole slices"
         text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
+        text += "".join(f", {words}" for words in _augmentation(entry))
     return f"{text}."
+
+
+def _augmentation(entry: dict) -> Iterator[str]:
+    """What training changes in slices beyond where they are cut and flips upside down."""
+    if entry["horizontal_flip"]:
+        yield "half of them mirrored"
+    if entry["scale"]:
+        yield f"size changed by up to {entry['scale']:.0%}"
+    if entry["rotate"]:
+        yield f"turned by up to {entry['rotate']:g} degrees"
+    if entry["contrast"]:
+        yield f"contrast changed by up to {entry['contrast']:.0%}"
+    if entry["cutout"]:
+        yield f"two squares of {entry['cutout']:.0%} of the side set to air"
 
 
 def _selection(name: str, entry: dict) -> str:

@@ -1,10 +1,18 @@
 """The networks that a backbone can be, by library: names, and numbers of features per slice.
 
 Written down here because the libraries that define them import torch, which takes seconds, and
-every dry run and every job reads the configuration.
+every dry run and every job reads the configuration. timm has more than a thousand: they stand in a
+file that ``python -m tools.list_timm`` makes, which is read where the configuration names timm.
 """
 
+import json
+from functools import cache
+from pathlib import Path
+
 from clotline.sections.cnn import CNNSection
+
+#: Version of timm, and its networks.
+TIMM_LIST = Path(__file__).with_name("timm.json")
 
 #: torchvision and efficientnet-pytorch; squeezenet is missing, for it has no linear layer that
 #: the slice's logit could replace.
@@ -45,6 +53,16 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
+def architectures(library: str) -> dict[str, int]:
+    """Networks of a library to their numbers of features per slice."""
+    return _timm() if library == "timm" else ARCHITECTURES[library]
+
+
 def width(section: CNNSection) -> int:
     """Number of features per slice of a ``cnn`` entry of the configuration."""
-    return ARCHITECTURES[section.library][section.architecture]
+    return architectures(section.library)[section.architecture]
+
+
+@cache
+def _timm() -> dict[str, int]:
+    return json.loads(TIMM_LIST.read_text(encoding="utf-8"))["widths"]

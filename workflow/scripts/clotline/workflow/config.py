@@ -24,7 +24,7 @@ from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
 from clotline.labels import COLUMNS
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
-from clotline.workflow.architectures import ARCHITECTURES
+from clotline.workflow.architectures import TIMM_LIST, architectures
 from clotline.workflow.initial_weights import check_initial_weights
 
 SCHEMA_PATH = Path(__file__).parents[3] / "schemas" / "config.schema.yaml"
@@ -430,13 +430,16 @@ def _check_form(entry: str, lstm: LSTMSection):
 
 
 def _check_architecture(key: str, backbone: CNNSection):
-    known, given = ARCHITECTURES[backbone.library], backbone.architecture
+    known, given = architectures(backbone.library), backbone.architecture
     if given not in known:
         guess = difflib.get_close_matches(given, known, 1, 0.5)
         hint = f"did you mean {guess[0]}? " if guess else ""
+        there = ", ".join(known)
+        if backbone.library == "timm":
+            there = f"{len(known):,}, listed in {TIMM_LIST}"
         yield (
             f"{key} is {given}, and {backbone.library} has no such network that can be used; "
-            f"{hint}There are {', '.join(known)}"
+            f"{hint}There are {there}"
         )
 
 
