@@ -1,4 +1,10 @@
-from clotline.feature_sets import feature_sets, level_pairs, split_lstm_name
+from clotline.feature_sets import (
+    feature_sets,
+    level_pairs,
+    models_of,
+    network_of,
+    split_lstm_name,
+)
 
 
 def test_an_lstms_name_splits_at_its_last_dash():
@@ -12,3 +18,11 @@ def test_each_backbone_is_a_feature_set_beside_the_joined_ones():
 
 def test_two_levels_of_one_name_are_a_pair():
     assert level_pairs(["a-image", "a-study", "b-study", "c-image", "readers"]) == ["a"]
+
+
+def test_a_joint_network_is_a_pair_of_models_and_another_is_one():
+    assert models_of("a-joint") == ["a-joint-image", "a-joint-study"]
+    assert models_of("a-image") == ["a-image"]
+    assert [network_of(model) for model in models_of("a-joint")] == ["a-joint", "a-joint"]
+    assert network_of("a-study") == "a-study"
+    assert level_pairs(["a-image", *models_of("a-joint")]) == ["a-joint"]

@@ -6,13 +6,14 @@ PLOT_TITLES = {
     "calibration": "3 Calibration",
     "confusion": "4 Confusion matrices",
 }
+SUBMITTED = config["evaluation"]["submission"]
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 
 if EXTERNAL:
 
     rule external:
         input:
-            predictions=external_file,
+            predictions=pipeline.external_file,
             slices="results/data/slices.parquet",
             plan="results/data/plan.parquet",
         output:
@@ -27,12 +28,36 @@ if EXTERNAL:
             mem_mb=growing(8000),
             runtime=growing(30),
         params:
-            predictions=contents(external_file),
+            predictions=contents(pipeline.external_file),
             code=code_digest("external.py"),
         message:
             "Reading the predictions of {wildcards.external}"
         script:
             "../scripts/external.py"
+
+
+if config["ensembles"]:
+
+    rule ensemble:
+        input:
+            pipeline.ensemble_members,
+        output:
+            "results/predictions/{ensemble}.parquet",
+        log:
+            "logs/ensemble/{ensemble}.log",
+        benchmark:
+            "benchmarks/ensemble/{ensemble}.tsv"
+        conda:
+            "../../envs/evaluation.yaml"
+        resources:
+            mem_mb=growing(8000),
+            runtime=growing(30),
+        params:
+            code=code_digest("ensemble.py"),
+        message:
+            "Making one model of several: {wildcards.ensemble}"
+        script:
+            "../scripts/ensemble.py"
 
 
 rule position_baseline:
@@ -194,8 +219,8 @@ rule competition:
 
 rule submission:
     input:
-        study=f"results/predictions/{REFERENCE}-study.parquet",
-        image=f"results/predictions/{REFERENCE}-image.parquet",
+        study=f"results/predictions/{SUBMITTED}-study.parquet",
+        image=f"results/predictions/{SUBMITTED}-image.parquet",
     output:
         "results/submission.csv",
     log:

@@ -17,7 +17,7 @@ rule bundle:
     input:
         cnns=expand("results/cnn/{name}.pt", name=config["cnn"]),
         lstms=expand("results/lstm/{name}.pt", name=config["lstm"]),
-        metrics=expand("results/metrics/{name}.json", name=config["lstm"]),
+        metrics=expand("results/metrics/{model}.json", model=OWN_MODELS),
     output:
         "results/models/clotline.zip",
     log:
@@ -30,7 +30,7 @@ rule bundle:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        cfg=pipeline.sections("seed", "phantom", "cnn", "features", "lstm"),
+        cfg=pipeline.sections("seed", "phantom", "cnn", "features", "lstm", "ensembles"),
         code=code_digest("bundle.py"),
     message:
         "Packing the models"

@@ -233,3 +233,31 @@ def test_the_card_says_what_the_models_are_and_are_not(made, tmp_path):
     write(tmp_path / "p.zip", made[1], load_config({"phantom": {}}))
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
         assert "no patients" in archive.read("MODEL_CARD.md").decode()
+
+
+def test_a_joint_network_and_an_ensemble_are_models_of_the_bundle(made, tmp_path):
+    _, files = made
+    ensembles = {"all-study": ["combined-study", "combined-joint-study"]}
+    config = load_config({"lstm": {"combined-joint": {}}, "ensembles": ensembles})
+    joint = tmp_path / "lstm/combined-joint.pt"
+    joint.write_bytes(b"joint")
+    files["lstm"].append(joint)
+    for name in ("combined-joint-image", "combined-joint-study"):
+        files["metrics"].append(tmp_path / f"metrics/{name}.json")
+        files["metrics"][-1].write_text(json.dumps(figures()))
+    write(tmp_path / "lacking.zip", files, config)
+    with pytest.raises(ClotlineError, match="an ensemble 'all-study' without its metrics"):
+        unpack_bundle(tmp_path / "lacking.zip", tmp_path)
+    files["metrics"].append(tmp_path / "metrics/all-study.json")
+    files["metrics"][-1].write_text(json.dumps(figures()))
+    write(tmp_path / "all.zip", files, config)
+    bundle = unpack(tmp_path / "all.zip", tmp_path)
+    assert bundle.lstms == ["combined-image", "combined-study", "combined-joint"]
+    joints = ["combined-joint-image", "combined-joint-study"]
+    assert bundle.models == ["combined-image", "combined-study", *joints, "all-study"]
+    assert bundle.ensembles == ensembles
+    assert all(bundle.metrics(name) == figures() for name in bundle.models)
+    assert bundle.features("combined-joint") == ["efficientnet_b0", "resnext50"]
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        card = archive.read("MODEL_CARD.md").decode()
+    assert "all-study: the mean of the probabilities of combined-study, combined-joint" in card

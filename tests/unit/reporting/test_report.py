@@ -379,3 +379,10 @@ def test_text_from_outside_is_escaped(plan, slices):
     page = render(plan, slices, ["<script>alert(1)</script>"])
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+def test_claim_names_ensembles_and_their_members():
+    assert claim.fill_in(load_config({}), 1, 0, 0)[27].startswith("None; ")
+    members = ["combined-study", "resnext50-study"]
+    answer = claim.fill_in(load_config({"ensembles": {"all-study": members}}), 1, 0, 0)[27]
+    assert "of several models: all-study: combined-study, resnext50-study. Besides" in answer

@@ -18,6 +18,28 @@ def split_lstm_name(name: str) -> tuple[str, str]:
     return features, level
 
 
+def models_of(network: str) -> list[str]:
+    """The models that a network of stage 2 is evaluated as: itself, or both levels of a joint one.
+
+    ``combined-joint`` to ``["combined-joint-image", "combined-joint-study"]``.
+    """
+    if split_lstm_name(network)[1] != "joint":
+        return [network]
+    return [f"{network}-image", f"{network}-study"]
+
+
+def own_models(config: dict) -> list[str]:
+    """All models that are made here: those of the networks of stage 2, and the ensembles."""
+    networks = [model for network in config["lstm"] for model in models_of(network)]
+    return [*networks, *config["ensembles"]]
+
+
+def network_of(model: str) -> str:
+    """The network of stage 2 that a model is of: ``combined-joint-study`` to ``combined-joint``."""
+    features = split_lstm_name(model)[0]
+    return features if split_lstm_name(features)[1] == "joint" else model
+
+
 def level_pairs(models: list[str]) -> list[str]:
     """The names that have an image level and a study level among ``models``, without the level."""
     studies = [name for name in models if split_lstm_name(name)[1] == "study"]

@@ -10,7 +10,7 @@ member                                content
 ``MODEL_CARD.md``                     what the models are, were tested on, and are not for
 ``cnn/<backbone>.pt``                 checkpoints of stage 1
 ``lstm/<features>-<level>.pt``        checkpoints of stage 2
-``metrics/<features>-<level>.json``   metrics on the test studies, and the thresholds
+``metrics/<model>.json``              metrics on the test studies, and the thresholds
 ====================================  ============================================================
 """
 
@@ -27,7 +27,7 @@ from clotline.data.dicom.orientation import AXIAL
 from clotline.errors import ClotlineError
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics_files import read_metrics
-from clotline.feature_sets import split_lstm_name
+from clotline.feature_sets import models_of, split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.job.disk import is_full
 from clotline.job.files import sha256, unusable
@@ -55,8 +55,8 @@ MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 
 #: Members that a bundle can have; names become paths, so nothing else is taken.
 MEMBER = re.compile(
-    r"cnn/[a-z][a-z0-9_]*\.pt|lstm/[a-z][a-z0-9_]*-(image|study)\.pt"
-    r"|metrics/[a-z][a-z0-9_]*-(image|study)\.json"
+    r"cnn/[a-z][a-z0-9_]*\.pt|lstm/[a-z][a-z0-9_]*-(image|study|joint)\.pt"
+    r"|metrics/[a-z][a-z0-9_]*(-joint)?-(image|study)\.json"
 )
 
 
@@ -82,6 +82,16 @@ class Bundle:
         """Names of the LSTMs, as <features>-<level>."""
         return self._names("lstm")
 
+    @property
+    def models(self) -> list[str]:
+        """Names of the LSTMs' models, of `clotline.feature_sets.models_of`, and the ensembles'."""
+        return [*(model for lstm in self.lstms for model in models_of(lstm)), *self.ensembles]
+
+    @property
+    def ensembles(self) -> dict[str, list[str]]:
+        """Ensemble to its members; older bundles have none."""
+        return self.manifest["config"].get("ensembles", {})
+
     def _names(self, stage: str) -> list[str]:
         return [Path(m).stem for m in self.manifest["members"] if m.startswith(f"{stage}/")]
 
@@ -89,10 +99,10 @@ class Bundle:
         """The backbones whose features an LSTM reads, in order."""
         return self.manifest["features"][split_lstm_name(lstm)[0]]
 
-    def metrics(self, lstm: str) -> dict:
-        """An LSTM's metrics on the test studies that it was evaluated on."""
-        path = self.folder / f"metrics/{lstm}.json"
-        return read_metrics([path])[lstm]
+    def metrics(self, model: str) -> dict:
+        """A model's metrics on the test studies that it was evaluated on."""
+        path = self.folder / f"metrics/{model}.json"
+        return read_metrics([path])[model]
 
 
 def write_bundle(
@@ -198,6 +208,9 @@ def _check_manifest(manifest: dict, path: str | Path) -> None:
     for name in manifest["members"]:
         if not MEMBER.fullmatch(name):
             raise ClotlineError(f"{path} has a member {name!r}, which no bundle has")
+    for name in manifest["config"].get("ensembles", {}):
+        if f"metrics/{name}.json" not in manifest["members"]:
+            raise ClotlineError(f"{path} has an ensemble {name!r} without its metrics")
 
 
 def _maker(manifest: dict) -> str:
@@ -254,11 +267,15 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
             "## Models",
             "",
             "Two stages: CNNs turn each slice into features, LSTMs read a study's slices from "
-            "feet to head and give the probability of an embolus on each slice (image level) or "
-            "of nine labels of the study (study level).",
+            "feet to head and give the probability of an embolus on each slice (image level), "
+            "of nine labels of the study (study level), or both (joint).",
             "",
             *backbones,
             f"- LSTMs: {', '.join(made['lstm'])}",
+            *(
+                f"- {name}: the mean of the probabilities of {', '.join(members)}"
+                for name, members in made["ensembles"].items()
+            ),
             "",
             "## Trained and tested on",
             "",

@@ -6,12 +6,13 @@ import pandas as pd
 
 from clotline.data.shards import POSITION, read_rows
 from clotline.data.slice_table import locate_studies
+from clotline.evaluation.ensembles import mean_of
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
 from clotline.feature_sets import split_lstm_name
 from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.models.bundle import Bundle
 from clotline.models.features import extract_shard_features
-from clotline.models.prediction import predict_level
+from clotline.models.prediction import predict_models
 
 
 def stored_slices(shard: str | Path) -> pd.DataFrame:
@@ -32,7 +33,7 @@ def apply_models(
     gpus: int,
     threads: int,
 ) -> dict[str, pd.DataFrame]:
-    """What every LSTM of a bundle says of the studies in a shard.
+    """What every model of a bundle says of the studies in a shard.
 
     Args:
         bundle: of `clotline.models.bundle.unpack_bundle`.
@@ -43,8 +44,8 @@ def apply_models(
         threads: threads of the job.
 
     Returns:
-        LSTM to its predictions, as of `clotline.models.prediction.predict_level` but without the
-        truth.
+        Model to its predictions, as of `clotline.models.prediction.predict_models` but without
+        the truth.
 
     Raises:
         ClotlineError: a file cannot be read, or a network gives features that are no numbers.
@@ -59,17 +60,20 @@ def apply_models(
     studies = locate_studies(slices, plan.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN)))
     predictions = {}
     for name in bundle.lstms:
-        table = predict_level(
+        tables = predict_models(
             bundle.folder / f"lstm/{name}.pt",
-            split_lstm_name(name)[1],
+            name,
             slices,
             studies,
             [files[backbone] for backbone in bundle.features(name)],
             gpus,
             threads,
         )
-        unknown = [column for column in table if column.endswith(TRUE)]
-        predictions[name] = table.drop(columns=[*unknown, "split"])
+        for model, table in tables.items():
+            unknown = [column for column in table if column.endswith(TRUE)]
+            predictions[model] = table.drop(columns=[*unknown, "split"])
+    for name, members in bundle.ensembles.items():
+        predictions[name] = mean_of({member: predictions[member] for member in members})
     return predictions
 
 

@@ -4,9 +4,17 @@ Items are numbered as by Mongan, Moy and Kahn, Radiology: Artificial Intelligenc
 doi 10.1148/ryai.2020200029.
 """
 
+from clotline.feature_sets import split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.sections.lstm import lstm_sections
 from clotline.titles import counted
+
+#: What a network of stage 2 gives, by its level.
+OUTPUTS = {
+    "image": "one logit a slice",
+    "study": "nine labels a study",
+    "joint": "one logit a slice and nine labels a study",
+}
 
 ITEMS = {
     1: "Study of artificial intelligence, type of technology",
@@ -110,8 +118,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
                     for name, cnn in config["cnn"].items()
                 ),
                 *(
-                    f"{name}: {lstm.describe_form()}, "
-                    + ("one logit a slice." if name.endswith("image") else "nine labels a study.")
+                    f"{name}: {lstm.describe_form()}, {OUTPUTS[split_lstm_name(name)[1]]}."
                     for name, lstm in lstm_sections(config).items()
                 ),
             ]
@@ -122,7 +129,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         ),
         25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
-        27: "None; combined models read the features of several networks together.",
+        27: _ensembles(config["ensembles"]),
         28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
@@ -186,6 +193,16 @@ def _training(name: str, entry: dict) -> str:
         text += ", random crops" if entry["crop"] < SIZE else ", whole slices"
         text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
     return f"{text}."
+
+
+def _ensembles(ensembles: dict[str, list[str]]) -> str:
+    together = "combined models read the features of several networks together."
+    if not ensembles:
+        return f"None; {together}"
+    means = (f"{name}: {', '.join(members)}" for name, members in ensembles.items())
+    return (
+        f"The mean of the probabilities of several models: {'; '.join(means)}. Besides, {together}"
+    )
 
 
 def _selection(name: str, entry: dict) -> str:

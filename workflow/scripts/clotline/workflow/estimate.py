@@ -192,6 +192,7 @@ COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "merge_features": _merge_features,
     "train_lstm": _train_lstm,
     "predict_lstm": _predict_lstm,
+    "predict_joint": _predict_lstm,
     "activation": _activation,
     "decode_series": _decode_series,
     "apply_models": _apply_models,

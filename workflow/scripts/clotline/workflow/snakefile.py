@@ -12,7 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 from clotline.errors import ClotlineError
-from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
+from clotline.feature_sets import (
+    REFERENCE,
+    feature_sets,
+    image_level_of,
+    own_models,
+    split_lstm_name,
+)
 from clotline.job.files import (
     BUNDLE,
     PHANTOM_SOURCE,
@@ -105,13 +111,26 @@ class Pipeline:
         """The same for a rule's ``params``: Snakemake forgets the order of inputs."""
         return canonical(self.backbones_of(wildcards))
 
+    def feature_files(self, wildcards) -> list[str]:
+        """The features files that an LSTM reads, in their order."""
+        return [f"results/features/{name}.h5" for name in self.backbones_of(wildcards)]
+
+    def ensemble_members(self, wildcards) -> list[str]:
+        """The predictions of an ensemble's members."""
+        members = self.config["ensembles"][wildcards.ensemble]
+        return [f"results/predictions/{name}.parquet" for name in members]
+
+    def external_file(self, wildcards) -> str:
+        """The file of predictions that were made elsewhere."""
+        return self.config["evaluation"]["external"][wildcards.external]
+
     def scored_slices(self, wildcards) -> str:
         """The image-level model whose slice scores make a model's baseline.
 
         A model without an image level of its own is set beside that of all features together.
         """
-        own = f"{split_lstm_name(wildcards.model)[0]}-image"
-        models = {**self.config["lstm"], **self.config["evaluation"]["external"]}
+        own = image_level_of(wildcards.model)
+        models = {*own_models(self.config), *self.config["evaluation"]["external"]}
         return own if own in models else f"{REFERENCE}-image"
 
     def slice_baseline(self, wildcards) -> str | list:
