@@ -59,17 +59,6 @@ STUDIES = {"studies": 16, "seed": 1, "slices_min": 8, "slices_max": 10}
 SPLIT = {"train": 0.5, "valid": 0.25, "test": 0.25}
 
 
-#: A network of both levels, beside the published ones.
-JOINT = {
-    "epochs": 2,
-    "hidden_size": 8,
-    "cell": "gru",
-    "pooling": ["max", "attention"],
-    "loss": "competition",
-    "calibrate_odds": True,
-}
-
-
 def write_marked_cohort(folder: Path) -> None:
     """Writes ``train.csv`` and the DICOM files, all with markers and one of them no slice."""
     settings = load_config({"phantom": STUDIES})["phantom"]
@@ -109,12 +98,8 @@ def tiny_config(folder: Path) -> str:
             "max_rejects": 0.01,
         },
         "cnn": {"resnext50": backbone, "efficientnet_b0": backbone},
-        "lstm": {name: {"epochs": 2} for name in lstms} | {"combined-joint": JOINT},
-        "ensembles": {
-            f"every-{level}": [f"combined-{level}", f"combined-joint-{level}"]
-            for level in ("image", "study")
-        },
-        "evaluation": {"bootstraps": 100, "submission": "every"},
+        "lstm": {name: {"epochs": 2} for name in lstms},
+        "evaluation": {"bootstraps": 100},
         "plots": {"dpi": 50},
     }
     return yaml.safe_dump(config)

@@ -63,6 +63,7 @@ wildcard_constraints:
     model="|".join(MODELS),
     external="|".join(EXTERNAL),
     ensemble="|".join(config["ensembles"]),
+    fold=r"\d+",
     pair="|".join(PAIRS),
 
 
@@ -110,7 +111,7 @@ def initial_lstm(wildcards):
 
 
 def feature_parts(wildcards):
-    part = "results/features/{backbone}/shard-{shard}.h5"
+    part = pipeline.folder(wildcards) + "/features/{backbone}/shard-{shard}.h5"
     return expand(part, backbone=wildcards.backbone, shard=pipeline.shard_names())
 
 
@@ -124,7 +125,8 @@ def lstm_section(wildcards):
 
 def all_models(wildcards):
     cnns = expand("results/cnn/{name}.pt", name=config["cnn"])
-    return [*cnns, *expand("results/lstm/{name}.pt", name=config["lstm"])]
+    lstms = expand("results/lstm/{name}.pt", name=config["lstm"])
+    return [*cnns, *lstms, *pipeline.fold_checkpoints()]
 
 
 def curves(stage, ending="svg"):

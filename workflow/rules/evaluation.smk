@@ -139,7 +139,11 @@ rule evaluate:
 rule metrics_table:
     input:
         metrics=expand("results/metrics/{model}.json", model=MODELS),
-        histories=[*curves("cnn", "csv"), *curves("lstm", "csv")],
+        histories=[
+            *curves("cnn", "csv"),
+            *curves("lstm", "csv"),
+            *pipeline.fold_checkpoints("csv"),
+        ],
     output:
         table=report(
             "results/metrics.csv",

@@ -17,6 +17,7 @@ rule bundle:
     input:
         cnns=expand("results/cnn/{name}.pt", name=config["cnn"]),
         lstms=expand("results/lstm/{name}.pt", name=config["lstm"]),
+        folds=pipeline.fold_checkpoints(),
         metrics=expand("results/metrics/{model}.json", model=OWN_MODELS),
     output:
         "results/models/clotline.zip",

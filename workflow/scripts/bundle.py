@@ -21,6 +21,7 @@ def main(snakemake):
             snakemake.input.metrics,
             feature_sets(config),
             config,
+            snakemake.input.folds,
         )
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from clotline.errors import ClotlineError
-from clotline.evaluation.ensembles import mean_of
+from clotline.evaluation.ensembles import join_folds, mean_of
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 
 UID = ["1.1", "1.2", "1.3"]
@@ -41,6 +41,42 @@ def test_slices_are_averaged_too():
 
 def test_members_of_other_cases_are_refused_by_name():
     other = table(1)
-    other.loc[0, STUDY_UID] = "9.9"
+    other.loc[0, "central_pe_true"] = 1
     with pytest.raises(ClotlineError, match="a and c were not evaluated on the same cases"):
         mean_of({"a": table(0), "b": table(2), "c": other})
+
+
+def test_members_of_other_studies_are_averaged_on_those_of_all():
+    mean = mean_of({"a": table(0), "b": table(1).iloc[1:]})
+    assert mean[STUDY_UID].tolist() == UID[1:]
+    assert mean.index.tolist() == [0, 1]
+
+
+SPLITS = pd.Series({"4": "train", "1": "valid", "9": "test", "3": "train"})
+
+
+def of_fold(valid, test, score):
+    """Two slices a study."""
+    rows = [(uid, "valid") for uid in valid] + [(uid, "test") for uid in test]
+    made = pd.DataFrame(rows, columns=[STUDY_UID, "split"])
+    made = made.loc[made.index.repeat(2)].reset_index(drop=True)
+    return made.assign(position_mm=[0.0, 1.0] * len(rows), **{IMAGE_LABEL: score})
+
+
+def test_of_folds_each_study_is_predicted_by_those_that_never_saw_it():
+    tables = [
+        of_fold(["3"], ["1", "9"], 0.1),
+        of_fold(["4"], ["3", "9"], 0.2),
+        of_fold(["1"], ["4", "9"], 0.6),
+    ]
+    joined = join_folds(tables, SPLITS)
+    # In the order of the plan, as other models' predictions are.
+    assert joined[STUDY_UID].tolist() == [uid for uid in SPLITS.index for _ in "12"]
+    assert joined["position_mm"].tolist() == [0, 1] * 4
+    assert joined["split"].tolist() == ["valid"] * 4 + ["test"] * 2 + ["valid"] * 2
+    assert joined[IMAGE_LABEL].tolist() == pytest.approx(
+        [0.6] * 2 + [0.1] * 2 + [0.3] * 2 + [0.2] * 2
+    )
+    tables[1] = of_fold(["4"], ["1", "9"], 0.2)
+    with pytest.raises(ClotlineError, match="1 was held out by two folds"):
+        join_folds(tables, SPLITS)

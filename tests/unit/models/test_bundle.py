@@ -38,8 +38,9 @@ def made(tmp_path):
     return path, files
 
 
-def write(path, files, config=CONFIG):
-    write_bundle(path, files["cnn"], files["lstm"], files["metrics"], feature_sets(config), config)
+def write(path, files, config=CONFIG, folds=()):
+    stages = files["cnn"], files["lstm"], files["metrics"]
+    write_bundle(path, *stages, feature_sets(config), config, folds)
 
 
 def unpack(path, tmp_path):
@@ -261,3 +262,25 @@ def test_a_joint_network_and_an_ensemble_are_models_of_the_bundle(made, tmp_path
     with zipfile.ZipFile(tmp_path / "all.zip") as archive:
         card = archive.read("MODEL_CARD.md").decode()
     assert "all-study: the mean of the probabilities of combined-study, combined-joint" in card
+
+
+def test_the_networks_of_folds_are_in_the_bundle_and_give_a_model(made, tmp_path):
+    _, files = made
+    folds = []
+    for fold in range(3):
+        for name in ("cnn/resnext50", "lstm/combined-study"):
+            folds.append(tmp_path / f"results/folds/{fold}/{name}.pt")
+            folds[-1].parent.mkdir(parents=True, exist_ok=True)
+            folds[-1].write_bytes(f"{fold} {name}".encode())
+    write(tmp_path / "folds.zip", files, folds=folds)
+    bundle = unpack(tmp_path / "folds.zip", tmp_path)
+    assert bundle.models == ["combined-image", "combined-study", "combined-folds-study"]
+    assert bundle.backbones == ["resnext50", "efficientnet_b0"]
+    assert len(bundle.folds) == 3
+    for number, fold in enumerate(bundle.folds):
+        assert (fold.backbones, fold.lstms) == (["resnext50"], ["combined-study"])
+        content = fold.checkpoint("lstm", "combined-study").read_text()
+        assert content == f"{number} lstm/combined-study"
+    path = bundle.checkpoint("cnn", "resnext50")
+    assert path == bundle.folder / "cnn/resnext50.pt"
+    assert path.read_bytes() == files["cnn"][0].read_bytes()

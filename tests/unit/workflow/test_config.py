@@ -31,7 +31,10 @@ def test_an_empty_configuration_is_the_published_recipe():
     config = load_config({})
     assert config["seed"] == 2020
     assert config["data"]["slices_per_shard"] == 100_000
-    assert config["data"]["split"] == {"column": None, "train": 0.725, "valid": 0.145, "test": 0.13}
+    assert config["data"]["split"] == {
+        **{"column": None, "train": 0.725, "valid": 0.145, "test": 0.13},
+        **{"folds": None, "folds_of": None},
+    }
     assert config["phantom"] is None
     assert list(config["cnn"]) == ["resnext50", "efficientnet_b0"]
     resnext = config["cnn"]["resnext50"]
@@ -457,3 +460,19 @@ def test_an_ensemble_is_of_models_of_its_level_that_are_made_here():
     assert "ensembles.all-study" in message
     message = message_of({"evaluation": {"submission": "all"}})
     assert "evaluation.submission is all, which has no image level and study level" in message
+
+
+def test_folds_are_of_entries_that_there_are():
+    split = {"folds": 3, "folds_of": ["combined-study"]}
+    models = own_models(load_config({"data": {"split": split}}))
+    assert [name for name in models if "folds" in name] == ["combined-folds-study"]
+    message = message_of({"data": {"split": split | {"folds_of": ["winner-joint"]}}})
+    assert "data.split.folds_of names winner-joint, which is no entry of lstm" in message
+    message = message_of({"data": {"split": split | {"folds": None}}})
+    assert "data.split.folds_of is set and data.split.folds is null" in message
+    assert "data.split.folds is 2" in message_of({"data": {"split": {"folds": 2}}})
+    user = {
+        "data": {"split": split},
+        "ensembles": {"a-study": ["combined-study", "combined-folds-study"]},
+    }
+    load_config(user)

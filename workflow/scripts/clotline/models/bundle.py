@@ -10,6 +10,7 @@ member                                content
 ``MODEL_CARD.md``                     what the models are, were tested on, and are not for
 ``cnn/<backbone>.pt``                 checkpoints of stage 1
 ``lstm/<features>-<level>.pt``        checkpoints of stage 2
+``folds/<fold>/...``                  checkpoints of the networks of a fold
 ``metrics/<model>.json``              metrics on the test studies, and the thresholds
 ====================================  ============================================================
 """
@@ -20,14 +21,14 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clotline.data.dicom.orientation import AXIAL
 from clotline.errors import ClotlineError
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics_files import read_metrics
-from clotline.feature_sets import models_of, split_lstm_name
+from clotline.feature_sets import folds_model, models_of, split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.job.disk import is_full
 from clotline.job.files import sha256, unusable
@@ -55,8 +56,8 @@ MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 
 #: Members that a bundle can have; names become paths, so nothing else is taken.
 MEMBER = re.compile(
-    r"cnn/[a-z][a-z0-9_]*\.pt|lstm/[a-z][a-z0-9_]*-(image|study|joint)\.pt"
-    r"|metrics/[a-z][a-z0-9_]*(-joint)?-(image|study)\.json"
+    r"(folds/\d+/)?(cnn/[a-z][a-z0-9_]*|lstm/[a-z][a-z0-9_]*-(image|study|joint))\.pt"
+    r"|metrics/[a-z][a-z0-9_]*(-joint)?(-folds)?-(image|study)\.json"
 )
 
 
@@ -67,10 +68,18 @@ class Bundle:
     Attributes:
         folder: where its members lie.
         manifest: its manifest.
+        fold: whose networks these are, as ``folds/0/``; empty for those trained on train.
     """
 
     folder: Path
     manifest: dict
+    fold: str = ""
+
+    @property
+    def folds(self) -> list["Bundle"]:
+        """The bundle as each fold's networks, if there are any."""
+        found = [m.split("/")[1] for m in self.manifest["members"] if m.startswith("folds/")]
+        return [replace(self, fold=f"folds/{number}/") for number in dict.fromkeys(found)]
 
     @property
     def backbones(self) -> list[str]:
@@ -84,8 +93,17 @@ class Bundle:
 
     @property
     def models(self) -> list[str]:
-        """Names of the LSTMs' models, of `clotline.feature_sets.models_of`, and the ensembles'."""
-        return [*(model for lstm in self.lstms for model in models_of(lstm)), *self.ensembles]
+        """Names of the models: of LSTMs, by `clotline.feature_sets.models_of`, folds, ensembles."""
+        return [
+            *(model for lstm in self.lstms for model in models_of(lstm)),
+            *(folds_model(m) for lstm in self.folded for m in models_of(lstm)),
+            *self.ensembles,
+        ]
+
+    @property
+    def folded(self) -> list[str]:
+        """Names of the LSTMs that were trained in folds, too."""
+        return self.folds[0].lstms if self.folds else []
 
     @property
     def ensembles(self) -> dict[str, list[str]]:
@@ -93,7 +111,12 @@ class Bundle:
         return self.manifest["config"].get("ensembles", {})
 
     def _names(self, stage: str) -> list[str]:
-        return [Path(m).stem for m in self.manifest["members"] if m.startswith(f"{stage}/")]
+        start = f"{self.fold}{stage}/"
+        return [Path(m).stem for m in self.manifest["members"] if m.startswith(start)]
+
+    def checkpoint(self, stage: str, name: str) -> Path:
+        """A network's file; the stage is cnn or lstm."""
+        return self.folder / f"{self.fold}{stage}/{name}.pt"
 
     def features(self, lstm: str) -> list[str]:
         """The backbones whose features an LSTM reads, in order."""
@@ -112,6 +135,7 @@ def write_bundle(
     metrics: Iterable[str | Path],
     features: dict[str, list[str]],
     config: dict,
+    folds: Iterable[str | Path] = (),
 ) -> None:
     """Writes a bundle.
 
@@ -122,12 +146,14 @@ def write_bundle(
         metrics: those of the LSTMs.
         features: feature set to its backbones, in order.
         config: the configuration that made the models.
+        folds: checkpoints of the folds' networks, at .../folds/<fold>/<stage>/<name>.pt.
     """
     members = {
         f"{folder}/{Path(file).name}": Path(file)
         for folder, files in (("cnn", cnns), ("lstm", lstms), ("metrics", metrics))
         for file in files
     }
+    members |= {"/".join(Path(file).parts[-4:]): Path(file) for file in folds}
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -226,7 +252,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, digest: str, folder: Path, path
     if hashlib.sha256(content).hexdigest() != digest:
         raise ClotlineError(f"{name} in {path} is damaged: copy or remake the bundle")
     target = folder / name
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
 
 

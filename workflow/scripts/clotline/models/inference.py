@@ -8,7 +8,7 @@ from clotline.data.shards import POSITION, read_rows
 from clotline.data.slice_table import locate_studies
 from clotline.evaluation.ensembles import mean_of
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
-from clotline.feature_sets import split_lstm_name
+from clotline.feature_sets import folds_model, split_lstm_name
 from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.models.bundle import Bundle
 from clotline.models.features import extract_shard_features
@@ -50,18 +50,41 @@ def apply_models(
     Raises:
         ClotlineError: a file cannot be read, or a network gives features that are no numbers.
     """
-    files = {}
-    for name in bundle.backbones:
-        files[name] = str(Path(folder, f"{name}.h5"))
-        checkpoint = bundle.folder / f"cnn/{name}.pt"
-        extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
     slices = slices.assign(split="new")
     plan = slices[[STUDY_UID, "split"]].drop_duplicates()
     studies = locate_studies(slices, plan.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN)))
+
+    def apply(networks: Bundle) -> dict[str, pd.DataFrame]:
+        return _apply_networks(networks, shard, slices, studies, folder, gpus, threads)
+
+    predictions, of_folds = apply(bundle), [apply(fold) for fold in bundle.folds]
+    for model in of_folds[0] if of_folds else ():
+        tables = {f"fold {number}": fold[model] for number, fold in enumerate(of_folds)}
+        predictions[folds_model(model)] = mean_of(tables)
+    for name, members in bundle.ensembles.items():
+        predictions[name] = mean_of({member: predictions[member] for member in members})
+    return predictions
+
+
+def _apply_networks(
+    bundle: Bundle,
+    shard: str | Path,
+    slices: pd.DataFrame,
+    studies: pd.DataFrame,
+    folder: str | Path,
+    gpus: int,
+    threads: int,
+) -> dict[str, pd.DataFrame]:
+    """What the networks that were trained on train say, or those of a fold."""
+    files = {}
+    for name in bundle.backbones:
+        files[name] = str(Path(folder, f"{name}.h5"))
+        checkpoint = bundle.checkpoint("cnn", name)
+        extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
     predictions = {}
     for name in bundle.lstms:
         tables = predict_models(
-            bundle.folder / f"lstm/{name}.pt",
+            bundle.checkpoint("lstm", name),
             name,
             slices,
             studies,
@@ -72,8 +95,6 @@ def apply_models(
         for model, table in tables.items():
             unknown = [column for column in table if column.endswith(TRUE)]
             predictions[model] = table.drop(columns=[*unknown, "split"])
-    for name, members in bundle.ensembles.items():
-        predictions[name] = mean_of({member: predictions[member] for member in members})
     return predictions
 
 

@@ -4,7 +4,7 @@ Items are numbered as by Mongan, Moy and Kahn, Radiology: Artificial Intelligenc
 doi 10.1148/ryai.2020200029.
 """
 
-from clotline.feature_sets import split_lstm_name
+from clotline.feature_sets import folded_networks, split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.sections.lstm import lstm_sections
 from clotline.titles import counted
@@ -79,6 +79,12 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
             f"By a hash of the study UID: {split['train']:g} train, {split['valid']:g} valid, "
             f"{split['test']:g} test, of studies."
         )
+    if split["folds"]:
+        division += (
+            f" For {', '.join(folded_networks(config))} the studies beside test were also divided "
+            f"into {split['folds']} folds by a hash: each was kept from training once, while the "
+            "next one chose the epoch."
+        )
     answers = {
         1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
         9: (
@@ -129,7 +135,7 @@ def fill_in(config: dict, stored: int, rejected: int, overlap: int) -> dict[int,
         ),
         25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
-        27: _ensembles(config["ensembles"]),
+        27: _ensembles(config),
         28: "AUROC, average precision, Brier score, log loss, operating points, calibration.",
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
@@ -195,11 +201,13 @@ def _training(name: str, entry: dict) -> str:
     return f"{text}."
 
 
-def _ensembles(ensembles: dict[str, list[str]]) -> str:
+def _ensembles(config: dict) -> str:
     together = "combined models read the features of several networks together."
-    if not ensembles:
+    means = [f"{name}: {', '.join(members)}" for name, members in config["ensembles"].items()]
+    if folded := folded_networks(config):
+        means.append(f"folds: on test studies, all folds' networks of each of {', '.join(folded)}")
+    if not means:
         return f"None; {together}"
-    means = (f"{name}: {', '.join(members)}" for name, members in ensembles.items())
     return (
         f"The mean of the probabilities of several models: {'; '.join(means)}. Besides, {together}"
     )

@@ -24,9 +24,9 @@ from clotline.feature_sets import (
     REFERENCE,
     feature_sets,
     level_pairs,
-    models_of,
     own_models,
     split_lstm_name,
+    trained_models,
 )
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
@@ -315,6 +315,14 @@ def _check_between_keys(config: dict, user: dict):
     total = split["train"] + split["valid"] + split["test"]
     if abs(total - 1) > 1e-6:
         yield f"data.split.train, valid and test sum to {total:g}; they must sum to 1"
+    for name in split["folds_of"] or []:
+        if name not in config["lstm"]:
+            yield (
+                f"data.split.folds_of names {name}, which is no entry of lstm; "
+                f"there are {', '.join(config['lstm'])}"
+            )
+    if split["folds_of"] and not split["folds"]:
+        yield "data.split.folds_of is set and data.split.folds is null: set it to a number of folds"
     if config["phantom"] is not None:
         for key in PHANTOM_DATA.keys() & user.get("data", {}).keys():
             yield (
@@ -397,7 +405,7 @@ def _check_between_keys(config: dict, user: dict):
 
 
 def _check_ensembles(config: dict):
-    models = [model for network in config["lstm"] for model in models_of(network)]
+    models = trained_models(config)
     for name, members in config["ensembles"].items():
         if name in models or name in config["evaluation"]["external"]:
             yield f"ensembles.{name} has the name of another model; choose another name"

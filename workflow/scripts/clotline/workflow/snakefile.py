@@ -15,6 +15,7 @@ from clotline.errors import ClotlineError
 from clotline.feature_sets import (
     REFERENCE,
     feature_sets,
+    folded_networks,
     image_level_of,
     own_models,
     split_lstm_name,
@@ -113,7 +114,28 @@ class Pipeline:
 
     def feature_files(self, wildcards) -> list[str]:
         """The features files that an LSTM reads, in their order."""
-        return [f"results/features/{name}.h5" for name in self.backbones_of(wildcards)]
+        folder = self.folder(wildcards)
+        return [f"{folder}/features/{name}.h5" for name in self.backbones_of(wildcards)]
+
+    @staticmethod
+    def folder(wildcards) -> str:
+        """Where a fold's networks and features lie, or those that were trained on train."""
+        return f"results/folds/{wildcards.fold}" if hasattr(wildcards, "fold") else "results"
+
+    def fold_checkpoints(self, ending: str = "pt") -> list[str]:
+        """The checkpoints of all folds' networks, or their histories (``csv``)."""
+        lstms, sets = folded_networks(self.config), feature_sets(self.config)
+        needed = {name for lstm in lstms for name in sets[split_lstm_name(lstm)[0]]}
+        networks = [f"cnn/{name}" for name in self.config["cnn"] if name in needed]
+        networks += [f"lstm/{name}" for name in lstms]
+        folds = range(self.config["data"]["split"]["folds"] or 0)
+        return [f"results/folds/{fold}/{name}.{ending}" for fold in folds for name in networks]
+
+    def fold_predictions(self, wildcards) -> list[str]:
+        """What the networks of each fold say."""
+        name = f"{wildcards.features}-{wildcards.level}"
+        folds = range(self.config["data"]["split"]["folds"])
+        return [f"results/folds/{fold}/predictions/{name}.parquet" for fold in folds]
 
     def ensemble_members(self, wildcards) -> list[str]:
         """The predictions of an ensemble's members."""
