@@ -41,6 +41,8 @@ def train_on(snakemake, shard_folder, positives):
     section = CNNSection(**json.loads(snakemake.params.cfg))
     seed = json.loads(snakemake.params.seed)
     name = snakemake.wildcards.backbone
+    # With the number of the fold, if there is one.
+    state_name = "-".join(snakemake.wildcards)
     gpus = snakemake.resources.get("gpu", 0)
     fabric = make_training_fabric(section.precision, gpus, snakemake.threads)
     tables = locate_slices(read_table(snakemake.input.slices), shard_folder, positives)
@@ -62,7 +64,7 @@ def train_on(snakemake, shard_folder, positives):
 
     state = training_state(
         STATE_FOLDER,
-        name,
+        state_name,
         [snakemake.params.cfg, str(seed), snakemake.params.code],
         list(snakemake.input),
     )
@@ -87,7 +89,7 @@ def train_on(snakemake, shard_folder, positives):
     config, output = section.as_dict(), snakemake.output
     about = partial(Checkpoint, kind="cnn", name=name, config=config, seed=seed, width=width)
     save_fitted(fitted, about, output.history, output.best, output.last)
-    drop_states(STATE_FOLDER, name)
+    drop_states(STATE_FOLDER, state_name)
 
 
 if __name__ == "__main__":
