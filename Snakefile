@@ -10,6 +10,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/cnn.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/lstm.smk"
+include: "workflow/rules/folds.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/viewer.smk"
 include: "workflow/rules/models.smk"
@@ -30,11 +31,8 @@ rule all:
         curves("lstm"),
         plots("roc", ["all"]),
         plots(PLOTS),
-        "results/metrics.csv",
-        "results/submission.csv",
+        TABLES,
         "results/report.html",
-        "results/comparisons.csv",
-        DECISION_TABLES,
         "results/viewer/index.html",
         "results/viewer/studies",
         "results/models/clotline.zip",

@@ -69,7 +69,8 @@ def test_no_call_runs_what_a_file_says():
     loads = 0
     for path in SOURCES:
         for place, name, options in calls_in(path):
-            assert name not in CALLS, place
+            safe = name == "yaml.load" and options.get("Loader") == "yaml.CSafeLoader"
+            assert safe or name not in CALLS, place
             assert options.get("shell") != "True", place
             assert options.get("allow_pickle", "False") == "False", place
             if name == "torch.load":

@@ -13,7 +13,7 @@ if not PROJECT.is_dir():
 sys.path.insert(0, str(PROJECT / "workflow" / "scripts"))
 
 from clotline.errors import ClotlineError
-from clotline.feature_sets import REFERENCE, level_pairs
+from clotline.feature_sets import REFERENCE, level_pairs, own_models
 from clotline.job.files import sha256
 from clotline.job.processes import STARTER
 from clotline.workflow.code_digest import code_digest
@@ -48,7 +48,8 @@ watch(workflow, Data(pipeline.config, pipeline.shards))
 PHANTOM = {} if config["phantom"] is None else config["data"]
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]
-MODELS = [*config["lstm"], *EXTERNAL]
+OWN_MODELS = own_models(config)
+MODELS = [*OWN_MODELS, *EXTERNAL]
 # A study level and an image level together can be scored as the competition did.
 PAIRS = level_pairs(MODELS)
 PLOTS = ("roc", "precision_recall", "calibration", "confusion", "decision")
@@ -61,6 +62,8 @@ wildcard_constraints:
     stage="cnn|lstm",
     model="|".join(MODELS),
     external="|".join(EXTERNAL),
+    ensemble="|".join(config["ensembles"]),
+    fold=r"\d+",
     pair="|".join(PAIRS),
 
 
@@ -108,16 +111,6 @@ def initial_lstm(wildcards):
     return initial_weights(pipeline.lstm[wildcards.lstm])
 
 
-def feature_parts(wildcards):
-    part = "results/features/{backbone}/shard-{shard}.h5"
-    return expand(part, backbone=wildcards.backbone, shard=pipeline.shard_names())
-
-
-def feature_files(wildcards):
-    backbones = pipeline.backbones_of(wildcards)
-    return expand("results/features/{backbone}.h5", backbone=backbones)
-
-
 def all_features(wildcards):
     return expand("results/features/{backbone}.h5", backbone=config["cnn"])
 
@@ -128,7 +121,8 @@ def lstm_section(wildcards):
 
 def all_models(wildcards):
     cnns = expand("results/cnn/{name}.pt", name=config["cnn"])
-    return [*cnns, *expand("results/lstm/{name}.pt", name=config["lstm"])]
+    lstms = expand("results/lstm/{name}.pt", name=config["lstm"])
+    return [*cnns, *lstms, *pipeline.fold_checkpoints()]
 
 
 def curves(stage, ending="svg"):
@@ -143,7 +137,3 @@ def plots(plot, names=MODELS):
     return expand(
         "results/{plot}/{name}.{ending}", plot=plot, name=names, ending=("svg", "png")
     )
-
-
-def external_file(wildcards):
-    return EXTERNAL[wildcards.external]

@@ -7,11 +7,18 @@ PLOT_TITLES = {
     "confusion": "4 Confusion matrices",
     "decision": "5 Decision curves",
 }
-# Of those who decide about studies.
-DECISION_TABLES = [
+TABLES = [
     f"results/{table}.csv"
-    for table in ("decision_curves", "predictive_values", "sample_size")
+    for table in (
+        "metrics",
+        "comparisons",
+        "decision_curves",
+        "predictive_values",
+        "sample_size",
+        "submission",
+    )
 ]
+SUBMITTED = config["evaluation"]["submission"]
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 # What the pages of reports share.
 PAGE_PARTS = [
@@ -22,7 +29,7 @@ if EXTERNAL:
 
     rule external:
         input:
-            predictions=external_file,
+            predictions=pipeline.external_file,
             slices="results/data/slices.parquet",
             plan="results/data/plan.parquet",
         output:
@@ -37,12 +44,36 @@ if EXTERNAL:
             mem_mb=growing(8000),
             runtime=growing(30),
         params:
-            predictions=contents(external_file),
+            predictions=contents(pipeline.external_file),
             code=code_digest("external.py"),
         message:
             "Reading the predictions of {wildcards.external}"
         script:
             "../scripts/external.py"
+
+
+if config["ensembles"]:
+
+    rule ensemble:
+        input:
+            pipeline.ensemble_members,
+        output:
+            "results/predictions/{ensemble}.parquet",
+        log:
+            "logs/ensemble/{ensemble}.log",
+        benchmark:
+            "benchmarks/ensemble/{ensemble}.tsv"
+        conda:
+            "../../envs/evaluation.yaml"
+        resources:
+            mem_mb=growing(8000),
+            runtime=growing(30),
+        params:
+            code=code_digest("ensemble.py"),
+        message:
+            "Making one model of several: {wildcards.ensemble}"
+        script:
+            "../scripts/ensemble.py"
 
 
 rule position_baseline:
@@ -125,7 +156,11 @@ rule evaluate:
 rule metrics_table:
     input:
         metrics=expand("results/metrics/{model}.json", model=MODELS),
-        histories=[*curves("cnn", "csv"), *curves("lstm", "csv")],
+        histories=[
+            *curves("cnn", "csv"),
+            *curves("lstm", "csv"),
+            *pipeline.fold_checkpoints("csv"),
+        ],
     output:
         table=report(
             "results/metrics.csv",
@@ -229,8 +264,8 @@ rule competition:
 
 rule submission:
     input:
-        study=f"results/predictions/{REFERENCE}-study.parquet",
-        image=f"results/predictions/{REFERENCE}-image.parquet",
+        study=f"results/predictions/{SUBMITTED}-study.parquet",
+        image=f"results/predictions/{SUBMITTED}-image.parquet",
     output:
         "results/submission.csv",
     log:

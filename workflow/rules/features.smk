@@ -28,7 +28,7 @@ rule extract_features:
 
 rule merge_features:
     input:
-        feature_parts,
+        pipeline.feature_parts,
     output:
         "results/features/{backbone}.h5",
     log:

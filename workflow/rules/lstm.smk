@@ -5,7 +5,7 @@ rule train_lstm:
     input:
         slices="results/data/slices.parquet",
         plan="results/data/plan.parquet",
-        features=feature_files,
+        features=pipeline.feature_files,
         init=initial_lstm,
     output:
         best="results/lstm/{lstm}.pt",
@@ -36,7 +36,7 @@ rule predict_lstm:
         checkpoint="results/lstm/{lstm}.pt",
         slices="results/data/slices.parquet",
         plan="results/data/plan.parquet",
-        features=feature_files,
+        features=pipeline.feature_files,
     output:
         "results/predictions/{lstm}.parquet",
     log:
@@ -55,3 +55,14 @@ rule predict_lstm:
         "Predicting valid and test studies with {wildcards.lstm}"
     script:
         "../scripts/predict_lstm.py"
+
+
+# A joint network is evaluated as two models, in the order of clotline.feature_sets.models_of.
+use rule predict_lstm as predict_joint with:
+    output:
+        "results/predictions/{lstm}-image.parquet",
+        "results/predictions/{lstm}-study.parquet",
+    log:
+        "logs/predict_joint/{lstm}.log",
+    benchmark:
+        "benchmarks/predict_joint/{lstm}.tsv"

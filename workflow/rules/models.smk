@@ -31,7 +31,8 @@ rule bundle:
     input:
         cnns=expand("results/cnn/{name}.pt", name=config["cnn"]),
         lstms=expand("results/lstm/{name}.pt", name=config["lstm"]),
-        metrics=expand("results/metrics/{name}.json", name=config["lstm"]),
+        folds=pipeline.fold_checkpoints(),
+        metrics=expand("results/metrics/{model}.json", model=OWN_MODELS),
         facts="results/data/study_facts.parquet",
         plan="results/data/plan.parquet",
         slices="results/data/slices.parquet",
@@ -47,7 +48,7 @@ rule bundle:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        cfg=pipeline.sections("seed", "phantom", "cnn", "features", "lstm"),
+        cfg=pipeline.sections("seed", "phantom", "cnn", "features", "lstm", "ensembles"),
         code=code_digest("bundle.py"),
     message:
         "Packing the models"

@@ -17,7 +17,7 @@ IN_REPORT = {
 rule select_studies:
     input:
         slices="results/data/slices.parquet",
-        predictions=expand("results/predictions/{lstm}.parquet", lstm=config["lstm"]),
+        predictions=expand("results/predictions/{model}.parquet", model=OWN_MODELS),
         metrics=expand("results/metrics/{model}.json", model=MODELS),
     output:
         studies="results/viewer/selection.json",

@@ -42,7 +42,7 @@ def main(snakemake):
         bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, folder)
         stored = stored_slices(shard)
         predictions = apply_models(bundle, shard, stored, folder, gpus, threads)
-        metrics = {name: bundle.metrics(name) for name in bundle.lstms}
+        metrics = {name: bundle.metrics(name) for name in bundle.models}
         study_model, why = choose_model(metrics, metrics)
         image_model = image_level_of(study_model)
         studies, slices = _beside_truth(snakemake, predictions[study_model], stored)

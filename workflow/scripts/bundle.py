@@ -32,6 +32,7 @@ def main(snakemake):
             config,
             digests_of_training(read_table(snakemake.input.slices)),
             training,
+            snakemake.input.folds,
         )
 
 

@@ -7,7 +7,7 @@ from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics import Yardstick, evaluate
 from clotline.evaluation.metrics_files import describe_baseline, describe_verdict
-from clotline.feature_sets import split_lstm_name
+from clotline.feature_sets import is_in_folds, split_lstm_name
 from clotline.job.files import atomic
 from clotline.job.run import job, log
 from clotline.labels import STUDY_UID
@@ -15,7 +15,8 @@ from clotline.labels import STUDY_UID
 
 def main(snakemake):
     """Writes the model's metrics with their intervals."""
-    _, level = split_lstm_name(snakemake.wildcards.model)
+    model = snakemake.wildcards.model
+    _, level = split_lstm_name(model)
     metrics = evaluate(
         read_table(snakemake.input.predictions),
         level,
@@ -24,6 +25,7 @@ def main(snakemake):
         json.loads(snakemake.params.thresholds),
         _yardstick(snakemake),
         json.loads(snakemake.params.prevalences),
+        is_in_folds(model),
     )
     target, target_metrics = next(iter(metrics["targets"].items()))
     log.info("%s: AUROC %s", target, describe_estimate(target_metrics["auroc"]))

@@ -1,12 +1,11 @@
 """Collects the metrics of all models in one table, and what speaks against them in another."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from clotline.evaluation.comparison import metrics_table
 from clotline.evaluation.learning import warnings_table
 from clotline.evaluation.metrics_files import read_metrics
+from clotline.feature_sets import network_at
 from clotline.job.files import atomic
 from clotline.job.run import job
 
@@ -14,7 +13,7 @@ from clotline.job.run import job
 def main(snakemake):
     """Writes metrics.csv and warnings.csv."""
     metrics = read_metrics(snakemake.input.metrics)
-    histories = {Path(path).stem: pd.read_csv(path) for path in snakemake.input.histories}
+    histories = {network_at(path): pd.read_csv(path) for path in snakemake.input.histories}
     warnings = warnings_table(histories, metrics)
     with atomic(snakemake.output.warnings) as path:
         warnings.to_csv(path, index=False)

@@ -1,27 +1,27 @@
-"""Predicts the valid and test studies with one LSTM."""
+"""Predicts the valid and test studies with one network of stage 2."""
 
 from clotline.data.slice_table import locate_studies
 from clotline.data.tables import read_table, write_table
-from clotline.feature_sets import split_lstm_name
 from clotline.job.run import job, log
-from clotline.models.prediction import predict_level
+from clotline.models.prediction import predict_models
 
 
 def main(snakemake):
-    """Writes probabilities beside the truth."""
+    """Writes each level's probabilities beside the truth."""
     slices = read_table(snakemake.input.slices)
     studies = locate_studies(slices, read_table(snakemake.input.plan))
     studies = studies[studies["split"].isin(("valid", "test"))]
-    table = predict_level(
+    tables = predict_models(
         snakemake.input.checkpoint,
-        split_lstm_name(snakemake.wildcards.lstm)[1],
+        snakemake.wildcards.lstm,
         slices,
         studies,
         list(snakemake.input.features),
         snakemake.resources.get("gpu", 0),
         snakemake.threads,
     )
-    write_table(table, snakemake.output[0])
+    for table, path in zip(tables.values(), snakemake.output, strict=True):
+        write_table(table, path)
     log.info("%s studies", f"{len(studies):,}")
 
 

@@ -42,6 +42,8 @@ def train_on(snakemake, shard_folder, positives):
     section = CNNSection(**json.loads(snakemake.params.cfg))
     seed = json.loads(snakemake.params.seed)
     name = snakemake.wildcards.backbone
+    # With the number of the fold, if there is one.
+    state_name = "-".join(snakemake.wildcards)
     gpus = snakemake.resources.get("gpu", 0)
     fabric = make_training_fabric(section.precision, gpus, snakemake.threads)
     view, batch_size = View.of(section), section.batch_size
@@ -65,7 +67,7 @@ def train_on(snakemake, shard_folder, positives):
 
     state = training_state(
         STATE_FOLDER,
-        name,
+        state_name,
         [snakemake.params.cfg, str(seed), snakemake.params.code],
         list(snakemake.input),
     )
@@ -90,7 +92,7 @@ def train_on(snakemake, shard_folder, positives):
     config, output = section.as_dict(), snakemake.output
     about = partial(Checkpoint, kind="cnn", name=name, config=config, seed=seed, width=width)
     save_fitted(fitted, about, output.history, output.best, output.last)
-    drop_states(STATE_FOLDER, name)
+    drop_states(STATE_FOLDER, state_name)
 
 
 if __name__ == "__main__":

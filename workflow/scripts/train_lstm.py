@@ -29,6 +29,8 @@ def main(snakemake):
     section = LSTMSection(**json.loads(snakemake.params.cfg))
     seed = json.loads(snakemake.params.seed)
     name = snakemake.wildcards.lstm
+    # With the number of the fold, if there is one.
+    state_name = "-".join(snakemake.wildcards)
     _, level = split_lstm_name(name)
     gpus = snakemake.resources.get("gpu", 0)
     fabric = make_training_fabric(section.precision, gpus, snakemake.threads)
@@ -42,7 +44,7 @@ def main(snakemake):
     log.info("%s studies to train on, %s to validate", f"{len(train):,}", f"{len(valid):,}")
     state = training_state(
         STATE_FOLDER,
-        name,
+        state_name,
         [snakemake.params.cfg, str(seed), snakemake.params.code],
         list(snakemake.input),
     )
@@ -56,7 +58,7 @@ def main(snakemake):
         best = calibrate_odds(trained, level, valid, section.batch_size, one_device)
         fitted = replace(fitted, best=best)
     save_fitted(fitted, about, snakemake.output.history, snakemake.output.best)
-    drop_states(STATE_FOLDER, name)
+    drop_states(STATE_FOLDER, state_name)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from clotline.evaluation.metrics import (
     RATES,
     SIZES,
     SUBGROUPS,
+    Yardstick,
     choose_thresholds,
     evaluate,
     evaluate_sizes,
@@ -491,3 +492,18 @@ def test_of_thresholds_with_the_same_youden_index_the_highest_is_chosen():
     truth = np.array([1] * 3 + [0] * 6 + [1] * 6 + [0] * 4 + [1], bool)
     score = np.repeat([0.9, 0.7, 0.5, 0.2, 0.1], [3, 6, 6, 4, 1])
     assert choose_thresholds(truth, score)["Youden's J"] == 0.9
+
+
+@pytest.mark.parametrize(("table", "level"), [(study_table(), "study"), (image_table(), "image")])
+def test_out_of_fold_the_valid_studies_are_measured_as_test_studies_are(table, level):
+    counts = pd.Series(7, index=table[STUDY_UID].unique())
+    options = (RESAMPLES, 3, (), Yardstick(positive_slices=counts))
+    plain, folded = (evaluate(table, level, *options, in_folds=of) for of in (False, True))
+    assert "out_of_fold" not in plain
+    found = folded.pop("out_of_fold")
+    assert folded == plain
+    turned = table.assign(split=table["split"].map({"valid": "test", "test": "valid"}))
+    expected = evaluate(turned, level, *options)
+    for target, measured in found["targets"].items():
+        assert measured == {name: expected["targets"][target][name] for name in METRICS}
+    assert found.get("sizes") == expected.get("sizes")

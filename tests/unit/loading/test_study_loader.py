@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from builders import DATA, labels_of
+from builders import DATA, labels_of, lstm_section
 
 from clotline.data.features_file import StoredFeatures, create_features, write_features
 from clotline.data.plan import make_plan
@@ -13,7 +13,7 @@ from clotline.job.speed import ROWS_TOGETHER
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.loading.study_loader import FeatureSequences, converted
 from clotline.models.devices import make_fabric
-from clotline.models.lstm import SliceLSTM
+from clotline.models.lstm import build_lstm
 from clotline.models.prediction import image_level_table, predict_studies, study_level_table
 
 STUDIES = {"aa": [0, 1, 1, 0], "bb": [0] * 6, "cc": [1], "dd": [0, 1, 0]}
@@ -216,14 +216,14 @@ def test_converted_features_have_the_bits_of_torchs_own_conversion(kind):
     assert torch.equal(mine[numbers].view(torch.uint8), expected[numbers].view(torch.uint8))
 
 
-@pytest.mark.parametrize("level", ["image", "study"])
+@pytest.mark.parametrize("level", ["image", "study", "joint"])
 def test_predictions_are_probabilities_in_the_order_of_studies_whatever_lies_beside(
     slices, studies, files, fabric, level
 ):
     torch.manual_seed(0)
-    model = SliceLSTM(5, 4, level)
+    model = build_lstm(5, lstm_section(hidden_size=4), level)
     whole = predict_studies(model, sequences(slices, studies, files, level), fabric)
-    shapes = [(n,) if level == "image" else (9,) for n in studies["count"]]
+    shapes = [{"image": (n,), "study": (9,), "joint": (n, 10)}[level] for n in studies["count"]]
     assert [p.shape for p in whole] == shapes
     assert all(((p > 0) & (p < 1)).all() for p in whole)
     for place in (2, 1):
@@ -269,3 +269,16 @@ def test_all_targets_stand_in_the_order_of_the_studies(slices, studies, files):
     assert of_slices.tolist() == [0, 1, 0, 0, 1, 1, 0]
     of_studies = sequences(slices, studies.iloc[[3, 0]], files, "study").targets()
     assert np.array_equal(of_studies, studies.iloc[[3, 0]][list(STUDY_LABELS)])
+
+
+def test_a_joint_networks_targets_are_its_studys_labels_beside_each_slices_own(
+    slices, studies, files, fabric
+):
+    data = sequences(slices, studies.iloc[[0, 3]], files, "joint")
+    both = data.targets()
+    assert both.shape == (7, 10)
+    assert both[:, -1].tolist() == [0, 1, 1, 0, 0, 1, 0]
+    labels = studies[list(STUDY_LABELS)].to_numpy()
+    assert (both[:4, :-1] == labels[0]).all() and (both[4:, :-1] == labels[3]).all()
+    ((_, batch),) = data.batches(2, fabric, np.array([1, 0]))
+    assert np.array_equal(batch.numpy(), both[[4, 5, 6, 0, 1, 2, 3]])

@@ -46,9 +46,9 @@ def made(tmp_path):
     return path, files
 
 
-def write(path, files, config=CONFIG):
+def write(path, files, config=CONFIG, folds=()):
     paths = files["cnn"], files["lstm"], files["metrics"]
-    write_bundle(path, *paths, feature_sets(config), config, SEEN_DIGESTS)
+    write_bundle(path, *paths, feature_sets(config), config, SEEN_DIGESTS, folds=folds)
 
 
 def unpack(path, tmp_path):
@@ -283,3 +283,53 @@ def test_how_the_training_studies_were_made_is_kept_and_older_bundles_do_not_say
     (tmp_path / "bad.zip").write_bytes(path.read_bytes()[:100])
     with pytest.raises(ClotlineError, match=r"bad\.zip cannot be read"):
         read_training(tmp_path / "bad.zip")
+
+
+def test_a_joint_network_and_an_ensemble_are_models_of_the_bundle(made, tmp_path):
+    _, files = made
+    ensembles = {"all-study": ["combined-study", "combined-joint-study"]}
+    config = load_config({"lstm": {"combined-joint": {}}, "ensembles": ensembles})
+    joint = tmp_path / "lstm/combined-joint.pt"
+    joint.write_bytes(b"joint")
+    files["lstm"].append(joint)
+    for name in ("combined-joint-image", "combined-joint-study"):
+        files["metrics"].append(tmp_path / f"metrics/{name}.json")
+        files["metrics"][-1].write_text(json.dumps(figures()))
+    write(tmp_path / "lacking.zip", files, config)
+    with pytest.raises(ClotlineError, match="an ensemble 'all-study' without its metrics"):
+        unpack_bundle(tmp_path / "lacking.zip", tmp_path)
+    files["metrics"].append(tmp_path / "metrics/all-study.json")
+    files["metrics"][-1].write_text(json.dumps(figures()))
+    write(tmp_path / "all.zip", files, config)
+    bundle = unpack(tmp_path / "all.zip", tmp_path)
+    assert bundle.lstms == ["combined-image", "combined-study", "combined-joint"]
+    joints = ["combined-joint-image", "combined-joint-study"]
+    assert bundle.models == ["combined-image", "combined-study", *joints, "all-study"]
+    assert bundle.ensembles == ensembles
+    assert all(bundle.metrics(name) == figures() for name in bundle.models)
+    assert bundle.features("combined-joint") == ["efficientnet_b0", "resnext50"]
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        card = archive.read("MODEL_CARD.md").decode()
+    assert "all-study: the mean of the probabilities of combined-study, combined-joint" in card
+
+
+def test_the_networks_of_folds_are_in_the_bundle_and_give_a_model(made, tmp_path):
+    _, files = made
+    folds = []
+    for fold in range(3):
+        for name in ("cnn/resnext50", "lstm/combined-study"):
+            folds.append(tmp_path / f"results/folds/{fold}/{name}.pt")
+            folds[-1].parent.mkdir(parents=True, exist_ok=True)
+            folds[-1].write_bytes(f"{fold} {name}".encode())
+    write(tmp_path / "folds.zip", files, folds=folds)
+    bundle = unpack(tmp_path / "folds.zip", tmp_path)
+    assert bundle.models == ["combined-image", "combined-study", "combined-folds-study"]
+    assert bundle.backbones == ["resnext50", "efficientnet_b0"]
+    assert len(bundle.folds) == 3
+    for number, fold in enumerate(bundle.folds):
+        assert (fold.backbones, fold.lstms) == (["resnext50"], ["combined-study"])
+        content = fold.checkpoint("lstm", "combined-study").read_text()
+        assert content == f"{number} lstm/combined-study"
+    path = bundle.checkpoint("cnn", "resnext50")
+    assert path == bundle.folder / "cnn/resnext50.pt"
+    assert path.read_bytes() == files["cnn"][0].read_bytes()

@@ -77,7 +77,8 @@ def bundle(tmp_path):
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         content.save(tmp_path / name)
-    return Bundle(tmp_path, {"members": list(contents), "features": {"resnet": ["resnet"]}})
+    manifest = {"members": list(contents), "features": {"resnet": ["resnet"]}, "config": {}}
+    return Bundle(tmp_path, manifest)
 
 
 def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle):

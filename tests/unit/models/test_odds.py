@@ -9,6 +9,7 @@ import torch
 from builders import checkpoint_of, lstm_section
 from scipy.special import expit
 
+from clotline.evaluation.competition_weights import LABEL_WEIGHTS
 from clotline.loading.study_loader import StudyBatch
 from clotline.models.devices import make_fabric
 from clotline.models.lstm import build_lstm, load_lstm
@@ -105,4 +106,34 @@ def test_valid_studies_without_a_positive_slice_leave_the_odds_with_a_warning(ca
     checkpoint = checkpoint_of(section, weights, 4)
     actual = calibrate_odds(checkpoint, "image", Studies("image", [3, 4], [0, 0]), 2, fabric)
     assert all(torch.equal(actual[name], weights[name]) for name in weights)
-    assert "the odds are left as they are" in caplog.text
+    assert "all odds are left as they are" in caplog.text
+
+
+def test_a_joint_networks_labels_and_slices_have_a_factor_each():
+    lengths, positives = [9, 20, 14, 6], [2, 0, 14, 1]
+    section, fabric = lstm_section(precision="32-true"), make_fabric("32-true", 0, 1)
+    torch.manual_seed(3)
+    network = build_lstm(4, section, "joint").eval()
+    checkpoint = checkpoint_of(section, network.state_dict(), 4)
+    valid, labels = Studies("image", lengths, positives), Studies("study", lengths, positives)
+    valid.targets = [
+        torch.cat([of_study.expand(n, 9), of_slices[:, None]], 1)
+        for of_study, of_slices, n in zip(labels.targets, valid.targets, lengths, strict=True)
+    ]
+    weights = calibrate_odds(checkpoint, "joint", valid, 2, fabric)
+    after = load_lstm(replace(checkpoint, weights=weights), "joint", "a.pt").eval()
+    ((studies, targets),) = valid.batches(10, fabric)
+    with torch.inference_mode():
+        shift = after(studies) - network(studies)
+        gap = after(studies).sigmoid() - targets
+    assert torch.allclose(shift, shift[:1], atol=1e-5)
+    assert torch.allclose(shift[:, :9], shift[:, :1], atol=1e-5)
+    assert abs(shift[0, 0] - shift[0, 9]) > 0.05
+    # Of each head the weighed probabilities sum up to the weighed truth.
+    counts = torch.tensor(lengths)
+    share = (torch.tensor(positives) / counts).repeat_interleave(counts)
+    assert abs((share * gap[:, 9]).sum()) < 1e-4
+    firsts = [0, *counts.cumsum(0).tolist()[:-1]]
+    assert abs((gap[firsts, :9] @ torch.tensor(LABEL_WEIGHTS)).sum()) < 1e-4
+    changed = [name for name in weights if not torch.equal(weights[name], checkpoint.weights[name])]
+    assert changed == ["linear.bias", "image_linear.bias"]

@@ -17,7 +17,8 @@ from clotline.models.supervision import build_trained_lstm, half_reversed, kept_
 from clotline.sections.lstm import PUBLISHED_FORM, LSTMSection
 
 WIDTH = 6
-LEVELS = pytest.mark.parametrize("level", ["image", "study"])
+LEVELS = pytest.mark.parametrize("level", ["image", "study", "joint"])
+SHAPES = {"image": (10,), "study": (2, 9), "joint": (10, 10)}
 
 #: A value of each key that gives another form.
 OTHER = {
@@ -50,11 +51,12 @@ def call(model, studies):
 
 
 def by_study(model, outputs, studies):
-    return outputs.split([len(s) for s in studies] if model.level == "image" else 1)
+    return outputs.split(1 if model.level == "study" else [len(s) for s in studies])
 
 
 def test_the_published_form_is_what_the_configuration_leaves_as_it_is():
     assert type(network(lstm_section(), "study")) is SliceLSTM
+    assert type(network(lstm_section(), "joint")) is SliceSequence
     assert OTHER.keys() == PUBLISHED_FORM.keys()
 
 
@@ -65,7 +67,7 @@ def test_each_key_alone_gives_another_network_that_trains(key, level):
     assert isinstance(model, SliceSequence)
     studies = draw_studies((3, 7))
     outputs = model(StudyBatch(torch.cat(studies), [3, 7]))
-    assert outputs.shape == ((10,) if level == "image" else (2, 9))
+    assert outputs.shape == SHAPES[level]
     outputs.square().sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
@@ -111,10 +113,14 @@ def test_one_layer_is_torchs_own_on_each_study(level):
     for study in draw_studies((4, 1, 7)):
         with torch.inference_mode():
             states, final = model.layers(study[None])
+            ends = torch.cat([final[0], final[1]], 1)
             if level == "image":
                 expected = model.linear(states[0]).squeeze(-1)
+            elif level == "study":
+                expected = model.linear(ends)
             else:
-                expected = model.linear(torch.cat([final[0], final[1]], 1))
+                labels = model.linear(ends).expand(len(study), -1)
+                expected = torch.cat([labels, model.image_linear(states[0])], 1)
         assert torch.allclose(call(model, [study]), expected, atol=1e-6)
 
 
@@ -213,7 +219,7 @@ def test_the_trained_network_reads_features_as_stored_and_comes_back_from_its_ch
         expected, actual = trained(studies), loaded(studies)
     assert expected.std() > 0.001
     assert torch.allclose(actual, expected, atol=1e-5)
-    other = "study" if level == "image" else "image"
+    other = {"image": "study", "study": "joint", "joint": "study"}[level]
     with pytest.raises(ClotlineError, match=r"a\.pt does not fit this network"):
         load_lstm(checkpoint, other, "a.pt")
     again = build_lstm(WIDTH, replace(section, init=str(tmp_path / "a.pt")), level)
@@ -250,7 +256,7 @@ def test_reversal_turns_half_of_the_studies_in_training_alone(form, level):
     with torch.no_grad():
         straight = call(model.eval(), [study])
         back = call(model, [study.flip(0)])
-        if level == "image":
+        if level != "study":
             # A slice keeps its own logit, whichever way its study was read.
             back = back.flip(0)
         outputs = model.train()(batch)

@@ -187,6 +187,41 @@ def test_the_competition_losses_are_the_evaluators_metric(cohort):
     assert whole == pytest.approx(expected, abs=1e-6)
 
 
+def joint(of_studies, of_slices):
+    """Rows as a joint network's: a study's nine beside each of its slices."""
+    rows = np.column_stack([np.repeat(of_studies, LENGTHS, axis=0), of_slices])
+    return torch.from_numpy(rows).float()
+
+
+def test_the_joint_loss_is_the_evaluators_whole_metric(cohort):
+    truth, logits, slice_truth, slice_logits = cohort
+    outputs, targets = joint(logits, slice_logits), joint(truth, slice_truth)
+    (above, below), (slices_above, slices_below) = metric_parts(*cohort)
+    loss, weigh = make_loss(lstm_section(loss="competition"), "joint")
+    lowered, _ = loss(outputs, batch_of(slice_truth), targets)
+    expected = (above + slices_above) / (below + slices_below)
+    assert lowered.item() == pytest.approx(expected, abs=1e-6)
+    weights = weigh(targets, batch_of(slice_truth))
+    validated = training._mean_loss(outputs, targets, weights)
+    assert validated == pytest.approx(expected, abs=1e-6)
+    floored, _ = make_loss(lstm_section(loss="competition", q_floor=0.5), "joint")
+    assert abs(floored(outputs, batch_of(slice_truth), targets)[0].item() - expected) > 0.001
+
+
+def test_without_the_metric_a_joint_loss_is_the_mean_of_both_levels(cohort):
+    truth, logits, slice_truth, slice_logits = cohort
+    loss, _ = make_loss(lstm_section(), "joint")
+    outputs, targets = joint(logits, slice_logits), joint(truth, slice_truth)
+    lowered, _ = loss(outputs, batch_of(slice_truth), targets)
+    of_slices, ends = -np.log(expit(np.where(slice_truth, slice_logits, -slice_logits))), 0
+    of_each = []
+    for length in LENGTHS:
+        of_each.append(of_slices[ends : ends + length].mean())
+        ends += length
+    of_labels = -np.log(expit(np.where(truth, logits, -logits))).mean()
+    assert lowered.item() == pytest.approx((np.mean(of_each) + of_labels) / 2, rel=1e-5)
+
+
 def test_the_published_network_has_the_metric_on_all_its_states(studies):
     generator = torch.Generator().manual_seed(3)
     so_far = torch.randn(sum(COUNTS), 9, generator=generator)

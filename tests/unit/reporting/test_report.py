@@ -456,3 +456,27 @@ def test_patients_in_several_splits_are_warned_of_first(plan, slices):
     assert page.count("3 patients are in more than one split, with 7 studies") == 3
     assert "Patients repeat" not in render(plan, slices)
     assert "Patients are not known" in render(plan, slices)
+
+
+def test_claim_names_ensembles_and_their_members():
+    assert claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)[27].startswith("None; ")
+    members = ["combined-study", "resnext50-study"]
+    answer = claim.fill_in(
+        load_config({"ensembles": {"all-study": members}}), 1, 0, 0, NO_PATIENTS
+    )[27]
+    assert "of several models: all-study: combined-study, resnext50-study. Besides" in answer
+    split = {"folds": 5, "folds_of": ["combined-study"]}
+    answers = claim.fill_in(load_config({"data": {"split": split}}), 1, 0, 0, NO_PATIENTS)
+    assert "For combined-study the studies beside test were also divided into 5" in answers[20]
+    assert "folds: on test studies, all folds' networks of each of combined-study" in answers[27]
+
+
+def test_what_was_predicted_out_of_fold_stands_below_a_models_table(plan, slices):
+    folded = evaluate(predictions(), "study", 20, 0, in_folds=True)
+    assert "Out of fold" not in render(plan, slices)
+    page = render(plan, slices, metrics={"combined-folds-study": folded})
+    found = page[page.index("<p>Out of fold") :]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", found[: found.index("</p>")]))
+    auroc = folded["out_of_fold"]["targets"]["pe_present"]["auroc"]
+    assert f"({auroc['n_studies']} studies): AUROC of PE present {auroc['value']:.3f}" in text
+    assert "By positive slices: 1–5: " in text

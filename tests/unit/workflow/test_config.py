@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clotline.errors import ClotlineError
-from clotline.feature_sets import feature_sets
+from clotline.feature_sets import feature_sets, own_models
 from clotline.models.checkpoint import save_checkpoint
 from clotline.models.lstm import SliceLSTM
 from clotline.workflow.config import (
@@ -31,8 +31,10 @@ def test_an_empty_configuration_is_the_published_recipe():
     config = load_config({})
     assert config["seed"] == 2020
     assert config["data"]["slices_per_shard"] == 100_000
-    fractions = {"train": 0.725, "valid": 0.145, "test": 0.13}
-    assert config["data"]["split"] == {"column": None, "group": None} | fractions
+    assert config["data"]["split"] == {
+        **{"column": None, "group": None, "train": 0.725, "valid": 0.145, "test": 0.13},
+        **{"folds": None, "folds_of": None},
+    }
     assert config["phantom"] is None
     assert list(config["cnn"]) == ["resnext50", "efficientnet_b0"]
     resnext = config["cnn"]["resnext50"]
@@ -443,6 +445,8 @@ def test_replicated_targets_are_for_the_published_network_alone():
     assert "lstm.combined-study.target_replication is 0.5" in message
     assert "lstm.combined-study.pooling gives it another form: set target_replication" in message
     load_config({"lstm": {"combined-study": {"target_replication": 0.5}}})
+    message = message_of({"lstm": {"combined-joint": {"target_replication": 0.5}}})
+    assert "published network, and its level gives it another form" in message
     message = message_of({"lstm": {"combined-study": {"pooling": []}}})
     assert "lstm.combined-study.pooling" in message
     message = message_of({"lstm": {"combined-study": {"pooling": ["median"]}}})
@@ -456,3 +460,41 @@ def test_another_forms_weights_from_a_file_are_not_trained_on_standardised_featu
     message = message_of({"lstm": {"combined-study": entry}})
     assert "lstm.combined-study.cell gives the network another form" in message
     assert "set standardize to false" in message
+
+
+def test_an_ensemble_is_of_models_of_its_level_that_are_made_here():
+    pair = {
+        f"all-{level}": [f"combined-{level}", f"combined-joint-{level}"]
+        for level in ("image", "study")
+    }
+    user = {"lstm": {"combined-joint": {}}, "ensembles": pair}
+    models = own_models(load_config(user))
+    assert {"combined-joint-image", "combined-joint-study"} < set(models)
+    assert models[-2:] == ["all-image", "all-study"]
+    load_config(user | {"evaluation": {"submission": "all"}})
+    message = message_of({"ensembles": pair})
+    assert "ensembles.all-study names combined-joint-study, which is no model of the" in message
+    message = message_of({"ensembles": {"all-study": ["combined-study", "resnext50-image"]}})
+    assert "names resnext50-image, which is no model of the study level" in message
+    message = message_of({"ensembles": {"combined-study": ["combined-study", "resnext50-study"]}})
+    assert "ensembles.combined-study has the name of another model" in message
+    message = message_of({"ensembles": {"all-study": ["combined-study"]}})
+    assert "ensembles.all-study" in message
+    message = message_of({"evaluation": {"submission": "all"}})
+    assert "evaluation.submission is all, which has no image level and study level" in message
+
+
+def test_folds_are_of_entries_that_there_are():
+    split = {"folds": 3, "folds_of": ["combined-study"]}
+    models = own_models(load_config({"data": {"split": split}}))
+    assert [name for name in models if "folds" in name] == ["combined-folds-study"]
+    message = message_of({"data": {"split": split | {"folds_of": ["winner-joint"]}}})
+    assert "data.split.folds_of names winner-joint, which is no entry of lstm" in message
+    message = message_of({"data": {"split": split | {"folds": None}}})
+    assert "data.split.folds_of is set and data.split.folds is null" in message
+    assert "data.split.folds is 2" in message_of({"data": {"split": {"folds": 2}}})
+    user = {
+        "data": {"split": split},
+        "ensembles": {"a-study": ["combined-study", "combined-folds-study"]},
+    }
+    load_config(user)

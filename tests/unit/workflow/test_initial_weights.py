@@ -155,6 +155,9 @@ def test_a_checkpoint_of_another_form_is_taken_where_that_form_is_wanted(path):
     save_checkpoint(path, about | {"width": 1280, "weights": weights})
     (problem,) = check_initial_weights(config)
     assert problem.endswith(f"it must be a Clotline checkpoint of a study-level {wanted}")
+    save_checkpoint(path, about | {"name": "combined-joint", "weights": weights})
+    (problem,) = check_initial_weights(config)
+    assert f"{path}, a Clotline checkpoint of a joint {wanted}; it must be" in problem
     torch.save(SliceLSTM(3328, 64, "study").state_dict(), path)
     (problem,) = check_initial_weights(config)
     assert "a study-level LSTM on 3328 features with 64 hidden units" in problem

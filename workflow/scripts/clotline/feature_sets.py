@@ -3,6 +3,8 @@
 Apart from the configuration, so that a new check of it retrains nothing.
 """
 
+from pathlib import Path
+
 #: All features together: every configuration has this set, and the others are compared with it.
 REFERENCE = "combined"
 
@@ -16,6 +18,59 @@ def split_lstm_name(name: str) -> tuple[str, str]:
     """``combined-study`` to its feature set and level, ``("combined", "study")``."""
     features, _, level = name.rpartition("-")
     return features, level
+
+
+def models_of(network: str) -> list[str]:
+    """The models that a network of stage 2 is evaluated as: itself, or both levels of a joint one.
+
+    ``combined-joint`` to ``["combined-joint-image", "combined-joint-study"]``.
+    """
+    if split_lstm_name(network)[1] != "joint":
+        return [network]
+    return [f"{network}-image", f"{network}-study"]
+
+
+def folded_networks(config: dict) -> list[str]:
+    """The networks of stage 2 that are also trained in folds."""
+    split = config["data"]["split"]
+    return (split["folds_of"] or list(config["lstm"])) if split["folds"] else []
+
+
+def folds_model(model: str) -> str:
+    """The model made of all folds' networks: ``combined-study`` to ``combined-folds-study``."""
+    features, level = split_lstm_name(model)
+    return f"{features}-folds-{level}"
+
+
+def is_in_folds(model: str) -> bool:
+    """Whether a model is one of `folds_model`."""
+    return split_lstm_name(model)[0].endswith("-folds")
+
+
+def trained_models(config: dict) -> list[str]:
+    """The models of the networks of stage 2, and those of their folds."""
+    return [
+        *(model for network in config["lstm"] for model in models_of(network)),
+        *(folds_model(m) for network in folded_networks(config) for m in models_of(network)),
+    ]
+
+
+def own_models(config: dict) -> list[str]:
+    """All models that are made here: the trained ones and the ensembles."""
+    return [*trained_models(config), *config["ensembles"]]
+
+
+def network_of(model: str) -> str:
+    """The network of stage 2 that a model is of: ``combined-joint-study`` to ``combined-joint``."""
+    features = split_lstm_name(model)[0]
+    return features if split_lstm_name(features)[1] == "joint" else model
+
+
+def network_at(path: str | Path) -> str:
+    """The network of a history or a checkpoint, with its fold: ``combined-image, fold 2``."""
+    path = Path(path)
+    fold = path.parts[-3]
+    return f"{path.stem}, fold {fold}" if path.parts[-4:-3] == ("folds",) else path.stem
 
 
 def level_pairs(models: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from clotline.evaluation.learning import chance_warning
 from clotline.evaluation.metrics import METRICS
 from clotline.evaluation.predictions import cases_by_target
 from clotline.evaluation.ranking import paired_bootstrap
-from clotline.feature_sets import split_lstm_name
+from clotline.feature_sets import network_of, split_lstm_name
 from clotline.labels import STUDY_UID, UIDS
 
 #: The columns that identify a row of predictions, by level.
@@ -55,7 +55,9 @@ def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFr
                 row |= _columns(name, target_metrics["baseline"].get(key, {}))
             reasons = (estimates[name]["reason"] for name in names)
             row["note"] = "; ".join(dict.fromkeys(filter(None, reasons)))
-            of_training = warnings[(warnings["model"] == model) & (warnings["from"] == "training")]
+            of_training = warnings[
+                (warnings["model"] == network_of(model)) & (warnings["from"] == "training")
+            ]
             doubts = [chance_warning(target_metrics["auroc"]), *of_training["warning"]]
             row["warnings"] = "; ".join(filter(None, doubts))
             rows.append(row)

@@ -83,6 +83,7 @@ def evaluate(
     thresholds: Sequence[float] = (),
     yardstick: Yardstick = Yardstick(),
     prevalences: Sequence[float] = PREVALENCES,
+    in_folds: bool = False,
 ) -> dict:
     """All metrics of one model, ready for JSON.
 
@@ -94,20 +95,23 @@ def evaluate(
         thresholds: further operating points, beside those fixed on the valid split.
         yardstick: what the metrics are read against.
         prevalences: shares of positive studies for which PPV and NPV are told.
+        in_folds: whether the valid studies are predicted out of fold, by networks that never saw
+            them, as by `clotline.evaluation.ensembles.join_folds`.
 
     Returns:
         ``level``, ``split`` (test), ``n_studies``, ``n_slices`` (None at the study level) and
         ``targets``: target to the metrics of `evaluate_target` and, as ``baseline``, those of
         `clotline.evaluation.baselines.beside_baseline`; that of PE in the study also has
         ``decision_curve``, ``predictive_values`` and ``sample_size``, of `for_decisions`. At the
-        study level also ``subgroups``,
-        ``sizes`` and ``label_consistency``.
+        study level also ``subgroups``, ``sizes`` and ``label_consistency``. In folds
+        ``out_of_fold``: of the valid studies, ``targets`` with each of `METRICS`, and at the study
+        level ``sizes``.
 
     Raises:
         ClotlineError: a column holds something else than truths or probabilities.
     """
-    test = table[table["split"] == "test"]
-    valid_cases = cases_by_target(table[table["split"] == "valid"], level)
+    test, valid = (table[table["split"] == split] for split in ("test", "valid"))
+    valid_cases = cases_by_target(valid, level)
     test_cases = cases_by_target(test, level)
     metrics = {
         "level": level,
@@ -135,6 +139,18 @@ def evaluate(
         metrics["subgroups"] = evaluate_subgroups(test)
         metrics["sizes"] = evaluate_sizes(test, yardstick.positive_slices)
         metrics["label_consistency"] = label_consistency(test)
+    if in_folds:
+        found = {
+            target: evaluate_target(cases, thresholds_from(cases), bootstraps, seed)
+            for target, cases in valid_cases.items()
+        }
+        metrics["out_of_fold"] = {
+            "targets": {
+                target: {name: of[name] for name in METRICS} for target, of in found.items()
+            }
+        }
+        if level == "study":
+            metrics["out_of_fold"]["sizes"] = evaluate_sizes(valid, yardstick.positive_slices)
     return metrics
 
 

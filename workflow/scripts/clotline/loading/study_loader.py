@@ -53,7 +53,7 @@ class FeatureSequences(ReadInBatches):
         Args:
             studies: of `clotline.data.slice_table.locate_studies`.
             files: features files whose features are joined, in this order.
-            level: image or study.
+            level: image, study or joint.
             image_labels: (n,) the image labels of all rows of slices.parquet.
         """
         self._first = studies["first"].to_numpy()
@@ -88,7 +88,7 @@ class FeatureSequences(ReadInBatches):
                 file.fetch(span)
 
     def read(self, indices: list[int]) -> tuple[StudyBatch, Tensor]:
-        """The studies' features in float16, and targets in float32: (all slices,) or (studies, 9).
+        """The studies' features in float16, and their targets, of `targets`, in float32.
 
         They are converted on the network's device: as stored they are small on the way.
         """
@@ -103,13 +103,21 @@ class FeatureSequences(ReadInBatches):
         return StudyBatch(torch.from_numpy(features), counts), targets
 
     def targets(self) -> np.ndarray:
-        """All targets in the order of the studies: (all slices,) or (studies, 9)."""
+        """All targets in the order of the studies.
+
+        Returns:
+            Image level: (all slices,); study level: (studies, 9); joint: (all slices, 10), the
+            nine labels of each slice's study, then the slice's own.
+        """
         return self._targets(np.arange(len(self)))
 
     def _targets(self, indices: np.ndarray | list[int]) -> np.ndarray:
         if self._level == "study":
             return self._labels[indices]
-        return np.concatenate([self._image_labels[span] for span in self._spans(indices)])
+        slices = np.concatenate([self._image_labels[span] for span in self._spans(indices)])
+        if self._level == "image":
+            return slices
+        return np.column_stack([self._labels[indices].repeat(self._count[indices], 0), slices])
 
     def moments(self) -> Moments:
         """Mean and standard deviation of each feature over all slices of the studies."""

@@ -12,7 +12,8 @@ member                                content
 ``MODEL_CARD.md``                     what the models are, were tested on, and are not for
 ``cnn/<backbone>.pt``                 checkpoints of stage 1
 ``lstm/<features>-<level>.pt``        checkpoints of stage 2
-``metrics/<features>-<level>.json``   metrics on the test studies, and the thresholds
+``folds/<fold>/...``                  checkpoints of the networks of a fold
+``metrics/<model>.json``              metrics on the test studies, and the thresholds
 ``seen/studies.npy``, ``slices.npy``  what the training data are recognised by, of
                                       `clotline.data.overlap.digests_of_training`; since version 2
 ====================================  ============================================================
@@ -26,7 +27,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from clotline.data.dicom.orientation import AXIAL
 from clotline.errors import ClotlineError
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics_files import read_metrics
-from clotline.feature_sets import split_lstm_name
+from clotline.feature_sets import folds_model, models_of, split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.job.disk import is_full
 from clotline.job.files import unusable
@@ -66,8 +67,8 @@ MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 
 #: Members that a bundle can have; names become paths, so nothing else is taken.
 MEMBER = re.compile(
-    r"cnn/[a-z][a-z0-9_]*\.pt|lstm/[a-z][a-z0-9_]*-(image|study)\.pt"
-    r"|metrics/[a-z][a-z0-9_]*-(image|study)\.json|seen/(studies|slices)\.npy"
+    r"(folds/\d+/)?(cnn/[a-z][a-z0-9_]*|lstm/[a-z][a-z0-9_]*-(image|study|joint))\.pt"
+    r"|metrics/[a-z][a-z0-9_]*(-joint)?(-folds)?-(image|study)\.json|seen/(studies|slices)\.npy"
 )
 
 SEEN = ("seen/studies.npy", "seen/slices.npy")
@@ -80,10 +81,18 @@ class Bundle:
     Attributes:
         folder: where its members lie.
         manifest: its manifest.
+        fold: whose networks these are, as ``folds/0/``; empty for those trained on train.
     """
 
     folder: Path
     manifest: dict
+    fold: str = ""
+
+    @property
+    def folds(self) -> list["Bundle"]:
+        """The bundle as each fold's networks, if there are any."""
+        found = [m.split("/")[1] for m in self.manifest["members"] if m.startswith("folds/")]
+        return [replace(self, fold=f"folds/{number}/") for number in dict.fromkeys(found)]
 
     @property
     def backbones(self) -> list[str]:
@@ -95,8 +104,32 @@ class Bundle:
         """Names of the LSTMs, as <features>-<level>."""
         return self._names("lstm")
 
+    @property
+    def models(self) -> list[str]:
+        """Names of the models: of LSTMs, by `clotline.feature_sets.models_of`, folds, ensembles."""
+        return [
+            *(model for lstm in self.lstms for model in models_of(lstm)),
+            *(folds_model(m) for lstm in self.folded for m in models_of(lstm)),
+            *self.ensembles,
+        ]
+
+    @property
+    def folded(self) -> list[str]:
+        """Names of the LSTMs that were trained in folds, too."""
+        return self.folds[0].lstms if self.folds else []
+
+    @property
+    def ensembles(self) -> dict[str, list[str]]:
+        """Ensemble to its members; older bundles have none."""
+        return self.manifest["config"].get("ensembles", {})
+
     def _names(self, stage: str) -> list[str]:
-        return [Path(m).stem for m in self.manifest["members"] if m.startswith(f"{stage}/")]
+        start = f"{self.fold}{stage}/"
+        return [Path(m).stem for m in self.manifest["members"] if m.startswith(start)]
+
+    def checkpoint(self, stage: str, name: str) -> Path:
+        """A network's file; the stage is cnn or lstm."""
+        return self.folder / f"{self.fold}{stage}/{name}.pt"
 
     def features(self, lstm: str) -> list[str]:
         """The backbones whose features an LSTM reads, in order."""
@@ -107,10 +140,10 @@ class Bundle:
         """How its training studies were made; None where an older Clotline made the bundle."""
         return self.manifest.get("training")
 
-    def metrics(self, lstm: str) -> dict:
-        """An LSTM's metrics on the test studies that it was evaluated on."""
-        path = self.folder / f"metrics/{lstm}.json"
-        return read_metrics([path])[lstm]
+    def metrics(self, model: str) -> dict:
+        """A model's metrics on the test studies that it was evaluated on."""
+        path = self.folder / f"metrics/{model}.json"
+        return read_metrics([path])[model]
 
     @property
     def seen(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -141,6 +174,7 @@ def write_bundle(
     config: dict,
     seen: tuple[np.ndarray, np.ndarray],
     training: dict | None = None,
+    folds: Iterable[str | Path] = (),
 ) -> None:
     """Writes a bundle.
 
@@ -154,12 +188,14 @@ def write_bundle(
         seen: of `clotline.data.overlap.digests_of_training`.
         training: how the training studies were made, of `clotline.evaluation.shift.distributions`;
             None where it is not known.
+        folds: checkpoints of the folds' networks, at .../folds/<fold>/<stage>/<name>.pt.
     """
     members = {
         f"{folder}/{Path(file).name}": Path(file).read_bytes()
         for folder, files in (("cnn", cnns), ("lstm", lstms), ("metrics", metrics))
         for file in files
     }
+    members |= {"/".join(Path(file).parts[-4:]): Path(file).read_bytes() for file in folds}
     members |= {name: _npy(array) for name, array in zip(SEEN, seen, strict=True)}
     manifest = {
         "format": FORMAT,
@@ -269,6 +305,9 @@ def _check_manifest(manifest: dict, path: str | Path) -> None:
     for name in manifest["members"]:
         if not MEMBER.fullmatch(name):
             raise ClotlineError(f"{path} has a member {name!r}, which no bundle has")
+    for name in manifest["config"].get("ensembles", {}):
+        if f"metrics/{name}.json" not in manifest["members"]:
+            raise ClotlineError(f"{path} has an ensemble {name!r} without its metrics")
 
 
 def _maker(manifest: dict) -> str:
@@ -284,7 +323,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, digest: str, folder: Path, path
     if hashlib.sha256(content).hexdigest() != digest:
         raise ClotlineError(f"{name} in {path} is damaged: copy or remake the bundle")
     target = folder / name
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
 
 
@@ -326,11 +365,15 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
             "## Models",
             "",
             "Two stages: CNNs turn each slice into features, LSTMs read a study's slices from "
-            "feet to head and give the probability of an embolus on each slice (image level) or "
-            "of nine labels of the study (study level).",
+            "feet to head and give the probability of an embolus on each slice (image level), "
+            "of nine labels of the study (study level), or both (joint).",
             "",
             *backbones,
             f"- LSTMs: {', '.join(made['lstm'])}",
+            *(
+                f"- {name}: the mean of the probabilities of {', '.join(members)}"
+                for name, members in made["ensembles"].items()
+            ),
             "",
             "## Trained and tested on",
             "",

@@ -6,12 +6,13 @@ import pandas as pd
 
 from clotline.data.shards import POSITION
 from clotline.data.slice_table import locate_studies
+from clotline.evaluation.ensembles import mean_of
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
-from clotline.feature_sets import split_lstm_name
+from clotline.feature_sets import folds_model, split_lstm_name
 from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.models.bundle import Bundle
 from clotline.models.features import extract_shard_features
-from clotline.models.prediction import predict_level
+from clotline.models.prediction import predict_models
 
 
 def apply_models(
@@ -22,7 +23,7 @@ def apply_models(
     gpus: int,
     threads: int,
 ) -> dict[str, pd.DataFrame]:
-    """What every LSTM of a bundle says of the studies in a shard.
+    """What every model of a bundle says of the studies in a shard.
 
     Args:
         bundle: of `clotline.models.bundle.unpack_bundle`.
@@ -33,33 +34,57 @@ def apply_models(
         threads: threads of the job.
 
     Returns:
-        LSTM to its predictions, as of `clotline.models.prediction.predict_level` but without the
-        truth.
+        Model to its predictions, as of `clotline.models.prediction.predict_models` but without
+        the truth.
 
     Raises:
         ClotlineError: a file cannot be read, or a network gives features that are no numbers.
     """
-    files = {}
-    for name in bundle.backbones:
-        files[name] = str(Path(folder, f"{name}.h5"))
-        checkpoint = bundle.folder / f"cnn/{name}.pt"
-        extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
     slices = slices.assign(split="new")
     plan = slices[[STUDY_UID, "split"]].drop_duplicates()
     studies = locate_studies(slices, plan.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN)))
+
+    def apply(networks: Bundle) -> dict[str, pd.DataFrame]:
+        return _apply_networks(networks, shard, slices, studies, folder, gpus, threads)
+
+    predictions, of_folds = apply(bundle), [apply(fold) for fold in bundle.folds]
+    for model in of_folds[0] if of_folds else ():
+        tables = {f"fold {number}": fold[model] for number, fold in enumerate(of_folds)}
+        predictions[folds_model(model)] = mean_of(tables)
+    for name, members in bundle.ensembles.items():
+        predictions[name] = mean_of({member: predictions[member] for member in members})
+    return predictions
+
+
+def _apply_networks(
+    bundle: Bundle,
+    shard: str | Path,
+    slices: pd.DataFrame,
+    studies: pd.DataFrame,
+    folder: str | Path,
+    gpus: int,
+    threads: int,
+) -> dict[str, pd.DataFrame]:
+    """What the networks that were trained on train say, or those of a fold."""
+    files = {}
+    for name in bundle.backbones:
+        files[name] = str(Path(folder, f"{name}.h5"))
+        checkpoint = bundle.checkpoint("cnn", name)
+        extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
     predictions = {}
     for name in bundle.lstms:
-        table = predict_level(
-            bundle.folder / f"lstm/{name}.pt",
-            split_lstm_name(name)[1],
+        tables = predict_models(
+            bundle.checkpoint("lstm", name),
+            name,
             slices,
             studies,
             [files[backbone] for backbone in bundle.features(name)],
             gpus,
             threads,
         )
-        unknown = [column for column in table if column.endswith(TRUE)]
-        predictions[name] = table.drop(columns=[*unknown, "split"])
+        for model, table in tables.items():
+            unknown = [column for column in table if column.endswith(TRUE)]
+            predictions[model] = table.drop(columns=[*unknown, "split"])
     return predictions
 
 

@@ -106,7 +106,7 @@ def build_lstm(width: int, section: LSTMSection, level: str) -> SliceLSTM | Slic
         ClotlineError: the state dict in ``init`` does not fit.
     """
     init = section.init
-    if section.differing_keys:
+    if not section.has_published_form(level):
         model = build_sequence(width, section, level)
     else:
         model = SliceLSTM(width, section.hidden_size, level)
@@ -125,7 +125,7 @@ def load_lstm(checkpoint: Checkpoint, level: str, path: str | Path) -> SliceLSTM
 
     Args:
         checkpoint: the trained network.
-        level: image or study.
+        level: image, study or joint.
         path: its file, for messages.
 
     Raises:

@@ -9,10 +9,13 @@ import torch
 from lightning_fabric import Fabric
 
 from clotline.loading.study_loader import FeatureSequences, StudyBatch
-from clotline.models.monitoring import auroc, pe_present_auroc
+from clotline.models.monitoring import auroc, joint_auroc, pe_present_auroc
 from clotline.models.supervision import build_trained_lstm, kept_weights, make_loss
 from clotline.models.training import Fitted, base_rate_loss, fit, train_together
 from clotline.sections.lstm import LSTMSection
+
+#: What is watched at each level.
+SCORES = {"image": auroc, "study": pe_present_auroc, "joint": joint_auroc}
 
 
 def train_lstm(
@@ -28,7 +31,7 @@ def train_lstm(
 
     Args:
         section: the entry.
-        level: image or study.
+        level: image, study or joint.
         train: the studies to train on.
         valid: the studies to validate on.
         fabric: devices and precision.
@@ -62,7 +65,7 @@ def train_lstm(
             section,
             train_batches,
             valid.batches(section.batch_size, fabric),
-            auroc if level == "image" else pe_present_auroc,
+            SCORES[level],
             fabric,
             state,
             seed,

@@ -17,6 +17,11 @@ def auroc(targets: np.ndarray, scores: np.ndarray) -> float | None:
     return float(roc_auc_score(targets, scores))
 
 
+def joint_auroc(targets: np.ndarray, logits: np.ndarray) -> float | None:
+    """AUROC of the slices from a joint network's (n, 10) targets and logits."""
+    return auroc(targets[:, -1], logits[:, -1])
+
+
 def pe_present_auroc(targets: np.ndarray, logits: np.ndarray) -> float | None:
     """AUROC of "PE present" by study from (n, 9) targets and logits of the study labels.
 

@@ -1,4 +1,4 @@
-"""One factor for the odds of all that a trained network says, fitted on the valid studies."""
+"""A factor for the odds of what a trained network says, fitted on the valid studies."""
 
 import logging
 from dataclasses import replace
@@ -52,11 +52,12 @@ def calibrate_odds(
 ) -> dict[str, Tensor]:
     """The weights of a network whose odds have the factor that the competition's metric asks for.
 
+    A joint network has two, one of the nine labels and one of the slices, as two networks would.
     Every output's rank stays what it was, and so does every AUROC.
 
     Args:
         checkpoint: a trained network of stage 2.
-        level: image or study.
+        level: image, study or joint.
         valid: the valid studies.
         batch_size: studies in a batch.
         fabric: device and precision.
@@ -67,14 +68,25 @@ def calibrate_odds(
     _, weigh = make_loss(replace(section, loss="competition", q_floor=0.0), level)
     batches = valid.batches(batch_size, fabric)
     targets, logits, weights = predict(network, batches, fabric, 0, weigh)
-    shift = fit_log_factor(*(t.numpy().ravel() for t in (logits, targets, weights)))
     kept = dict(checkpoint.weights)
-    if shift is None:
-        log.warning(
-            "the odds are left as they are: what the competition's metric counts of the valid "
-            "studies is of one class only"
+    outputs = {"linear.bias": ("all odds", slice(None))}
+    if level == "joint":
+        outputs = {
+            "linear.bias": ("the labels' odds", slice(-1)),
+            "image_linear.bias": ("the slices' odds", slice(-1, None)),
+        }
+    for bias, (odds, columns) in outputs.items():
+        of_head = (tensor.numpy()[..., columns].ravel() for tensor in (logits, targets, weights))
+        shift = fit_log_factor(*of_head)
+        if shift is None:
+            log.warning(
+                "%s are left as they are: what the competition's metric counts of the valid "
+                "studies is of one class only",
+                odds,
+            )
+            continue
+        kept[bias] = kept[bias] + shift
+        log.info(
+            "%s times %.3g, which lowers the competition's metric on valid", odds, np.exp(shift)
         )
-        return kept
-    kept["linear.bias"] = kept["linear.bias"] + shift
-    log.info("all odds times %.3g, which lowers the competition's metric on valid", np.exp(shift))
     return kept

@@ -8,66 +8,82 @@ import torch
 from lightning_fabric import Fabric
 from scipy.special import expit
 
+from clotline.feature_sets import models_of, split_lstm_name
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.loading.study_loader import FeatureSequences
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.models.lstm import SliceLSTM, load_lstm
+from clotline.models.sequence import SliceSequence
 from clotline.sections.lstm import LSTMSection
 
 
 def predict_studies(
-    model: SliceLSTM, sequences: FeatureSequences, fabric: Fabric
+    model: SliceLSTM | SliceSequence, sequences: FeatureSequences, fabric: Fabric
 ) -> list[np.ndarray]:
     """Probabilities of every study, float64: (slices,) at the image level, (9,) at the study level.
+
+    Of a joint network (slices, 10): the nine labels of the study, at each of its slices the same,
+    and the slice's own.
 
     In float32 all logits above 17 would give 1. Studies are read one at a time, so that a study's
     bits never depend on its neighbours in a batch.
     """
     model = fabric.setup_module(model)
     model.eval()
+    # The study level gives one row, that of the one study.
+    axis = 0 if model.level == "study" else ()
     with torch.inference_mode():
         return [
-            expit(model(studies).double().cpu().numpy()).ravel()
+            expit(model(studies).double().cpu().numpy()).squeeze(axis)
             for studies, _ in sequences.batches(1, fabric)
         ]
 
 
-def predict_level(
+def predict_models(
     checkpoint_path: str | Path,
-    level: str,
+    network: str,
     slices: pd.DataFrame,
     studies: pd.DataFrame,
     features: list[str],
     gpus: int,
     threads: int,
-) -> pd.DataFrame:
-    """What one LSTM says of some studies, beside their labels.
+) -> dict[str, pd.DataFrame]:
+    """What one network of stage 2 says of some studies, beside their labels.
 
     Args:
-        checkpoint_path: checkpoint of the LSTM.
-        level: image or study.
+        checkpoint_path: its checkpoint.
+        network: its name, as in the configuration.
         slices: slices.parquet.
         studies: of `clotline.data.slice_table.locate_studies`, those to predict.
-        features: features files, in the order of the LSTM's feature set.
+        features: features files, in the order of its feature set.
         gpus: GPUs that the job was given.
         threads: threads of the job.
 
     Returns:
-        `image_level_table` or `study_level_table`.
+        Each of its models, of `clotline.feature_sets.models_of`, to `image_level_table` or
+        `study_level_table`.
 
     Raises:
         ClotlineError: a file cannot be read or does not fit.
     """
+    level = split_lstm_name(network)[1]
     checkpoint = Checkpoint.load(checkpoint_path)
     section = LSTMSection.of_checkpoint(checkpoint.config, checkpoint_path)
     fabric = make_fabric(section.precision, gpus, threads)
     sequences = FeatureSequences(studies, features, level, slices[IMAGE_LABEL].to_numpy())
     model = load_lstm(checkpoint, level, checkpoint_path)
     probabilities = predict_studies(model, sequences, fabric)
-    if level == "image":
-        return image_level_table(slices, studies, probabilities)
-    return study_level_table(studies, probabilities)
+    of_slices = of_studies = probabilities
+    if level == "joint":
+        of_slices = [both[:, -1] for both in probabilities]
+        of_studies = [both[0, :-1] for both in probabilities]
+    return {
+        model: image_level_table(slices, studies, of_slices)
+        if split_lstm_name(model)[1] == "image"
+        else study_level_table(studies, of_studies)
+        for model in models_of(network)
+    }
 
 
 def study_level_table(studies: pd.DataFrame, probabilities: list[np.ndarray]) -> pd.DataFrame:

@@ -18,13 +18,15 @@ class SliceSequence(nn.Module):
 
     Of each slice's features: LayerNorm, a projection with ReLU, the shortening of long studies,
     the differences from both neighbours; each only where it is asked for. The head of the image
-    level reads every slice's states, that of the study level what pooling makes of them.
+    level reads every slice's states, that of the study level what pooling makes of them; a joint
+    network has both.
 
     No output depends on how a batch is padded or what other studies are in it.
 
     Attributes:
-        level: image or study.
-        linear: the head.
+        level: image, study or joint.
+        linear: the head; of a joint network that of the study.
+        image_linear: of a joint network, the head of the slices.
     """
 
     def __init__(self, width: int, section: LSTMSection, level: str):
@@ -33,7 +35,7 @@ class SliceSequence(nn.Module):
         Args:
             width: features of a slice.
             section: the entry of the configuration.
-            level: image (one logit a slice) or study (nine labels a study).
+            level: image (one logit a slice), study (nine labels a study) or joint (both).
         """
         super().__init__()
         self.level = level
@@ -64,13 +66,16 @@ class SliceSequence(nn.Module):
                 nn.Linear(states, states), nn.Tanh(), nn.Linear(states, 1, bias=False)
             )
         self.linear = nn.Linear(states * len(self._pooling), len(STUDY_LABELS))
+        if level == "joint":
+            self.image_linear = nn.Linear(states, 1)
 
     def forward(self, studies: StudyBatch) -> Tensor:
         """Features to logits.
 
         Returns:
             Image level: (all slices,) in the order of the slices; study level: (studies, 9), the
-            labels in the order of `clotline.labels.STUDY_LABELS`.
+            labels in the order of `clotline.labels.STUDY_LABELS`; joint: (all slices, 10), the
+            nine labels of each slice's study, then the slice's own logit.
         """
         features = self.projection(
             self.layer_norm((studies.features.float() - self.mean) * self.scale)
@@ -84,11 +89,18 @@ class SliceSequence(nn.Module):
                 pad_sequence(sequences, batch_first=True), lengths, True, enforce_sorted=False
             )
             states, _ = pad_packed_sequence(self.layers(packed)[0], batch_first=True)
+            if self.level != "image":
+                labels = self.linear(self._pooled(states, lengths))
             if self.level == "study":
-                return self.linear(self._pooled(states, lengths))
-            logits = self.linear(states).squeeze(-1)
+                return labels
+            head = self.linear if self.level == "image" else self.image_linear
+            logits = head(states).squeeze(-1)
         parts = zip(logits, lengths, studies.counts, strict=True)
-        return torch.cat([_resized(part[:length], count) for part, length, count in parts])
+        slices = torch.cat([_resized(part[:length], count) for part, length, count in parts])
+        if self.level == "image":
+            return slices
+        counts = torch.tensor(studies.counts, device=slices.device)
+        return torch.cat([labels.repeat_interleave(counts, 0), slices[:, None]], 1)
 
     def _steps(self, slices: Tensor) -> Tensor:
         """(slices, inputs) of one study to (steps, inputs of the first layer) float32."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, dropout
 
-from clotline.evaluation.competition_weights import LABEL_WEIGHTS
+from clotline.evaluation.competition_weights import IMAGE_WEIGHT, LABEL_WEIGHTS
+from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models.lstm import SliceLSTM, build_lstm
 from clotline.models.sequence import SliceSequence
@@ -68,12 +69,12 @@ class TrainedLSTM(nn.Module):
         turned = half_reversed(studies.counts).to(features.device)
         outputs = self._outputs(studies._replace(features=studies.features[turned]))
         # What is turned twice is as it was.
-        return outputs[turned] if self.network.level == "image" else outputs
+        return outputs if self.network.level == "study" else outputs[turned]
 
     def _outputs(self, studies: StudyBatch) -> Tensor | StudyOutputs:
         network = self.network
         published = isinstance(network, SliceLSTM)
-        if network.level == "image" or not self.training or not published:
+        if network.level != "study" or not self.training or not published:
             return network(studies)
         states = network.hidden_states(studies)
         so_far = network.linear(states)
@@ -131,24 +132,22 @@ class StudyLoss:
         return binary_cross_entropy_with_logits(logits.float(), targets, weights)
 
 
-class CompetitionSliceLoss:
-    """The slices' part of the competition's metric as a loss.
+class WeightedLoss:
+    """Binary cross-entropy of weighted targets.
 
-    Each slice counts by the share of positive slices of its study, q, as
-    `clotline.evaluation.competition.loss_terms` says. Negative studies would teach nothing, so q
-    has a floor. Of several processes each takes the mean over its own part of a batch.
+    Of several processes each takes the mean over its own part of a batch.
     """
 
-    def __init__(self, floor: float):
-        """Takes the least q of a study; 0 gives the metric itself."""
-        self._floor = floor
+    def __init__(self, weigh: Weigh):
+        """Takes what gives the weights of a batch's targets."""
+        self._weigh = weigh
 
     def __call__(
         self, logits: Tensor, studies: StudyBatch, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What a step lowers, twice: validation computes the same."""
         losses = binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
-        weights = slice_weights(targets, studies.counts, self._floor)
+        weights = self._weigh(targets, studies)
         # A batch without a positive slice has no weight where there is no floor.
         total = weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
         loss = (losses * weights).sum() / total
@@ -157,6 +156,9 @@ class CompetitionSliceLoss:
 
 def slice_weights(targets: Tensor, counts: list[int], floor: float) -> Tensor:
     """The competition's weight of each slice but for a factor: q, its study's share of positives.
+
+    It is what `clotline.evaluation.competition.loss_terms` says. Negative studies would teach
+    nothing, so q has a floor; without one it is the metric itself.
 
     Args:
         targets: (all slices,) float 0 or 1.
@@ -168,17 +170,21 @@ def slice_weights(targets: Tensor, counts: list[int], floor: float) -> Tensor:
 
 
 def make_loss(section: LSTMSection, level: str) -> tuple[Loss, Weigh | None]:
-    """What one ``lstm`` entry of the configuration lowers at a level, image or study.
+    """What one ``lstm`` entry of the configuration lowers at a level: image, study or joint.
 
     Returns:
         The loss, and the weights by which the validation loss is the same; None where all targets
         count alike.
     """
     competition, floor = section.loss == "competition", section.q_floor
+    if level == "joint":
+        weigh = partial(_weigh_both, floor=floor) if competition else _weigh_alike
+        return WeightedLoss(weigh), weigh
     if level == "image":
         if not competition:
             return cross_entropy_loss, None
-        return CompetitionSliceLoss(floor), partial(_weigh_slices, floor=floor)
+        weigh = partial(_weigh_slices, floor=floor)
+        return WeightedLoss(weigh), weigh
     if not competition:
         return StudyLoss(section.target_replication), None
     weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64)
@@ -194,6 +200,28 @@ def _weigh_labels(weights: Tensor, targets: Tensor, studies: StudyBatch) -> Tens
     return weights.to(targets.device).expand(targets.shape)
 
 
+def _weigh_both(targets: Tensor, studies: StudyBatch, floor: float) -> Tensor:
+    """The competition's weights of a joint network's targets, (all slices, 10).
+
+    A study's labels stand beside each of its slices: each time they have their part of the weight.
+    """
+    slices = slice_weights(targets[:, -1], studies.counts, floor)
+    labels = torch.tensor(LABEL_WEIGHTS, device=targets.device)
+    return torch.cat([labels / _slices(targets, studies), IMAGE_WEIGHT * slices[:, None]], 1)
+
+
+def _weigh_alike(targets: Tensor, studies: StudyBatch) -> Tensor:
+    """Weights by which a study's labels, alike, count as much as its slices, alike."""
+    labels = targets.new_full((len(STUDY_LABELS),), 1 / len(STUDY_LABELS))
+    return torch.cat([labels, labels.new_ones(1)]) / _slices(targets, studies)
+
+
+def _slices(targets: Tensor, studies: StudyBatch) -> Tensor:
+    """(all slices, 1) the number of slices of each slice's study."""
+    counts = torch.tensor(studies.counts, device=targets.device)
+    return counts.repeat_interleave(counts)[:, None]
+
+
 def build_trained_lstm(
     width: int, section: LSTMSection, level: str, moments: Moments | None
 ) -> TrainedLSTM:
@@ -207,7 +235,7 @@ def build_trained_lstm(
     Args:
         width: features of a slice.
         section: the entry.
-        level: image or study.
+        level: image, study or joint.
         moments: of the features, to standardise them; or None.
 
     Raises:

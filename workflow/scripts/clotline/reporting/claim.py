@@ -7,10 +7,18 @@ doi 10.1148/ryai.2020200029.
 from collections.abc import Iterator
 
 from clotline.data.patient_counts import describe_patients
+from clotline.feature_sets import folded_networks, split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import lstm_sections
 from clotline.titles import counted
+
+#: What a network of stage 2 gives, by its level.
+OUTPUTS = {
+    "image": "one logit a slice",
+    "study": "nine labels a study",
+    "joint": "one logit a slice and nine labels a study",
+}
 
 ITEMS = {
     1: "Study of artificial intelligence, type of technology",
@@ -80,6 +88,13 @@ def fill_in(
         )
     if split["group"]:
         division += f" All studies of a patient ({split['group']}) are in one."
+    if split["folds"]:
+        together = "study UID" if split["group"] is None else f"patient ({split['group']})"
+        division += (
+            f" For {', '.join(folded_networks(config))} the studies beside test were also divided "
+            f"into {split['folds']} folds by a hash of the {together}: each was kept from training "
+            "once, while the next one chose the epoch."
+        )
     answers = _on_models(config) | {
         10: (
             "CNNs: balanced epochs of all positive slices and as many negative ones, rotating "
@@ -153,8 +168,7 @@ def _on_models(config: dict) -> dict[int, str]:
                     for name, cnn in config["cnn"].items()
                 ),
                 *(
-                    f"{name}: {lstm.describe_form()}, "
-                    + ("one logit a slice." if name.endswith("image") else "nine labels a study.")
+                    f"{name}: {lstm.describe_form()}, {OUTPUTS[split_lstm_name(name)[1]]}."
                     for name, lstm in lstm_sections(config).items()
                 ),
             ]
@@ -165,7 +179,7 @@ def _on_models(config: dict) -> dict[int, str]:
         ),
         25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
-        27: "None; combined models read the features of several networks together.",
+        27: _ensembles(config),
         31: "Class activation maps (Grad-CAM) in the viewer.",
     }
 
@@ -278,6 +292,18 @@ def _augmentation(entry: dict) -> Iterator[str]:
         yield f"contrast changed by up to {entry['contrast']:.0%}"
     if entry["cutout"]:
         yield f"two squares of {entry['cutout']:.0%} of the side set to air"
+
+
+def _ensembles(config: dict) -> str:
+    together = "combined models read the features of several networks together."
+    means = [f"{name}: {', '.join(members)}" for name, members in config["ensembles"].items()]
+    if folded := folded_networks(config):
+        means.append(f"folds: on test studies, all folds' networks of each of {', '.join(folded)}")
+    if not means:
+        return f"None; {together}"
+    return (
+        f"The mean of the probabilities of several models: {'; '.join(means)}. Besides, {together}"
+    )
 
 
 def _selection(name: str, entry: dict) -> str:

@@ -60,6 +60,10 @@ class LSTMSection(Recipe):
         """The keys that give the network another form than the published one."""
         return [key for key, value in PUBLISHED_FORM.items() if getattr(self, key) != value]
 
+    def has_published_form(self, level: str) -> bool:
+        """Whether the network of a level, image, study or joint, is one of the published ones."""
+        return level != "joint" and not self.differing_keys
+
     def describe_form(self) -> str:
         """The network in a few words, such as "bidirectional GRU of 2 layers of 64 units"."""
         layers = f"of {self.layers} layers " if self.layers > 1 else ""

@@ -20,7 +20,14 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from clotline.errors import ClotlineError
-from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
+from clotline.feature_sets import (
+    REFERENCE,
+    feature_sets,
+    level_pairs,
+    own_models,
+    split_lstm_name,
+    trained_models,
+)
 from clotline.labels import COLUMNS
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
@@ -332,6 +339,14 @@ def _check_between_keys(config: dict, user: dict):
             )
     if split["group"] and split["group"] == split["column"]:
         yield f"data.split.group and data.split.column are both {split['group']}: name two columns"
+    for name in split["folds_of"] or []:
+        if name not in config["lstm"]:
+            yield (
+                f"data.split.folds_of names {name}, which is no entry of lstm; "
+                f"there are {', '.join(config['lstm'])}"
+            )
+    if split["folds_of"] and not split["folds"]:
+        yield "data.split.folds_of is set and data.split.folds is null: set it to a number of folds"
     if config["phantom"] is not None:
         for key in PHANTOM_DATA.keys() & user.get("data", {}).keys():
             yield (
@@ -390,11 +405,19 @@ def _check_between_keys(config: dict, user: dict):
             )
         if not lstm.epochs and lstm.init == "random":
             yield _nothing_learned(f"lstm.{name}")
-        yield from _check_form(f"lstm.{name}", lstm)
+        yield from _check_form(name, lstm)
         if lstm.init != "random":
             yield from _check_file(f"lstm.{name}.init", lstm.init, "random")
             made = (f"results/lstm/{name}.pt",)
             yield from _check_not_made(f"lstm.{name}.init", lstm.init, made)
+    yield from _check_ensembles(config)
+    models = [*own_models(config), *config["evaluation"]["external"]]
+    pairs, submitted = level_pairs(models), config["evaluation"]["submission"]
+    if submitted not in pairs:
+        yield (
+            f"evaluation.submission is {submitted}, which has no image level and study level; "
+            f"there are {', '.join(pairs)}"
+        )
     for key, is_there, lacking in (
         ("predict", Path.exists, "no such folder exists"),
         ("validate", Path.is_dir, "no such folder exists"),
@@ -411,19 +434,35 @@ def _check_between_keys(config: dict, user: dict):
             yield f"evaluation.external.{name} is {path}, and no such file exists"
 
 
-def _check_form(entry: str, lstm: LSTMSection):
-    if not lstm.differing_keys:
+def _check_ensembles(config: dict):
+    models = trained_models(config)
+    for name, members in config["ensembles"].items():
+        if name in models or name in config["evaluation"]["external"]:
+            yield f"ensembles.{name} has the name of another model; choose another name"
+        level = split_lstm_name(name)[1]
+        there = [model for model in models if split_lstm_name(model)[1] == level]
+        for member in members:
+            if member not in there:
+                yield (
+                    f"ensembles.{name} names {member}, which is no model of the {level} level that "
+                    f"is made here; there are {', '.join(there)}"
+                )
+
+
+def _check_form(name: str, lstm: LSTMSection):
+    entry, level = f"lstm.{name}", split_lstm_name(name)[1]
+    if lstm.has_published_form(level):
         return
-    differing = lstm.differing_keys[0]
+    differing = "its level" if level == "joint" else f"{entry}.{lstm.differing_keys[0]}"
     if lstm.target_replication:
         yield (
             f"{entry}.target_replication is {lstm.target_replication:g}, which is for the "
-            f"published network, and {entry}.{differing} gives it another form: set "
+            f"published network, and {differing} gives it another form: set "
             "target_replication to 0, for pooling does what it is for"
         )
     if lstm.init != "random" and lstm.standardize and lstm.epochs:
         yield (
-            f"{entry}.init names a file and {entry}.standardize is true, and {entry}.{differing} "
+            f"{entry}.init names a file and {entry}.standardize is true, and {differing} "
             "gives the network another form than the published one, which alone can be trained on "
             "so: set standardize to false, for the file's network has its own, or init to random"
         )

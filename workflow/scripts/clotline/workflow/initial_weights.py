@@ -39,7 +39,7 @@ def check_initial_weights(config: dict) -> Iterator[str]:
     for name, lstm in lstm_sections(config).items():
         if lstm.init != "random" and Path(lstm.init).is_file():
             features, level = split_lstm_name(name)
-            if lstm.differing_keys:
+            if not lstm.has_published_form(level):
                 wanted = _sequence_words(level, widths[features], lstm)
             else:
                 wanted = _lstm_words(level, widths[features], lstm.hidden_size)
@@ -68,9 +68,11 @@ def _lstm_words(level: str, features: int, hidden: int) -> str:
 
 
 def _sequence_words(level: str, features: int, section: LSTMSection) -> str:
-    article = "an image" if level == "image" else "a study"
     form = section.describe_form()
-    return f"a Clotline checkpoint of {article}-level {form}, on {features} features"
+    which = f"{'an' if level == 'image' else 'a'} {level}-level"
+    if level == "joint":
+        which = "a joint"
+    return f"a Clotline checkpoint of {which} {form}, on {features} features"
 
 
 def _describe(file: WeightsFile) -> str:
@@ -91,10 +93,10 @@ def _describe(file: WeightsFile) -> str:
 
 def _describe_sequence(about: dict) -> str | None:
     """A network of another form than the published one, by what its checkpoint says of it."""
-    with suppress(ClotlineError, TypeError):
+    with suppress(ClotlineError, TypeError, KeyError):
         section = LSTMSection.of_checkpoint(about["config"], "") if "config" in about else None
-        if about.get("kind") == "lstm" and section and section.differing_keys:
-            level = split_lstm_name(about["name"])[1]
+        level = split_lstm_name(about["name"])[1]
+        if about.get("kind") == "lstm" and section and not section.has_published_form(level):
             return _sequence_words(level, about["width"], section)
     return None
 

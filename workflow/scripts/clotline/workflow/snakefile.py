@@ -12,7 +12,14 @@ from functools import cached_property
 from pathlib import Path
 
 from clotline.errors import ClotlineError
-from clotline.feature_sets import REFERENCE, feature_sets, split_lstm_name
+from clotline.feature_sets import (
+    REFERENCE,
+    feature_sets,
+    folded_networks,
+    image_level_of,
+    own_models,
+    split_lstm_name,
+)
 from clotline.job.files import (
     BUNDLE,
     PHANTOM_SOURCE,
@@ -105,13 +112,52 @@ class Pipeline:
         """The same for a rule's ``params``: Snakemake forgets the order of inputs."""
         return canonical(self.backbones_of(wildcards))
 
+    def feature_files(self, wildcards) -> list[str]:
+        """The features files that an LSTM reads, in their order."""
+        folder = self.folder(wildcards)
+        return [f"{folder}/features/{name}.h5" for name in self.backbones_of(wildcards)]
+
+    def feature_parts(self, wildcards) -> list[str]:
+        """Each shard's part of a backbone's features."""
+        folder = f"{self.folder(wildcards)}/features/{wildcards.backbone}"
+        return [f"{folder}/shard-{shard}.h5" for shard in self.shard_names()]
+
+    @staticmethod
+    def folder(wildcards) -> str:
+        """Where a fold's networks and features lie, or those that were trained on train."""
+        return f"results/folds/{wildcards.fold}" if hasattr(wildcards, "fold") else "results"
+
+    def fold_checkpoints(self, ending: str = "pt") -> list[str]:
+        """The checkpoints of all folds' networks, or their histories (``csv``)."""
+        lstms, sets = folded_networks(self.config), feature_sets(self.config)
+        needed = {name for lstm in lstms for name in sets[split_lstm_name(lstm)[0]]}
+        networks = [f"cnn/{name}" for name in self.config["cnn"] if name in needed]
+        networks += [f"lstm/{name}" for name in lstms]
+        folds = range(self.config["data"]["split"]["folds"] or 0)
+        return [f"results/folds/{fold}/{name}.{ending}" for fold in folds for name in networks]
+
+    def fold_predictions(self, wildcards) -> list[str]:
+        """What the networks of each fold say."""
+        name = f"{wildcards.features}-{wildcards.level}"
+        folds = range(self.config["data"]["split"]["folds"])
+        return [f"results/folds/{fold}/predictions/{name}.parquet" for fold in folds]
+
+    def ensemble_members(self, wildcards) -> list[str]:
+        """The predictions of an ensemble's members."""
+        members = self.config["ensembles"][wildcards.ensemble]
+        return [f"results/predictions/{name}.parquet" for name in members]
+
+    def external_file(self, wildcards) -> str:
+        """The file of predictions that were made elsewhere."""
+        return self.config["evaluation"]["external"][wildcards.external]
+
     def scored_slices(self, wildcards) -> str:
         """The image-level model whose slice scores make a model's baseline.
 
         A model without an image level of its own is set beside that of all features together.
         """
-        own = f"{split_lstm_name(wildcards.model)[0]}-image"
-        models = {**self.config["lstm"], **self.config["evaluation"]["external"]}
+        own = image_level_of(wildcards.model)
+        models = {*own_models(self.config), *self.config["evaluation"]["external"]}
         return own if own in models else f"{REFERENCE}-image"
 
     def slice_baseline(self, wildcards) -> str | list:

@@ -1,0 +1,140 @@
+"""A joint network, folds and an ensemble beside the published networks, and in `predict`."""
+
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from tiny_cohort import FOLDER
+from workflow_run import ON_TWO_CORES, PROJECT, Run, link_folder, write_config
+
+from clotline.job.files import sha256
+from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+
+JOINT = {"epochs": 2, "hidden_size": 8, "cell": "gru", "pooling": ["max", "attention"]}
+JOINT |= {"loss": "competition", "calibrate_odds": True}
+FOLDS = 3
+LEVELS = ("image", "study")
+MODELS = [
+    f"{name}-{level}"
+    for name in ("resnext50-joint", "resnext50-joint-folds", "every")
+    for level in LEVELS
+]
+MEMBERS = ["combined", "resnext50-joint-folds"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny, common, tmp_path_factory) -> Run:
+    """The tiny run with all three, and with its own studies as new ones."""
+    run = Run(PROJECT, link_folder(tiny.folder, tmp_path_factory.mktemp("folds") / "work"))
+    config = yaml.safe_load((tiny.folder / "config/config.yaml").read_text())
+    config["lstm"]["resnext50-joint"] = JOINT
+    config["data"]["split"] |= {"folds": FOLDS, "folds_of": ["resnext50-joint"]}
+    config["ensembles"] = {
+        f"every-{level}": [f"{member}-{level}" for member in MEMBERS] for level in LEVELS
+    }
+    config["evaluation"]["submission"] = "every"
+    # Replaced, not written into: it is shared.
+    (run.folder / "config/config.yaml").unlink()
+    write_config(run, yaml.safe_dump(config))
+    run.build(*ON_TWO_CORES, "all")
+    folder = f"predict={common / 'cohort' / FOLDER}"
+    run.snakemake("--profile", f"{PROJECT}/profiles/local", "predict", "--config", folder)
+    return run
+
+
+def predictions(run, model):
+    return pd.read_parquet(run.folder / f"results/predictions/{model}.parquet")
+
+
+def test_what_is_published_stays_as_it_is(run, tiny):
+    kept = [*(tiny.folder / "results/cnn").iterdir(), *(tiny.folder / "results/lstm").iterdir()]
+    kept += (tiny.folder / "results/predictions").iterdir()
+    assert len(kept) > 20
+    for path in kept:
+        assert sha256(run.folder / path.relative_to(tiny.folder)) == sha256(path)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_each_study_is_predicted_once_by_networks_that_never_saw_it(run, level):
+    plan = pd.read_parquet(run.folder / "results/data/plan.parquet").set_index(STUDY_UID)
+    folds = [f"results/folds/{fold}" for fold in range(FOLDS)]
+    own = [
+        pd.read_parquet(run.folder / fold / "data/plan.parquet").set_index(STUDY_UID)["split"]
+        for fold in folds
+    ]
+    said = [
+        pd.read_parquet(run.folder / fold / f"predictions/resnext50-joint-{level}.parquet")
+        for fold in folds
+    ]
+    table = predictions(run, f"resnext50-joint-folds-{level}")
+    assert set(table[STUDY_UID]) == set(plan.index)
+    assert not table.duplicated(list(UIDS) if level == "image" else STUDY_UID).any()
+    outputs = [IMAGE_LABEL] if level == "image" else list(STUDY_LABELS)
+    for uid, rows in table.groupby(STUDY_UID):
+        held_out = [fold for fold in range(FOLDS) if own[fold][uid] == "test"]
+        parts = [said[fold].loc[said[fold][STUDY_UID] == uid, outputs] for fold in held_out]
+        assert np.allclose(rows[outputs], np.mean(parts, axis=0), atol=1e-12)
+        tested = plan["split"][uid] == "test"
+        assert len(held_out) == (FOLDS if tested else 1)
+        assert (rows["split"] == ("test" if tested else "valid")).all()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_ensemble_is_the_mean_of_its_members(run, level):
+    ensemble = predictions(run, f"every-{level}")
+    keys = list(UIDS) if level == "image" else [STUDY_UID]
+    name = IMAGE_LABEL if level == "image" else "central_pe"
+    members = [predictions(run, f"{member}-{level}").set_index(keys)[name] for member in MEMBERS]
+    mean = sum(member.loc[ensemble.set_index(keys).index] for member in members) / len(members)
+    assert np.allclose(ensemble[name], mean, atol=1e-12)
+    assert set(ensemble["split"]) == {"valid", "test"}
+
+
+def test_all_of_them_are_in_every_table_and_page(run):
+    results = run.folder / "results"
+    assert set(MODELS) < set(pd.read_csv(results / "metrics.csv")["model"])
+    assert set(MODELS) < set(pd.read_csv(results / "comparisons.csv")["model"])
+    report = (results / "report.html").read_text()
+    for model in MODELS:
+        assert f'id="model-{model}"' in report
+        for plot in ("roc", "precision_recall", "calibration", "confusion"):
+            assert (results / plot / f"{model}.svg").stat().st_size > 1000
+    for pair in ("resnext50-joint", "resnext50-joint-folds", "every"):
+        score = json.loads((results / f"competition/{pair}.json").read_text())
+        assert score["after"]["log_loss"]["value"] > 0
+    trained = set(pd.read_csv(results / "warnings.csv")["model"])
+    assert "resnext50-joint, fold 2" in trained
+    submitted = pd.read_csv(results / "submission.csv").set_index("id")["label"]
+    table = predictions(run, "every-image")
+    table = table[table["split"] == "test"]
+    assert (
+        submitted.loc[table["SOPInstanceUID"]] - table[IMAGE_LABEL].to_numpy()
+    ).abs().max() < 0.51
+
+
+def test_the_bundle_predicts_with_the_whole_ensemble(run):
+    with zipfile.ZipFile(run.folder / "results/models/clotline.zip") as bundle:
+        names = bundle.namelist()
+    for fold in range(FOLDS):
+        assert {f"folds/{fold}/cnn/resnext50.pt", f"folds/{fold}/lstm/resnext50-joint.pt"} < {
+            *names
+        }
+    found = pd.read_csv(run.folder / "results/predict/predictions.csv")
+    assert {model for model in MODELS if model.endswith("study")} < set(found["model"])
+    by_model = {model: rows.set_index(STUDY_UID) for model, rows in found.groupby("model")}
+    parts = [by_model[f"{member}-study"]["central_pe"] for member in MEMBERS]
+    every = by_model["every-study"]["central_pe"]
+    assert np.allclose(every, (parts[0] + parts[1]) / 2, atol=1e-9)
+    slices = pd.read_csv(run.folder / "results/predict/slices.csv")
+    means = slices[[f"{member}-image" for member in MEMBERS]].mean(axis=1)
+    assert np.allclose(slices["every-image"], means, atol=1e-9)
+    # The same pixels and networks as in evaluation: those of the test split by all folds.
+    known = predictions(run, "resnext50-joint-folds-study").set_index(STUDY_UID)
+    known = known.loc[known["split"] == "test", "central_pe"]
+    new = by_model["resnext50-joint-folds-study"]["central_pe"]
+    shared = known.index.intersection(new.index)
+    assert len(shared) > 0
+    assert np.allclose(known[shared], new[shared], atol=1e-2)
