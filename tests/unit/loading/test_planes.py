@@ -73,7 +73,9 @@ def test_a_distance_takes_the_slices_nearest_to_there():
 
 def test_without_positions_the_next_slices_are_taken():
     for distance in (None, 2.5):
-        assert planes_of(scan([np.nan] * 3), 3, distance) == [[0, 0, 1], [0, 1, 2], [1, 2, 2]]
+        for positions in ([np.nan] * 3, [0, np.nan, 2]):
+            assert planes_of(scan(positions), 3, distance) == [[0, 0, 1], [0, 1, 2], [1, 2, 2]]
+        assert planes_of(scan([np.nan]), 3, distance) == [[0, 0, 0]]
 
 
 @given(

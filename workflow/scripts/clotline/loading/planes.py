@@ -68,7 +68,7 @@ def _scans(slices: pd.DataFrame) -> Iterator[tuple[int, np.ndarray]]:
 def _neighbours(positions: np.ndarray, half: int, distance_mm: float | None) -> np.ndarray:
     """(n, 2 half + 1) int: the planes of a scan's n slices, from feet to head."""
     steps = np.diff(positions)
-    known = np.isfinite(positions).all() and (steps >= 0).all()
+    known = (steps >= 0).all()  # no step from or to an unknown position is
     offsets = np.arange(-half, half + 1)
     if known and distance_mm is not None:
         return _nearest(positions, positions[:, None] + offsets * distance_mm)
