@@ -61,7 +61,7 @@ def test_a_section_is_one_canonical_text(folder):
     assert workflow.section("seed") == "2020"
     assert json.loads(workflow.section()) == load_config(user_config())
     assert workflow.section("data", "split") == (
-        '{"column":null,"test":0.13,"train":0.725,"valid":0.145}'
+        '{"column":null,"folds":null,"folds_of":null,"test":0.13,"train":0.725,"valid":0.145}'
     )
 
 
