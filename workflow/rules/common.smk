@@ -111,8 +111,12 @@ def initial_lstm(wildcards):
 
 
 def feature_parts(wildcards):
-    part = pipeline.folder(wildcards) + "/features/{backbone}/shard-{shard}.h5"
-    return expand(part, backbone=wildcards.backbone, shard=pipeline.shard_names())
+    return expand(
+        "{folder}/features/{backbone}/shard-{shard}.h5",
+        folder=pipeline.folder(wildcards),
+        backbone=wildcards.backbone,
+        shard=pipeline.shard_names(),
+    )
 
 
 def all_features(wildcards):
