@@ -3,6 +3,7 @@
 import json
 import zipfile
 
+import highdicom
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +30,7 @@ NEW = {"studies": 2, "seed": 99, "slices_min": 16, "slices_max": 16}
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory) -> Run:
-    """The tiny run with all three, applied to new studies."""
+    """The tiny run with all three, applied to new studies, and to the same with labels."""
     folder = tmp_path_factory.mktemp("folds")
     run = Run(PROJECT, link_folder(tiny.folder, folder / "work"))
     config = yaml.safe_load((tiny.folder / "config/config.yaml").read_text())
@@ -45,7 +46,11 @@ def run(tiny, tmp_path_factory) -> Run:
     run.build(*ON_TWO_CORES, "all")
     settings = load_config({"phantom": NEW})["phantom"]
     phantom.write_cohort(settings, folder / "new", folder / "new.csv", workers=1)
-    run.build("predict", "--config", f"predict={folder / 'new'}")
+    run.build("predict", "--config", f"predict={folder / 'new'}", "predict_dicom=True")
+    labels = pd.read_csv(folder / "new.csv").drop_duplicates(STUDY_UID)
+    labels = labels.assign(PE=1 - labels["negative_exam_for_pe"])
+    labels[[STUDY_UID, "PE"]].to_csv(folder / "new/labels.csv", index=False)
+    run.build("validate", "--config", f"validate={folder / 'new'}")
     return run
 
 
@@ -111,8 +116,10 @@ def test_all_of_them_are_in_every_table_and_page(run):
     report = (results / "report.html").read_text()
     for model in MODELS:
         assert f'id="model-{model}"' in report
-        for plot in ("roc", "precision_recall", "calibration", "confusion"):
+        for plot in ("roc", "precision_recall", "calibration", "confusion", "decision"):
             assert (results / plot / f"{model}.svg").stat().st_size > 1000
+    for table in ("decision_curves", "predictive_values", "sample_size"):
+        assert set(MODELS) <= set(pd.read_csv(results / f"{table}.csv")["model"])
     for pair in ("resnext50-joint", "resnext50-joint-folds", "every"):
         score = json.loads((results / f"competition/{pair}.json").read_text())
         assert score["after"]["log_loss"]["value"] > 0
@@ -146,3 +153,30 @@ def test_the_bundle_predicts_with_the_whole_ensemble(run):
     # The folds' networks are others than the one that was trained on train.
     alone, folded = (by_model[f"resnext50-joint{end}-study"] for end in ("", "-folds"))
     assert (alone["central_pe"] - folded["central_pe"]).abs().min() > 1e-6
+
+
+def test_the_dicom_results_are_of_the_model_that_the_viewer_shows(run):
+    results = run.folder / "results/predict"
+    shown = json.loads((results / "viewer/selection.json").read_text())["model"]
+    found = pd.read_csv(results / "predictions.csv")
+    found = found[found["model"] == shown].set_index(STUDY_UID)["central_pe"]
+    for uid, probability in found.items():
+        report = highdicom.sr.srread(results / f"dicom/{uid}/report.dcm")
+        assert report.ManufacturerModelName == shown
+        (group,) = report.content.get_image_measurement_groups()
+        told = {m.name.value: float(m.value) for m in group.get_measurements()}
+        assert told["central_pe"] == pytest.approx(probability, abs=1e-6)
+
+
+def test_each_of_them_is_validated_beside_its_internal_test(run):
+    content = json.loads((run.folder / "results/validate/metrics.json").read_text())
+    assert set(MODELS) < set(content["models"])
+    for model in MODELS:
+        target = "pe_present" if model.endswith("-study") else "pe_present_by_max"
+        internal = json.loads((run.folder / f"results/metrics/{model}.json").read_text())
+        there = internal["targets"][target]["operating_points"]
+        here = content["models"][model]["targets"][target]
+        assert [p["threshold"] for p in here["operating_points"]] == [p["threshold"] for p in there]
+        assert here["internal"]["auroc"]["internal"] == internal["targets"][target]["auroc"]
+    page = (run.folder / "results/validate/report.html").read_text()
+    assert all(model in page for model in MODELS)

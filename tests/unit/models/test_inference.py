@@ -4,7 +4,17 @@ import torch
 from builders import checkpoint_of, cnn_section, lstm_section, write_noise
 
 from clotline.data.lone_shard import stored_slices
-from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.evaluation.validation import validate, with_truth
+from clotline.feature_sets import split_lstm_name
+from clotline.labels import (
+    IMAGE_LABEL,
+    SERIES_UID,
+    SOP_UID,
+    STUDY_LABELS,
+    STUDY_UID,
+    UIDS,
+    UNKNOWN,
+)
 from clotline.models.backbones import build_classifier
 from clotline.models.bundle import Bundle
 from clotline.models.inference import (
@@ -89,6 +99,22 @@ def bundle(tmp_path):
     return Bundle(tmp_path, manifest | {"config": {"ensembles": ensembles}})
 
 
+def check_validation(folder, bundle, found, slices):
+    """Every model of the bundle is evaluated on a cohort, from what was written of it."""
+    predictions_by_study(found, slices).to_csv(folder / "studies.csv", index=False)
+    predictions_by_slice(found).to_csv(folder / "slices.csv", index=False)
+    truth = slices[[STUDY_UID]].drop_duplicates().assign(pe_present=1, part="held out")
+    truth = truth.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN))
+    of_slices = slices[list(UIDS)].assign(**{IMAGE_LABEL: [0, 1, 1]})
+    tables = with_truth(folder / "studies.csv", folder / "slices.csv", truth, of_slices)
+    assert sorted(tables) == sorted(bundle.models)
+    for name, table in tables.items():
+        level = split_lstm_name(name)[1]
+        told = validate(table, level, {"targets": {}}, {}, 100, 0)["targets"]
+        expected = ["pe_present"] if level == "study" else [IMAGE_LABEL, "pe_present_by_max"]
+        assert list(told) == expected
+
+
 def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle):
     shard = tmp_path / "shard-new.h5"
     write_noise(shard, 3)
@@ -123,6 +149,7 @@ def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle)
         assert (folds[0] - folds[1]).abs().min() > 1e-7
         folded = found[name.replace("joint-", "joint-folds-")][output]
         assert folded.tolist() == pytest.approx(((folds[0] + folds[1]) / 2).tolist(), abs=1e-12)
+    check_validation(tmp_path, bundle, found, slices)
     members = [found[name]["central_pe"] for name in ("resnet-study", "resnet-joint-folds-study")]
     mean = (members[0] + members[1]) / 2
     assert found["all-study"]["central_pe"].tolist() == pytest.approx(mean.tolist(), abs=1e-12)

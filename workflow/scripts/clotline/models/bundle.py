@@ -182,7 +182,7 @@ def write_bundle(
         path: ZIP file to write.
         cnns: checkpoints of stage 1.
         lstms: checkpoints of stage 2.
-        metrics: those of the LSTMs.
+        metrics: those of all models.
         features: feature set to its backbones, in order.
         config: the configuration that made the models.
         seen: of `clotline.data.overlap.digests_of_training`.
