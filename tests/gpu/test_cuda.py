@@ -28,9 +28,11 @@ from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
 from clotline.models.features import extract_features
 from clotline.models.lstm import build_lstm
-from clotline.models.monitoring import auroc, pe_present_auroc
+from clotline.models.lstm_training import SCORES
+from clotline.models.monitoring import auroc
 from clotline.models.prediction import predict_studies
 from clotline.models.steps import Graph, Steps
+from clotline.models.supervision import make_loss
 from clotline.models.training import fit, train_epoch
 
 pytestmark = pytest.mark.skipif(
@@ -287,7 +289,7 @@ def test_activation_maps_are_those_of_a_cpu(table, cpu, gpu):
     )
 
 
-@pytest.mark.parametrize("level", ["image", "study"])
+@pytest.mark.parametrize("level", ["image", "study", "joint"])
 def test_an_lstm_trains_and_predicts_as_on_a_cpu(cpu, gpu, replays, tmp_path, level):
     rng = np.random.default_rng(0)
     counts = rng.integers(3, 30, 24)
@@ -310,10 +312,11 @@ def test_an_lstm_trains_and_predicts_as_on_a_cpu(cpu, gpu, replays, tmp_path, le
             *(model, section),
             lambda epoch, s=sequences, f=fabric: s.batches(8, f),
             sequences.batches(8, fabric),
-            auroc if level == "image" else pe_present_auroc,
+            SCORES[level],
             *(fabric, tmp_path / f"{fabric.device.type}.pt"),
-            seed=1,
-            train_base_loss=0.69,
+            1,
+            0.69,
+            *make_loss(section, level),
         )
         histories.append(fitted.history)
         found = predict_studies(model, sequences, fabric)

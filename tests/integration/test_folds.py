@@ -3,15 +3,16 @@
 import json
 import zipfile
 
+import highdicom
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tiny_cohort import FOLDER
 from workflow_run import ON_TWO_CORES, PROJECT, Run, link_folder, write_config
 
-from clotline.job.files import sha256
+from clotline.data import phantom
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.workflow.config import load_config
 
 JOINT = {"epochs": 2, "hidden_size": 8, "cell": "gru", "pooling": ["max", "attention"]}
 JOINT |= {"loss": "competition", "calibrate_odds": True}
@@ -23,12 +24,15 @@ MODELS = [
     for level in LEVELS
 ]
 MEMBERS = ["combined", "resnext50-joint-folds"]
+#: So few slices as `predict` takes of a study.
+NEW = {"studies": 2, "seed": 99, "slices_min": 16, "slices_max": 16}
 
 
 @pytest.fixture(scope="module")
-def run(tiny, common, tmp_path_factory) -> Run:
-    """The tiny run with all three, and with its own studies as new ones."""
-    run = Run(PROJECT, link_folder(tiny.folder, tmp_path_factory.mktemp("folds") / "work"))
+def run(tiny, tmp_path_factory) -> Run:
+    """The tiny run with all three, applied to new studies, and to the same with labels."""
+    folder = tmp_path_factory.mktemp("folds")
+    run = Run(PROJECT, link_folder(tiny.folder, folder / "work"))
     config = yaml.safe_load((tiny.folder / "config/config.yaml").read_text())
     config["lstm"]["resnext50-joint"] = JOINT
     config["data"]["split"] |= {"folds": FOLDS, "folds_of": ["resnext50-joint"]}
@@ -40,8 +44,13 @@ def run(tiny, common, tmp_path_factory) -> Run:
     (run.folder / "config/config.yaml").unlink()
     write_config(run, yaml.safe_dump(config))
     run.build(*ON_TWO_CORES, "all")
-    folder = f"predict={common / 'cohort' / FOLDER}"
-    run.snakemake("--profile", f"{PROJECT}/profiles/local", "predict", "--config", folder)
+    settings = load_config({"phantom": NEW})["phantom"]
+    phantom.write_cohort(settings, folder / "new", folder / "new.csv", workers=1)
+    run.build("predict", "--config", f"predict={folder / 'new'}", "predict_dicom=True")
+    labels = pd.read_csv(folder / "new.csv").drop_duplicates(STUDY_UID)
+    labels = labels.assign(PE=1 - labels["negative_exam_for_pe"])
+    labels[[STUDY_UID, "PE"]].to_csv(folder / "new/labels.csv", index=False)
+    run.build("validate", "--config", f"validate={folder / 'new'}")
     return run
 
 
@@ -50,11 +59,18 @@ def predictions(run, model):
 
 
 def test_what_is_published_stays_as_it_is(run, tiny):
-    kept = [*(tiny.folder / "results/cnn").iterdir(), *(tiny.folder / "results/lstm").iterdir()]
-    kept += (tiny.folder / "results/predictions").iterdir()
-    assert len(kept) > 20
-    for path in kept:
-        assert sha256(run.folder / path.relative_to(tiny.folder)) == sha256(path)
+    kept = [
+        path
+        for name in ("data", "cnn", "features", "lstm", "predictions", "metrics", "roc")
+        for path in (tiny.folder / "results" / name).rglob("*.*")
+        if path.is_file() and path.stem != "all"
+    ]
+    assert len(kept) > 50
+    # The two folders share their files: one that is made anew is another.
+    remade = [
+        path for path in kept if not path.samefile(run.folder / path.relative_to(tiny.folder))
+    ]
+    assert remade == []
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -100,8 +116,10 @@ def test_all_of_them_are_in_every_table_and_page(run):
     report = (results / "report.html").read_text()
     for model in MODELS:
         assert f'id="model-{model}"' in report
-        for plot in ("roc", "precision_recall", "calibration", "confusion"):
+        for plot in ("roc", "precision_recall", "calibration", "confusion", "decision"):
             assert (results / plot / f"{model}.svg").stat().st_size > 1000
+    for table in ("decision_curves", "predictive_values", "sample_size"):
+        assert set(MODELS) <= set(pd.read_csv(results / f"{table}.csv")["model"])
     for pair in ("resnext50-joint", "resnext50-joint-folds", "every"):
         score = json.loads((results / f"competition/{pair}.json").read_text())
         assert score["after"]["log_loss"]["value"] > 0
@@ -123,6 +141,7 @@ def test_the_bundle_predicts_with_the_whole_ensemble(run):
             *names
         }
     found = pd.read_csv(run.folder / "results/predict/predictions.csv")
+    assert found[STUDY_UID].nunique() == NEW["studies"]
     assert {model for model in MODELS if model.endswith("study")} < set(found["model"])
     by_model = {model: rows.set_index(STUDY_UID) for model, rows in found.groupby("model")}
     parts = [by_model[f"{member}-study"]["central_pe"] for member in MEMBERS]
@@ -131,10 +150,33 @@ def test_the_bundle_predicts_with_the_whole_ensemble(run):
     slices = pd.read_csv(run.folder / "results/predict/slices.csv")
     means = slices[[f"{member}-image" for member in MEMBERS]].mean(axis=1)
     assert np.allclose(slices["every-image"], means, atol=1e-9)
-    # The same pixels and networks as in evaluation: those of the test split by all folds.
-    known = predictions(run, "resnext50-joint-folds-study").set_index(STUDY_UID)
-    known = known.loc[known["split"] == "test", "central_pe"]
-    new = by_model["resnext50-joint-folds-study"]["central_pe"]
-    shared = known.index.intersection(new.index)
-    assert len(shared) > 0
-    assert np.allclose(known[shared], new[shared], atol=1e-2)
+    # The folds' networks are others than the one that was trained on train.
+    alone, folded = (by_model[f"resnext50-joint{end}-study"] for end in ("", "-folds"))
+    assert (alone["central_pe"] - folded["central_pe"]).abs().min() > 1e-6
+
+
+def test_the_dicom_results_are_of_the_model_that_the_viewer_shows(run):
+    results = run.folder / "results/predict"
+    shown = json.loads((results / "viewer/selection.json").read_text())["model"]
+    found = pd.read_csv(results / "predictions.csv")
+    found = found[found["model"] == shown].set_index(STUDY_UID)["central_pe"]
+    for uid, probability in found.items():
+        report = highdicom.sr.srread(results / f"dicom/{uid}/report.dcm")
+        assert report.ManufacturerModelName == shown
+        (group,) = report.content.get_image_measurement_groups()
+        told = {m.name.value: float(m.value) for m in group.get_measurements()}
+        assert told["central_pe"] == pytest.approx(probability, abs=1e-6)
+
+
+def test_each_of_them_is_validated_beside_its_internal_test(run):
+    content = json.loads((run.folder / "results/validate/metrics.json").read_text())
+    assert set(MODELS) < set(content["models"])
+    for model in MODELS:
+        target = "pe_present" if model.endswith("-study") else "pe_present_by_max"
+        internal = json.loads((run.folder / f"results/metrics/{model}.json").read_text())
+        there = internal["targets"][target]["operating_points"]
+        here = content["models"][model]["targets"][target]
+        assert [p["threshold"] for p in here["operating_points"]] == [p["threshold"] for p in there]
+        assert here["internal"]["auroc"]["internal"] == internal["targets"][target]["auroc"]
+    page = (run.folder / "results/validate/report.html").read_text()
+    assert all(model in page for model in MODELS)

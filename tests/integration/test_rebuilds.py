@@ -213,6 +213,45 @@ def test_predictions_made_elsewhere_are_one_more_model(copy):
     assert copy.to_be_made() == made
 
 
+def further(models, *paths):
+    """What models that are made here are in, beside their own files."""
+    made = {f"results/{kind}" for kind in paths} | plots_of(models) | COMPARISON | BUNDLE
+    made |= {
+        f"results/{of}/{m}.{end}"
+        for of, end in (("predictions", "parquet"), ("metrics", "json"))
+        for m in models
+    }
+    return made | SELECTION | VIEWER_PAGE
+
+
+def test_an_ensemble_is_one_more_model(copy):
+    change_config(copy, "ensembles", "all-study", value=["combined-study", "resnext50-study"])
+    assert copy.to_be_made() == further(["all-study"])
+
+
+JOINT = [f"lstm/combined-joint.{end}" for end in ("pt", "csv", "svg")]
+JOINT += ["competition/combined-joint.json", "baselines/combined-joint-image.parquet"]
+
+
+def test_a_joint_network_is_two_more_models(copy):
+    change_config(copy, "lstm", "combined-joint", value={"epochs": 1})
+    assert copy.to_be_made() == further(["combined-joint-image", "combined-joint-study"], *JOINT)
+
+
+def test_folds_train_networks_of_their_own_and_are_one_more_model(copy):
+    change_config(copy, "data", "split", "folds", value=3)
+    change_config(copy, "data", "split", "folds_of", value=["resnext50-study"])
+    made = copy.to_be_made()
+    of_folds = {path for path in made if path.startswith("results/folds/")}
+    assert made - of_folds == further(["resnext50-folds-study"])
+    expected = {"data/plan.parquet", "data/slices.parquet", "data/positives.h5"}
+    expected |= {f"cnn/resnext50{end}" for end in (".pt", ".last.pt", ".csv")}
+    expected |= {f"features/resnext50/shard-{shard}.h5" for shard in SHARDS}
+    expected |= {"features/resnext50.h5", "predictions/resnext50-study.parquet"}
+    expected |= {f"lstm/resnext50-study.{end}" for end in ("pt", "csv")}
+    assert of_folds == {f"results/folds/{fold}/{path}" for fold in range(3) for path in expected}
+
+
 def test_a_deleted_shard_is_made_anew_alone(copy):
     (copy.folder / "results/data/shards/shard-001.h5").unlink()
     made = copy.to_be_made()

@@ -111,6 +111,15 @@ def initial_lstm(wildcards):
     return initial_weights(pipeline.lstm[wildcards.lstm])
 
 
+def feature_parts(wildcards):
+    return expand(
+        "{folder}/features/{backbone}/shard-{shard}.h5",
+        folder=pipeline.folder(wildcards),
+        backbone=wildcards.backbone,
+        shard=pipeline.shard_names(),
+    )
+
+
 def all_features(wildcards):
     return expand("results/features/{backbone}.h5", backbone=config["cnn"])
 

@@ -28,7 +28,7 @@ rule extract_features:
 
 rule merge_features:
     input:
-        pipeline.feature_parts,
+        feature_parts,
     output:
         "results/features/{backbone}.h5",
     log:

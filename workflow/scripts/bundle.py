@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from clotline.data.overlap import digests_of_training
+from clotline.data.overlap import digests_of_training, fitted_on
 from clotline.data.tables import read_table
 from clotline.evaluation.shift import distributions
 from clotline.feature_sets import feature_sets
@@ -18,10 +18,11 @@ def main(snakemake):
     config = json.loads(snakemake.params.cfg)
     facts = read_table(snakemake.input.facts)
     splits = read_table(snakemake.input.plan).set_index(STUDY_UID)["split"]
-    training = distributions(facts[facts[STUDY_UID].map(splits) == "train"])
-    need = sum(
-        Path(member).stat().st_size for member in [*snakemake.input.cnns, *snakemake.input.lstms]
-    )
+    folds = snakemake.input.folds
+    splits_used = fitted_on(in_folds=bool(folds))
+    training = distributions(facts[facts[STUDY_UID].map(splits).isin(splits_used)])
+    networks = [*snakemake.input.cnns, *snakemake.input.lstms, *folds]
+    need = sum(Path(network).stat().st_size for network in networks)
     with atomic(snakemake.output[0], need) as path:
         write_bundle(
             path,
@@ -32,7 +33,7 @@ def main(snakemake):
             config,
             digests_of_training(read_table(snakemake.input.slices)),
             training,
-            snakemake.input.folds,
+            folds,
         )
 
 

@@ -35,7 +35,7 @@ def main(snakemake):
     groups = groups_of(slices, people)
     with tempfile.TemporaryDirectory(dir=Path(output.metrics).parent) as unpacked_to:
         bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, unpacked_to)
-        internal = {name: bundle.metrics(name) for name in bundle.lstms}
+        internal = {name: bundle.metrics(name) for name in bundle.models}
         config = bundle.manifest["config"]
     tables = with_truth(snakemake.input.studies, snakemake.input.slices, truth, slice_truth)
     metrics = {}

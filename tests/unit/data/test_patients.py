@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 from builders import DATA, labels_of, write_study
 
+from clotline.data.folds import plan_of_fold
 from clotline.data.labels_file import group_column, read_labels
 from clotline.data.patients import check_splits, first_studies, patients_by_column
-from clotline.data.plan import make_plan
+from clotline.data.plan import describe_shards, make_plan
 from clotline.errors import ClotlineError
 from clotline.labels import SPLITS, STUDY_UID
 
@@ -53,6 +54,43 @@ def test_no_patient_is_in_two_splits(cohort, group):
     splits, _ = plan_of(cohort, group)
     assert in_several(splits) == 0
     assert set(splits) == set(SPLITS)
+
+
+#: Of many patients, who have three studies each.
+THREE_EACH = {f"{k:012x}": f"SECRET{k // 3}" for k in range(120)}
+
+
+def grouped(cohort, patients):
+    """Labels, and the plan by patient."""
+    labels = labels_of({uid: [k % 2] for k, uid in enumerate(patients)})
+    labels["patient"] = labels[STUDY_UID].map(patients)
+    data = data_of(cohort, "patient")
+    labels.to_csv(data["labels"], index=False)
+    return labels, make_plan(labels, data, first_studies(labels, data))
+
+
+@pytest.mark.parametrize("fold", range(3))
+def test_no_patient_is_in_two_folds_nor_in_two_splits_of_one(cohort, fold):
+    _, plan = grouped(cohort, THREE_EACH)
+    splits = plan_of_fold(plan, fold, 3)["split"]
+    patients = plan[STUDY_UID].map(THREE_EACH)
+    assert (splits.groupby(patients).nunique() == 1).all()
+    assert set(splits) == set(SPLITS)
+    by_study = plan_of_fold(plan.drop(columns="group"), fold, 3)["split"]
+    assert (by_study.groupby(patients).nunique() > 1).any()
+
+
+def test_other_patients_in_the_same_splits_make_the_plan_anew(cohort):
+    labels, plan = grouped(cohort, THREE_EACH)
+    first, second = plan.loc[plan["split"] == "train", "group"].unique()[:2]
+    names = {THREE_EACH[second]: THREE_EACH[first]}
+    _, other = grouped(cohort, {uid: names.get(name, name) for uid, name in THREE_EACH.items()})
+    assert other["split"].tolist() == plan["split"].tolist()
+    digests = [
+        tuple(shard["splits"] for shard in describe_shards(labels, table))
+        for table in (plan, other, plan.drop(columns="group"))
+    ]
+    assert len(set(digests)) == 3
 
 
 def test_the_files_and_a_column_give_the_same_splits(cohort):

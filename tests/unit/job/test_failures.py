@@ -70,6 +70,8 @@ def test_torchs_lack_of_memory_is_met_like_numpys_and_names_the_batches():
         "rule train_cnn was given mem_mb=8000; give it more, as with --set-resources "
         "train_cnn:mem_mb=16000, or lower cnn.resnext50.batch_size (now 16)"
     )
+    said = explain(caught.value, training("train_cnn_of_fold", backbone="resnext50", fold="2"))
+    assert "train_cnn_of_fold:mem_mb=16000, or lower cnn.resnext50.batch_size" in said
 
 
 def test_threads_that_cannot_start_are_lack_of_memory_or_of_processes():

@@ -330,6 +330,9 @@ def test_the_networks_of_folds_are_in_the_bundle_and_give_a_model(made, tmp_path
         assert (fold.backbones, fold.lstms) == (["resnext50"], ["combined-study"])
         content = fold.checkpoint("lstm", "combined-study").read_text()
         assert content == f"{number} lstm/combined-study"
+    with zipfile.ZipFile(tmp_path / "folds.zip") as archive:
+        card = archive.read("MODEL_CARD.md").decode()
+    assert "- combined-folds-study: combined-study trained in 3 folds; the mean of" in card
     path = bundle.checkpoint("cnn", "resnext50")
     assert path == bundle.folder / "cnn/resnext50.pt"
     assert path.read_bytes() == files["cnn"][0].read_bytes()

@@ -4,7 +4,17 @@ import torch
 from builders import checkpoint_of, cnn_section, lstm_section, write_noise
 
 from clotline.data.lone_shard import stored_slices
-from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
+from clotline.evaluation.validation import validate, with_truth
+from clotline.feature_sets import split_lstm_name
+from clotline.labels import (
+    IMAGE_LABEL,
+    SERIES_UID,
+    SOP_UID,
+    STUDY_LABELS,
+    STUDY_UID,
+    UIDS,
+    UNKNOWN,
+)
 from clotline.models.backbones import build_classifier
 from clotline.models.bundle import Bundle
 from clotline.models.inference import (
@@ -65,20 +75,44 @@ def test_each_slice_has_a_column_a_model():
 
 @pytest.fixture
 def bundle(tmp_path):
-    """An unpacked bundle of an untrained CNN with an LSTM of each level."""
+    """An unpacked bundle of an untrained CNN with a network of each level, and two folds of one."""
     torch.manual_seed(0)
-    section = cnn_section(crop=64, input_size=32, precision="32-true")
-    cnn = build_classifier(section)
-    contents = {"cnn/resnet.pt": checkpoint_of(section, cnn.state_dict(), cnn.width)}
-    for level in ("image", "study"):
-        section = lstm_section(precision="32-true")
-        weights = build_lstm(cnn.width, section, level).state_dict()
-        contents[f"lstm/resnet-{level}.pt"] = checkpoint_of(section, weights, cnn.width)
+    contents = {}
+    for folder, levels in (
+        ("", ("image", "study", "joint")),
+        ("folds/0/", ("joint",)),
+        ("folds/1/", ("joint",)),
+    ):
+        section = cnn_section(crop=64, input_size=32, precision="32-true")
+        cnn = build_classifier(section)
+        contents[f"{folder}cnn/resnet.pt"] = checkpoint_of(section, cnn.state_dict(), cnn.width)
+        for level in levels:
+            section = lstm_section(precision="32-true")
+            weights = build_lstm(cnn.width, section, level).state_dict()
+            name = f"{folder}lstm/resnet-{level}.pt"
+            contents[name] = checkpoint_of(section, weights, cnn.width)
     for name, content in contents.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         content.save(tmp_path / name)
-    manifest = {"members": list(contents), "features": {"resnet": ["resnet"]}, "config": {}}
-    return Bundle(tmp_path, manifest)
+    ensembles = {"all-study": ["resnet-study", "resnet-joint-folds-study"]}
+    manifest = {"members": list(contents), "features": {"resnet": ["resnet"]}}
+    return Bundle(tmp_path, manifest | {"config": {"ensembles": ensembles}})
+
+
+def check_validation(folder, bundle, found, slices):
+    """Every model of the bundle is evaluated on a cohort, from what was written of it."""
+    predictions_by_study(found, slices).to_csv(folder / "studies.csv", index=False)
+    predictions_by_slice(found).to_csv(folder / "slices.csv", index=False)
+    truth = slices[[STUDY_UID]].drop_duplicates().assign(pe_present=1, part="held out")
+    truth = truth.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN))
+    of_slices = slices[list(UIDS)].assign(**{IMAGE_LABEL: [0, 1, 1]})
+    tables = with_truth(folder / "studies.csv", folder / "slices.csv", truth, of_slices)
+    assert sorted(tables) == sorted(bundle.models)
+    for name, table in tables.items():
+        level = split_lstm_name(name)[1]
+        told = validate(table, level, {"targets": {}}, {}, 100, 0)["targets"]
+        expected = ["pe_present"] if level == "study" else [IMAGE_LABEL, "pe_present_by_max"]
+        assert list(told) == expected
 
 
 def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle):
@@ -91,3 +125,31 @@ def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle)
     assert found["resnet-image"][SOP_UID].tolist() == slices[SOP_UID].tolist()
     assert found["resnet-image"][IMAGE_LABEL].between(0, 1).all()
     assert found["resnet-study"][list(STUDY_LABELS)].stack().between(0, 1).all()
+    assert list(found) == bundle.models
+    # A joint network gives both; its folds are their mean, and an ensemble that of its members.
+    joint = [f"resnet-joint-{level}" for level in ("image", "study")]
+    assert [list(found[name]) for name in joint] == [
+        list(found["resnet-image"]),
+        list(found["resnet-study"]),
+    ]
+    of_folds = [
+        apply_models(
+            Bundle(bundle.folder / f"folds/{fold}", bundle.manifest | manifest),
+            *(shard, slices, tmp_path),
+            gpus=0,
+            threads=1,
+        )
+        for fold in range(2)
+        for manifest in [
+            {"members": ["cnn/resnet.pt", "lstm/resnet-joint.pt"], "config": {}},
+        ]
+    ]
+    for name, output in zip(joint, (IMAGE_LABEL, "central_pe"), strict=True):
+        folds = [fold[name][output] for fold in of_folds]
+        assert (folds[0] - folds[1]).abs().min() > 1e-7
+        folded = found[name.replace("joint-", "joint-folds-")][output]
+        assert folded.tolist() == pytest.approx(((folds[0] + folds[1]) / 2).tolist(), abs=1e-12)
+    check_validation(tmp_path, bundle, found, slices)
+    members = [found[name]["central_pe"] for name in ("resnet-study", "resnet-joint-folds-study")]
+    mean = (members[0] + members[1]) / 2
+    assert found["all-study"]["central_pe"].tolist() == pytest.approx(mean.tolist(), abs=1e-12)

@@ -104,6 +104,27 @@ def test_no_model_of_many_is_left_out(study, tmp_path):
     assert all(text.count(f"reader{number:02}: ") == 1 for number in range(12))
 
 
+def test_the_curves_keep_their_size_beside_the_legend_of_many_models(study, image):
+    def height(count):
+        models = {f"reader{number:02}-study": study for number in range(count)}
+        figure = plot_roc_comparison(models | {"a-image": image})
+        figure.draw_without_rendering()
+        return figure.axes[0].get_window_extent().height
+
+    assert height(6) > 100
+    assert height(18) > 0.9 * height(6)
+
+
+def test_both_levels_of_a_name_have_one_style(study, image):
+    models = {"b-study": study, "a-study": study, "a-image": image, "b-image": image}
+    styles = [
+        {line.get_label()[0]: line.get_color() for line in axis.get_lines()[:2]}
+        for axis in plot_roc_comparison(models).axes
+    ]
+    assert styles[0] == styles[1]
+    assert len(set(styles[0].values())) == 2
+
+
 def test_a_model_without_figures_still_gives_a_plot(tmp_path):
     metrics = evaluate(study_predictions(present=0.0), "study", 100, 0)
     text = svg(plot_roc(metrics, "combined-study"), tmp_path)

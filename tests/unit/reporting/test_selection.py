@@ -140,6 +140,14 @@ def test_the_best_model_is_shown_if_it_can_be():
     shown, why = choose_model(reader, metrics)
     assert shown == "combined-study"
     assert "reader-study, was made elsewhere" in why
+    of_studies = metrics | {"all-study": model("study", 0.95)}
+    shown, why = choose_model(of_studies, of_studies)
+    assert (shown, why) == (
+        "combined-study",
+        "the best of the report, all-study, has no image level",
+    )
+    both = models(combined=0.8, all=0.9, **{"a-joint": 0.7, "a-joint-folds": 0.7})
+    assert choose_model(both, both)[0] == "all-study"
     nothing = models(combined=None)
     assert best_study_models(nothing) == []
     assert choose_model(nothing, nothing)[0] == "combined-study"

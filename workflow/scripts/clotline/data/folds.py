@@ -4,7 +4,7 @@ import hashlib
 
 import pandas as pd
 
-from clotline.data.plan import check_plan
+from clotline.data.plan import GROUP, check_plan
 from clotline.errors import ClotlineError
 from clotline.labels import STUDY_UID
 
@@ -25,8 +25,8 @@ def plan_of_fold(plan: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     """The plan for the networks that never see one fold.
 
     Args:
-        plan: plan.parquet; studies with the same ``group``, where there is such a column, are in
-            the same fold.
+        plan: plan.parquet; studies with the same ``group``, where ``data.split.group`` gave them
+            one, are in the same fold.
         fold: number of the fold, from 0.
         folds: number of folds, 3 or more.
 
@@ -38,7 +38,7 @@ def plan_of_fold(plan: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     Raises:
         ClotlineError: as of `clotline.data.plan.check_plan`.
     """
-    keys = plan["group" if "group" in plan else STUDY_UID]
+    keys = plan[GROUP if GROUP in plan else STUDY_UID]
     number = keys.map(lambda key: fold_of(str(key), folds))
     splits = number.map({fold: "test", (fold + 1) % folds: "valid"}).fillna("train")
     divided = plan.assign(split=splits.where(plan["split"] != "test", "test"))

@@ -22,6 +22,11 @@ TRAINED_ON = ("train", "valid")
 SHARED_SLICES = 2
 
 
+def fitted_on(in_folds: bool) -> tuple[str, ...]:
+    """Splits whose studies a network's weights come of: with folds valid, too, for theirs."""
+    return TRAINED_ON if in_folds else TRAINED_ON[:1]
+
+
 def digests_of_training(slices: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """What the studies that were trained on are recognised by.
 

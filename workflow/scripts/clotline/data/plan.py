@@ -14,6 +14,9 @@ from clotline.data.labels_file import LABELS, UID_HASH, uid_hashes
 from clotline.errors import ClotlineError
 from clotline.labels import COLUMNS, IMAGE_LABEL, SPLITS, STUDY_LABELS, STUDY_UID, UIDS
 
+#: Column of the plan that is the same for the studies of a patient, where patients are told apart.
+GROUP = "group"
+
 
 def split_of(study_uid: str, fractions: Sequence[float]) -> str:
     """The split of a study by a hash of its UID: it never changes when other studies come.
@@ -44,7 +47,8 @@ def make_plan(
 
     Returns:
         One row a study: UID, ``shard`` (int), ``split``, ``slices`` and ``positive_slices``
-        (counts), and the nine study labels (int8).
+        (counts), and the nine study labels (int8). With ``first`` also ``group``: the UID of the
+        patient's first study.
     """
     grouped = labels.groupby(STUDY_UID, sort=False)
     plan = grouped[list(STUDY_LABELS)].first()
@@ -57,14 +61,16 @@ def make_plan(
         filled += count
         shards.append(shard)
     split = data_config["split"]
+    deciding = plan.index if first is None else [first.get(uid, uid) for uid in plan.index]
     if split["column"]:
         splits = grouped[split["column"]].first()
     else:
         fractions = [split[name] for name in SPLITS]
-        deciding = plan.index if first is None else [first.get(uid, uid) for uid in plan.index]
         splits = [split_of(uid, fractions) for uid in deciding]
     plan.insert(0, "shard", shards)
     plan.insert(1, "split", splits)
+    if first is not None:
+        plan[GROUP] = pd.Series(deciding, plan.index, dtype="str")
     return plan.reset_index().astype({STUDY_UID: "str"})
 
 
@@ -96,7 +102,7 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
         For each shard its ``name`` (three digits, as in ``shard-000.h5``), the number of its
         ``slices`` and ``studies``, for each split those of its ``split_slices`` and
         ``split_positives`` (positive slices), a ``digest`` of its rows' UIDs and labels, which
-        changes if, and only if, they do, and one of its studies' ``splits``.
+        changes if, and only if, they do, and one of its studies' ``splits`` and groups.
     """
     shard = labels[STUDY_UID].map(plan.set_index(STUDY_UID)["shard"]).to_numpy()
     rows = _row_hashes(labels)
@@ -115,7 +121,7 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
                 "split_slices": counts["slices"].to_dict(),
                 "split_positives": counts["positive_slices"].to_dict(),
                 "digest": _digest(content + order),
-                "splits": _digest("\n".join(part["split"]).encode()),
+                "splits": _digest("\n".join([*part["split"], *part.get(GROUP, [])]).encode()),
             }
         )
     return described

@@ -69,8 +69,8 @@ def with_truth(
         slice_truth: one row a slice: UIDs and the image label.
 
     Returns:
-        LSTM to its predictions of the studies that have a truth, as of
-        `clotline.models.prediction.predict_level`, with ``part`` instead of the split.
+        Model to its predictions of the studies that have a truth, as of
+        `clotline.models.prediction.predict_models`, with ``part`` instead of the split.
     """
     of_studies = truth.rename(columns={n: f"{n}{TRUE}" for n in TARGETS})
     # A UID can look like a number, or be NA.

@@ -63,9 +63,10 @@ def _more_memory(error: Exception, snakemake) -> str:
 
 def _smaller_batches(snakemake) -> str:
     """Advice to lower the batch size; empty for a rule whose batches the user does not set."""
-    if snakemake.rule not in _BATCHED or not getattr(snakemake, "config", None):
+    rule = snakemake.rule.removesuffix("_of_fold")
+    if rule not in _BATCHED or not getattr(snakemake, "config", None):
         return ""
-    section, wildcard = _BATCHED[snakemake.rule]
+    section, wildcard = _BATCHED[rule]
     name = getattr(snakemake.wildcards, wildcard)
     size = snakemake.config[section][name]["batch_size"]
     return f"lower {section}.{name}.batch_size (now {size})"

@@ -182,7 +182,7 @@ def write_bundle(
         path: ZIP file to write.
         cnns: checkpoints of stage 1.
         lstms: checkpoints of stage 2.
-        metrics: those of the LSTMs.
+        metrics: those of all models.
         features: feature set to its backbones, in order.
         config: the configuration that made the models.
         seen: of `clotline.data.overlap.digests_of_training`.
@@ -334,7 +334,7 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
         manifest: of the bundle.
         metrics: LSTM to its metrics.
     """
-    made = manifest["config"]
+    made, packed = manifest["config"], Bundle(Path(), manifest)
     rows = []
     for name, model in metrics.items():
         auroc = next(iter(model["targets"].values()))["auroc"]
@@ -373,6 +373,12 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
             *(
                 f"- {name}: the mean of the probabilities of {', '.join(members)}"
                 for name, members in made["ensembles"].items()
+            ),
+            *(
+                f"- {folds_model(model)}: {model} trained in {len(packed.folds)} folds; the mean "
+                "of the probabilities of all"
+                for lstm in packed.folded
+                for model in models_of(lstm)
             ),
             "",
             "## Trained and tested on",

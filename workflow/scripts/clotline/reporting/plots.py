@@ -306,18 +306,25 @@ def plot_roc_comparison(metrics: dict[str, dict]) -> Figure:
     Args:
         metrics: model name to its metrics, of `clotline.evaluation.metrics.evaluate`.
     """
+    # Both levels of a name have one style.
+    names = dict.fromkeys(name.removesuffix(f"-{m['level']}") for name, m in metrics.items())
+    styles = dict(zip(names, cycle(STYLES), strict=False))
     figure = Figure(figsize=(9.5, 4.4), layout="constrained")
+    entries = []
     for axis, level in zip(figure.subplots(1, 2), ("study", "image"), strict=True):
         models = {name: m for name, m in metrics.items() if m["level"] == level}
-        for (name, model), style in zip(models.items(), cycle(STYLES), strict=False):
-            main = next(iter(model["targets"].values()))
-            _draw_roc(axis, main, name.removesuffix(f"-{level}"), style)
+        for name, model in models.items():
+            label = name.removesuffix(f"-{level}")
+            _draw_roc(axis, next(iter(model["targets"].values())), label, styles[label])
         baselines = (next(iter(model["targets"].values()))["baseline"] for model in models.values())
         # Models share the baseline of slices, and may share that of studies.
         for text in dict.fromkeys(describe_baseline(b) for b in baselines if "roc" in b):
             axis.plot([], [], " ", label=f"baseline: {text}")
+        entries.append(len(axis.get_lines()))
         cases = f", {_cases(next(iter(models.values())))}" if models else ""
         _finish(axis, f"{level.capitalize()} level{cases}")
+    # The curves keep their size below which the legend of many models would press them.
+    figure.set_figheight(4.4 + 0.16 * max(0, *(count - 6 for count in entries)))
     return figure
 
 

@@ -65,7 +65,8 @@ def choose_model(metrics: dict[str, dict], own: Collection[str]) -> tuple[str, s
 
     Args:
         metrics: model name to its metrics.
-        own: names of the LSTMs; of predictions made elsewhere there is nothing to look at.
+        own: names of the models that are made here; of predictions made elsewhere there is nothing
+            to look at, and neither of a study level without an image level of its name.
     """
     reference = f"{REFERENCE}-study"
     best = best_study_models(metrics)
@@ -73,7 +74,11 @@ def choose_model(metrics: dict[str, dict], own: Collection[str]) -> tuple[str, s
         return reference, "no model's AUROC can be computed, so the combined features are shown"
     shown = [name for name in best if name in own and image_level_of(name) in own]
     if not shown:
-        return reference, f"the best of the report, {' and '.join(best)}, was made elsewhere"
+        lacks = {
+            name: "has no image level" if name in own else "was made elsewhere" for name in best
+        }
+        reasons = " or ".join(dict.fromkeys(lacks.values()))
+        return reference, f"the best of the report, {' and '.join(best)}, {reasons}"
     model = reference if reference in shown else shown[0]
     if len(best) == 1:
         return model, "the best study-level model of the report"

@@ -117,11 +117,6 @@ class Pipeline:
         folder = self.folder(wildcards)
         return [f"{folder}/features/{name}.h5" for name in self.backbones_of(wildcards)]
 
-    def feature_parts(self, wildcards) -> list[str]:
-        """Each shard's part of a backbone's features."""
-        folder = f"{self.folder(wildcards)}/features/{wildcards.backbone}"
-        return [f"{folder}/shard-{shard}.h5" for shard in self.shard_names()]
-
     @staticmethod
     def folder(wildcards) -> str:
         """Where a fold's networks and features lie, or those that were trained on train."""
