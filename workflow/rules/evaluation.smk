@@ -22,7 +22,8 @@ SUBMITTED = config["evaluation"]["submission"]
 REPORT_PAGE = PROJECT / "workflow" / "report" / "report.html.j2"
 # What the pages of reports share.
 PAGE_PARTS = [
-    PROJECT / "workflow" / "report" / name for name in ("parts.html.j2", "decisions.html.j2", "report.css")
+    PROJECT / "workflow" / "report" / name
+    for name in ("parts.html.j2", "decisions.html.j2", "report.css")
 ]
 
 if EXTERNAL:

@@ -329,9 +329,11 @@ def test_claim_says_how_each_network_was_trained():
 
 
 def test_claim_says_how_slices_were_changed_in_training():
-    assert claim.fill_in(load_config({}), 1, 0, 0)[25].count("flipped upside down.") == 2
+    assert (
+        claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)[25].count("flipped upside down.") == 2
+    )
     keys = {"horizontal_flip": True, "scale": 0.2, "rotate": 20, "contrast": 0.1, "cutout": 0.4}
-    answer = claim.fill_in(load_config({"cnn": {"resnext50": keys}}), 1, 0, 0)[25]
+    answer = claim.fill_in(load_config({"cnn": {"resnext50": keys}}), 1, 0, 0, NO_PATIENTS)[25]
     assert (
         "upside down, half of them mirrored, size changed by up to 20%, turned by up to "
         "20 degrees, contrast changed by up to 10%, two squares of 40% of the side set to air."
@@ -340,14 +342,16 @@ def test_claim_says_how_slices_were_changed_in_training():
 
 
 def test_claim_says_what_a_backbone_sees():
-    published = claim.fill_in(load_config({}), 1, 0, 0)[9]
+    published = claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)[9]
     assert "resnext50: window level 100 HU, width 700 HU, crop 224, input 224 pixels." in published
     keys = {"planes": 3, "plane_distance_mm": 2.5, "further_windows": [[40, 400]]}
     assert (
         "resnext50: window level 100 HU, width 700 HU, level 40 HU, width 400 HU, of 3 slices "
         "(2.5 mm apart), crop 224"
-    ) in claim.fill_in(load_config({"cnn": {"resnext50": keys}}), 1, 0, 0)[9]
-    adjacent = claim.fill_in(load_config({"cnn": {"resnext50": {"planes": 3}}}), 1, 0, 0)[9]
+    ) in claim.fill_in(load_config({"cnn": {"resnext50": keys}}), 1, 0, 0, NO_PATIENTS)[9]
+    adjacent = claim.fill_in(
+        load_config({"cnn": {"resnext50": {"planes": 3}}}), 1, 0, 0, NO_PATIENTS
+    )[9]
     assert "width 700 HU, of 3 slices (adjacent), crop 224" in adjacent
 
 

@@ -373,7 +373,10 @@ WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
             "    crop: int\n    rotation: float\n",
             # The bundle, in which the distributions of the training lie, names the networks; the
             # report says what a network sees.
-            {"train_cnn", "extract_features", "activation", "report", "shift", *WITH_BUNDLE},
+            {
+                *("train_cnn", "extract_features", "activation", "shift", *WITH_BUNDLE),
+                *("report", "validation_report"),
+            },
         ),
         (
             "sections/lstm.py",
