@@ -149,6 +149,10 @@ use rule apply_models as apply_models_to_cohort with:
         "logs/apply_models_to_cohort.log",
     benchmark:
         "benchmarks/apply_models_to_cohort.tsv"
+    params:
+        # DICOM results are of predict alone, and are not touched.
+        all_maps="false",
+        later=[],
     message:
         "Applying the models to the cohort"
 
@@ -230,6 +234,7 @@ use rule viewer as viewer_of_cohort with:
         activations=["results/validate/activation"],
         shards=["results/validate/shard-new.h5"],
         notes=["results/validate/notes.csv"],
+        shift=[],
         series="results/validate/series.csv",
         unpredicted="results/validate/unpredicted.csv",
     output:
