@@ -136,6 +136,11 @@ def test_all_of_them_are_in_every_table_and_page(run):
 def test_the_bundle_predicts_with_the_whole_ensemble(run):
     with zipfile.ZipFile(run.folder / "results/models/clotline.zip") as bundle:
         names = bundle.namelist()
+        training = json.loads(bundle.read("manifest.json"))["training"]
+    # The networks of folds were trained on the valid split, too.
+    facts = pd.read_parquet(run.folder / "results/data/study_facts.parquet")
+    splits = pd.read_parquet(run.folder / "results/data/plan.parquet").set_index(STUDY_UID)["split"]
+    assert training["studies"] == (facts[STUDY_UID].map(splits) != "test").sum()
     for fold in range(FOLDS):
         assert {f"folds/{fold}/cnn/resnext50.pt", f"folds/{fold}/lstm/resnext50-joint.pt"} < {
             *names

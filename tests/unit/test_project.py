@@ -134,6 +134,26 @@ def test_a_script_reads_what_its_rule_gives():
                 assert re.search(rf"\b{key}=", block), f"{name} has no {kind} {key}"
 
 
+def test_a_rule_that_takes_over_another_has_all_inputs_that_its_script_reads():
+    found = 0
+    for path in (PROJECT / "workflow/rules").glob("*.smk"):
+        blocks = re.split(r"^ *(?:use )?rule ", path.read_text(), flags=re.MULTILINE)[1:]
+        for taken, name, block in (
+            (*match.groups(), block)
+            for block in blocks
+            if (match := re.match(r"(\w+) as (\w+) with:", block))
+        ):
+            script = PROJECT / f"workflow/scripts/{taken}.py"
+            # Inputs are replaced as a whole, and params one by one.
+            if not script.is_file() or "    input:" not in block:
+                continue
+            text = script.read_text()
+            for key in re.findall(r"(?:snakemake\.input|inputs)\.(\w+)", text):
+                found += 1
+                assert re.search(rf"\b{key}=", block), f"{name} has no input {key}"
+    assert found > 20
+
+
 def test_every_script_can_be_imported_without_snakemake():
     scripts = sorted(path.stem for path in (PROJECT / "workflow/scripts").glob("*.py"))
     code = f"import importlib\nfor name in {scripts!r}: importlib.import_module(name)"

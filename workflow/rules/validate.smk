@@ -165,6 +165,10 @@ use rule apply_models as apply_models_to_cohort with:
         "logs/apply_models_to_cohort.log",
     benchmark:
         "benchmarks/apply_models_to_cohort.tsv"
+    params:
+        # DICOM results are of predict alone, and are not touched.
+        all_maps="false",
+        later=[],
     message:
         "Applying the models to the cohort"
 

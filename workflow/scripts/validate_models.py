@@ -36,7 +36,7 @@ def main(snakemake):
     with tempfile.TemporaryDirectory(dir=Path(output.metrics).parent) as unpacked_to:
         bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, unpacked_to)
         internal = {name: bundle.metrics(name) for name in bundle.models}
-        config = bundle.manifest["config"]
+        config, folded = bundle.manifest["config"], bundle.folded
     tables = with_truth(snakemake.input.studies, snakemake.input.slices, truth, slice_truth)
     metrics = {}
     for name, table in tables.items():
@@ -56,7 +56,7 @@ def main(snakemake):
     about = json.loads(Path(snakemake.input.about).read_text(encoding="utf-8"))
     about["digests"]["code of the metrics"] = params.code
     with atomic(output.metrics) as path:
-        content = {"about": about, "trained": config, "models": metrics}
+        content = {"about": about, "trained": config, "folds": folded, "models": metrics}
         path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     with atomic(output.table) as path:
         metrics_table(metrics, warnings_table({}, metrics)).to_csv(path, index=False)

@@ -10,8 +10,11 @@ from clotline.data.cohort import FITTED, HELD_OUT, PART, TARGETS
 from clotline.evaluation.metrics import evaluate
 from clotline.evaluation.validation import validate
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID
+from clotline.reporting import claim
 from clotline.reporting.plots import plot_calibration, save_figure
 from clotline.reporting.validation import flow_of, recalibrated_metrics, render_validation
+from clotline.sections.cnn import CNNSection
+from clotline.sections.lstm import LSTMSection
 from clotline.workflow.config import load_config
 
 COUNT = 60
@@ -28,6 +31,9 @@ def predictions(seed):
     return table
 
 
+IN_BUNDLE = ("seed", "phantom", "cnn", "features", "lstm", "ensembles")
+
+
 @pytest.fixture(scope="module")
 def content():
     split = np.where(np.arange(COUNT) % 2, "valid", "test")
@@ -41,7 +47,9 @@ def content():
             "notes": ["a note & more"],
             "digests": {"bundle": "f" * 64},
         },
-        "trained": load_config({"phantom": {}}),
+        # What the rule bundle puts into one.
+        "trained": {key: load_config({"phantom": {}})[key] for key in IN_BUNDLE},
+        "folds": [],
         "models": {"combined-study": model},
     }
 
@@ -119,3 +127,30 @@ def test_calibration_before_and_after_is_that_of_the_rest(content):
         assert main["calibration"] == told[moment]["calibration"]
         assert changed["n_studies"] == COUNT * 2 // 3
     assert model["targets"]["pe_present"]["calibration"] != told["before"]["calibration"]
+
+
+def claimed(content, flow, **changes):
+    trained = content["trained"] | changes.pop("trained", {})
+    return claim.fill_in_validation(trained, changes.pop("folds", []), flow, 0.3, 100)
+
+
+def test_claim_names_ensembles_and_folds_of_the_bundle(content, flow):
+    assert claimed(content, flow)[27].startswith("None; ")
+    ensembles = {"all-study": ["combined-study", "resnext50-study"]}
+    told = claimed(content, flow, trained={"ensembles": ensembles}, folds=["combined-joint"])[27]
+    assert "all-study: combined-study, resnext50-study; folds:" in told
+    assert "of each of combined-joint" in told
+
+
+def test_claim_of_an_older_bundle_says_what_its_keys_meant(content, flow):
+    old = {
+        stage: {
+            name: {key: value for key, value in entry.items() if key not in section.BEFORE}
+            for name, entry in content["trained"][stage].items()
+        }
+        for stage, section in (("cnn", CNNSection), ("lstm", LSTMSection))
+    }
+    trained = {key: value for key, value in content["trained"].items() if key != "ensembles"}
+    before = claim.fill_in_validation(trained | old, [], flow, 0.3, 100)
+    assert before[25] == claimed(content, flow)[25]
+    assert before[27].startswith("None; ")

@@ -10,7 +10,7 @@ from clotline.data.patient_counts import describe_patients
 from clotline.feature_sets import folded_networks, split_lstm_name
 from clotline.grid import AIR_HU, SIZE
 from clotline.sections.cnn import CNNSection, cnn_sections
-from clotline.sections.lstm import lstm_sections
+from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.titles import counted
 
 #: What a network of stage 2 gives, by its level.
@@ -95,7 +95,7 @@ def fill_in(
             f"into {split['folds']} folds by a hash of the {together}: each was kept from training "
             "once, while the next one chose the epoch."
         )
-    answers = _on_models(config) | {
+    answers = _on_models(config, folded_networks(config)) | {
         10: (
             "CNNs: balanced epochs of all positive slices and as many negative ones, rotating "
             "through the negatives. LSTMs and all metrics: every stored slice."
@@ -148,7 +148,7 @@ def fill_in(
     return answers
 
 
-def _on_models(config: dict) -> dict[int, str]:
+def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
     """Items on the models alone, which hold wherever these are applied."""
     return {
         1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
@@ -179,22 +179,30 @@ def _on_models(config: dict) -> dict[int, str]:
         ),
         25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
-        27: _ensembles(config),
+        27: _ensembles(config.get("ensembles", {}), folded),
         31: "Class activation maps (Grad-CAM) in the viewer.",
     }
 
 
-def fill_in_validation(trained: dict, flow: dict, recalibration: float, bootstraps: int) -> dict:
+def fill_in_validation(
+    trained: dict, folded: list[str], flow: dict, recalibration: float, bootstraps: int
+) -> dict:
     """What the pipeline knows of CLAIM's items where models are tested on another cohort.
 
     Args:
-        trained: the configuration that made the models.
+        trained: the configuration that made the models, as their bundle has it: its sections on
+            networks, with the keys that its Clotline knew.
+        folded: networks of stage 2 that were trained in folds, too.
         flow: of `clotline.reporting.validation.flow_of`.
         recalibration: part of the cohort on which probabilities are recalibrated.
         bootstraps: resamples of each bootstrap.
     """
     counted_labels = ", ".join(f"{name} ({count:,})" for name, count in flow["known"].items())
-    return _on_models(trained) | {
+    trained = trained | {
+        "cnn": {n: CNNSection.of_checkpoint(e, n).as_dict() for n, e in trained["cnn"].items()},
+        "lstm": {n: LSTMSection.of_checkpoint(e, n).as_dict() for n, e in trained["lstm"].items()},
+    }
+    return _on_models(trained, folded) | {
         6: "External test of trained models; nothing was trained on this cohort.",
         7: f"{flow['title']}. Where it comes from is the authors' to say.",
         10: (
@@ -294,10 +302,10 @@ def _augmentation(entry: dict) -> Iterator[str]:
         yield f"two squares of {entry['cutout']:.0%} of the side set to air"
 
 
-def _ensembles(config: dict) -> str:
+def _ensembles(ensembles: dict[str, list[str]], folded: list[str]) -> str:
     together = "combined models read the features of several networks together."
-    means = [f"{name}: {', '.join(members)}" for name, members in config["ensembles"].items()]
-    if folded := folded_networks(config):
+    means = [f"{name}: {', '.join(members)}" for name, members in ensembles.items()]
+    if folded:
         means.append(f"folds: on test studies, all folds' networks of each of {', '.join(folded)}")
     if not means:
         return f"None; {together}"

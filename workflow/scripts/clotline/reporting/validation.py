@@ -122,7 +122,8 @@ def render_validation(
 
     Args:
         content: of metrics.json: ``about`` the cohort, the configuration that ``trained`` the
-            models, and the metrics of all ``models``.
+            models, the networks that were also trained in ``folds``, and the metrics of all
+            ``models``.
         flow: of `flow_of`.
         notes: on studies.
         figures: groups of figures, each to {caption: path of an SVG}.
@@ -165,7 +166,9 @@ def render_validation(
             noted=notes[STUDY_UID].nunique(),
             recalibration=recalibration,
             claim=claim.ITEMS,
-            claimed=claim.fill_in_validation(trained, flow, recalibration, bootstraps),
+            claimed=claim.fill_in_validation(
+                trained, content["folds"], flow, recalibration, bootstraps
+            ),
             figures={
                 name: {caption: svg_uri(path) for caption, path in group.items()}
                 for name, group in figures.items()
