@@ -127,9 +127,12 @@ HALVES = {
     "networks": (
         lambda path: False,
         [
-            f"results/{path}"
-            for cnn in ("resnext50", "efficientnet_b0")
-            for path in (f"features/{cnn}.h5", f"activation/{cnn}.h5", f"cnn/{cnn}.svg")
+            *("results/data/patients.json", "results/data/study_facts.parquet"),
+            *(
+                f"results/{path}"
+                for cnn in ("resnext50", "efficientnet_b0")
+                for path in (f"features/{cnn}.h5", f"activation/{cnn}.h5", f"cnn/{cnn}.svg")
+            ),
         ],
         made_by_networks,
     ),

@@ -388,8 +388,7 @@ def test_models_trained_on_other_slices_are_refused(made, folder, tmp_path):
             target.writestr(member, content)
     done = predict(run, folder, f"models={other}")
     assert done.returncode == 1
-    log = (run.folder / "logs/apply_models.log").read_text()
-    assert "slice is [512, 512], here [256, 256]" in log
+    assert "slice is [512, 512], here [256, 256]" in done.stderr
     assert not (run.folder / "results/predict/predictions.csv").exists()
 
 

@@ -23,7 +23,7 @@ def page(browser, demo, tmp_path):
 
 def test_all_its_pictures_are_in_it(page):
     widths = page.evaluate("Array.from(document.images).map((image) => image.naturalWidth)")
-    assert len(widths) == 1 + 4 * 6 + 8
+    assert len(widths) == 1 + 5 * 6 + 8
     assert all(widths)
 
 
@@ -69,7 +69,7 @@ def test_snakemakes_own_report_has_the_pages_first_and_names_what_it_shows(copy,
     pages = {labels["page"] for _, labels, _ in results if "page" in labels}
     assert pages == {"Report", "Viewer"}
     plots = [labels["plot"] for _, labels, _ in results if "plot" in labels]
-    assert len(plots) == 4 * 6 and len(set(plots)) == 4
+    assert len(plots) == 5 * 6 and len(set(plots)) == 5
 
 
 def test_snakemakes_own_report_in_a_zip_file_has_the_viewer_with_its_slices(
