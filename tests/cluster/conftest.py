@@ -25,7 +25,10 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 #: What the workflow's runs make, and the threads that keep torch's sums in one order everywhere.
 TARGET = "all"
 GPU_RULES = ("train_cnn", "extract_features", "activation")
-SET_THREADS = ["--set-threads", *(f"{rule}=1" for rule in (*GPU_RULES, "shard", "phantom"))]
+SET_THREADS = [
+    "--set-threads",
+    *(f"{rule}=1" for rule in (*GPU_RULES, "shard", "phantom", "study_facts")),
+]
 CONFIG = """
 phantom: {studies: 14, seed: 1, slices_min: 8, slices_max: 10}
 data: {split: {train: 0.5, valid: 0.25, test: 0.25}}
