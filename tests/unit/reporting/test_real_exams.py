@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from builders import NO_PATIENTS, facts_of
 
 from clotline.data.rejects import NOTE_COLUMNS, REJECT_COLUMNS
 from clotline.evaluation.comparison import compare
@@ -61,6 +62,8 @@ def test_real_predictions_go_through_the_report_within_a_minute(tmp_path, recwar
         {},
         pd.DataFrame(columns=["rule"]),
         "2026-01-01",
+        facts_of(plan[STUDY_UID]),
+        NO_PATIENTS,
     )
     assert time.monotonic() - start < 60
     # Published: 0.8362 against negative exams, and 0.966 where many slices are positive.
