@@ -51,6 +51,7 @@ def test_the_delimiter_is_the_one_between_the_known_columns(tmp_path, delimiter,
         writer = csv.writer(file, delimiter=delimiter, quoting=quoted)
         writer.writerows([["study", "a, b; c", "label"], ["1", "2", "3"]])
     assert delimiter_of(path, ("study", "label")) == delimiter
+    assert delimiter_of(path, ("Study", "LABEL")) == delimiter
 
 
 @pytest.mark.parametrize("text", ["", "\n", "x y z\n1;2;3\n"])

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clotline.data.csv_file import DELIMITERS, delimiter_of, open_csv
-
-#: Bytes of a header line that are looked at.
-_HEADER = 2**20
+from clotline.data.csv_file import delimiter_of, open_csv
 
 
 def read_cells(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
@@ -16,17 +13,14 @@ def read_cells(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
 
     Args:
         path: CSV file, as of `clotline.data.csv_file.open_csv`.
-        columns: names that its header should have, in any case: by these the delimiter is told.
+        columns: names by which the delimiter is told, as of
+            `clotline.data.csv_file.delimiter_of`.
 
     Raises:
         ValueError: rows have more cells than the header.
         As of `clotline.data.csv_file.open_csv`.
     """
-    with open_csv(path) as file:
-        header = file.readline(_HEADER).decode("utf-8-sig", errors="replace")
-    wanted = {name.casefold() for name in columns}
-    cells = (cell.strip().strip('"') for mark in DELIMITERS for cell in header.split(mark))
-    delimiter = delimiter_of(path, [cell for cell in cells if cell.casefold() in wanted])
+    delimiter = delimiter_of(path, columns)
     with open_csv(path) as file:
         table = pd.read_csv(
             file, sep=delimiter, dtype=str, keep_default_na=False, skip_blank_lines=False

@@ -55,7 +55,7 @@ def delimiter_of(path: str | Path, columns: Collection[str]) -> str:
 
     Args:
         path: CSV file, as of `open_csv`.
-        columns: names that its header should have.
+        columns: names that its header should have, in any case.
 
     Raises:
         As of `open_csv`.
@@ -63,10 +63,11 @@ def delimiter_of(path: str | Path, columns: Collection[str]) -> str:
     with open_csv(path) as file:
         line = file.readline(_HEADER).decode("utf-8-sig", errors="replace")
     line = line.partition("\r")[0].rstrip("\n")
-    known = set(columns)
+    known = {name.casefold() for name in columns}
 
     def fitting(delimiter: str) -> int:
-        return len(known & {cell.strip().strip('"') for cell in line.split(delimiter)})
+        cells = line.casefold().split(delimiter)
+        return len(known & {cell.strip().strip('"') for cell in cells})
 
     # Of equally good ones the first.
     return max(DELIMITERS, key=fitting)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from clotline.data.labels_file import group_column
 from clotline.errors import ClotlineError
 from clotline.job.files import STATE_FOLDER, atomic, file_version
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID
@@ -41,7 +40,7 @@ def first_studies(labels: pd.DataFrame, data_config: dict) -> pd.Series | None:
     group = data_config["split"]["group"]
     if group is None:
         return None
-    if group_column(data_config["labels"], group):
+    if group in labels:
         return _first_of(patients_by_column(labels, group))
     key = [data_config["labels"], *file_version(data_config["labels"]), data_config["dicom"]]
     with suppress(OSError, ValueError, KeyError, TypeError):

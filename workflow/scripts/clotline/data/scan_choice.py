@@ -102,12 +102,12 @@ class Criterion:
 
 
 #: Types that can be taken, the best one first; others only if a user names the series.
-_PICTURES = (SCAN, MONOENERGETIC, PROJECTION)
+PICTURES = (SCAN, MONOENERGETIC, PROJECTION)
 
 
 def _picture(scan: Scan) -> int:
-    known = scan.picture in _PICTURES
-    return _PICTURES.index(scan.picture) if known else len(_PICTURES)
+    known = scan.picture in PICTURES
+    return PICTURES.index(scan.picture) if known else len(PICTURES)
 
 
 def _body(scan: Scan) -> int:

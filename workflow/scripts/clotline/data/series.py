@@ -46,8 +46,6 @@ from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
 from clotline.data.dicom.volume import VolumeFile
 from clotline.data.dicom.words import (
-    MONOENERGETIC,
-    PROJECTION,
     SCAN,
     describes_agent,
     goes_by_mouth,
@@ -57,7 +55,7 @@ from clotline.data.dicom.words import (
     shows_chest,
 )
 from clotline.data.labels_file import SOP_PATTERN, UID_PATTERN
-from clotline.data.scan_choice import Choice, Scan, choose
+from clotline.data.scan_choice import PICTURES, Choice, Scan, choose
 from clotline.data.scans import MIN_SLICES, are_one, positions_of, split_scans
 from clotline.errors import ClotlineError
 from clotline.job.files import files_under
@@ -575,7 +573,7 @@ def _problem(header: Header, picture: str) -> str:
         return "no ImageOrientationPatient"
     if not axial:
         return "not axial"
-    if picture not in (SCAN, MONOENERGETIC, PROJECTION):
+    if picture not in PICTURES:
         return _no_scan(picture)
     return ""
 

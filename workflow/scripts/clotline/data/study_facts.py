@@ -12,6 +12,7 @@ import pandas as pd
 
 from clotline.data.attenuation import LOOKED_AT
 from clotline.data.fact_names import CATEGORIES, COVERAGE, NOISE, QUANTITIES, SPACING
+from clotline.data.lone_shard import stored_slices
 from clotline.data.noise import noise_of
 from clotline.data.shards import (
     BLOOD,
@@ -22,7 +23,6 @@ from clotline.data.shards import (
     POSITION,
     THICKNESS,
     StoredPixels,
-    read_rows,
 )
 from clotline.grid import SIZE
 from clotline.job.processes import end_with_parent
@@ -75,8 +75,8 @@ def facts_of_shard(path: str | Path, workers: int = 1) -> pd.DataFrame:
     Raises:
         ClotlineError: it is missing or damaged.
     """
-    rows = read_rows(path)
-    return study_facts(rows.assign(shard="", row=range(len(rows))), {"": path}, workers)
+    slices = stored_slices(path)
+    return study_facts(slices, dict.fromkeys(slices["shard"], path), workers)
 
 
 def _start() -> None:
@@ -102,12 +102,10 @@ def _facts_of(files: Mapping[str, str], slices: pd.DataFrame) -> dict:
 def _noise(files: Mapping[str, str], slices: pd.DataFrame) -> float:
     """The median of slices from end to end."""
     chosen = np.unique(np.linspace(0, len(slices) - 1, LOOKED_AT).round().astype(int))
-    found, open_shards = [], {}
+    # A study lies in one shard as a whole.
+    stored, found = StoredPixels(files[slices["shard"].iloc[0]]), []
     for row in slices.iloc[chosen].to_dict("records"):
-        shard = row["shard"]
-        if shard not in open_shards:
-            open_shards[shard] = StoredPixels(files[shard])
-        pixels = open_shards[shard].read(row["row"], row[CHECKSUM])
+        pixels = stored.read(row["row"], row[CHECKSUM])
         field = row[PIXEL] * SIZE
         found.append(noise_of(pixels, None if math.isnan(field) else field))
     known = [noise for noise in found if not math.isnan(noise)]

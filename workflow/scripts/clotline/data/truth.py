@@ -92,10 +92,8 @@ def settle(
             why[uid] = (
                 "contradicting labels: the table says that there is no PE, and slices show one"
             )
-        elif problem and all(known[target] == UNKNOWN for target in TARGETS):
-            why[uid] = problem
-        elif known[PE_PRESENT] == UNKNOWN == shown and all(known[t] == UNKNOWN for t in TARGETS):
-            why[uid] = "no label is known"
+        elif shown == UNKNOWN and all(known[target] == UNKNOWN for target in TARGETS):
+            why[uid] = problem or "no label is known"
         else:
             if problem:
                 notes.append(f"{problem}: its slices do not count")

@@ -57,8 +57,8 @@ def _of_rejects(rejects: pd.DataFrame) -> str:
     """Why nothing is left of the scan that was chosen."""
     if rejects.empty:
         raise ClotlineError(
-            "a study was chosen of which no slice was stored or rejected: delete results/predict "
-            "and run predict again"
+            "a study was chosen of which no slice was stored or rejected: delete what the run "
+            "has written and run it again"
         )
     reason = rejects["reason"].value_counts().sort_index().idxmax()
     said = reason.startswith((REFUSED, UNLABELLED))

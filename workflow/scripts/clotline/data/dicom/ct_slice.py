@@ -256,7 +256,7 @@ def resample(values: np.ndarray, spacing: tuple[float, ...] = ()) -> np.ndarray:
     Raises:
         SliceError: no pixel has such sides.
     """
-    if len(spacing) == 2 and not math.isclose(*spacing, rel_tol=0.01):
+    if len(spacing) == 2 and not _are_sides_of_squares(spacing):
         values = _stretched(values, *spacing)
     rows, columns = values.shape
     if rows != columns:
@@ -271,15 +271,35 @@ def resample(values: np.ndarray, spacing: tuple[float, ...] = ()) -> np.ndarray:
     return values.clip(_INT16.min, _INT16.max, out=values).astype(np.int16)
 
 
+def square_matrix(matrix: tuple[int, int], spacing: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns of an image once its pixels are square.
+
+    Args:
+        matrix: rows and columns that it has.
+        spacing: mm between rows and between columns.
+
+    Returns:
+        Those that it has where its pixels are square; else the longer side is that of the stored
+        grid.
+    """
+    if _are_sides_of_squares(spacing):
+        return matrix
+    rows, columns = (count * mm for count, mm in zip(matrix, spacing, strict=True))
+    scale = SIZE / max(rows, columns)
+    return max(1, round(rows * scale)), max(1, round(columns * scale))
+
+
+def _are_sides_of_squares(spacing: tuple[float, float]) -> bool:
+    return math.isclose(*spacing, rel_tol=0.01)
+
+
 def _stretched(values: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
     """An image of square pixels, its longer side that of the stored grid."""
     aspect = max(row_mm, column_mm) / min(row_mm, column_mm)
     if aspect > MAX_ASPECT:
         raise SliceError(f"PixelSpacing cannot be: pixels of {row_mm:g} × {column_mm:g} mm")
-    rows, columns = values.shape
-    scale = SIZE / max(rows * row_mm, columns * column_mm)
-    for axis, (count, mm) in enumerate(((rows, row_mm), (columns, column_mm))):
-        target = max(1, round(count * mm * scale))
+    targets = square_matrix(values.shape, (row_mm, column_mm))
+    for axis, (count, target) in enumerate(zip(values.shape, targets, strict=True)):
         size = (values.shape[1], target) if axis == 0 else (target, values.shape[0])
         # Averages where there are fewer pixels afterwards, else lines between their centres.
         way = cv2.INTER_AREA if target <= count else cv2.INTER_LINEAR

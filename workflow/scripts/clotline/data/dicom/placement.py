@@ -5,11 +5,11 @@ and turned (`clotline.data.dicom.ct_slice.resample`, `clotline.data.dicom.orient
 Here the same steps are gone back, to coordinates as of DICOM PS3.3, C.7.6.2.1.1.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from clotline.data.dicom.ct_slice import square_matrix
 from clotline.data.dicom.orientation import AXIAL, Axes, stored_orientation
 from clotline.grid import SIZE
 
@@ -74,7 +74,8 @@ def stored_plane(
         axes: its ImageOrientationPatient.
         orientation: `clotline.data.dicom.orientation.patient_orientation` of ``axes``.
     """
-    rows, columns = _stretched(matrix, spacing)
+    # As the slice was read: its traits have thousandths of a mm.
+    rows, columns = square_matrix(matrix, tuple(round(mm, 3) for mm in spacing))
     side = max(rows, columns)
     row, column = (np.array(axis) / np.linalg.norm(axis) for axis in axes)
     # One pixel of the square that was averaged to the stored size, in mm.
@@ -86,17 +87,6 @@ def stored_plane(
     first -= right * ((side - columns) // 2) * SIZE / side
     first -= down * ((side - rows) // 2) * SIZE / side
     return _turned(Plane(first + right / 2 + down / 2, right, down), orientation)
-
-
-def _stretched(matrix: tuple[int, int], spacing: tuple[float, float]) -> tuple[int, int]:
-    """Rows and columns once pixels are square."""
-    # As the slice was read: its traits have thousandths of a mm.
-    row_mm, column_mm = (round(mm, 3) for mm in spacing)
-    if math.isclose(row_mm, column_mm, rel_tol=0.01):
-        return matrix
-    rows, columns = matrix
-    scale = SIZE / max(rows * row_mm, columns * column_mm)
-    return max(1, round(rows * row_mm * scale)), max(1, round(columns * column_mm * scale))
 
 
 def _turned(plane: Plane, orientation: str) -> Plane:
