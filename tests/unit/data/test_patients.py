@@ -17,10 +17,10 @@ STUDIES = {uid: [k % 2] for k, uid in enumerate(PATIENTS)}
 FRACTIONS = {"train": 0.4, "valid": 0.3, "test": 0.3}
 
 
-def data_of(folder, group, column=None):
+def data_of(folder, group, column=None, links_root=None):
     split = DATA["split"] | FRACTIONS | {"group": group, "column": column}
     paths = {"labels": str(folder / "train.csv"), "dicom": str(folder / "dicom")}
-    return DATA | paths | {"split": split, "links_root": None}
+    return DATA | paths | {"split": split, "links_root": links_root}
 
 
 @pytest.fixture
@@ -129,6 +129,17 @@ def test_what_is_remembered_of_the_files_names_no_patient(cohort, monkeypatch):
     # Read once: jobs need not look at all files again.
     monkeypatch.setattr("clotline.data.patients.patients_by_files", None)
     assert plan_of(cohort, "PatientID")[1].to_dict() == first.to_dict()
+
+
+def test_files_are_read_again_where_links_to_them_may_be_followed(cohort):
+    study = next(iter(PATIENTS))
+    for path in list((cohort / "dicom" / study).rglob("*.dcm")):
+        target = cohort / "elsewhere" / path.name
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+        path.symlink_to(target)
+    assert study not in plan_of(cohort, "PatientID")[1]
+    assert study in plan_of(cohort, "PatientID", links_root=str(cohort / "elsewhere"))[1]
 
 
 @pytest.mark.parametrize(("value", "what"), [("ANON", "all studies have"), ("", "no file")])

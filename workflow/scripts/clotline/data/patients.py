@@ -42,7 +42,8 @@ def first_studies(labels: pd.DataFrame, data_config: dict) -> pd.Series | None:
         return None
     if group in labels:
         return _first_of(patients_by_column(labels, group))
-    key = [data_config["labels"], *file_version(data_config["labels"]), data_config["dicom"]]
+    key = [data_config["labels"], *file_version(data_config["labels"])]
+    key += [data_config["dicom"], data_config["links_root"]]
     with suppress(OSError, ValueError, KeyError, TypeError):
         cached = json.loads(_CACHE.read_text(encoding="utf-8"))
         if cached["key"] == key:

@@ -256,7 +256,7 @@ class Pipeline:
         code = code_digest("plan.py", without=("data.dicom",))
         key = [source, data["split"], data["slices_per_shard"], code]
         # Where PatientID tells patients apart it is read of the files.
-        key += [data["dicom"]] if data["split"]["group"] else []
+        key += [data["dicom"], data["links_root"]] if data["split"]["group"] else []
         key = canonical(key)
         cache = STATE_FOLDER / "plan.json"
         try:
