@@ -204,11 +204,9 @@ class Pipeline:
             raise ClotlineError(
                 "no cohort to validate on: name its folder, as in --config validate=COHORT"
             )
-        from clotline.workflow.cohort_description import load_description
+        return self._cohort_description
 
-        return canonical(load_description(self.config["validate"], self.config["cohort"]))
-
-    # Several rules ask, and a folder can be large.
+    # Several rules ask, and a folder can be large, or a schema long.
     @cached_property
     def _new_files(self) -> tuple[str, str]:
         return _digests_of(self.config["predict"])
@@ -216,6 +214,12 @@ class Pipeline:
     @cached_property
     def _cohort_files(self) -> tuple[str, str]:
         return _digests_of(self.config["validate"])
+
+    @cached_property
+    def _cohort_description(self) -> str:
+        from clotline.workflow.cohort_description import load_description
+
+        return canonical(load_description(self.config["validate"], self.config["cohort"]))
 
     def bundle_to_apply(self, wildcards) -> str:
         """Path of the bundle of models to apply.
