@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from clotline.errors import ClotlineError
@@ -372,6 +372,12 @@ def contents(path_of: Callable) -> Callable:
 
     def digest(wildcards) -> str | None:
         path = path_of(wildcards)
-        return sha256(path) if path else None
+        return _sha256(path, file_version(path)) if path else None
 
     return digest
+
+
+@cache
+def _sha256(path: str, version: tuple[int, ...]) -> str:
+    """A file's SHA-256 as long as it is the same: several rules ask, and a bundle can be large."""
+    return sha256(path)
