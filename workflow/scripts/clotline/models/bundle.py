@@ -233,12 +233,13 @@ def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
-def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
-    """Unpacks a bundle, checking every member against the manifest.
+def unpack_bundle(path: str | Path, folder: str | Path, start: str = "") -> Bundle:
+    """Unpacks a bundle, checking every member that is unpacked against the manifest.
 
     Args:
         path: ZIP file.
         folder: existing folder to write its members to.
+        start: of the names of those that are needed, such as ``metrics/``; without it all are.
 
     Raises:
         ClotlineError: the file is missing, damaged, no bundle, or of another format or
@@ -246,7 +247,8 @@ def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
     """
     with _opened(path) as (archive, manifest):
         for name, digest in manifest["members"].items():
-            _unpack(archive, name, digest, Path(folder), path)
+            if name.startswith(start):
+                _unpack(archive, name, digest, Path(folder), path)
     return Bundle(Path(folder), manifest)
 
 
@@ -260,7 +262,7 @@ def read_training(path: str | Path) -> dict | None:
         ClotlineError: as of `unpack_bundle`.
     """
     with _opened(path) as (_, manifest):
-        return manifest.get("training")
+        return Bundle(Path(), manifest).training
 
 
 @contextmanager
