@@ -63,7 +63,7 @@ def main(snakemake):
             log.warning("%s", source["title"])
         Path(output.activations).mkdir()
         for name in bundle.backbones:
-            checkpoint = bundle.folder / f"cnn/{name}.pt"
+            checkpoint = bundle.checkpoint("cnn", name)
             activation = map_slices(checkpoint, mapped.assign(file=shard), gpus, threads)
             with atomic(Path(output.activations, f"{name}.h5")) as path:
                 write_activation(path, activation, name)

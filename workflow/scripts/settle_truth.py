@@ -20,7 +20,7 @@ def main(snakemake):
     folder, output = snakemake.config["validate"], snakemake.output
     bundle_file = snakemake.config["models"] or BUNDLE
     with tempfile.TemporaryDirectory(dir=Path(output.truth).parent) as unpacked:
-        bundle = unpack_bundle(bundle_file, unpacked)
+        bundle = unpack_bundle(bundle_file, unpacked, "seen/")
         seen, lacking = bundle.seen, bundle.lacking
     slices = stored_slices(snakemake.input.shard)
     truth = settle(

@@ -34,7 +34,7 @@ def main(snakemake):
         people = people_of(read_cohort(folder, description), rows, packed.folder, description)
     groups = groups_of(slices, people)
     with tempfile.TemporaryDirectory(dir=Path(output.metrics).parent) as unpacked_to:
-        bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, unpacked_to)
+        bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, unpacked_to, "metrics/")
         internal = {name: bundle.metrics(name) for name in bundle.models}
         config, folded = bundle.manifest["config"], bundle.folded
     tables = with_truth(snakemake.input.studies, snakemake.input.slices, truth, slice_truth)

@@ -112,6 +112,12 @@ def test_what_is_packed_is_unpacked(made, tmp_path):
             assert (bundle.folder / stage / file.name).read_bytes() == file.read_bytes()
 
 
+def test_what_is_not_needed_stays_packed(made, tmp_path):
+    bundle = unpack_bundle(made[0], tmp_path / "unpacked", "metrics/")
+    assert bundle.metrics("combined-image") == figures()
+    assert [path.name for path in bundle.folder.iterdir()] == ["metrics"]
+
+
 def test_a_bundle_says_what_it_was_trained_on_without_a_uid_or_a_pixel(made, tmp_path):
     bundle = unpack(made[0], tmp_path)
     for found, given in zip(bundle.seen, SEEN_DIGESTS, strict=True):

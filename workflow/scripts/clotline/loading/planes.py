@@ -83,7 +83,6 @@ def _neighbours(positions: np.ndarray, half: int, distance_mm: float | None) -> 
 
 def _nearest(positions: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Indices of the ascending positions that lie nearest to some places."""
-    above = np.searchsorted(positions, places).clip(1, max(len(positions) - 1, 1))
-    above = above.clip(max=len(positions) - 1)
+    above = np.searchsorted(positions, places).clip(1).clip(max=len(positions) - 1)
     below = np.maximum(above - 1, 0)
     return np.where(places - positions[below] <= positions[above] - places, below, above)

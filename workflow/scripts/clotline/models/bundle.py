@@ -25,9 +25,10 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -190,13 +191,14 @@ def write_bundle(
             None where it is not known.
         folds: checkpoints of the folds' networks, at .../folds/<fold>/<stage>/<name>.pt.
     """
-    members = {
-        f"{folder}/{Path(file).name}": Path(file).read_bytes()
+    # Each is read when its turn comes: networks of folds may be more than fits in memory.
+    members: dict[str, Callable[[], bytes]] = {
+        f"{folder}/{Path(file).name}": Path(file).read_bytes
         for folder, files in (("cnn", cnns), ("lstm", lstms), ("metrics", metrics))
         for file in files
     }
-    members |= {"/".join(Path(file).parts[-4:]): Path(file).read_bytes() for file in folds}
-    members |= {name: _npy(array) for name, array in zip(SEEN, seen, strict=True)}
+    members |= {"/".join(Path(file).parts[-4:]): Path(file).read_bytes for file in folds}
+    members |= {name: partial(_npy, array) for name, array in zip(SEEN, seen, strict=True)}
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -204,7 +206,7 @@ def write_bundle(
         "preprocessing": PREPROCESSING,
         "features": features,
         "config": config,
-        "members": {name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
+        "members": {name: hashlib.sha256(read()).hexdigest() for name, read in members.items()},
     }
     if training is not None:
         manifest["training"] = training
@@ -212,8 +214,8 @@ def write_bundle(
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _store(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
         _store(archive, CARD, card.encode())
-        for name, content in members.items():
-            _store(archive, name, content)
+        for name, read in members.items():
+            _store(archive, name, read())
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -231,12 +233,13 @@ def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
-def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
-    """Unpacks a bundle, checking every member against the manifest.
+def unpack_bundle(path: str | Path, folder: str | Path, start: str = "") -> Bundle:
+    """Unpacks a bundle, checking every member that is unpacked against the manifest.
 
     Args:
         path: ZIP file.
         folder: existing folder to write its members to.
+        start: of the names of those that are needed, such as ``metrics/``; without it all are.
 
     Raises:
         ClotlineError: the file is missing, damaged, no bundle, or of another format or
@@ -244,7 +247,8 @@ def unpack_bundle(path: str | Path, folder: str | Path) -> Bundle:
     """
     with _opened(path) as (archive, manifest):
         for name, digest in manifest["members"].items():
-            _unpack(archive, name, digest, Path(folder), path)
+            if name.startswith(start):
+                _unpack(archive, name, digest, Path(folder), path)
     return Bundle(Path(folder), manifest)
 
 
@@ -258,7 +262,7 @@ def read_training(path: str | Path) -> dict | None:
         ClotlineError: as of `unpack_bundle`.
     """
     with _opened(path) as (_, manifest):
-        return manifest.get("training")
+        return Bundle(Path(), manifest).training
 
 
 @contextmanager

@@ -38,23 +38,20 @@ def code_digest(script: str, without: tuple[str, ...] = ()) -> str:
             the script is itself among the rule's params.
     """
     modules: dict[Path, str] = {}
-    _collect(SCRIPTS / script, modules, (*PLUMBING, *without))
+    left_out = tuple(f"{PACKAGE}.{module}." for module in (*PLUMBING, *without))
+    _collect(SCRIPTS / script, modules, left_out)
     parts = [f"{path.relative_to(SCRIPTS)}\n{tree}" for path, tree in sorted(modules.items())]
     return _sha256("\n".join(parts).encode())[:16]
 
 
-def _collect(path: Path, modules: dict[Path, str], without: tuple[str, ...]) -> None:
+def _collect(path: Path, modules: dict[Path, str], left_out: tuple[str, ...]) -> None:
+    """Adds a module and what it imports, but what begins as a name that is left out, with a dot."""
     if path in modules:
         return
     modules[path], imported = _read(path)
     for name in imported:
-        if not _is_among(name, without) and (path_of := _find(name)):
-            _collect(path_of, modules, without)
-
-
-def _is_among(name: str, modules: tuple[str, ...]) -> bool:
-    """Whether an imported name is one of these modules, or lies in one."""
-    return any(f"{name}.".startswith(f"{PACKAGE}.{module}.") for module in modules)
+        if not f"{name}.".startswith(left_out) and (path_of := _find(name)):
+            _collect(path_of, modules, left_out)
 
 
 @cache

@@ -6,7 +6,7 @@ import yaml
 
 from clotline.errors import ClotlineError
 from clotline.labels import STUDY_LABELS
-from clotline.workflow.config import complete
+from clotline.workflow.config import complete, load_schema
 
 SCHEMA_PATH = Path(__file__).parents[3] / "schemas" / "cohort.schema.yaml"
 
@@ -35,8 +35,7 @@ def load_description(folder: str | Path, named: str | None) -> dict:
         raise ClotlineError(
             f"the description of the cohort {path} cannot be read: {error}"
         ) from None
-    schema = yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
-    description, problems = complete({} if given is None else given, schema)
+    description, problems = complete({} if given is None else given, load_schema(SCHEMA_PATH))
     if not problems:
         problems = list(_check(description))
     if problems:

@@ -40,10 +40,10 @@ SCHEMA_PATH = Path(__file__).parents[3] / "schemas" / "config.schema.yaml"
 PHANTOM_DATA = {"labels": "data/phantom/train.csv", "dicom": "data/phantom/train"}
 
 
-def load_schema() -> dict:
-    """The configuration's JSON schema."""
+def load_schema(path: Path = SCHEMA_PATH) -> dict:
+    """A JSON schema: the configuration's, or another."""
     # The loader in C: each start of Snakemake reads it.
-    return yaml.load(SCHEMA_PATH.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
 
 def resolve(schema: dict, root: dict) -> dict:

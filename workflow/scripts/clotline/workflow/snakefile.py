@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from clotline.errors import ClotlineError
@@ -204,11 +204,9 @@ class Pipeline:
             raise ClotlineError(
                 "no cohort to validate on: name its folder, as in --config validate=COHORT"
             )
-        from clotline.workflow.cohort_description import load_description
+        return self._cohort_description
 
-        return canonical(load_description(self.config["validate"], self.config["cohort"]))
-
-    # Several rules ask, and a folder can be large.
+    # Several rules ask, and a folder can be large, or a schema long.
     @cached_property
     def _new_files(self) -> tuple[str, str]:
         return _digests_of(self.config["predict"])
@@ -216,6 +214,12 @@ class Pipeline:
     @cached_property
     def _cohort_files(self) -> tuple[str, str]:
         return _digests_of(self.config["validate"])
+
+    @cached_property
+    def _cohort_description(self) -> str:
+        from clotline.workflow.cohort_description import load_description
+
+        return canonical(load_description(self.config["validate"], self.config["cohort"]))
 
     def bundle_to_apply(self, wildcards) -> str:
         """Path of the bundle of models to apply.
@@ -368,6 +372,12 @@ def contents(path_of: Callable) -> Callable:
 
     def digest(wildcards) -> str | None:
         path = path_of(wildcards)
-        return sha256(path) if path else None
+        return _sha256(path, file_version(path)) if path else None
 
     return digest
+
+
+@cache
+def _sha256(path: str, version: tuple[int, ...]) -> str:
+    """A file's SHA-256 as long as it is the same: several rules ask, and a bundle can be large."""
+    return sha256(path)
