@@ -9,6 +9,7 @@ from clotline.data.rejects import count_reasons, read_lists, read_series
 from clotline.data.tables import read_table, write_table
 from clotline.job.files import atomic, remove
 from clotline.job.run import job, log
+from clotline.labels import STUDY_UID
 from clotline.titles import counted
 
 
@@ -33,7 +34,7 @@ def main(snakemake):
             table.to_csv(path, index=False)
     log.info("%s with labels", counted(len(matched.labels), "study", "studies"))
     _tell(matched.missing, "rows of labels count for nothing", snakemake.output.missing)
-    unlabelled = matched.unlabelled.drop_duplicates("StudyInstanceUID")
+    unlabelled = matched.unlabelled.drop_duplicates(STUDY_UID)
     _tell(unlabelled, "studies have no labels", snakemake.output.unlabelled)
     if matched.patients is not None:
         patients, several = matched.patients

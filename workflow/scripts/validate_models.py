@@ -16,6 +16,7 @@ from clotline.evaluation.validation import validate, with_truth
 from clotline.feature_sets import split_lstm_name
 from clotline.job.files import BUNDLE, atomic
 from clotline.job.run import job, log
+from clotline.labels import STUDY_UID
 from clotline.models.bundle import unpack_bundle
 
 
@@ -24,12 +25,12 @@ def main(snakemake):
     output, params = snakemake.output, snakemake.params
     truth, slice_truth = (read_table(snakemake.input[n]) for n in ("truth", "slice_truth"))
     slices = stored_slices(snakemake.input.shard)
-    slices = slices[slices["StudyInstanceUID"].isin(truth["StudyInstanceUID"])]
+    slices = slices[slices[STUDY_UID].isin(truth[STUDY_UID])]
     rows = read_table(snakemake.input.rows)
-    rows = rows[rows["StudyInstanceUID"].isin(truth["StudyInstanceUID"])]
+    rows = rows[rows[STUDY_UID].isin(truth[STUDY_UID])]
     description = json.loads(params.description)
     folder = snakemake.config["validate"]
-    with unpacked(folder, only=set(rows.drop_duplicates("StudyInstanceUID")["path"])) as packed:
+    with unpacked(folder, only=set(rows.drop_duplicates(STUDY_UID)["path"])) as packed:
         # Sex and age live in this process alone: what is written are figures of groups.
         people = people_of(read_cohort(folder, description), rows, packed.folder, description)
     groups = groups_of(slices, people)
