@@ -11,8 +11,8 @@ from workflow_run import ON_TWO_CORES, digests
 #: Stage and what it makes. Those of one run need nothing of each other, so that each is reached.
 RUNS = [
     {"report": "results/report.html"},
-    # Alone: Snakemake removes what else a failed job of these two rules had made, which is space
-    # enough for a table.
+    # Alone: Snakemake removes what else a failed job of these rules had made, which is space enough
+    # for a table or for the features of few slices.
     {"evaluate": "results/metrics/resnext50-study.json"},
     {"plot_evaluation": "results/calibration/efficientnet_b0-image.svg"},
     {
@@ -20,10 +20,8 @@ RUNS = [
         "train_lstm": "results/lstm/efficientnet_b0-study.pt",
     },
     {"merge_features": "results/features/resnext50.h5"},
-    {
-        "extract_features": "results/features/efficientnet_b0.h5",
-        "train_cnn": "results/cnn/resnext50.pt",
-    },
+    {"extract_features": "results/features/efficientnet_b0.h5"},
+    {"train_cnn": "results/cnn/resnext50.pt"},
     {"positives": "results/data/positives.h5"},
     {"slices": "results/data/slices.parquet"},
     {

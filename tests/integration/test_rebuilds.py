@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from builders import labels_of, write_cohort
-from workflow_run import PROJECT, Run, write_config
+from workflow_run import PROJECT, Run, digests, write_config
 
 from clotline.job.files import remove
 from clotline.labels import COLUMNS, SOP_UID, STUDY_UID
@@ -346,3 +347,23 @@ def test_another_label_makes_its_shard_anew(own):
     labels.loc[4, "pe_present_on_image"] = 0
     labels.to_csv(run.folder / "labels.csv", index=False)
     assert run.to_be_made(target=OWN) == PLAN | shard_files("000") | {OWN}
+
+
+def test_a_list_of_studies_makes_the_shards_of_the_others_anew(own):
+    run, labels = own
+    listed = [f"s{number}" for number in range(12) if number != 4]
+    (run.folder / "list.txt").write_text("\n".join(listed))
+    change_config(run, "data", "studies", value="list.txt")
+    assert run.to_be_made(target=OWN) == PLAN | shard_files("001", "002", "003") | {OWN}
+
+
+def test_a_zip_file_of_the_slices_gives_the_same_shards(own):
+    run, _ = own
+    expected = digests(run.folder / "results/data/shards")
+    shutil.make_archive(str(run.folder / "all"), "zip", run.folder, "dicom")
+    change_config(run, "data", "dicom", value="all.zip")
+    shutil.rmtree(run.folder / "dicom")
+    assert run.to_be_made(target=OWN) == set()
+    shutil.rmtree(run.folder / "results")
+    run.build(OWN)
+    assert digests(run.folder / "results/data/shards") == expected

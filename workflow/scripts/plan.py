@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clotline.data.consistency import inconsistent_studies
-from clotline.data.labels_file import group_column, read_labels
+from clotline.data.labels_file import read_planned_labels
 from clotline.data.patients import first_studies
 from clotline.data.plan import check_plan, make_plan, planned_rows
 from clotline.data.tables import write_table
@@ -14,8 +14,7 @@ from clotline.job.run import job, log
 def main(snakemake):
     """Writes the studies with their shard and split, and the labels in the shards' order."""
     data = snakemake.config["data"]
-    group = group_column(data["labels"], data["split"]["group"])
-    labels = read_labels(data["labels"], data["split"]["column"], group)
+    labels = read_planned_labels(data)
     plan = make_plan(labels, data, first_studies(labels, data))
     check_plan(plan)
     for name, part in plan.groupby("split", sort=False):

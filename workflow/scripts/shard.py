@@ -2,7 +2,7 @@
 
 from clotline.data.folder import DataFolder
 from clotline.data.ingest import store_slices
-from clotline.data.labels_file import read_labels
+from clotline.data.labels_file import read_planned_labels
 from clotline.data.plan import make_plan, planned_rows
 from clotline.job.run import job
 
@@ -10,7 +10,7 @@ from clotline.job.run import job
 def main(snakemake):
     """Writes the shard, the list of slices that could not be taken, and the notes on studies."""
     data = snakemake.config["data"]
-    labels = read_labels(data["labels"], data["split"]["column"])
+    labels = read_planned_labels(data)
     plan = make_plan(labels, data)
     store_slices(
         planned_rows(labels, plan[plan["shard"] == int(snakemake.wildcards.shard)]),

@@ -20,7 +20,7 @@ FRACTIONS = {"train": 0.4, "valid": 0.3, "test": 0.3}
 def data_of(folder, group, column=None, links_root=None):
     split = DATA["split"] | FRACTIONS | {"group": group, "column": column}
     paths = {"labels": str(folder / "train.csv"), "dicom": str(folder / "dicom")}
-    return DATA | paths | {"split": split, "links_root": links_root}
+    return DATA | paths | {"split": split, "links_root": links_root, "studies": None}
 
 
 @pytest.fixture

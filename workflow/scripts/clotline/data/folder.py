@@ -1,7 +1,8 @@
-"""The folder that slices are read from, and what must be known of it to find them."""
+"""The folder or ZIP file that slices are read from, and what must be known to find them."""
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,14 @@ class DataFolder(os.PathLike):
 
     def __str__(self) -> str:
         return self.path
+
+
+def is_zip(source: str | os.PathLike) -> bool:
+    """Whether slices lie in a ZIP file: an address, or a path that ends so and is no folder."""
+    text = os.fspath(source)
+    return is_address(text) or (text.lower().endswith(".zip") and not Path(text).is_dir())
+
+
+def is_address(source: str) -> bool:
+    """Whether a file lies on a server."""
+    return source.startswith(("http://", "https://"))

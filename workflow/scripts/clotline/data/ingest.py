@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from clotline.data.decoders import decode_studies
+from clotline.data.folder import is_zip
 from clotline.data.rejects import (
     NOTE_COLUMNS,
     REFUSED,
@@ -17,6 +18,7 @@ from clotline.data.rejects import (
 from clotline.data.shards import ShardWriter
 from clotline.data.study import LEADS_OUT, DecodedStudy
 from clotline.data.tables import uid_triples
+from clotline.data.zipped import with_members
 from clotline.errors import ClotlineError
 from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import atomic
@@ -47,7 +49,7 @@ def write_shard(
 
     Args:
         rows: the shard's rows as of `clotline.data.plan.planned_rows`, grouped by study.
-        folder: the DICOM folder.
+        folder: the DICOM folder, or ZIP file by its path or address.
         path: HDF5 file to write.
         workers: number of decoding processes.
         step: wraps the iterator over decoded studies, for progress.
@@ -61,6 +63,8 @@ def write_shard(
     """
     studies = [part for _, part in rows.groupby(STUDY_UID, sort=False)]
     rejected, notes = [], []
+    if is_zip(folder):
+        studies = with_members(studies, os.fspath(folder))
     with ShardWriter(path) as writer:
         decoded = step(decode_studies(studies, folder, workers))
         for planned, study in zip(studies, decoded, strict=True):
@@ -88,7 +92,8 @@ def write_shard(
 def _what_to_do(rejected: pd.DataFrame, folder: str | os.PathLike) -> str:
     """What may help where no slice of a shard could be taken."""
     if not (rejected["reason"] == LEADS_OUT).all():
-        return f". Is {folder} the right folder of DICOM files?"
+        what = "ZIP file" if is_zip(folder) else "folder of DICOM files"
+        return f". Is {folder} the right {what}?"
     first = Path(folder, rejected["path"].iloc[0])
     target = os.path.realpath(first)
     if ".git/annex/objects/" in target and not Path(target).exists():
@@ -121,7 +126,7 @@ def store_slices(
 
     Args:
         rows: as for `write_shard`.
-        folder: the DICOM folder.
+        folder: the DICOM folder, or ZIP file.
         output: paths to write: ``shard`` (HDF5), ``rejects`` and ``notes`` (CSV).
         workers: number of decoding processes.
         strict: as for `write_shard`.

@@ -1,6 +1,6 @@
 """Reads a labels CSV, and says by line number what is wrong with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -89,6 +89,53 @@ def read_labels(
         labels[name] = labels[name].astype("int8")
     labels[UID_HASH] = uid_hashes(labels)
     return check_labels(labels, path, split_column, group)
+
+
+def read_planned_labels(data_config: Mapping) -> pd.DataFrame:
+    """The labels of the studies that a configuration takes.
+
+    Args:
+        data_config: its ``data`` section.
+
+    Returns:
+        As of `read_labels`, with the columns that give split and group, and of the studies that
+        ``data.studies`` lists alone, if it does.
+
+    Raises:
+        ClotlineError: as of `read_labels`; or the list names no study, or one without labels.
+    """
+    path, split = data_config["labels"], data_config["split"]
+    labels = read_labels(path, split["column"], group_column(path, split["group"]))
+    if data_config["studies"] is None:
+        return labels
+    listed = read_study_list(data_config["studies"])
+    if unknown := sorted(listed - set(labels[STUDY_UID].cat.categories)):
+        raise ClotlineError(
+            f"data.studies, {data_config['studies']}, lists {len(unknown):,} of {len(listed):,} "
+            f"studies that {path} has no labels of, as {unknown[0]}"
+        )
+    labels = labels[labels[STUDY_UID].isin(listed)].reset_index(drop=True)
+    for name in (STUDY_UID, SERIES_UID):
+        labels[name] = labels[name].cat.remove_unused_categories()
+    return labels
+
+
+def read_study_list(path: str | Path) -> set[str]:
+    """The studies of a list.
+
+    Args:
+        path: text file with a StudyInstanceUID a line.
+
+    Raises:
+        ClotlineError: it cannot be read, or names no study.
+    """
+    try:
+        studies = set(Path(path).read_text(encoding="utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClotlineError(f"the list of studies {path} cannot be read: {error}") from None
+    if not studies:
+        raise ClotlineError(f"the list of studies {path} names no study")
+    return studies
 
 
 def _check_size(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from clotline.data.folder import is_zip
 from clotline.errors import ClotlineError
 from clotline.job.files import STATE_FOLDER, atomic, file_version
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID
@@ -44,6 +45,7 @@ def first_studies(labels: pd.DataFrame, data_config: dict) -> pd.Series | None:
         return _first_of(patients_by_column(labels, group))
     key = [data_config["labels"], *file_version(data_config["labels"])]
     key += [data_config["dicom"], data_config["links_root"]]
+    key += file_version(data_config["studies"]) if data_config["studies"] else []
     with suppress(OSError, ValueError, KeyError, TypeError):
         cached = json.loads(_CACHE.read_text(encoding="utf-8"))
         if cached["key"] == key:
@@ -75,6 +77,11 @@ def patients_by_files(labels: pd.DataFrame, data_config: dict) -> pd.Series:
     from clotline.data.dicom.patient_ids import hashed_patient_ids
 
     folder, links = data_config["dicom"], data_config["links_root"]
+    if is_zip(folder):
+        raise ClotlineError(
+            f"data.split.group is {data_config['split']['group']}, which is no column of the "
+            f"labels file, and is not looked for in a ZIP file, {folder}: name a column, or null"
+        )
     some = labels.groupby(STUDY_UID, sort=False, observed=True).head(_FILES)
     files: dict[str, list[str]] = {}
     for study, series, sop in some[[STUDY_UID, SERIES_UID, SOP_UID]].itertuples(index=False):

@@ -25,6 +25,7 @@ from clotline.data.rejects import REJECT_COLUMNS
 from clotline.data.scan_order import along_scan, oddities
 from clotline.data.scans import MIN_SLICES
 from clotline.data.shards import BLOOD, KERNEL, ORIENTATION, PIXEL, POSITION, THICKNESS
+from clotline.data.zipped import MEMBER, unzipped
 from clotline.grid import SIZE
 from clotline.job.speed import FILES_AHEAD
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, UIDS
@@ -71,11 +72,17 @@ def decode_study(
             number, such as 1.2.3#7, is that frame of the file 1.2.3.dcm. Further columns may say
             what is put in order as one (``scan``, instead of the series), whether a slice is one
             of those whose pixels are looked at (``look``), and what was doubtful before
-            (``doubts``, a line each).
-        folder: the folder of the files. It may be a link itself; links in it must not lead out of
-            it, but where ``path`` names them, or to where a `DataFolder` says.
+            (``doubts``, a line each), and of a ZIP file which members hold them (``member``, of
+            `clotline.data.zipped.with_members`).
+        folder: the folder of the files, or the ZIP file. It may be a link itself; links in it must
+            not lead out of it, but where ``path`` names them, or to where a `DataFolder` says.
         read: reads one file or, where it is told which, one frame of it.
     """
+    if MEMBER in rows:
+        with unzipped(rows, os.fspath(folder)) as (there, reasons):
+            study = decode_study(rows.drop(columns=MEMBER), there, read)
+        told = [(*uids, path, reasons.get(path, reason)) for *uids, path, reason in study.rejected]
+        return replace(study, rejected=told)
     # One thread a process: the pool already uses every core.
     cv2.setNumThreads(1)
     links_root, packed = getattr(folder, "links_root", None), folder

@@ -19,6 +19,7 @@ import yaml
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
+from clotline.data.folder import is_address, is_zip
 from clotline.errors import ClotlineError
 from clotline.feature_sets import (
     REFERENCE,
@@ -353,6 +354,11 @@ def _check_between_keys(config: dict, user: dict):
                 f"data.{key} is set although phantom is: the phantom is always written to "
                 f"{PHANTOM_DATA[key]}. Remove one of the two keys"
             )
+        if config["data"]["studies"]:
+            yield (
+                f"data.studies is {config['data']['studies']}, and the phantom's studies are no "
+                "others than phantom.studies makes. Remove one of the two keys"
+            )
         if split["column"]:
             yield (
                 f"data.split.column is {split['column']}, and the phantom's labels have no such "
@@ -514,11 +520,17 @@ def check_data_paths(config: dict) -> None:
         ("dicom", Path.is_dir, "folder"),
     ):
         path = Path(config["data"][key])
-        if not exists(path):
+        if key == "dicom" and is_zip(config["data"]["dicom"]):
+            if not is_address(config["data"]["dicom"]) and not path.is_file():
+                problems.append(f"data.dicom is {path}, and no such ZIP file exists")
+        elif not exists(path):
             problems.append(
                 f"data.{key} is {path}, and no such {noun} exists under {Path.cwd()}: "
                 f"set data.{key} in config/config.yaml to your {_DATA_WORDS[key]}"
             )
+    studies = config["data"]["studies"]
+    if studies is not None and not Path(studies).is_file():
+        problems.append(f"data.studies is {studies}, and no such file exists")
     root = config["data"]["links_root"]
     if root is not None and not Path(root).is_dir():
         problems.append(f"data.links_root is {root}, and no such folder exists")

@@ -261,6 +261,7 @@ class Pipeline:
         key = [source, data["split"], data["slices_per_shard"], code]
         # Where PatientID tells patients apart it is read of the files.
         key += [data["dicom"], data["links_root"]] if data["split"]["group"] else []
+        key += file_version(data["studies"]) if data["studies"] else []
         key = canonical(key)
         cache = STATE_FOLDER / "plan.json"
         try:
@@ -297,14 +298,12 @@ class Pipeline:
 
             labels = phantom.labels_table(phantom.draw_cohort(self.config["phantom"]))
         else:
-            column = data["split"]["column"]
-            group = labels_file.group_column(data["labels"], data["split"]["group"])
-            labels = labels_file.read_labels(data["labels"], column, group)
+            labels = labels_file.read_planned_labels(data)
             first = patients.first_studies(labels, data)
         studies = plan.make_plan(labels, data, first)
         plan.check_plan(studies)
-        if first is not None and column:
-            patients.check_splits(studies, first, column)
+        if first is not None and data["split"]["column"]:
+            patients.check_splits(studies, first, data["split"]["column"])
         return plan.describe_shards(labels, studies)
 
 
