@@ -1,4 +1,5 @@
 # make demo   the whole pipeline on the embedded phantom
+# make elsewhere   the demo's models on phantoms of another hospital, in demo/elsewhere
 # make test   lint, unit and integration tests; as root it installs what these need of the system
 # make torture   hostile files and crashes ten times harder than make test, within an hour
 # make clusters   installs and starts a Grid Engine and a Slurm of this machine
@@ -31,7 +32,7 @@ TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 # Why tests were skipped, for the end of make test.
 SKIPPED = .pytest_cache/skipped
 
-.PHONY: demo test packages lint unit integration torture gpu cluster clusters bench bench-gpu \
+.PHONY: demo elsewhere test packages lint unit integration torture gpu cluster clusters bench bench-gpu \
 	bench-learning bench-accuracy figures lock clean
 
 .venv/installed: requirements.lock
@@ -45,6 +46,12 @@ demo: .venv/installed
 	snakemake --profile profiles/local --directory demo --quiet rules host \
 		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 activation=1 -- all
 	@python -m tools.show_results demo
+
+# The models are those of the demo; the working directory needs nothing else of it.
+elsewhere: demo
+	python -m tools.make_cohort demo/elsewhere/cohort
+	snakemake --profile profiles/local --directory demo/elsewhere --quiet rules host \
+		--config validate=cohort models=../results/models/clotline.zip -- validate
 
 test: packages lint unit integration
 	@cat $(SKIPPED)/*.txt | sort | uniq -c | sort -rn | sed '1 i Skipped tests, and why:'

@@ -350,7 +350,7 @@ def test_another_label_makes_its_shard_anew(own):
 
 
 def test_a_list_of_studies_makes_the_shards_of_the_others_anew(own):
-    run, labels = own
+    run, _ = own
     listed = [f"s{number}" for number in range(12) if number != 4]
     (run.folder / "list.txt").write_text("\n".join(listed))
     change_config(run, "data", "studies", value="list.txt")

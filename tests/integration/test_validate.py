@@ -1,45 +1,18 @@
 """The demo's models on another cohort: NIfTI with one column of labels, and what goes wrong."""
 
-import dataclasses
 import json
 import shutil
 
-import nibabel
-import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 from workflow_run import PROJECT, Run, write_config
 
-from clotline.data import phantom
 from clotline.data.rejects import read_lists
 from clotline.labels import STUDY_UID
-from clotline.workflow.config import load_config
+from tools.make_cohort import write_cohort
 
 STUDIES = 14
-
-
-def write_phantom_cohort(folder):
-    """Phantoms of another seed, fainter contrast and more noise, as NIfTI, and their labels."""
-    settings = {"studies": STUDIES, "seed": 4711, "slices_min": 16, "slices_max": 16}
-    cohort = phantom.draw_cohort(load_config({"phantom": settings})["phantom"])
-    lines = ["file,PE,sex,age"]
-    for number, study in enumerate(cohort):
-        scan = study.acquisition
-        study = dataclasses.replace(
-            study,
-            acquisition=dataclasses.replace(scan, noise=1.3 * scan.noise),
-        )
-        hu = np.stack(list(phantom.render(study)))
-        # Fainter blood: what lies above soft tissue is nearer to it.
-        hu = np.where(hu > 60, 60 + 0.8 * (hu - 60), hu)
-        grid = study.grid
-        affine = np.diag([-grid.pixel, -grid.pixel, grid.spacing, 1.0])
-        affine[:3, 3] = -grid.x[0], -grid.y[0], grid.bottom
-        image = nibabel.Nifti1Image(hu.transpose(2, 1, 0).round().astype(np.int16), affine)
-        nibabel.save(image, folder / f"case{number:02}.nii.gz")
-        lines.append(f"case{number:02},{int(study.positive)},{'MF'[number % 2]},{30 + number}")
-    return lines
 
 
 def copy_with_other_uids(source, target):
@@ -56,7 +29,7 @@ def copy_with_other_uids(source, target):
 def made(demo, tmp_path_factory):
     """A working directory without data to train on, in which the demo's bundle is validated."""
     folder = tmp_path_factory.mktemp("cohort")
-    lines = write_phantom_cohort(folder)
+    lines = write_cohort(folder, STUDIES, 4711, slices_min=16, slices_max=16)
     plan = pd.read_parquet(demo.folder / "results/data/plan.parquet")
     trained = plan.loc[plan["split"] == "train", STUDY_UID].iloc[0]
     copy_with_other_uids(demo.folder / "data/phantom/train" / trained, folder / "seen before")
