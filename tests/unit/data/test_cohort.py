@@ -10,7 +10,7 @@ from clotline.data.cohort import (
     PE_PRESENT,
     TARGETS,
     match_labels,
-    part_of,
+    parts_of,
     read_cohort,
     studies_of,
 )
@@ -191,10 +191,15 @@ def test_studies_of_a_patient_stay_in_one_part_and_no_patient_is_kept(tmp_path):
     assert "anna" not in found.labels.to_csv() + found.rows.to_csv()
 
 
-def test_a_part_depends_on_nothing_but_the_study():
-    shares = sum(part_of(f"1.2.{n}", 0.3) == FITTED for n in range(4000)) / 4000
-    assert shares == pytest.approx(0.3, abs=0.03)
-    assert part_of("1.2.3", 0) == HELD_OUT
+def test_a_share_of_the_studies_is_met_in_whatever_order_they_come():
+    groups = pd.Series([f"1.2.{n}" for n in range(40)])
+    parts = parts_of(groups, 0.3)
+    assert (parts == FITTED).sum() == 12
+    backwards = parts_of(groups[::-1], 0.3)
+    assert backwards[::-1].tolist() == parts.tolist()
+    assert set(parts_of(groups, 0)) == {HELD_OUT}
+    patients = pd.Series([f"p{n // 3}" for n in range(40)])
+    assert (parts_of(patients, 0.3) == FITTED).sum() in (11, 12, 13)
 
 
 def test_all_shipped_descriptions_can_be_used(tmp_path):
