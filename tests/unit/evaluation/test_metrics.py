@@ -440,6 +440,18 @@ def test_metrics_table_has_one_row_a_model_and_target():
     assert list(metrics_table({}, said).columns) == list(metrics_table(metrics, said).columns)
 
 
+def test_a_model_in_folds_has_the_warnings_of_its_folds_trainings():
+    of_study = evaluate(study_table(), "study", 20, 0)
+    metrics = dict.fromkeys(
+        ("combined-study", "combined-folds-study", "w-joint-folds-study"), of_study
+    )
+    models = ["combined-study", "combined-study, fold 1", "w-joint, fold 0", "w-study, fold 0"]
+    warnings = ["of all", "of one", "of both", "of another"]
+    said = pd.DataFrame({"model": models, "from": "training", "warning": warnings})
+    found = metrics_table(metrics, said).drop_duplicates("model").set_index("model")["warnings"]
+    assert found.tolist() == ["of all", "fold 1: of one", "fold 0: of both"]
+
+
 def test_compare_sets_every_model_against_the_reference():
     tables = {
         "combined-study": study_table(noise=0.7),

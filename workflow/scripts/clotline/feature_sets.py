@@ -42,6 +42,12 @@ def folds_model(model: str) -> str:
     return f"{features}-folds-{level}"
 
 
+def unfolded_model(model: str) -> str:
+    """The model whose network was trained in folds: the inverse of `folds_model`."""
+    features, level = split_lstm_name(model)
+    return f"{features.removesuffix('-folds')}-{level}"
+
+
 def is_in_folds(model: str) -> bool:
     """Whether a model is one of `folds_model`."""
     return split_lstm_name(model)[0].endswith("-folds")

@@ -1,5 +1,6 @@
 """Tables of text as people have them, each row with its line number."""
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pandas as pd
 
 from clotline.data.csv_file import delimiter_of, open_csv
 
+_LINE_END = r"\r\n|\r|\n"
+
 
 def read_cells(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
-    """All rows that have a cell, as text, with the ``line`` that each stands on.
+    """All rows that have a cell, as text, with the ``line`` that each begins on.
 
     Args:
         path: CSV file, as of `clotline.data.csv_file.open_csv`.
@@ -29,4 +32,7 @@ def read_cells(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError("its rows have more cells than its header")
     filled = (table != "").any(axis=1)
-    return table.assign(line=range(2, len(table) + 2))[filled]
+    # Line ends within quotes are lines too.
+    lines = 1 + sum(table[name].str.count(_LINE_END) for name in table)
+    header = 1 + sum(len(re.findall(_LINE_END, str(name))) for name in table)
+    return table.assign(line=1 + header + lines.cumsum() - lines)[filled]

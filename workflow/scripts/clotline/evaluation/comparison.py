@@ -1,6 +1,7 @@
 """Models side by side: the table of all metrics, and paired comparisons."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from clotline.evaluation.learning import chance_warning
 from clotline.evaluation.metrics import METRICS
 from clotline.evaluation.predictions import cases_by_target
 from clotline.evaluation.ranking import paired_bootstrap
-from clotline.feature_sets import network_of, split_lstm_name
+from clotline.feature_sets import is_in_folds, network_of, split_lstm_name, unfolded_model
 from clotline.labels import STUDY_UID, UIDS
 
 #: The columns that identify a row of predictions, by level.
@@ -55,10 +56,7 @@ def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFr
                 row |= _columns(name, target_metrics["baseline"].get(key, {}))
             reasons = (estimates[name]["reason"] for name in names)
             row["note"] = "; ".join(dict.fromkeys(filter(None, reasons)))
-            of_training = warnings[
-                (warnings["model"] == network_of(model)) & (warnings["from"] == "training")
-            ]
-            doubts = [chance_warning(target_metrics["auroc"]), *of_training["warning"]]
+            doubts = [chance_warning(target_metrics["auroc"]), *_of_training(model, warnings)]
             row["warnings"] = "; ".join(filter(None, doubts))
             rows.append(row)
     columns = [
@@ -75,6 +73,16 @@ def metrics_table(metrics: dict[str, dict], warnings: pd.DataFrame) -> pd.DataFr
     table = pd.DataFrame(rows, columns=columns)
     numbers = dict.fromkeys([*floats, *beside], "float64")
     return table.astype(dict.fromkeys(counts, "Int64") | numbers)
+
+
+def _of_training(model: str, warnings: pd.DataFrame) -> Iterator[str]:
+    """What speaks against the training of a model, or of each of its folds."""
+    in_folds = is_in_folds(model)
+    network = network_of(unfolded_model(model) if in_folds else model)
+    for name, warning in warnings.loc[warnings["from"] == "training", ["model", "warning"]].values:
+        of, _, fold = name.partition(", ")
+        if of == network and bool(fold) == in_folds:
+            yield f"{fold}: {warning}" if fold else warning
 
 
 def _columns(name: str, estimate: dict) -> dict:
