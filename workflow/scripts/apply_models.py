@@ -15,6 +15,7 @@ from clotline.data.unpredicted import list_unpredicted
 from clotline.evaluation.predictions import TRUE
 from clotline.feature_sets import image_level_of
 from clotline.job.files import BUNDLE, atomic, remove
+from clotline.job.phases import Phases
 from clotline.job.run import job, log
 from clotline.labels import IMAGE_LABEL, STUDY_UID, UIDS
 from clotline.models.activation import map_slices
@@ -36,12 +37,14 @@ def main(snakemake):
     for path in snakemake.params.later:
         remove(path)
     gpus, threads = snakemake.resources.get("gpu", 0), snakemake.threads
+    phases = Phases()
     # Beside the output, where there must be room; features of many studies do not fit in memory.
     with tempfile.TemporaryDirectory(dir=Path(output.studies).parent) as folder:
         # Its path is from the configuration, not a parameter: where it lies changes no result.
-        bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, folder)
+        with phases("reading the models"):
+            bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, folder)
         stored = stored_slices(shard)
-        predictions = apply_models(bundle, shard, stored, folder, gpus, threads)
+        predictions = apply_models(bundle, shard, stored, folder, gpus, threads, phases)
         metrics = {name: bundle.metrics(name) for name in bundle.models}
         study_model, why = choose_model(metrics, metrics)
         image_model = image_level_of(study_model)
@@ -64,7 +67,8 @@ def main(snakemake):
         Path(output.activations).mkdir()
         for name in bundle.backbones:
             checkpoint = bundle.checkpoint("cnn", name)
-            activation = map_slices(checkpoint, mapped.assign(file=shard), gpus, threads)
+            with phases("activation maps"):
+                activation = map_slices(checkpoint, mapped.assign(file=shard), gpus, threads)
             with atomic(Path(output.activations, f"{name}.h5")) as path:
                 write_activation(path, activation, name)
     write_table(shown, output.selected_slices)
@@ -83,6 +87,7 @@ def main(snakemake):
         counted(selection["of"], "study", "studies"),
         f"{len(selection['studies']):,}",
     )
+    phases.tell()
 
 
 def _beside_truth(

@@ -6,6 +6,7 @@ from builders import checkpoint_of, cnn_section, lstm_section, write_noise
 from clotline.data.lone_shard import stored_slices
 from clotline.evaluation.validation import validate, with_truth
 from clotline.feature_sets import split_lstm_name
+from clotline.job.phases import Phases
 from clotline.labels import (
     IMAGE_LABEL,
     SERIES_UID,
@@ -119,7 +120,7 @@ def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle)
     shard = tmp_path / "shard-new.h5"
     write_noise(shard, 3)
     slices = stored_slices(shard)
-    found = apply_models(bundle, shard, slices, tmp_path, gpus=0, threads=1)
+    found = apply_models(bundle, shard, slices, tmp_path, gpus=0, threads=1, phases=Phases())
     assert list(found["resnet-image"]) == [*UIDS, "position_mm", IMAGE_LABEL]
     assert list(found["resnet-study"]) == [STUDY_UID, *STUDY_LABELS]
     assert found["resnet-image"][SOP_UID].tolist() == slices[SOP_UID].tolist()
@@ -138,6 +139,7 @@ def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle)
             *(shard, slices, tmp_path),
             gpus=0,
             threads=1,
+            phases=Phases(),
         )
         for fold in range(2)
         for manifest in [

@@ -9,6 +9,7 @@ from clotline.data.slice_table import locate_studies
 from clotline.evaluation.ensembles import mean_of
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
 from clotline.feature_sets import folds_model, split_lstm_name
+from clotline.job.phases import Phases
 from clotline.labels import IMAGE_LABEL, SERIES_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
 from clotline.models.bundle import Bundle
 from clotline.models.features import extract_shard_features
@@ -22,6 +23,7 @@ def apply_models(
     folder: str | Path,
     gpus: int,
     threads: int,
+    phases: Phases,
 ) -> dict[str, pd.DataFrame]:
     """What every model of a bundle says of the studies in a shard.
 
@@ -32,6 +34,7 @@ def apply_models(
         folder: for the features, which nothing needs afterwards.
         gpus: GPUs that the job was given.
         threads: threads of the job.
+        phases: counts the time of each backbone and of stage 2.
 
     Returns:
         Model to its predictions, as of `clotline.models.prediction.predict_models` but without
@@ -45,7 +48,7 @@ def apply_models(
     studies = locate_studies(slices, plan.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN)))
 
     def apply(networks: Bundle) -> dict[str, pd.DataFrame]:
-        return _apply_networks(networks, shard, slices, studies, folder, gpus, threads)
+        return _apply_networks(networks, shard, slices, studies, folder, gpus, threads, phases)
 
     predictions, of_folds = apply(bundle), [apply(fold) for fold in bundle.folds]
     for model in of_folds[0] if of_folds else ():
@@ -64,24 +67,27 @@ def _apply_networks(
     folder: str | Path,
     gpus: int,
     threads: int,
+    phases: Phases,
 ) -> dict[str, pd.DataFrame]:
     """What the networks that were trained on train say, or those of a fold."""
     files = {}
     for name in bundle.backbones:
         files[name] = str(Path(folder, f"{name}.h5"))
         checkpoint = bundle.checkpoint("cnn", name)
-        extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
+        with phases(f"features of {name}"):
+            extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
     predictions = {}
     for name in bundle.lstms:
-        tables = predict_models(
-            bundle.checkpoint("lstm", name),
-            name,
-            slices,
-            studies,
-            [files[backbone] for backbone in bundle.features(name)],
-            gpus,
-            threads,
-        )
+        with phases("stage 2"):
+            tables = predict_models(
+                bundle.checkpoint("lstm", name),
+                name,
+                slices,
+                studies,
+                [files[backbone] for backbone in bundle.features(name)],
+                gpus,
+                threads,
+            )
         for model, table in tables.items():
             unknown = [column for column in table if column.endswith(TRUE)]
             predictions[model] = table.drop(columns=[*unknown, "split"])
