@@ -11,6 +11,7 @@ include: "workflow/rules/cnn.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/lstm.smk"
 include: "workflow/rules/folds.smk"
+include: "workflow/rules/finetune.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/viewer.smk"
 include: "workflow/rules/models.smk"
@@ -29,6 +30,7 @@ rule all:
         "results/data/positives.h5",
         curves("cnn"),
         curves("lstm"),
+        pipeline.finetuned_curves(),
         plots("roc", ["all"]),
         plots(PLOTS),
         TABLES,

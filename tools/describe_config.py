@@ -39,7 +39,7 @@ def describe_keys(schema: dict, root: dict, prefix: str = ""):
         default = node.get("default")
         shown = "" if nested and default in ({}, None) else f"`{as_yaml(default)}`"
         shown = "required" if key in schema.get("required", ()) else shown
-        if prefix in ("cnn.", "lstm."):
+        if prefix in ("cnn.", "lstm.", "finetune."):
             # The entries are alike: their keys are described once, below.
             nested = None
         meaning = " ".join(node.get("description", "").split()).replace("<", "&lt;")
@@ -62,6 +62,7 @@ def config_readme() -> str:
         *describe_keys(root, root),
         *describe_keys(root["$defs"]["backbone"], root, "cnn.<backbone>."),
         *describe_keys(root["$defs"]["lstm"], root, "lstm.<features>-<level>."),
+        *describe_keys(root["$defs"]["finetune"], root, "finetune.<features>-<level>."),
     ]
     return HEAD + "\n".join(rows) + "\n"
 

@@ -239,6 +239,29 @@ def test_a_joint_network_is_two_more_models(copy):
     assert copy.to_be_made() == further(["combined-joint-image", "combined-joint-study"], *JOINT)
 
 
+def finetuned_of(name, backbone):
+    """A finetuned network and what it is made by."""
+    made = {f"results/finetuned/{name}{end}" for end in (".csv", ".svg", "/cnn.pt", "/lstm.pt")}
+    parts = ["", *(f"/shard-{shard}" for shard in SHARDS)]
+    return made | {f"results/finetuned/{name}/features/{backbone}{part}.h5" for part in parts}
+
+
+def test_a_finetuned_network_is_one_more_model(copy):
+    change_config(copy, "finetune", "resnext50-study", value={"epochs": 1})
+    name = "resnext50-finetuned-study"
+    assert copy.to_be_made() == further([name]) | finetuned_of(name, "resnext50")
+
+
+def test_a_finetuned_joint_network_is_two_more_models(copy):
+    change_config(copy, "lstm", "resnext50-joint", value={"epochs": 1})
+    joint = copy.to_be_made()
+    change_config(copy, "finetune", "resnext50-joint", value={"epochs": 1})
+    name = "resnext50-finetuned-joint"
+    pair = [f"competition/{name}.json", f"baselines/{name}-image.parquet"]
+    models = further([f"{name}-image", f"{name}-study"], *pair)
+    assert copy.to_be_made() == joint | models | finetuned_of(name, "resnext50")
+
+
 def test_folds_train_networks_of_their_own_and_are_one_more_model(copy):
     change_config(copy, "data", "split", "folds", value=3)
     change_config(copy, "data", "split", "folds_of", value=["resnext50-study"])

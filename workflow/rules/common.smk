@@ -13,7 +13,8 @@ if not PROJECT.is_dir():
 sys.path.insert(0, str(PROJECT / "workflow" / "scripts"))
 
 from clotline.errors import ClotlineError
-from clotline.feature_sets import REFERENCE, level_pairs, own_models
+from clotline.feature_sets import REFERENCE, level_pairs
+from clotline.finetuned import made_models
 from clotline.job.files import sha256
 from clotline.job.processes import STARTER
 from clotline.workflow.code_digest import code_digest
@@ -48,7 +49,7 @@ watch(workflow, Data(pipeline.config, pipeline.shards))
 PHANTOM = {} if config["phantom"] is None else config["data"]
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]
-OWN_MODELS = own_models(config)
+OWN_MODELS = made_models(config)
 MODELS = [*OWN_MODELS, *EXTERNAL]
 # A study level and an image level together can be scored as the competition did.
 PAIRS = level_pairs(MODELS)
@@ -59,7 +60,7 @@ wildcard_constraints:
     shard="|".join(pipeline.shards) or r"\d+",
     backbone="|".join(pipeline.config["cnn"]),
     lstm="|".join(pipeline.config["lstm"]),
-    stage="cnn|lstm",
+    stage="cnn|lstm|finetuned",
     model="|".join(MODELS),
     external="|".join(EXTERNAL),
     ensemble="|".join(config["ensembles"]),
@@ -131,7 +132,7 @@ def lstm_section(wildcards):
 def all_models(wildcards):
     cnns = expand("results/cnn/{name}.pt", name=config["cnn"])
     lstms = expand("results/lstm/{name}.pt", name=config["lstm"])
-    return [*cnns, *lstms, *pipeline.fold_checkpoints()]
+    return [*cnns, *lstms, *pipeline.further_checkpoints()]
 
 
 def curves(stage, ending="svg"):

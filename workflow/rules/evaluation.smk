@@ -161,6 +161,7 @@ rule metrics_table:
             *curves("cnn", "csv"),
             *curves("lstm", "csv"),
             *pipeline.fold_checkpoints("csv"),
+            *pipeline.finetuned_curves("csv"),
         ],
     output:
         table=report(
@@ -360,7 +361,7 @@ rule report:
         confusion=plots("confusion"),
         decision=plots("decision"),
         models=all_models,
-        curves=[*curves("cnn"), *curves("lstm")],
+        curves=[*curves("cnn"), *curves("lstm"), *pipeline.finetuned_curves()],
     output:
         report(
             "results/report.html",

@@ -32,6 +32,7 @@ rule bundle:
         cnns=expand("results/cnn/{name}.pt", name=config["cnn"]),
         lstms=expand("results/lstm/{name}.pt", name=config["lstm"]),
         folds=pipeline.fold_checkpoints(),
+        finetuned=pipeline.finetuned_checkpoints(),
         metrics=expand("results/metrics/{model}.json", model=OWN_MODELS),
         facts="results/data/study_facts.parquet",
         plan="results/data/plan.parquet",
@@ -48,7 +49,7 @@ rule bundle:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        cfg=pipeline.sections("seed", "phantom", "cnn", "features", "lstm", "ensembles"),
+        cfg=pipeline.bundled_sections(),
         code=code_digest("bundle.py"),
     message:
         "Packing the models"

@@ -21,7 +21,8 @@ def main(snakemake):
     folds = snakemake.input.folds
     splits_used = fitted_on(in_folds=bool(folds))
     training = distributions(facts[facts[STUDY_UID].map(splits).isin(splits_used)])
-    networks = [*snakemake.input.cnns, *snakemake.input.lstms, *folds]
+    finetuned = snakemake.input.finetuned
+    networks = [*snakemake.input.cnns, *snakemake.input.lstms, *folds, *finetuned]
     need = sum(Path(network).stat().st_size for network in networks)
     with atomic(snakemake.output[0], need) as path:
         write_bundle(
@@ -34,6 +35,7 @@ def main(snakemake):
             digests_of_training(read_table(snakemake.input.slices)),
             training,
             folds,
+            finetuned,
         )
 
 

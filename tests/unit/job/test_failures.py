@@ -74,6 +74,13 @@ def test_torchs_lack_of_memory_is_met_like_numpys_and_names_the_batches():
     assert "train_cnn_of_fold:mem_mb=16000, or lower cnn.resnext50.batch_size" in said
 
 
+def test_a_finetuned_networks_batches_are_named_by_its_entry():
+    found = training("finetune", lstm="winner-finetuned-joint")
+    found.config = {"finetune": {"winner-joint": {"batch_size": 4}}}
+    said = explain(torch.OutOfMemoryError("CUDA out of memory."), found)
+    assert "lower finetune.winner-joint.batch_size (now 4)" in said
+
+
 def test_threads_that_cannot_start_are_lack_of_memory_or_of_processes():
     said = explain(RuntimeError("can't start new thread"), job(mem_mb=8000))
     assert said.startswith("out of memory (can't start new thread): rule train_cnn was given ")

@@ -46,9 +46,9 @@ def made(tmp_path):
     return path, files
 
 
-def write(path, files, config=CONFIG, folds=()):
+def write(path, files, config=CONFIG, **networks):
     paths = files["cnn"], files["lstm"], files["metrics"]
-    write_bundle(path, *paths, feature_sets(config), config, SEEN_DIGESTS, folds=folds)
+    write_bundle(path, *paths, feature_sets(config), config, SEEN_DIGESTS, **networks)
 
 
 def unpack(path, tmp_path):
@@ -342,3 +342,34 @@ def test_the_networks_of_folds_are_in_the_bundle_and_give_a_model(made, tmp_path
     path = bundle.checkpoint("cnn", "resnext50")
     assert path == bundle.folder / "cnn/resnext50.pt"
     assert path.read_bytes() == files["cnn"][0].read_bytes()
+
+
+def test_finetuned_networks_are_in_the_bundle_and_are_models(made, tmp_path):
+    _, files = made
+    finetuned = []
+    for name in ("resnext50-finetuned-joint", "resnext50-finetuned-study"):
+        for stage in ("cnn", "lstm"):
+            finetuned.append(tmp_path / f"results/finetuned/{name}/{stage}.pt")
+            finetuned[-1].parent.mkdir(parents=True, exist_ok=True)
+            finetuned[-1].write_bytes(f"{stage} of {name}".encode())
+    models = [
+        "resnext50-finetuned-joint-image",
+        "resnext50-finetuned-joint-study",
+        "resnext50-finetuned-study",
+    ]
+    for name in models:
+        files["metrics"].append(tmp_path / f"metrics/{name}.json")
+        files["metrics"][-1].write_text(json.dumps(figures()))
+    write(tmp_path / "finetuned.zip", files, finetuned=finetuned)
+    bundle = unpack(tmp_path / "finetuned.zip", tmp_path)
+    assert bundle.models == ["combined-image", "combined-study", *models]
+    assert bundle.finetuned == ["resnext50-finetuned-joint", "resnext50-finetuned-study"]
+    assert bundle.lstms == ["combined-image", "combined-study"]
+    for name in bundle.finetuned:
+        assert bundle.features(name) == ["resnext50"]
+        for stage in ("cnn", "lstm"):
+            content = bundle.finetuned_checkpoint(name, stage).read_text()
+            assert content == f"{stage} of {name}"
+    with zipfile.ZipFile(tmp_path / "finetuned.zip") as archive:
+        card = archive.read("MODEL_CARD.md").decode()
+    assert "- resnext50-finetuned-joint: resnext50-joint and its CNN, trained on together" in card

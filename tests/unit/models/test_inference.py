@@ -1,3 +1,5 @@
+import shutil
+
 import pandas as pd
 import pytest
 import torch
@@ -74,9 +76,15 @@ def test_each_slice_has_a_column_a_model():
     assert table["combined-image"].tolist() == [0.4, 0.5, 0.6]
 
 
+def _network(width, level):
+    section = lstm_section(precision="32-true")
+    weights = build_lstm(width, section, level).state_dict()
+    return checkpoint_of(section, weights, width)
+
+
 @pytest.fixture
 def bundle(tmp_path):
-    """An unpacked bundle of an untrained CNN with a network of each level, and two folds of one."""
+    """An unpacked bundle of untrained networks, two folds of one and a finetuned one among them."""
     torch.manual_seed(0)
     contents = {}
     for folder, levels in (
@@ -88,10 +96,14 @@ def bundle(tmp_path):
         cnn = build_classifier(section)
         contents[f"{folder}cnn/resnet.pt"] = checkpoint_of(section, cnn.state_dict(), cnn.width)
         for level in levels:
-            section = lstm_section(precision="32-true")
-            weights = build_lstm(cnn.width, section, level).state_dict()
             name = f"{folder}lstm/resnet-{level}.pt"
-            contents[name] = checkpoint_of(section, weights, cnn.width)
+            contents[name] = _network(cnn.width, level)
+    # Its own copy: another CNN, and another network, than those that it was.
+    cnn = build_classifier(cnn_section(crop=64, input_size=32, precision="32-true"))
+    section = cnn_section(crop=64, input_size=32, precision="32-true")
+    finetuned = "finetuned/resnet-finetuned-joint"
+    contents[f"{finetuned}/cnn.pt"] = checkpoint_of(section, cnn.state_dict(), cnn.width)
+    contents[f"{finetuned}/lstm.pt"] = _network(cnn.width, "joint")
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         content.save(tmp_path / name)
@@ -151,6 +163,18 @@ def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle)
         assert (folds[0] - folds[1]).abs().min() > 1e-7
         folded = found[name.replace("joint-", "joint-folds-")][output]
         assert folded.tolist() == pytest.approx(((folds[0] + folds[1]) / 2).tolist(), abs=1e-12)
+    # A finetuned network reads the features of its own CNN.
+    finetuned = bundle.folder / "finetuned/resnet-finetuned-joint"
+    (bundle.folder / "alone/lstm").mkdir(parents=True)
+    (bundle.folder / "alone/cnn").mkdir()
+    shutil.copy(finetuned / "cnn.pt", bundle.folder / "alone/cnn/resnet.pt")
+    shutil.copy(finetuned / "lstm.pt", bundle.folder / "alone/lstm/resnet-joint.pt")
+    manifest = {"members": ["cnn/resnet.pt", "lstm/resnet-joint.pt"], "config": {}}
+    alone = Bundle(bundle.folder / "alone", bundle.manifest | manifest)
+    alone = apply_models(alone, shard, slices, tmp_path, gpus=0, threads=1)
+    for level in ("image", "study"):
+        expected = alone[f"resnet-joint-{level}"]
+        pd.testing.assert_frame_equal(found[f"resnet-finetuned-joint-{level}"], expected)
     check_validation(tmp_path, bundle, found, slices)
     members = [found[name]["central_pe"] for name in ("resnet-study", "resnet-joint-folds-study")]
     mean = (members[0] + members[1]) / 2

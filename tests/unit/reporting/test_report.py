@@ -462,6 +462,26 @@ def test_patients_in_several_splits_are_warned_of_first(plan, slices):
     assert "Patients are not known" in render(plan, slices)
 
 
+def test_claim_says_how_networks_were_trained_on_with_their_backbone():
+    lstm = {"resnext50-joint": {"loss": "competition", "calibrate_odds": True}}
+    finetune = {"resnext50-joint": {"slices": 24, "keep": "last"}}
+    config = load_config({"lstm": lstm, "finetune": finetune})
+    answers = claim.fill_in(config, 1, 0, 0, NO_PATIENTS)
+    assert "resnext50-finetuned-joint: the trained resnext50-joint and its CNN." in answers[24]
+    assert (
+        "resnext50-finetuned-joint: AdamW, the competition's metric as loss, 3 epochs, batches of "
+        "4, learning rate 1e-05 (to 0 along a cosine)"
+    ) in answers[25]
+    assert (
+        "both networks on the 24 slices of each study that the CNN found most suspicious, changed "
+        "as in the CNN's training, all batch normalisation frozen."
+    ) in answers[25]
+    assert (
+        "resnext50-finetuned-joint: the last epoch; all odds times one factor, fitted on the valid"
+    ) in answers[26]
+    assert "finetuned" not in str(claim.fill_in(load_config({"lstm": lstm}), 1, 0, 0, NO_PATIENTS))
+
+
 def test_claim_names_ensembles_and_their_members():
     assert claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)[27].startswith("None; ")
     members = ["combined-study", "resnext50-study"]

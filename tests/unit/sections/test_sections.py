@@ -8,6 +8,7 @@ from builders import cnn_section, lstm_section
 
 from clotline.errors import ClotlineError
 from clotline.sections.cnn import CNNSection, cnn_sections
+from clotline.sections.finetune import FinetuneSection, finetune_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.sections.recipe import Recipe
 from clotline.workflow.config import canonical, load_config, load_schema
@@ -93,3 +94,19 @@ def test_a_checkpoint_that_lacks_a_key_is_named(section):
     del config["precision"], config["lr"]
     with pytest.raises(ClotlineError, match=r"a\.pt is a checkpoint without lr, precision in its"):
         section.of_checkpoint(config, "a.pt")
+
+
+def test_an_entry_of_finetune_has_the_schemas_keys_and_is_trained_by_the_shared_ones():
+    keys = load_schema()["$defs"]["finetune"]["properties"]
+    assert {f.name: f.type for f in fields(FinetuneSection)} == {
+        name: type_of(key) for name, key in keys.items()
+    }
+    entry = {"slices": 5, "batch_size": 3, "lr": 0.25, "milestones": [4]}
+    config = load_config({"lstm": {"resnext50-joint": {}}, "finetune": {"resnext50-joint": entry}})
+    (section,) = finetune_sections(config).values()
+    assert section.slices_together == 15
+    recipe = section.recipe
+    assert (recipe.lr, recipe.milestones, recipe.optimizer) == (0.25, [4], "adamw")
+    # Averaged weights would need batch normalisation's statistics anew, which is frozen.
+    assert recipe.ema == 0
+    assert section.as_dict() == json.loads(canonical(config["finetune"]["resnext50-joint"]))

@@ -324,29 +324,37 @@ WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
             "models/sequence.py",
             "align_corners=True",
             "align_corners=False",
-            {"train_lstm", "predict_lstm", "apply_models"},
+            {"train_lstm", "finetune", "predict_lstm", "apply_models"},
         ),
-        ("models/supervision.py", "< 0.5).tolist()", "< 0.4).tolist()", {"train_lstm"}),
+        ("models/supervision.py", "< 0.5).tolist()", "< 0.4).tolist()", {"train_lstm", "finetune"}),
         # A network of timm, and what its input is made of.
         (
             "models/timm_networks.py",
             "if weights is None",
             "if not weights",
-            {"train_cnn", "extract_features", "activation", "apply_models"},
+            {"train_cnn", "finetune", "extract_features", "activation", "apply_models"},
         ),
         (
             "loading/planes.py",
             "GAP = 2",
             "GAP = 3",
-            {"train_cnn", "extract_features", "activation", "apply_models"},
+            {"train_cnn", "finetune", "extract_features", "activation", "apply_models"},
         ),
-        ("models/odds.py", "_MOST = 30.0", "_MOST = 40.0", {"train_lstm"}),
+        # What is of joint training alone trains nothing else.
+        ("models/finetuning.py", "slices.split(most)", "slices.split(1)", {"finetune"}),
+        (
+            "loading/suspicious_slices.py",
+            "np.argsort(-logits",
+            "np.argsort(logits",
+            {"finetune"},
+        ),
+        ("models/odds.py", "_MOST = 30.0", "_MOST = 40.0", {"train_lstm", "finetune"}),
         # The weights of the metric, and how it is computed from predictions.
         (
             "evaluation/competition_weights.py",
             "IMAGE_WEIGHT = 0.07361963",
             "IMAGE_WEIGHT = 0.07361964",
-            WITH_TABLE | {"train_lstm", "competition", "evaluate", "submission"},
+            WITH_TABLE | {"train_lstm", "finetune", "competition", "evaluate", "submission"},
         ),
         (
             "evaluation/competition.py",
@@ -358,13 +366,13 @@ WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
             "models/averaging.py",
             "STATISTICS_BATCHES = 200",
             "STATISTICS_BATCHES = 100",
-            {"train_cnn", "train_lstm"},
+            {"train_cnn", "train_lstm", "finetune"},
         ),
         (
             "models/lstm.py",
             "states[self.last_slices(studies)]",
             "states[:1]",
-            {"train_lstm", "predict_lstm", "apply_models"},
+            {"train_lstm", "finetune", "predict_lstm", "apply_models"},
         ),
         # A key of one stage's networks, which fetches no weights again.
         (
@@ -375,7 +383,7 @@ WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
             # report says what a network sees.
             {
                 *("train_cnn", "extract_features", "activation", "shift", *WITH_BUNDLE),
-                *("report", "validation_report"),
+                *("finetune", "report", "validation_report"),
             },
         ),
         (
@@ -383,7 +391,10 @@ WITH_BUNDLE = {"bundle", "apply_models", "settle_truth", "validate_models"}
             "    hidden_size: int\n",
             "    hidden_size: int\n    units: int\n",
             # The report says what form a network has.
-            {"train_lstm", "predict_lstm", "apply_models", "report", "validation_report"},
+            {
+                *("train_lstm", "finetune", "predict_lstm", "apply_models"),
+                *("report", "validation_report"),
+            },
         ),
     ],
 )

@@ -484,6 +484,36 @@ def test_an_ensemble_is_of_models_of_its_level_that_are_made_here():
     assert "evaluation.submission is all, which has no image level and study level" in message
 
 
+def test_finetuning_is_of_entries_with_one_backbone():
+    lstm = {"resnext50-joint": {}}
+    config = load_config({"lstm": lstm, "finetune": {"resnext50-joint": {"slices": 8}}})
+    assert config["finetune"]["resnext50-joint"]["slices"] == 8
+    assert config["finetune"]["resnext50-joint"]["batch_size"] == 4
+    assert load_config({"finetune": {"resnext50-study": None}})["finetune"] == {}
+    message = message_of({"finetune": {"resnext50-joint": {}}})
+    assert "finetune.resnext50-joint is of no entry of lstm; there are resnext50-image" in message
+    message = message_of({"finetune": {"combined-study": {}}})
+    assert (
+        "finetune.combined-study is of a network that reads the features of several backbones, "
+        "efficientnet_b0, resnext50, and one is trained"
+    ) in message
+    message = message_of({"finetune": {"resnext50-study": {"slices": 0, "ema": 0.9}}})
+    assert "finetune.resnext50-study.slices is 0; it must be at least 1" in message
+    assert "finetune.resnext50-study.ema is no known key" in message
+
+
+def test_finetuned_models_can_be_members_of_ensembles_and_be_handed_in():
+    config = {
+        "lstm": {"resnext50-joint": {}},
+        "finetune": {"resnext50-joint": {}},
+        "ensembles": {"a-study": ["combined-study", "resnext50-finetuned-joint-study"]},
+        "evaluation": {"submission": "resnext50-finetuned-joint"},
+    }
+    assert load_config(config)["evaluation"]["submission"] == "resnext50-finetuned-joint"
+    message = message_of(config | {"finetune": {}})
+    assert "a-study names resnext50-finetuned-joint-study, which is no model" in message
+
+
 def test_folds_are_of_entries_that_there_are():
     split = {"folds": 3, "folds_of": ["combined-study"]}
     models = own_models(load_config({"data": {"split": split}}))

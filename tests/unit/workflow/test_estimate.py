@@ -85,6 +85,22 @@ def test_training_takes_as_many_negatives_as_positives_of_both_splits():
     assert gpu == "3.8"
 
 
+def test_finetuning_takes_some_slices_of_train_studies_and_all_of_valid_ones():
+    config = load_config({"finetune": {"efficientnet_b0-study": {"slices": 32, "epochs": 3}}})
+    counts = {"train": 10**6, "valid": 200_000, "test": 0}
+    shard = {"slices": 1_200_000, "studies": 6000, "split_slices": counts, "split_positives": {}}
+    finetuned = {"lstm": "efficientnet_b0-finetuned-study"}
+    seconds, _ = COSTS["finetune"](job("finetune", **finetuned), Data(config, {"000": shard}))
+    training, inference = GPU_RATES["efficientnet-b0"]
+    assert seconds == pytest.approx(3 * (5000 * 32 / training + 200_000 / inference))
+    few = Data(config, {"000": shard | {"studies": 10**6}})
+    seconds, _ = COSTS["finetune"](job("finetune", **finetuned), few)
+    assert seconds == pytest.approx(3 * (10**6 / training + 200_000 / inference))
+    # What follows takes as long as for the network that it was.
+    of_origin = COSTS["predict_lstm"](job("predict_lstm", lstm="efficientnet_b0-study"), few)
+    assert COSTS["predict_finetuned"](job("predict_finetuned", **finetuned), few) == of_origin
+
+
 def test_merged_features_lie_on_the_disk_twice_for_a_while():
     for backbone, size in (("efficientnet_b0", "5.1"), ("resnext50", "8.2")):
         found = lines(estimate([job("merge_features", backbone=backbone)], many(10**6)))

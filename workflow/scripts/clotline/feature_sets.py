@@ -62,7 +62,7 @@ def trained_models(config: dict) -> list[str]:
 
 
 def own_models(config: dict) -> list[str]:
-    """All models that are made here: the trained ones and the ensembles."""
+    """The trained models and the ensembles; `clotline.finetuned` has further ones."""
     return [*trained_models(config), *config["ensembles"]]
 
 

@@ -1,12 +1,17 @@
 """What the machine did to a job, and what the user can do about it."""
 
 from clotline.errors import ClotlineError
+from clotline.finetuned import origin_of
 from clotline.job.disk import full_disk, is_full
 from clotline.job.shortage import GPU, THREADS, describe, other_holders, shortage
 
 #: Rules whose batches a user sets, with the section of the configuration and the wildcard of its
 #: entry.
-_BATCHED = {"train_cnn": ("cnn", "backbone"), "train_lstm": ("lstm", "lstm")}
+_BATCHED = {
+    "train_cnn": ("cnn", "backbone"),
+    "train_lstm": ("lstm", "lstm"),
+    "finetune": ("finetune", "lstm"),
+}
 
 #: Last line of a job that failed for a reason that a user has to put right: it is not retried.
 NOT_AGAIN = "Not tried again: put this right first."
@@ -68,5 +73,6 @@ def _smaller_batches(snakemake) -> str:
         return ""
     section, wildcard = _BATCHED[rule]
     name = getattr(snakemake.wildcards, wildcard)
+    name = origin_of(name) if section == "finetune" else name
     size = snakemake.config[section][name]["batch_size"]
     return f"lower {section}.{name}.batch_size (now {size})"

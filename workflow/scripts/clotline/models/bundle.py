@@ -13,6 +13,8 @@ member                                content
 ``cnn/<backbone>.pt``                 checkpoints of stage 1
 ``lstm/<features>-<level>.pt``        checkpoints of stage 2
 ``folds/<fold>/...``                  checkpoints of the networks of a fold
+``finetuned/<network>/cnn.pt``        checkpoint of a backbone that was trained on together with a
+                                      network of stage 2, whose one is ``lstm.pt`` beside it
 ``metrics/<model>.json``              metrics on the test studies, and the thresholds
 ``seen/studies.npy``, ``slices.npy``  what the training data are recognised by, of
                                       `clotline.data.overlap.digests_of_training`; since version 2
@@ -38,6 +40,7 @@ from clotline.errors import ClotlineError
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics_files import read_metrics
 from clotline.feature_sets import folds_model, models_of, split_lstm_name
+from clotline.finetuned import origin_of
 from clotline.grid import AIR_HU, SIZE
 from clotline.job.disk import is_full
 from clotline.job.files import unusable
@@ -69,7 +72,9 @@ MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 #: Members that a bundle can have; names become paths, so nothing else is taken.
 MEMBER = re.compile(
     r"(folds/\d+/)?(cnn/[a-z][a-z0-9_]*|lstm/[a-z][a-z0-9_]*-(image|study|joint))\.pt"
-    r"|metrics/[a-z][a-z0-9_]*(-joint)?(-folds)?-(image|study)\.json|seen/(studies|slices)\.npy"
+    r"|finetuned/[a-z][a-z0-9_]*-finetuned-(image|study|joint)/(cnn|lstm)\.pt"
+    r"|metrics/[a-z][a-z0-9_]*(-finetuned)?(-joint)?(-folds)?-(image|study)\.json"
+    r"|seen/(studies|slices)\.npy"
 )
 
 SEEN = ("seen/studies.npy", "seen/slices.npy")
@@ -107,10 +112,11 @@ class Bundle:
 
     @property
     def models(self) -> list[str]:
-        """Names of the models: of LSTMs, by `clotline.feature_sets.models_of`, folds, ensembles."""
+        """Names of the models: of networks, by `clotline.feature_sets.models_of`, and ensembles."""
         return [
             *(model for lstm in self.lstms for model in models_of(lstm)),
             *(folds_model(m) for lstm in self.folded for m in models_of(lstm)),
+            *(model for network in self.finetuned for model in models_of(network)),
             *self.ensembles,
         ]
 
@@ -118,6 +124,16 @@ class Bundle:
     def folded(self) -> list[str]:
         """Names of the LSTMs that were trained in folds, too."""
         return self.folds[0].lstms if self.folds else []
+
+    @property
+    def finetuned(self) -> list[str]:
+        """Names of the networks that were trained on together with their backbone."""
+        found = [m.split("/")[1] for m in self.manifest["members"] if m.startswith("finetuned/")]
+        return list(dict.fromkeys(found))
+
+    def finetuned_checkpoint(self, network: str, stage: str) -> Path:
+        """The file of a finetuned network's part; the stage is cnn or lstm."""
+        return self.folder / f"finetuned/{network}/{stage}.pt"
 
     @property
     def ensembles(self) -> dict[str, list[str]]:
@@ -134,7 +150,7 @@ class Bundle:
 
     def features(self, lstm: str) -> list[str]:
         """The backbones whose features an LSTM reads, in order."""
-        return self.manifest["features"][split_lstm_name(lstm)[0]]
+        return self.manifest["features"][split_lstm_name(origin_of(lstm))[0]]
 
     @property
     def training(self) -> dict | None:
@@ -176,6 +192,7 @@ def write_bundle(
     seen: tuple[np.ndarray, np.ndarray],
     training: dict | None = None,
     folds: Iterable[str | Path] = (),
+    finetuned: Iterable[str | Path] = (),
 ) -> None:
     """Writes a bundle.
 
@@ -190,6 +207,7 @@ def write_bundle(
         training: how the training studies were made, of `clotline.evaluation.shift.distributions`;
             None where it is not known.
         folds: checkpoints of the folds' networks, at .../folds/<fold>/<stage>/<name>.pt.
+        finetuned: those of finetuned networks, at .../finetuned/<network>/<stage>.pt.
     """
     # Each is read when its turn comes: networks of folds may be more than fits in memory.
     members: dict[str, Callable[[], bytes]] = {
@@ -198,6 +216,7 @@ def write_bundle(
         for file in files
     }
     members |= {"/".join(Path(file).parts[-4:]): Path(file).read_bytes for file in folds}
+    members |= {"/".join(Path(file).parts[-3:]): Path(file).read_bytes for file in finetuned}
     members |= {name: partial(_npy, array) for name, array in zip(SEEN, seen, strict=True)}
     manifest = {
         "format": FORMAT,
@@ -383,6 +402,11 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
                 "of the probabilities of all"
                 for lstm in packed.folded
                 for model in models_of(lstm)
+            ),
+            *(
+                f"- {network}: {origin_of(network)} and its CNN, trained on together on each "
+                "study's most suspicious slices"
+                for network in packed.finetuned
             ),
             "",
             "## Trained and tested on",

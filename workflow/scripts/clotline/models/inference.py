@@ -54,6 +54,16 @@ def apply_models(
     for model in of_folds[0] if of_folds else ():
         tables = {f"fold {number}": fold[model] for number, fold in enumerate(of_folds)}
         predictions[folds_model(model)] = mean_of(tables)
+    for network in bundle.finetuned:
+        cnn, lstm = (bundle.finetuned_checkpoint(network, part) for part in ("cnn", "lstm"))
+        (backbone,) = bundle.features(network)
+        features = str(Path(folder, f"{network}.h5"))
+        with phases(f"features of {network}"):
+            extract_shard_features(cnn, shard, features, backbone, gpus, threads)
+        with phases("stage 2"):
+            predictions |= _predict(lstm, network, slices, studies, [features], gpus, threads)
+        # Features of many studies are large.
+        Path(features).unlink()
     for name, members in bundle.ensembles.items():
         predictions[name] = mean_of({member: predictions[member] for member in members})
     return predictions
@@ -78,20 +88,28 @@ def _apply_networks(
             extract_shard_features(checkpoint, shard, files[name], name, gpus, threads)
     predictions = {}
     for name in bundle.lstms:
+        features = [files[backbone] for backbone in bundle.features(name)]
+        checkpoint = bundle.checkpoint("lstm", name)
         with phases("stage 2"):
-            tables = predict_models(
-                bundle.checkpoint("lstm", name),
-                name,
-                slices,
-                studies,
-                [files[backbone] for backbone in bundle.features(name)],
-                gpus,
-                threads,
-            )
-        for model, table in tables.items():
-            unknown = [column for column in table if column.endswith(TRUE)]
-            predictions[model] = table.drop(columns=[*unknown, "split"])
+            predictions |= _predict(checkpoint, name, slices, studies, features, gpus, threads)
     return predictions
+
+
+def _predict(
+    checkpoint: Path,
+    network: str,
+    slices: pd.DataFrame,
+    studies: pd.DataFrame,
+    features: list[str],
+    gpus: int,
+    threads: int,
+) -> dict[str, pd.DataFrame]:
+    """What one network of stage 2 says, without the truth, which nobody knows."""
+    tables = predict_models(checkpoint, network, slices, studies, features, gpus, threads)
+    return {
+        model: table.drop(columns=[*(name for name in table if name.endswith(TRUE)), "split"])
+        for model, table in tables.items()
+    }
 
 
 def predictions_by_study(

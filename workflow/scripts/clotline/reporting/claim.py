@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from clotline.data.patient_counts import describe_patients
 from clotline.feature_sets import folded_networks, split_lstm_name
+from clotline.finetuned import finetuned_network
 from clotline.grid import AIR_HU, SIZE
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
@@ -150,6 +151,8 @@ def fill_in(
 
 def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
     """Items on the models alone, which hold wherever these are applied."""
+    # Older bundles know no finetuning.
+    networks, finetuned = config["cnn"] | config["lstm"], config.get("finetune", {})
     return {
         1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
         9: (
@@ -175,10 +178,29 @@ def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
         ),
         23: "See the software versions below.",
         24: " ".join(
-            f"{name}: {entry['init']}." for name, entry in (config["cnn"] | config["lstm"]).items()
+            [
+                *(f"{name}: {entry['init']}." for name, entry in networks.items()),
+                *(
+                    f"{finetuned_network(name)}: the trained {name} and its CNN."
+                    for name in finetuned
+                ),
+            ]
         ),
-        25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
-        26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
+        25: " ".join(
+            [
+                *(_training(name, entry) for name, entry in networks.items()),
+                *(_finetuning(name, e, config["lstm"][name]) for name, e in finetuned.items()),
+            ]
+        ),
+        26: " ".join(
+            [
+                *(_selection(name, entry) for name, entry in networks.items()),
+                *(
+                    _selection(finetuned_network(name), config["lstm"][name] | entry | {"ema": 0})
+                    for name, entry in finetuned.items()
+                ),
+            ]
+        ),
         27: _ensembles(config.get("ensembles", {}), folded),
         31: "Class activation maps (Grad-CAM) in the viewer.",
     }
@@ -286,6 +308,16 @@ def _training(name: str, entry: dict) -> str:
         text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
         text += "".join(f", {words}" for words in _augmentation(entry))
     return f"{text}."
+
+
+def _finetuning(name: str, entry: dict, of_lstm: dict) -> str:
+    """How a network was trained on together with its CNN; its loss is the one that it had."""
+    text = _training(finetuned_network(name), of_lstm | entry)
+    changed = ", changed as in the CNN's training" if entry["augment"] else ""
+    return (
+        f"{text[:-1]}; both networks on the {entry['slices']} slices of each study that the CNN "
+        f"found most suspicious{changed}, all batch normalisation frozen."
+    )
 
 
 def _augmentation(entry: dict) -> Iterator[str]:

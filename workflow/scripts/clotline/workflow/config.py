@@ -25,10 +25,10 @@ from clotline.feature_sets import (
     REFERENCE,
     feature_sets,
     level_pairs,
-    own_models,
     split_lstm_name,
     trained_models,
 )
+from clotline.finetuned import finetuned_models, made_models
 from clotline.labels import COLUMNS
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
@@ -291,7 +291,9 @@ def load_config(
     Raises:
         ClotlineError: with every problem, each naming its key.
     """
-    config, problems = complete(user, load_schema(), written, leaving_out=("cnn", "lstm"))
+    config, problems = complete(
+        user, load_schema(), written, leaving_out=("cnn", "lstm", "finetune")
+    )
     # The checks between keys assume that each key is sound by itself.
     problems = problems or list(_check_between_keys(config, user))
     problems = problems or list(check_initial_weights(config))
@@ -416,8 +418,9 @@ def _check_between_keys(config: dict, user: dict):
             yield from _check_file(f"lstm.{name}.init", lstm.init, "random")
             made = (f"results/lstm/{name}.pt",)
             yield from _check_not_made(f"lstm.{name}.init", lstm.init, made)
+    yield from _check_finetuning(config, sets)
     yield from _check_ensembles(config)
-    models = [*own_models(config), *config["evaluation"]["external"]]
+    models = [*made_models(config), *config["evaluation"]["external"]]
     pairs, submitted = level_pairs(models), config["evaluation"]["submission"]
     if submitted not in pairs:
         yield (
@@ -440,8 +443,20 @@ def _check_between_keys(config: dict, user: dict):
             yield f"evaluation.external.{name} is {path}, and no such file exists"
 
 
+def _check_finetuning(config: dict, sets: dict[str, list[str]]):
+    for name in config["finetune"]:
+        if name not in config["lstm"]:
+            yield (f"finetune.{name} is of no entry of lstm; there are {', '.join(config['lstm'])}")
+        elif len(backbones := sets.get(split_lstm_name(name)[0], [name])) > 1:
+            yield (
+                f"finetune.{name} is of a network that reads the features of several backbones, "
+                f"{', '.join(backbones)}, and one is trained on together with its network: name "
+                "an entry of lstm whose feature set has one backbone"
+            )
+
+
 def _check_ensembles(config: dict):
-    models = trained_models(config)
+    models = [*trained_models(config), *finetuned_models(config)]
     for name, members in config["ensembles"].items():
         if name in models or name in config["evaluation"]["external"]:
             yield f"ensembles.{name} has the name of another model; choose another name"

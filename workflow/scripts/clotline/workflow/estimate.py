@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from clotline.feature_sets import feature_sets, split_lstm_name
+from clotline.finetuned import origin_of
 from clotline.job.disk import SLICE_BYTES
 from clotline.job.files import files_under
 from clotline.sections.cnn import CNNSection, cnn_sections
+from clotline.sections.finetune import finetune_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.workflow.architectures import width
 
@@ -77,6 +79,7 @@ class Data:
     def __init__(self, config: dict, shards: dict[str, dict]):
         self.config = config
         self.shards = {name: shard["slices"] for name, shard in shards.items()}
+        self._described = shards
         self.slices, self.positives = Counter(), Counter()
         for shard in shards.values():
             self.slices.update(shard["split_slices"])
@@ -91,6 +94,11 @@ class Data:
     def lstm(self) -> dict[str, LSTMSection]:
         """The LSTMs' sections of the configuration."""
         return lstm_sections(self.config)
+
+    @cached_property
+    def studies(self) -> int:
+        """Number of the studies of all splits."""
+        return sum(shard["studies"] for shard in self._described.values())
 
     @cached_property
     def new_files(self) -> int:
@@ -155,13 +163,24 @@ def _train_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
     return epochs * slices / _lstm_steps(job, data), 0
 
 
+def _finetune(job: PlannedJob, data: Data) -> tuple[float, float]:
+    name = origin_of(job.wildcards["lstm"])
+    section = finetune_sections(data.config)[name]
+    (backbone,) = feature_sets(data.config)[split_lstm_name(name)[0]]
+    rates = GPU_RATES.get(data.cnn[backbone].architecture, RESNEXT50_RATES)
+    # Of a train study its most suspicious slices, of a valid one all.
+    studies = data.studies * data.slices["train"] / max(data.slices.total(), 1)
+    trained = min(data.slices["train"], studies * section.slices)
+    return section.epochs * (trained / rates[0] + data.slices["valid"] / rates[1]), 0
+
+
 def _predict_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
     return (data.slices["valid"] + data.slices["test"]) / _lstm_steps(job, data), 0
 
 
 def _lstm_steps(job: PlannedJob, data: Data) -> float:
     """Slices a second: a network of more work than the published ones has fewer, in proportion."""
-    name = job.wildcards["lstm"]
+    name = origin_of(job.wildcards["lstm"])
     section, backbones = data.lstm[name], feature_sets(data.config)[split_lstm_name(name)[0]]
     features = sum(width(data.cnn[backbone]) for backbone in backbones)
     return LSTM_STEPS / max(1.0, multiply_adds(section, features) / LSTM_WORK)
@@ -225,6 +244,11 @@ COSTS: dict[str, Callable[[PlannedJob, Data], tuple[float, float]]] = {
     "train_lstm_of_fold": _train_lstm,
     "predict_lstm_of_fold": _predict_lstm,
     "predict_joint_of_fold": _predict_lstm,
+    "finetune": _finetune,
+    "extract_finetuned": _extract_features,
+    "merge_finetuned": _merge_features,
+    "predict_finetuned": _predict_lstm,
+    "predict_finetuned_joint": _predict_lstm,
     "activation": _activation,
     "decode_series": _decode_series,
     "apply_models": _apply_models,

@@ -17,9 +17,9 @@ from clotline.feature_sets import (
     feature_sets,
     folded_networks,
     image_level_of,
-    own_models,
     split_lstm_name,
 )
+from clotline.finetuned import finetuned_networks, made_models, origin_of
 from clotline.job.files import (
     BUNDLE,
     PHANTOM_SOURCE,
@@ -47,6 +47,7 @@ class Pipeline:
     Attributes:
         config: the complete configuration.
         cnn, lstm: its sections of networks, by name.
+        finetuned: the networks of stage 2 that are trained on together with their backbone.
         shards: name to description, as of `clotline.data.plan.describe_shards`; none where models
             are applied and there is nothing to train on.
     """
@@ -64,6 +65,7 @@ class Pipeline:
         check_keys_stand_once(files)
         self.config = load_config(user_config, as_written(files, sys.argv))
         self.cnn, self.lstm = cnn_sections(self.config), lstm_sections(self.config)
+        self.finetuned = finetuned_networks(self.config)
         self.shards, self._absent = {}, None
         try:
             check_data_paths(self.config)
@@ -106,7 +108,7 @@ class Pipeline:
 
     def backbones_of(self, wildcards) -> list[str]:
         """The backbones whose features an LSTM reads, in their order."""
-        return feature_sets(self.config)[split_lstm_name(wildcards.lstm)[0]]
+        return feature_sets(self.config)[split_lstm_name(origin_of(wildcards.lstm))[0]]
 
     def features_of(self, wildcards) -> str:
         """The same for a rule's ``params``: Snakemake forgets the order of inputs."""
@@ -117,10 +119,46 @@ class Pipeline:
         folder = self.folder(wildcards)
         return [f"{folder}/features/{name}.h5" for name in self.backbones_of(wildcards)]
 
-    @staticmethod
-    def folder(wildcards) -> str:
-        """Where a fold's networks and features lie, or those that were trained on train."""
-        return f"results/folds/{wildcards.fold}" if hasattr(wildcards, "fold") else "results"
+    def folder(self, wildcards) -> str:
+        """Where features lie: those of a fold, of a finetuned network, or of all others."""
+        if hasattr(wildcards, "fold"):
+            return f"results/folds/{wildcards.fold}"
+        network = getattr(wildcards, "lstm", None)
+        return f"results/finetuned/{network}" if network in self.finetuned else "results"
+
+    def origin_section(self, wildcards) -> str:
+        """How a finetuned network is trained, as canonical JSON, for a rule's ``params``."""
+        return self.section("finetune", origin_of(wildcards.lstm))
+
+    def origin_cnn(self, wildcards) -> str:
+        """The checkpoint of the backbone that a finetuned network starts from."""
+        return f"results/cnn/{self.backbones_of(wildcards)[0]}.pt"
+
+    def origin_lstm(self, wildcards) -> str:
+        """The checkpoint of the network of stage 2 that a finetuned network starts from."""
+        return f"results/lstm/{origin_of(wildcards.lstm)}.pt"
+
+    def origin_features(self, wildcards) -> str:
+        """The features that it was trained on."""
+        return f"results/features/{self.backbones_of(wildcards)[0]}.h5"
+
+    def finetuned_checkpoints(self) -> list[str]:
+        """The checkpoints of all finetuned networks, the backbone's before that of stage 2."""
+        folders = [f"results/finetuned/{network}" for network in self.finetuned]
+        return [f"{folder}/{part}.pt" for folder in folders for part in ("cnn", "lstm")]
+
+    def further_checkpoints(self) -> list[str]:
+        """The checkpoints of the networks of folds, and of the finetuned ones."""
+        return [*self.fold_checkpoints(), *self.finetuned_checkpoints()]
+
+    def finetuned_curves(self, ending: str = "svg") -> list[str]:
+        """The plots of their trainings, or their histories (``csv``)."""
+        return [f"results/finetuned/{network}.{ending}" for network in self.finetuned]
+
+    def bundled_sections(self) -> str:
+        """The sections that a bundle has, as canonical JSON; that of finetuning where it is set."""
+        keys = ["seed", "phantom", "cnn", "features", "lstm", "ensembles"]
+        return self.sections(*keys, *(["finetune"] if self.finetuned else []))
 
     def fold_checkpoints(self, ending: str = "pt") -> list[str]:
         """The checkpoints of all folds' networks, or their histories (``csv``)."""
@@ -152,7 +190,7 @@ class Pipeline:
         A model without an image level of its own is set beside that of all features together.
         """
         own = image_level_of(wildcards.model)
-        models = {*own_models(self.config), *self.config["evaluation"]["external"]}
+        models = {*made_models(self.config), *self.config["evaluation"]["external"]}
         return own if own in models else f"{REFERENCE}-image"
 
     def slice_baseline(self, wildcards) -> str | list:
