@@ -171,7 +171,7 @@ def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle)
     shutil.copy(finetuned / "lstm.pt", bundle.folder / "alone/lstm/resnet-joint.pt")
     manifest = {"members": ["cnn/resnet.pt", "lstm/resnet-joint.pt"], "config": {}}
     alone = Bundle(bundle.folder / "alone", bundle.manifest | manifest)
-    alone = apply_models(alone, shard, slices, tmp_path, gpus=0, threads=1)
+    alone = apply_models(alone, shard, slices, tmp_path, gpus=0, threads=1, phases=Phases())
     for level in ("image", "study"):
         expected = alone[f"resnet-joint-{level}"]
         pd.testing.assert_frame_equal(found[f"resnet-finetuned-joint-{level}"], expected)
