@@ -1,5 +1,7 @@
 """Joint training of a backbone and a network of stage 2 from the trained parts."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -339,3 +341,41 @@ def test_stored_features_of_a_damaged_file_stop_it(parts):
     parts.features.write_bytes(bytes(content))
     with pytest.raises(ClotlineError, match="does not fit its checksum"):
         parts.data_set("train", 2)
+
+
+#: Trains with so many processes; a process of its own, for this one has threads.
+TRAIN = """
+import sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+from test_finetuning import Parts, finetune_section
+
+from clotline.models.devices import make_training_fabric
+
+processes, folder = int(sys.argv[1]), Path(sys.argv[2])
+parts = Parts(folder, "study")
+parts.fabric = make_training_fabric("32-true", gpus=0, threads=1, processes=processes)
+tuned = parts.tuned(finetune_section(lr=1e-3, batch_size=5, epochs=3))
+tuned.fitted.history.to_csv(folder / "history.csv", index=False)
+"""
+
+
+def test_two_processes_train_to_what_one_does(tmp_path):
+    histories = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN, str(processes), str(folder)],
+            env={"PATH": "", "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        histories.append(pd.read_csv(folder / "history.csv"))
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4)

@@ -470,7 +470,7 @@ def test_claim_says_how_networks_were_trained_on_with_their_backbone():
     assert "resnext50-finetuned-joint: the trained resnext50-joint and its CNN." in answers[24]
     assert (
         "resnext50-finetuned-joint: AdamW, the competition's metric as loss, 3 epochs, batches of "
-        "4, learning rate 1e-05 (to 0 along a cosine)"
+        "2, learning rate 1e-05 (to 0 along a cosine)"
     ) in answers[25]
     assert (
         "both networks on the 24 slices of each study that the CNN found most suspicious, changed "

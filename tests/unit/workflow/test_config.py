@@ -488,7 +488,7 @@ def test_finetuning_is_of_entries_with_one_backbone():
     lstm = {"resnext50-joint": {}}
     config = load_config({"lstm": lstm, "finetune": {"resnext50-joint": {"slices": 8}}})
     assert config["finetune"]["resnext50-joint"]["slices"] == 8
-    assert config["finetune"]["resnext50-joint"]["batch_size"] == 4
+    assert config["finetune"]["resnext50-joint"]["batch_size"] == 2
     assert load_config({"finetune": {"resnext50-study": None}})["finetune"] == {}
     message = message_of({"finetune": {"resnext50-joint": {}}})
     assert "finetune.resnext50-joint is of no entry of lstm; there are resnext50-image" in message
