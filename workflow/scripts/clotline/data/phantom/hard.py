@@ -43,6 +43,9 @@ _VISIBLE_SHARE = 0.35
 #: what lies along it shows in one slice or two.
 _LEAST_RISE = 0.4
 
+#: Places that are tried for the emboli of a patient before all is drawn anew.
+_MOST_TRIES = 1000
+
 #: Fine arteries a lung.
 _SUBSEGMENTAL = 22
 
@@ -243,11 +246,13 @@ def _tube_at(
 
 
 def _target(rng: np.random.Generator, slices: int, bands) -> tuple[int, int]:
-    """How many slices of a scan are to be positive, and how many are too many."""
-    most = int(_MOST_OF_SCAN * slices)
-    possible = [(low, min(high or most, most)) for low, high in bands if low <= most]
-    low, high = possible[int(rng.integers(len(possible)))]
-    return int(rng.integers(low, high + 1)), high
+    """How many slices of a scan are to be positive, and the most that may be."""
+    scan = int(_MOST_OF_SCAN * slices)
+    possible = [(low, high or slices) for low, high in bands if low <= scan]
+    low, most = possible[int(rng.integers(len(possible)))]
+    # An embolus more adds up to its own length.
+    highest = max(low, min(most - LEAST_SLICES + 1, scan))
+    return int(rng.integers(low, highest + 1)), most
 
 
 def draw_small_emboli(
@@ -265,29 +270,37 @@ def draw_small_emboli(
         The emboli, and (slices,) bool: which slices show one.
     """
     places = _Places.along(arteries)
+    while True:
+        clots, shown = _draw_as_many(rng, grid, arteries, places, pe_type)
+        if clots:
+            return clots, shown
+
+
+def _draw_as_many(
+    rng: np.random.Generator, grid: Grid, arteries: dict[str, Tube], places: _Places, pe_type: str
+) -> tuple[tuple[Clot, ...], np.ndarray]:
+    """As `draw_small_emboli`; without an embolus where those drawn first leave no way to go on."""
     # Two sorts of emboli do not go into five slices.
-    bands = BANDS[1:] if pe_type == "both" else BANDS
-    wanted, most = _target(rng, grid.slices, bands)
+    wanted, most = _target(rng, grid.slices, BANDS[1:] if pe_type == "both" else BANDS)
+    longest = min(MOST_SLICES, max(LEAST_SLICES, wanted))
     clots: list[Clot] = []
     shown = np.zeros(grid.slices, bool)
-    while shown.sum() < wanted or len({c.chronic for c in clots}) < 1 + (pe_type == "both"):
-        diameter = float(rng.choice(DIAMETERS))
-        shape = _shape(rng, pe_type, len(clots))
-        longest = min(MOST_SLICES, max(LEAST_SLICES, wanted))
+    diameter, shape = float(rng.choice(DIAMETERS)), _shape(rng, pe_type, 0)
+    for _ in range(_MOST_TRIES):
+        if shown.sum() >= wanted and len({c.chronic for c in clots}) == 1 + (pe_type == "both"):
+            return tuple(clots), shown
         # As drawn, the diameter stays: otherwise those that fit few places would be rare.
-        while True:
-            z = rng.uniform(grid.z[0], grid.z[-1])
-            place = places.draw(rng, diameter, z, grid.spacing)
-            if place is None:
-                continue
-            slices = int(rng.integers(LEAST_SLICES, longest + 1))
-            clot = _tube_at(rng, grid, arteries, place, diameter, shape, slices)
-            seen = visible_slices(grid, clot, arteries)
-            if _is_run(seen) and (shown | seen).sum() <= most:
-                break
-        clots.append(clot)
-        shown |= seen
-    return tuple(clots), shown
+        place = places.draw(rng, diameter, rng.uniform(grid.z[0], grid.z[-1]), grid.spacing)
+        if place is None:
+            continue
+        slices = int(rng.integers(LEAST_SLICES, longest + 1))
+        clot = _tube_at(rng, grid, arteries, place, diameter, shape, slices)
+        seen = visible_slices(grid, clot, arteries)
+        if _is_run(seen) and (shown | seen).sum() <= most:
+            clots.append(clot)
+            shown |= seen
+            diameter, shape = float(rng.choice(DIAMETERS)), _shape(rng, pe_type, len(clots))
+    return (), shown
 
 
 def _shape(rng: np.random.Generator, pe_type: str, number: int) -> str:
