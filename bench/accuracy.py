@@ -4,13 +4,18 @@
 (penet_series.csv in the folder CLOTLINE_REAL names), with features simulated from them. Each seed
 draws its own features, division and initial weights; what is finished is kept, so that it goes on
 where it was stopped.
+
+``phantom`` trains both stages, of the published recipe and of each rung of a ladder, on the hard
+phantom (`bench.ladder`).
 """
 
 import argparse
 import datetime
 import json
 import os
+import re
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +24,7 @@ import pandas as pd
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
-from bench import PROJECT, tables
+from bench import PROJECT, ladder, tables
 from clotline.data.features_file import create_features, write_features
 from clotline.errors import ClotlineError
 from clotline.evaluation.baselines import count_baseline, position_baseline
@@ -82,14 +87,69 @@ METRICS = {
 }
 
 
+#: Parts of the table, in its order.
+PARTS = ("phantom", "stage2")
+
+
 def main() -> None:
-    """Runs what is missing, and writes the table."""
+    """Runs what is missing, and writes its part of the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
-    parser.add_argument("part", choices=["stage2"])
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--folder", type=Path, default=PROJECT / "bench/accuracy", help="of runs")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=PROJECT / "bench/accuracy.md")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        help="how many, or for phantom which; without it 5, or 1 2 3",
+    )
+    parser.add_argument("--rungs", nargs="+", help="of phantom, by number; all without it")
+    parser.add_argument("--studies", type=int, help="of phantom, in place of 1,040")
+    parser.add_argument("--minutes", type=float, help="CPU minutes a rung of phantom, not 60")
+    parser.add_argument("--tiny", action="store_true", help="phantom in a few minutes, to test it")
+    parser.add_argument("--output", type=Path, help="bench/accuracy.md without it")
     arguments = parser.parse_args()
+    if arguments.tiny and arguments.output is None:
+        parser.error("--tiny says nothing that belongs into bench/accuracy.md: name --output")
+    output = arguments.output or PROJECT / "bench/accuracy.md"
+    for text in PART_TO_RUN[arguments.part](arguments):
+        write_part(output, arguments.part, text)
+    print(text)
+
+
+def write_part(path: Path, part: str, text: str) -> None:
+    """Puts a part into the table's file in place of its earlier one.
+
+    Args:
+        path: of the file.
+        part: one of `PARTS`.
+        text: Markdown, from the part's heading on.
+    """
+    sections = dict.fromkeys(PARTS, "")
+    if path.exists():
+        _, *found = re.split(r"<!-- (\w+) -->\n", path.read_text(encoding="utf-8"))
+        sections |= zip(found[::2], found[1::2], strict=True)
+    sections[part] = text
+    kept = (f"<!-- {name} -->\n{text.strip()}\n" for name, text in sections.items() if text)
+    head = "# What the ingredients of accuracy are worth\n\n"
+    with atomic(path) as temporary:
+        temporary.write_text(head + "\n".join(kept), encoding="utf-8")
+
+
+def run_phantom(arguments: argparse.Namespace) -> Iterator[str]:
+    """The ladder; yields its part of the table after each rung."""
+    size = ladder.TINY if arguments.tiny else ladder.WHOLE
+    phantom, minutes = size.phantom, size.minutes
+    if arguments.studies is not None:
+        phantom = phantom | {"studies": arguments.studies}
+    if arguments.minutes is not None:
+        minutes = arguments.minutes
+    size = replace(size, phantom=phantom, minutes=minutes)
+    seeds = arguments.seeds or ([1] if arguments.tiny else [1, 2, 3])
+    yield from ladder.run(arguments.folder, seeds, ladder.choose(arguments.rungs), size)
+
+
+def run_stage2(arguments: argparse.Namespace) -> Iterator[str]:
+    """Networks of stage 2 alone; yields its part of the table after each seed and at the end."""
     real = os.environ.get("CLOTLINE_REAL")
     if not real:
         raise SystemExit(
@@ -98,7 +158,7 @@ def main() -> None:
             "columns study_num, is_positive, num_slices, type and pe_idxs"
         )
     series = read_series(Path(real) / "penet_series.csv")
-    for seed in range(arguments.seeds):
+    for seed in range(max(arguments.seeds or [5])):
         path = arguments.folder / f"stage2-{seed}.json"
         results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         # What was run with other settings is run again.
@@ -118,8 +178,11 @@ def main() -> None:
             results[name]["recipe"] = recipes[name]
             with atomic(path) as temporary:
                 temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        arguments.output.write_text(describe(read_results(arguments.folder)), encoding="utf-8")
-    print(describe(read_results(arguments.folder)))
+        yield describe(read_results(arguments.folder))
+    yield describe(read_results(arguments.folder))
+
+
+PART_TO_RUN = {"phantom": run_phantom, "stage2": run_stage2}
 
 
 def read_series(path: Path) -> pd.DataFrame:
@@ -358,8 +421,6 @@ def describe(results: pd.DataFrame) -> str:
     today = f"{datetime.date.today():%Y-%m-%d}"
     return "\n".join(
         [
-            "# What the ingredients of accuracy are worth",
-            "",
             "## Stage 2 alone, on where real emboli lie",
             "",
             f"Measured by `python -m bench.accuracy stage2` on {today}: "

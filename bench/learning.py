@@ -8,7 +8,6 @@ stopped, and with another recipe for one network keeps the other.
 import argparse
 import contextlib
 import datetime
-import importlib.util
 import json
 import os
 import statistics
@@ -18,7 +17,6 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +24,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from bench import PROJECT, tables
+from bench.scripts import job
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.labels import NO_PE_LABELS, pe_probability
 from clotline.workflow.config import load_config
@@ -152,46 +151,12 @@ def _enter(folder: str, emulated: bool) -> None:
         contextlib.ExitStack().enter_context(BFloat16Units())
 
 
-def _script(name: str):
-    """The ``main`` of one of the workflow's scripts."""
-    path = PROJECT / f"workflow/scripts/{name}.py"
-    spec = importlib.util.spec_from_file_location(f"clotline_script_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-class _Files(list):
-    """Paths in order, each also by its name, as Snakemake gives them."""
-
-    def __init__(self, named: dict):
-        super().__init__()
-        for name, paths in named.items():
-            setattr(self, name, paths)
-            self.extend([paths] if isinstance(paths, str) else paths)
-
-
-def _job(script: str, inputs: dict, outputs: dict, params: dict | None = None, **wildcards) -> None:
-    """Runs a script as Snakemake would, with one thread and no GPU."""
-    _script(script)(
-        SimpleNamespace(
-            input=_Files(inputs),
-            output=_Files(outputs),
-            params=SimpleNamespace(**params or {}),
-            wildcards=_Files(wildcards),
-            resources={"gpu": 0},
-            threads=1,
-            config={},
-        )
-    )
-
-
 _DATA = PROJECT / "demo/results/data"
 
 
-def _train_backbone(job: tuple[str, dict, int]) -> None:
+def _train_backbone(task: tuple[str, dict, int]) -> None:
     """Trains one CNN and makes its features, if they are not there yet."""
-    name, section, seed = job
+    name, section, seed = task
     made_by, recipe = Path(f"results/features/{name}.json"), json.dumps(section)
     if made_by.exists() and made_by.read_text(encoding="utf-8") == recipe:
         return
@@ -200,7 +165,7 @@ def _train_backbone(job: tuple[str, dict, int]) -> None:
     features.mkdir(parents=True, exist_ok=True)
     (Path("results/cnn")).mkdir(exist_ok=True)
     params = {"cfg": json.dumps(section), "seed": json.dumps(seed), "code": ""}
-    _job(
+    job(
         "train_cnn",
         {
             "slices": str(_DATA / "slices.parquet"),
@@ -222,18 +187,18 @@ def _train_backbone(job: tuple[str, dict, int]) -> None:
         part = features / f"{name}-{Path(shard).name}"
         parts.append(str(part))
         inputs = {"checkpoint": f"results/cnn/{name}.pt", "shard": shard}
-        _job("extract_features", inputs, {"part": str(part)}, backbone=name)
-    _job("merge_features", {"parts": parts}, {"features": str(features / f"{name}.h5")})
+        job("extract_features", inputs, {"part": str(part)}, backbone=name)
+    job("merge_features", {"parts": parts}, {"features": str(features / f"{name}.h5")})
     made_by.write_text(recipe, encoding="utf-8")
 
 
-def _train_lstm(job: tuple[str, dict, int, list[str]]) -> tuple[str, float]:
+def _train_lstm(task: tuple[str, dict, int, list[str]]) -> tuple[str, float]:
     """Trains one LSTM and tests it; gives its name and the AUROC of its first target on test."""
     from clotline.data.tables import read_table
     from clotline.evaluation.predictions import cases_by_target
     from clotline.models.monitoring import auroc
 
-    name, section, seed, backbones = job
+    name, section, seed, backbones = task
     for folder in ("lstm", "predictions"):
         Path("results", folder).mkdir(exist_ok=True)
     inputs = {
@@ -244,8 +209,8 @@ def _train_lstm(job: tuple[str, dict, int, list[str]]) -> tuple[str, float]:
     best, predictions = f"results/lstm/{name}.pt", f"results/predictions/{name}.parquet"
     params = {"cfg": json.dumps(section), "seed": json.dumps(seed), "code": ""}
     outputs = {"best": best, "history": f"results/lstm/{name}.csv"}
-    _job("train_lstm", inputs | {"init": []}, outputs, params, lstm=name)
-    _job("predict_lstm", inputs | {"checkpoint": best}, {"table": predictions}, lstm=name)
+    job("train_lstm", inputs | {"init": []}, outputs, params, lstm=name)
+    job("predict_lstm", inputs | {"checkpoint": best}, {"table": predictions}, lstm=name)
     table = read_table(predictions)
     cases = cases_by_target(table[table["split"] == "test"], split_lstm_name(name)[1])
     first = next(iter(cases.values()))

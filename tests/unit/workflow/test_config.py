@@ -264,6 +264,12 @@ def test_the_phantoms_slice_numbers_must_be_in_order():
     assert "phantom.slices_min is larger than phantom.slices_max" in message
 
 
+def test_a_hard_phantom_needs_slices_that_are_near_each_other():
+    message = message_of({"phantom": {"difficulty": "hard", "slices_min": 19}})
+    assert "phantom.slices_min is 19 slices" in message
+    assert load_config({"phantom": {"difficulty": "hard"}})["phantom"]["slices_min"] == 20
+
+
 def test_the_networks_input_cannot_be_larger_than_the_crop():
     for size in (129, 160):
         message = message_of({"cnn": {"resnext50": {"crop": 128, "input_size": size}}})

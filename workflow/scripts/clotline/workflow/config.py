@@ -373,6 +373,12 @@ def _check_between_keys(config: dict, user: dict):
             )
         if config["phantom"]["slices_min"] > config["phantom"]["slices_max"]:
             yield "phantom.slices_min is larger than phantom.slices_max"
+        if config["phantom"]["difficulty"] == "hard" and config["phantom"]["slices_min"] < 20:
+            yield (
+                f"phantom.slices_min is {config['phantom']['slices_min']} slices: with fewer than "
+                "20 an embolus of three slices is longer than most arteries. Set it to 20 or more, "
+                "or phantom.difficulty to plain"
+            )
     for name, cnn in cnn_sections(config).items():
         if cnn.input_size > cnn.crop:
             yield (

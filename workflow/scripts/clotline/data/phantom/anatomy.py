@@ -134,6 +134,24 @@ class Chest:
     lung_vessels: int = 60
 
 
+def cavity_axes(chest: Chest, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The oval of the chest cavity at some heights.
+
+    Args:
+        chest: the patient.
+        z: (n,) float, in mm.
+
+    Returns:
+        Half-width, half-depth and middle (y), each (n,) float in mm.
+    """
+    rise = np.clip((z / chest.size + 30) / 150, 0, 1)  # narrows towards the apex
+    round_ = np.sqrt(np.clip(1 - rise**2.6, 0.05, 1))
+    wall = chest.fat + chest.muscle
+    half_width = (chest.body[0] - wall - 6) * round_ * (1 - 0.06 * rise)
+    half_depth = (chest.body[1] - wall - 4) * (0.35 + 0.65 * round_)
+    return half_width, half_depth, 2 + 16 * rise**2
+
+
 def draw_chest(rng: np.random.Generator) -> Chest:
     """Draws one patient's anatomy and contrast, before and apart from any embolism."""
     size = rng.uniform(0.92, 1.08)

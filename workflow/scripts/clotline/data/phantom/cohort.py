@@ -17,6 +17,7 @@ from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LAB
 from .anatomy import Chest, draw_chest
 from .emboli import ACUTE_SHAPES, CHRONIC_SHAPES, Clot, draw_clots, visible_slices
 from .geometry import Grid
+from .hard import draw_look_alikes, draw_small_emboli, hard_range, hard_scan, harden_chest
 
 #: Field of view in mm of the average study: 224 of 256 pixels are then about 290 mm.
 _FIELD_OF_VIEW = 333.0
@@ -48,6 +49,7 @@ class Acquisition:
         table_position: z of the DICOM patient axes at the phantom's z = 0, in mm.
         feet_first: whether the patient lay feet first.
         upside_down: whether rows run to the patient's right and columns to the front.
+        sharpening: by how much the kernel raises edges: that share of what a blur takes away.
     """
 
     noise: float
@@ -65,6 +67,7 @@ class Acquisition:
     table_position: float
     feet_first: bool
     upside_down: bool
+    sharpening: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Study:
         acquisition: how it was scanned and stored.
         shown: (slices,) bool, which slices show an embolus, in scan order (ascending z).
         labels: the 13 labels of the examination.
+        look_alikes: gaps in the arteries' contrast that are no emboli; the hard phantom's alone.
     """
 
     seed: int
@@ -94,6 +98,7 @@ class Study:
     acquisition: Acquisition
     shown: np.ndarray
     labels: dict[str, int]
+    look_alikes: tuple[Clot, ...] = ()
 
     @property
     def positive(self) -> bool:
@@ -133,14 +138,15 @@ def draw_cohort(settings: Mapping) -> list[Study]:
     """Draws every study of a cohort.
 
     Args:
-        settings: `studies`, how many; `seed`; `slices_min` and `slices_max` of a study.
+        settings: `studies`, how many; `seed`; `slices_min` and `slices_max` of a study;
+            `difficulty`, plain or hard (`clotline.data.phantom.hard`).
     """
     low, high = int(settings.get("slices_min", 20)), int(settings.get("slices_max", 40))
-    seed = int(settings["seed"])
-    return [_draw_study(seed, k, low, high) for k in range(int(settings["studies"]))]
+    seed, hard = int(settings["seed"]), settings.get("difficulty", "plain") == "hard"
+    return [_draw_study(seed, k, low, high, hard) for k in range(int(settings["studies"]))]
 
 
-def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Study:
+def _draw_study(seed: int, index: int, slices_min: int, slices_max: int, hard: bool) -> Study:
     block, member = divmod(index, len(_BLOCK))
     pe_type = _BLOCK[_rng(seed, block, "block").permutation(len(_BLOCK))[member]]
     rng = _rng(seed, index, "draw")
@@ -149,6 +155,11 @@ def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Stud
     acquisition = _draw_acquisition(rng, chest)
     if _rng(seed, index, "orientation").random() < 0.05:
         acquisition = replace(acquisition, upside_down=True)
+    if hard:
+        own = _rng(seed, index, "hard")
+        chest = harden_chest(own, chest)
+        grid = _within(grid, *hard_range(own, chest))
+        acquisition = replace(acquisition, **hard_scan(own))
     quality = dict.fromkeys(("qa_motion", "qa_contrast", "flow_artifact"), 0)
     quality["flow_artifact"] = int(rng.random() < 0.18)
     if quality["flow_artifact"]:
@@ -169,7 +180,16 @@ def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Stud
         quality["qa_motion"] = 1
         acquisition = replace(acquisition, motion=4 + 2 * strength)
     defect = ("cava", "left_atrium")[int(rng.integers(2))] if rng.random() < 0.04 else ""
-    clots, shown, chest = _draw_emboli(seed, index, pe_type, grid, chest)
+    look_alikes: tuple[Clot, ...] = ()
+    if hard:
+        clots, shown = (), np.zeros(grid.slices, bool)
+        if pe_type in ("acute", "chronic", "both"):
+            rng = _rng(seed, index, "emboli")
+            clots, shown = draw_small_emboli(rng, grid, chest.arteries, pe_type)
+        rng = _rng(seed, index, "look-alikes")
+        look_alikes = draw_look_alikes(rng, grid, chest.arteries, clots)
+    else:
+        clots, shown, chest = _draw_emboli(seed, index, pe_type, grid, chest)
     return Study(
         seed=seed,
         index=index,
@@ -181,7 +201,14 @@ def _draw_study(seed: int, index: int, slices_min: int, slices_max: int) -> Stud
         acquisition=acquisition,
         shown=shown,
         labels=_study_labels(pe_type, chest, clots, quality, defect),
+        look_alikes=look_alikes,
     )
+
+
+def _within(grid: Grid, bottom: float, top: float) -> Grid:
+    """The same slices between other heights, in mm."""
+    spacing = round((top - bottom) / (grid.slices - 1), 3)
+    return replace(grid, bottom=round(bottom, 3), spacing=spacing)
 
 
 def _with_contrast(chest: Chest, factor: float) -> Chest:

@@ -12,6 +12,9 @@ VISIBLE_MM2 = 45.0
 ACUTE_SHAPES = ("central", "eccentric", "occluding")
 CHRONIC_SHAPES = ("crescent", "recanalised")
 
+#: An old clot of the hard phantom, of which a part lies in the wall.
+MURAL = "mural"
+
 #: How often a clot has each shape. A clot ringed by contrast is the sign that readers look for, and
 #: the one that still shows at a reduced size.
 _SHAPES = {"central": 6, "eccentric": 2, "occluding": 1, "crescent": 1, "recanalised": 2}
@@ -44,11 +47,14 @@ class Clot:
     """A filling defect.
 
     Attributes:
-        shape: one of ACUTE_SHAPES or CHRONIC_SHAPES.
+        shape: one of ACUTE_SHAPES or CHRONIC_SHAPES, or MURAL.
         hosts: the arteries it lies in.
         outline: the tube that holds it; where it leaves its hosts it is cut off.
         channels: what contrast has kept, or made, open through it.
         hu: its attenuation in HU.
+        least_mm2: what it must show of itself in a slice, in mm^2; where it is less, it is not
+            drawn.
+        only: the one slice that shows it, of a look-alike; None for an embolus.
     """
 
     shape: str
@@ -56,16 +62,23 @@ class Clot:
     outline: Tube
     channels: tuple[Tube, ...]
     hu: float
+    least_mm2: float = VISIBLE_MM2
+    only: int | None = None
 
     @property
     def chronic(self) -> bool:
         """Whether its shape is an old clot's: on the wall, or with channels through it."""
-        return self.shape in CHRONIC_SHAPES
+        return self.shape in (*CHRONIC_SHAPES, MURAL)
 
     @property
     def central(self) -> bool:
         """Whether it lies in the trunk or a main artery."""
         return any(host in CENTRAL for host in self.hosts)
+
+    @property
+    def diameter(self) -> float:
+        """The greatest diameter of its outline, in mm."""
+        return 2 * float(self.outline.radii.max())
 
     def on_side(self, side: str) -> bool:
         """Whether it lies in the arteries of a side, "left" or "right"."""
@@ -75,7 +88,7 @@ class Clot:
 def clot_coverage(
     grid: Grid, clot: Clot, arteries: dict[str, Tube]
 ) -> tuple[Box, np.ndarray] | None:
-    """How much of each voxel a clot fills; slices that show less than VISIBLE_MM2 are empty.
+    """How much of each voxel a clot fills; slices that show less than it must are empty.
 
     Returns:
         A box of the grid and float32 from 0 to 1 in it; None if no slice shows the clot.
@@ -93,7 +106,9 @@ def clot_coverage(
         for channel in clot.channels:
             open_ = tube_coverage(grid, channel, box, open_)
         coverage *= 1 - open_
-    coverage[clot_areas(grid, coverage) < VISIBLE_MM2] = 0
+    coverage[clot_areas(grid, coverage) < clot.least_mm2] = 0
+    if clot.only is not None:
+        coverage[np.arange(box[0].start, box[0].stop) != clot.only] = 0
     return (box, coverage) if coverage.any() else None
 
 

@@ -4,13 +4,16 @@ Tissue is painted from the outside in, each layer over the last with a soft edge
 for the whole study at once: a fine vessel then costs one small box, not one per slice.
 """
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 
 from clotline.grid import AIR_HU
 
+from .anatomy import cavity_axes
 from .cohort import Study
-from .emboli import clot_coverage
+from .emboli import Clot, clot_coverage
 from .geometry import (
     Box,
     Ellipsoid,
@@ -23,6 +26,9 @@ from .geometry import (
 
 #: The lowest and highest value that a file can hold, in HU: 12 bits from -1024.
 HU_MIN, HU_MAX = -1024, 3071
+
+#: Width of the edges that a sharp kernel raises, in pixels.
+_EDGE_PIXELS = 1.5
 
 
 def render(study: Study) -> np.ndarray:
@@ -44,7 +50,7 @@ def artery_mask(study: Study, share: float = 0.5) -> np.ndarray:
 
 def clot_mask(study: Study) -> np.ndarray:
     """(slices, size, size) bool: where a clot fills most of the voxel."""
-    return _clots(study)[0] > 0.5
+    return _covered(study.grid, study.chest.arteries, study.clots)[0] > 0.5
 
 
 def _whole(grid: Grid) -> Box:
@@ -58,13 +64,14 @@ def _all_tubes(grid: Grid, tubes) -> np.ndarray:
     return out
 
 
-def _clots(study: Study) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage by any clot, and the clots' HU where there is one; float32."""
-    grid = study.grid
+def _covered(
+    grid: Grid, arteries: dict[str, Tube], clots: Iterable[Clot]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage by any of some clots, and their HU where there is one; float32."""
     coverage = np.zeros((grid.slices, grid.size, grid.size), np.float32)
     value = np.zeros_like(coverage)
-    for clot in study.clots:
-        covered = clot_coverage(grid, clot, study.chest.arteries)
+    for clot in clots:
+        covered = clot_coverage(grid, clot, arteries)
         if covered is None:
             continue
         box, own = covered
@@ -172,14 +179,7 @@ def _level(study: Study) -> np.ndarray:
 
 def _cavity_axes(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Half-width, half-depth and middle (y) of the chest cavity in each slice, in mm."""
-    level = _level(study)
-    rise = np.clip((level + 30) / 150, 0, 1)  # narrows towards the apex
-    round_ = np.sqrt(np.clip(1 - rise**2.6, 0.05, 1))
-    chest = study.chest
-    wall = chest.fat + chest.muscle
-    half_width = (chest.body[0] - wall - 6) * round_ * (1 - 0.06 * rise)
-    half_depth = (chest.body[1] - wall - 4) * (0.35 + 0.65 * round_)
-    return half_width, half_depth, 2 + 16 * rise**2
+    return cavity_axes(study.chest, study.grid.z.astype(float))
 
 
 def _paint_wall(study: Study, volume: np.ndarray, texture: np.ndarray) -> np.ndarray:
@@ -481,8 +481,9 @@ def _paint_pulmonary_arteries(study: Study, volume: np.ndarray) -> None:
         flow = _smooth_noise(study.rng("mixing"), grid, 14.0)[box]
         np.clip(flow, 0, 1.5, out=flow)
         contrast *= 1 - study.acquisition.mixing / 1.5 * flow
-    if study.clots:
-        coverage, value = (a[box] for a in _clots(study))
+    gaps = (*study.clots, *study.look_alikes)
+    if gaps:
+        coverage, value = (a[box] for a in _covered(grid, chest.arteries, gaps))
         contrast += coverage * (value - contrast)
     _paint(volume[box], inside, contrast)
 
@@ -514,6 +515,8 @@ def _acquire(study: Study, volume: np.ndarray) -> None:
     left = 1 / (2 * np.sqrt(np.pi) * sigma)
     for slice_, noise in zip(volume, grain, strict=True):
         cv2.GaussianBlur(slice_, (0, 0), scan.blur / grid.pixel, dst=slice_)
+        if scan.sharpening:
+            slice_ += scan.sharpening * (slice_ - cv2.GaussianBlur(slice_, (0, 0), _EDGE_PIXELS))
         cv2.GaussianBlur(noise, (0, 0), sigma, dst=noise)
     grain *= np.float32(scan.noise / min(left, 1.0))
     volume += grain

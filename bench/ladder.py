@@ -1,0 +1,699 @@
+"""The published recipe and the winners' ingredients, one after the other, on the hard phantom.
+
+Each rung is a whole configuration: that of the rung before with one ingredient more. All are
+trained by the workflow's own scripts, on the same phantom, with the same CPU time for stage 1: what
+a slice costs is measured first, and a rung has as many epochs as fit. Each finished training is
+kept, so that it goes on where it was stopped; two seeds can run side by side.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from bench import PROJECT, tables
+from bench.scripts import job
+from clotline.data.tables import read_table, write_table
+from clotline.evaluation.baselines import count_baseline, position_baseline
+from clotline.evaluation.delong import auroc_delong
+from clotline.evaluation.ensembles import mean_of
+from clotline.evaluation.intervals import TAILS, Cases, resample
+from clotline.evaluation.metrics import SIZES, evaluate_sizes
+from clotline.evaluation.predictions import PE_PRESENT, TRUE, cases_by_target
+from clotline.evaluation.ranking import Ranking
+from clotline.feature_sets import feature_sets, models_of, split_lstm_name
+from clotline.job.files import atomic
+from clotline.labels import IMAGE_LABEL, STUDY_UID
+from clotline.workflow.code_digest import code_digest
+from clotline.workflow.config import load_config
+
+#: The published networks' names, each left out by null.
+_SIX = [f"{f}-{level}" for f in ("resnext50", "efficientnet_b0", "combined")
+        for level in ("image", "study")]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is.
+
+    Attributes:
+        phantom: of the configuration.
+        split: of the configuration's ``data``.
+        input_size: of the networks, in pixels.
+        minutes: CPU minutes to train a rung's stage 1; None trains one epoch each.
+        bootstraps: resamples for intervals.
+        stage2: keys of stage 2 that differ in all rungs.
+    """
+
+    phantom: dict
+    split: dict
+    input_size: int
+    minutes: float | None
+    bootstraps: int
+    stage2: dict
+
+
+#: With 60 slices and more all four bands of size are filled; about 350 studies test.
+WHOLE = Size(
+    phantom={"studies": 1040, "seed": 1, "slices_min": 60, "slices_max": 64, "difficulty": "hard"},
+    split={"train": 0.56, "valid": 0.1, "test": 0.34},
+    input_size=80,
+    minutes=60,
+    bootstraps=1000,
+    stage2={},
+)
+TINY = Size(
+    phantom={"studies": 40, "seed": 1, "slices_min": 24, "slices_max": 24, "difficulty": "hard"},
+    split={"train": 0.4, "valid": 0.3, "test": 0.3},
+    input_size=32,
+    minutes=None,
+    bootstraps=100,
+    stage2={"epochs": 1, "hidden_size": 4},
+)
+
+#: Networks start at random: what ImageNet's weights get over must not stand in their way. The crop
+#: holds the lungs' vessels of all patients; it is moved as far as the published one.
+_START = {
+    "init": "random",
+    "precision": "32-true",
+    "zero_init_residual": True,
+    "batch_norm_momentum": 0.1,
+    "crop": 176,
+    "shift": 16,
+}
+# As in the demo.
+_OPTIMISER = {
+    "dropout": False,
+    "optimizer": "adamw",
+    "lr": 0.002,
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "warm_up": 0.2,
+    "keep": "last",
+}
+_OPTIMISER_2 = {
+    "standardize": True,
+    "dropout": 0.5,
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "keep": "last",
+}
+_OPTIMISER_IMAGE = _OPTIMISER_2 | {"lr": 0.005, "epochs": 5}
+_OPTIMISER_STUDY = _OPTIMISER_2 | {
+    "lr": 0.002,
+    "epochs": 25,
+    "forget_bias": 3,
+    "target_replication": 0.5,
+}
+_PLANES = {"planes": 3}
+# The amounts of place 1.
+_AUGMENT = {"vertical_flip": False, "scale": 0.2, "rotate": 20, "contrast": 0.2, "cutout": 0.4}
+_AVERAGE = {"ema": 0.99}
+_SECOND_STAGE = _OPTIMISER_2 | {
+    "dropout": 0.2,
+    "lr": 0.002,
+    "epochs": 25,
+    "cell": "gru",
+    "bidirectional": True,
+    "hidden_size": 128,
+    "projection": 128,
+    "pooling": ["max", "attention"],
+    "neighbour_differences": True,
+    "reversal": True,
+}
+_COMPETITION = {"loss": "competition", "q_floor": 0.001, "calibrate_odds": True}
+
+_PUBLISHED_NETS = {
+    "resnext50": {"library": "torchvision", "architecture": "resnext50_32x4d"},
+    "efficientnet_b0": {"library": "efficientnet-pytorch", "architecture": "efficientnet-b0"},
+}
+_WINNER = {"winner": {"library": "timm", "architecture": "seresnext50_32x4d"}}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One configuration of the ladder.
+
+    Attributes:
+        name: in the table.
+        cnn: backbone to its keys beyond `_START`; each has an equal share of the CPU time.
+        lstm: network of stage 2 to its keys. The models of a level are averaged.
+    """
+
+    name: str
+    cnn: dict[str, dict]
+    lstm: dict[str, dict]
+
+
+def ladder() -> list[Rung]:
+    """The published recipe, and each ingredient on top of those before it."""
+    keys: dict = {}
+
+    def published_nets(more: dict) -> dict[str, dict]:
+        keys.update(more)
+        return {name: net | keys for name, net in _PUBLISHED_NETS.items()}
+
+    published = {"combined-image": {}, "combined-study": {}}
+    optimised = {"combined-image": _OPTIMISER_IMAGE, "combined-study": _OPTIMISER_STUDY}
+    rungs = [
+        Rung("published recipe", published_nets({}), published),
+        Rung("+ optimiser: AdamW, one cycle", published_nets(_OPTIMISER), optimised),
+        Rung("+ neighbours as channels", published_nets(_PLANES), optimised),
+        Rung("+ augmentation", published_nets(_AUGMENT), optimised),
+        Rung("+ averaged weights", published_nets(_AVERAGE), optimised),
+    ]
+    winner = {name: net | keys for name, net in _WINNER.items()}
+    old = {"winner-image": _OPTIMISER_IMAGE, "winner-study": _OPTIMISER_STUDY}
+    new = dict.fromkeys(old, _SECOND_STAGE)
+    scored = dict.fromkeys(old, _SECOND_STAGE | _COMPETITION)
+    joint = _SECOND_STAGE | _COMPETITION
+    both = winner | {"efficientnet_b0": _PUBLISHED_NETS["efficientnet_b0"] | keys}
+    rungs += [
+        Rung("+ SE-ResNeXt-50 in place of both", winner, old),
+        Rung("+ stage 2: bidirectional GRU, pools, differences, reversal", winner, new),
+        Rung("+ the competition's loss, odds factor", winner, scored),
+        Rung("+ one joint network", winner, {"winner-joint": joint}),
+        Rung(
+            "+ EfficientNet-B0 as well: the mean of two",
+            both,
+            {"winner-joint": joint, "efficientnet_b0-joint": joint},
+        ),
+    ]
+    return rungs
+
+
+def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size) -> Iterator[str]:
+    """Runs what is missing.
+
+    Args:
+        folder: of the phantom and the runs.
+        seeds: of the trainings.
+        rungs: to run, the published recipe first.
+        size: of everything.
+
+    Yields:
+        The part of bench/accuracy.md, after each rung that was run and at the end.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # Trainings have a folder each as their working directory.
+    folder = folder.resolve()
+    data = make_phantom(folder / "phantom", size)
+    costs = Costs(folder / "costs.json", data, size)
+    for seed in seeds:
+        for number, rung in enumerate(rungs):
+            own = RungRun(folder / f"seed-{seed}", rung, seed, data, size, costs)
+            if own.is_done():
+                continue
+            print(f"seed {seed}, {rung.name}", flush=True)
+            own.run()
+            # They take most of the disk, and are made again from the networks where they lack.
+            kept = {b.folder for later in rungs[number + 1 :] for b in own.other(later).backbones()}
+            for backbone in own.backbones():
+                if backbone.folder not in kept:
+                    backbone.features.unlink(missing_ok=True)
+            yield describe(folder, rungs, data, size)
+    yield describe(folder, rungs, data, size)
+
+
+def make_phantom(folder: Path, size: Size) -> Path:
+    """The shards of the phantom and what belongs to them, made by the workflow once.
+
+    The DICOM files are deleted when they are decoded: they are most of the space.
+
+    Returns:
+        The folder of slices.parquet, plan.parquet, positives.h5 and the shards.
+    """
+    # Which networks are to come makes no difference to the data.
+    config = {
+        "phantom": size.phantom,
+        "data": {"split": size.split, "slices_per_shard": 8000},
+    } | _networks(ladder()[0], size)
+    made, data = folder / "made.json", folder / "results/data"
+    recipe = json.dumps([size.phantom, size.split, code_digest("phantom.py")])
+    if made.exists() and made.read_text(encoding="utf-8") == recipe:
+        return data
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "config").mkdir(parents=True)
+    text = yaml.safe_dump(config, sort_keys=False)
+    (folder / "config/config.yaml").write_text(text, encoding="utf-8")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--snakefile", PROJECT / "Snakefile"),
+            *("--workflow-profile", PROJECT / "profiles/default"),
+            *("--profile", PROJECT / "profiles/local", "--directory", folder),
+            *("--quiet", "rules", "host", "--"),
+            *("results/data/slices.parquet", "results/data/positives.h5"),
+        ],
+        check=True,
+        cwd=PROJECT,
+    )
+    shutil.rmtree(folder / "data")
+    with atomic(made) as path:
+        path.write_text(recipe, encoding="utf-8")
+    return data
+
+
+def _networks(rung: Rung, size: Size) -> dict:
+    """The sections ``cnn``, ``features`` and ``lstm`` of a rung, with null for what it lacks.
+
+    A configuration has the LSTMs of the combined features in any case; only those that the rung
+    names are trained.
+    """
+    start = _START | {"input_size": size.input_size}
+    cnn = dict.fromkeys(_PUBLISHED_NETS) | {n: start | keys for n, keys in rung.cnn.items()}
+    lstm = dict.fromkeys(_SIX) | {"combined-image": {}, "combined-study": {}}
+    lstm |= {
+        name: {"precision": "32-true"} | keys | size.stage2 for name, keys in rung.lstm.items()
+    }
+    return {"cnn": cnn, "features": {"combined": sorted(rung.cnn)}, "lstm": lstm}
+
+
+def _digest(*of: object) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of those of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+class Costs:
+    """CPU seconds that training on one slice costs, measured once for each form of a backbone.
+
+    The same training is run for one epoch and for two of a few studies, and the difference, which
+    has no start in it, is divided by the epoch's slices. Validation is in it, as in a whole one.
+    """
+
+    #: Positive training slices of the studies that are trained on to measure.
+    POSITIVES = 100
+
+    def __init__(self, path: Path, data: Path, size: Size):
+        self._path, self._data, self._size = path, data, size
+
+    def epochs(self, section: dict, share: float) -> int:
+        """How many epochs a backbone has for its share of the CPU time: to the nearest, at least 1.
+
+        Args:
+            section: of the configuration, with all keys.
+            share: of the rung's CPU time, from 0 to 1.
+        """
+        if self._size.minutes is None:
+            return 1
+        seconds = self._of_slice(section) * slices_of_epoch(self._data)
+        return max(1, round(60 * self._size.minutes * share / seconds))
+
+    def _of_slice(self, section: dict) -> float:
+        # What is trained by which loss and rate costs the same; averaging weights has a fixed
+        # cost an epoch, of 200 batches, which a short one would overstate.
+        form = {k: v for k, v in section.items() if k not in ("epochs", "lr", "ema", "schedule")}
+        known = json.loads(self._path.read_text("utf-8")) if self._path.exists() else {}
+        if (key := _digest(form)) not in known:
+            known[key] = self._measure(section | {"ema": 0})
+            with atomic(self._path) as path:
+                path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        return known[key]
+
+    def _measure(self, section: dict) -> float:
+        where = self._path.parent / f"measuring-{os.getpid()}"
+        where.mkdir(parents=True)
+        slices = read_table(self._data / "slices.parquet")
+        positive = (slices[IMAGE_LABEL] == 1) & (slices["split"] == "train")
+        # Of whole studies from the first on, so that the rows are those of positives.h5.
+        last = slices[STUDY_UID][(positive.cumsum() >= self.POSITIVES).to_numpy()].iloc[0]
+        end = slices.index[slices[STUDY_UID] == last][-1] + 1
+        few = slices[:end]
+        write_table(few, where / "slices.parquet")
+        seconds = []
+        for epochs in (1, 2):
+            start = cpu_seconds()
+            with contextlib.chdir(where):
+                train_backbone("probe", section | {"epochs": epochs}, 1, self._data, where)
+            seconds.append(cpu_seconds() - start)
+        shutil.rmtree(where)
+        return max(seconds[1] - seconds[0], 1e-3) / (2 * int(positive[:end].sum()))
+
+
+def slices_of_epoch(data: Path) -> int:
+    """Training slices of a balanced epoch."""
+    slices = read_table(data / "slices.parquet")
+    return 2 * int(((slices[IMAGE_LABEL] == 1) & (slices["split"] == "train")).sum())
+
+
+def train_backbone(name: str, section: dict, seed: int, data: Path, folder: Path) -> None:
+    """Trains a CNN by the workflow's script, in the working directory.
+
+    Args:
+        name: of the backbone.
+        section: of the configuration, with all keys.
+        seed: of the training.
+        data: of `make_phantom`.
+        folder: for the checkpoints and the history; slices.parquet is taken from it if it has one.
+    """
+    own = folder / "slices.parquet"
+    inputs = {
+        "slices": str(own if own.exists() else data / "slices.parquet"),
+        "positives": str(data / "positives.h5"),
+        "shards": _shards(data),
+        "imagenet": [],
+        "init": [],
+    }
+    outputs = {"best": "best.pt", "last": "last.pt", "history": "history.csv"}
+    params = {"cfg": json.dumps(section), "seed": json.dumps(seed), "code": ""}
+    outputs = {key: str(folder / path) for key, path in outputs.items()}
+    job("train_cnn", inputs, outputs, params, backbone=name)
+
+
+def _shards(data: Path) -> list[str]:
+    return sorted(map(str, (data / "shards").glob("shard-*.h5")))
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One CNN of one seed: the rungs that have the same one share it.
+
+    Attributes:
+        name: in the configuration.
+        section: of the configuration, with all keys.
+        seed: of the training.
+        data: of `make_phantom`.
+        folder: its own.
+    """
+
+    name: str
+    section: dict
+    seed: int
+    data: Path
+    folder: Path
+
+    @property
+    def features(self) -> Path:
+        """Of all slices, rows as in slices.parquet."""
+        return self.folder / "features.h5"
+
+    def train(self) -> float:
+        """Trains it if it is not trained yet; gives the CPU seconds that it took."""
+        seconds = self.folder / "seconds.json"
+        if not seconds.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            start = cpu_seconds()
+            with contextlib.chdir(self.folder):
+                train_backbone(self.name, self.section, self.seed, self.data, self.folder)
+            (self.folder / "last.pt").unlink()  # nobody asks for it, and it is large
+            with atomic(seconds) as path:
+                path.write_text(json.dumps(cpu_seconds() - start), encoding="utf-8")
+        return json.loads(seconds.read_text(encoding="utf-8"))
+
+    def extract(self) -> None:
+        """Makes its features if they are not there."""
+        if self.features.exists():
+            return
+        parts = []
+        with contextlib.chdir(self.folder):
+            for shard in _shards(self.data):
+                part = self.folder / f"part-{Path(shard).name}"
+                inputs = {"checkpoint": str(self.folder / "best.pt"), "shard": shard}
+                job("extract_features", inputs, {"part": str(part)}, backbone=self.name)
+                parts.append(str(part))
+            job("merge_features", {"parts": parts}, {"features": str(self.features)})
+        for part in parts:
+            Path(part).unlink()
+
+
+@dataclass(frozen=True)
+class RungRun:
+    """One rung of one seed.
+
+    Attributes:
+        folder: of the seed.
+        rung: what is trained.
+        seed: of all trainings.
+        data: of `make_phantom`.
+        size: of everything.
+        costs: how many epochs a backbone has.
+    """
+
+    folder: Path
+    rung: Rung
+    seed: int
+    data: Path
+    size: Size
+    costs: Costs
+
+    def other(self, rung: Rung) -> "RungRun":
+        """Another rung of the same seed."""
+        return RungRun(self.folder, rung, self.seed, self.data, self.size, self.costs)
+
+    @property
+    def place(self) -> Path:
+        """Where its predictions are: another place for other keys."""
+        return place_of(self.folder, self.rung, self.size)
+
+    def is_done(self) -> bool:
+        """Whether its predictions are there."""
+        return (self.place / "result.json").exists()
+
+    def _config(self) -> dict:
+        return load_config({"phantom": self.size.phantom} | _networks(self.rung, self.size))
+
+    def backbones(self) -> list[Backbone]:
+        """Its CNNs, with as many epochs as their share of the CPU time has."""
+        found = []
+        for name, section in self._config()["cnn"].items():
+            epochs = self.costs.epochs(section, 1 / len(self.rung.cnn))
+            section = section | {"epochs": epochs}
+            folder = self.folder / f"{name}-{_digest(section, self.size.phantom)}"
+            found.append(Backbone(name, section, self.seed, self.data, folder))
+        return found
+
+    def run(self) -> None:
+        """Trains both stages, and writes what they say of valid and test studies."""
+        backbones = self.backbones()
+        of_backbones = sum(backbone.train() for backbone in backbones)
+        for backbone in backbones:
+            backbone.extract()
+        files = {backbone.name: str(backbone.features) for backbone in backbones}
+        config, place = self._config(), self.place
+        place.mkdir(parents=True, exist_ok=True)
+        start, found = cpu_seconds(), {"image": [], "study": []}
+        with contextlib.chdir(place):
+            for name in self.rung.lstm:
+                section = config["lstm"][name]
+                features = [files[b] for b in feature_sets(config)[split_lstm_name(name)[0]]]
+                for model in self._stage2(name, section, features):
+                    found[split_lstm_name(model)[1]].append(f"{model}.parquet")
+        for level, paths in found.items():
+            tables_ = {path: read_table(place / path) for path in paths}
+            table = mean_of(tables_) if len(tables_) > 1 else next(iter(tables_.values()))
+            write_table(table, place / f"{level}.parquet")
+        per_epoch = slices_of_epoch(self.data)
+        result = {
+            "epochs": {b.name: b.section["epochs"] for b in backbones},
+            "views": sum(b.section["epochs"] for b in backbones) * per_epoch,
+            "stage1_s": of_backbones,
+            "stage2_s": cpu_seconds() - start,
+        }
+        with atomic(place / "result.json") as path:
+            path.write_text(json.dumps(result), encoding="utf-8")
+
+    def _stage2(self, name: str, section: dict, features: list[str]) -> list[str]:
+        """Trains one network of stage 2 in the working directory; gives its models' names."""
+        inputs = {
+            "slices": str(self.data / "slices.parquet"),
+            "plan": str(self.data / "plan.parquet"),
+            "features": features,
+        }
+        params = {"cfg": json.dumps(section), "seed": json.dumps(self.seed), "code": ""}
+        outputs = {"best": f"{name}.pt", "history": f"{name}.csv"}
+        models = models_of(name)
+        if not all(Path(f"{model}.parquet").exists() for model in models):
+            job("train_lstm", inputs | {"init": []}, outputs, params, lstm=name)
+            predicted = {model: f"{model}.parquet" for model in models}
+            job("predict_lstm", inputs | {"checkpoint": outputs["best"]}, predicted, lstm=name)
+        return models
+
+
+def place_of(folder: Path, rung: Rung, size: Size) -> Path:
+    """Where a rung's predictions of a seed are."""
+    return folder / f"rung-{_digest(_networks(rung, size), size.phantom, size.split, size.minutes)}"
+
+
+def position_only(data: Path) -> tuple[float, float]:
+    """AUROC of test studies and of their slices by the slices' relative position alone."""
+    slices, plan = read_table(data / "slices.parquet"), read_table(data / "plan.parquet")
+    train = slices["split"] == "train"
+    position = position_baseline(slices.assign(split=np.where(train, "train", "test")))
+    image = slices[~train].reset_index(drop=True)
+    image[IMAGE_LABEL + TRUE] = image[IMAGE_LABEL]
+    image[IMAGE_LABEL] = position[IMAGE_LABEL]
+    test = image["split"] == "test"
+    of_slices = Ranking(Cases.of(image[IMAGE_LABEL + TRUE][test], image[IMAGE_LABEL][test]))
+    scores = count_baseline(image, plan)
+    truth = plan.set_index(STUDY_UID).loc[scores[STUDY_UID]]
+    present = 1 - truth[["negative_exam_for_pe", "indeterminate"]].max(axis=1)
+    of_studies = auroc_delong(Cases.of(present, scores[PE_PRESENT])).value
+    return of_studies, of_slices.metrics(np.ones(int(test.sum()), int))[0]
+
+
+#: Table's column to the file of predictions and the target in it.
+_LEVELS = {"study AUROC": ("study", PE_PRESENT), "slice AUROC": ("image", IMAGE_LABEL)}
+
+
+def rankings(folder: Path, rung: Rung, size: Size) -> dict[int, dict[str, Ranking]]:
+    """Seed to the test cases of each of `_LEVELS`, for the seeds that have run."""
+    found = {}
+    for path in sorted(folder.glob("seed-*")):
+        place = place_of(path, rung, size)
+        if not (place / "result.json").exists():
+            continue
+        cases = {}
+        for column, (level, target) in _LEVELS.items():
+            table = read_table(place / f"{level}.parquet")
+            cases[column] = cases_by_target(table[table["split"] == "test"], level)[target]
+        found[int(path.name.removeprefix("seed-"))] = cases
+    return found
+
+
+def difference(
+    of: Mapping[int, Cases], other: Mapping[int, Cases], resamples: int, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean difference of two rungs' AUROC over the seeds that both have, with a 95% interval.
+
+    Studies are resampled, the same for both rungs and all seeds, and with them the seeds: the
+    interval is for other studies and other trainings alike.
+
+    Args:
+        of: seed to the cases of one rung.
+        other: seed to those of the other, of the same studies in the same order.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        The difference, and the ends of its interval.
+    """
+    seeds = sorted(set(of) & set(other))
+    pairs = [(Ranking(of[s]), Ranking(other[s])) for s in seeds]
+    rng = np.random.default_rng((seed, 1))
+
+    def each(draws: np.ndarray) -> np.ndarray:
+        return np.array([a.metrics(draws)[0] - b.metrics(draws)[0] for a, b in pairs])
+
+    def metrics(draws: np.ndarray) -> np.ndarray:
+        return each(draws)[rng.integers(0, len(pairs), len(pairs))].mean(keepdims=True)
+
+    studies = of[seeds[0]].studies
+    value = each(np.ones(studies, int)).mean()
+    drawn = resample(metrics, studies, resamples, seed)
+    return float(value), *(float(end) for end in np.nanquantile(drawn, TAILS))
+
+
+def describe(folder: Path, rungs: list[Rung], data: Path, size: Size) -> str:
+    """The part of bench/accuracy.md: what has run, as Markdown."""
+    compared, costs = [], []
+    published, before = rankings(folder, rungs[0], size), None
+    for rung in rungs:
+        cases = rankings(folder, rung, size)
+        if not cases:
+            continue
+        cells = [rung.name, str(len(cases))]
+        for column in _LEVELS:
+            own = {seed: of[column] for seed, of in cases.items()}
+            cells.append(f"{np.mean([_auroc(c) for c in own.values()]):.3f}")
+            for reference in (before, published):
+                theirs = {seed: of[column] for seed, of in (reference or {}).items()}
+                none = rung is rungs[0] or not set(own) & set(theirs)
+                cells.append("" if none else _signed(difference(own, theirs, size.bootstraps)))
+        compared.append(cells)
+        places = [place_of(folder / f"seed-{seed}", rung, size) for seed in cases]
+        results = [json.loads((p / "result.json").read_text("utf-8")) for p in places]
+        cells = [rung.name, *_bands(places, data)]
+        cells.append(f"{np.mean([r['views'] for r in results]):,.0f}")
+        cells += [f"{np.mean([r[k] for r in results]) / 60:.1f}" for k in ("stage1_s", "stage2_s")]
+        costs.append(cells)
+        before = cases
+    against = ("", "from the rung before", "from the published recipe")
+    head = ["rung", "seeds", *(what or column for column in _LEVELS for what in against)]
+    first = tables.markdown(head, compared)
+    head = ["rung", *(f"{name} positive slices" for name in SIZES)]
+    head += ["slices trained on", "CPU min, stage 1", "CPU min, stage 2"]
+    words = "Study AUROC by the number of positive slices, against all negative studies, and costs:"
+    return "\n".join([*_preface(data, size), first, words, "", tables.markdown(head, costs)])
+
+
+def _preface(data: Path, size: Size) -> list[str]:
+    plan = read_table(data / "plan.parquet")
+    counts = plan["split"].value_counts()
+    of_studies, of_slices = position_only(data)
+    minutes = "one epoch each" if size.minutes is None else f"{size.minutes:g} CPU minutes"
+    return [
+        "## The ladder, on the hard phantom",
+        "",
+        f"Measured by `python -m bench.accuracy phantom` on {datetime.date.today():%Y-%m-%d}: "
+        f"{tables.describe_machine()}, one thread. `phantom.difficulty: hard`, {len(plan):,} "
+        f"studies of {size.phantom['slices_min']} to {size.phantom['slices_max']} slices; "
+        f"{counts['train']} train, {counts['valid']} validate, {counts['test']} test. Networks "
+        f"start at random and see {size.input_size} pixels. Each rung has what the one before has "
+        f"and one thing more, and the same time for stage 1: {minutes}, to the nearest whole epoch "
+        "of each backbone; features and stage 2 come on top. The numbers compare recipes and say "
+        "nothing of patients.",
+        "",
+        "Differences are paired, on the same test studies and seeds, with a 95% interval by "
+        f"{size.bootstraps:,} resamples of the studies and of the seeds; of a single seed it says "
+        "nothing about others.",
+        "",
+        f"By the slices' position alone: study AUROC {of_studies:.3f}, slice AUROC "
+        f"{of_slices:.3f}.",
+        "",
+    ]
+
+
+def _auroc(cases: Cases) -> float:
+    return Ranking(cases).metrics(np.ones(cases.studies, int))[0]
+
+
+def _signed(values: tuple[float, float, float]) -> str:
+    value, low, high = values
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _bands(places: list[Path], data: Path) -> list[str]:
+    """Mean study AUROC of each band of positive slices, and how many studies it has."""
+    plan = read_table(data / "plan.parquet").set_index(STUDY_UID)
+    found = []
+    for place in places:
+        table = read_table(place / "study.parquet")
+        test = table[table["split"] == "test"].reset_index(drop=True)
+        found.append(evaluate_sizes(test, plan["positive_slices"]))
+    cells = []
+    for name in SIZES:
+        values = [sizes[name]["value"] for sizes in found]
+        known = [v for v in values if v is not None]
+        positives = found[0][name]["n_positive"]
+        cells.append(f"{np.mean(known):.3f} (n {positives})" if known else f"– (n {positives})")
+    return cells
+
+
+def choose(names: list[str] | None) -> list[Rung]:
+    """The rungs whose numbers are named, the published recipe (0) always; all without a name.
+
+    Raises:
+        SystemExit: there is no such rung.
+    """
+    rungs = ladder()
+    if names is None:
+        return rungs
+    if wrong := [n for n in names if not n.isdigit() or int(n) >= len(rungs)]:
+        listed = "\n".join(f"  {k}: {rung.name}" for k, rung in enumerate(rungs))
+        raise SystemExit(f"there is no rung {', '.join(wrong)}; there are\n{listed}")
+    return [rungs[k] for k in sorted({0, *map(int, names)})]
