@@ -49,6 +49,8 @@ rule bundle:
         runtime=growing(30),
     params:
         cfg=pipeline.sections("seed", "phantom", "cnn", "features", "lstm", "ensembles"),
+        size=pipeline.section("data", "size"),
+        crop=pipeline.section("data", "crop"),
         code=code_digest("bundle.py"),
     message:
         "Packing the models"
@@ -109,6 +111,7 @@ rule decode_series:
         later=PREDICTED,
         unpredicted=UNPREDICTED,
         strict=pipeline.section("predict_strict"),
+        grid=pipeline.bundle_grid,
         code=code_digest("decode_series.py"),
     message:
         "Decoding the new studies"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from clotline.data.patient_counts import describe_patients
 from clotline.feature_sets import folded_networks, split_lstm_name
-from clotline.grid import AIR_HU, SIZE
+from clotline.grid import AIR_HU, PUBLISHED, grid_of
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.titles import counted
@@ -150,13 +150,14 @@ def fill_in(
 
 def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
     """Items on the models alone, which hold wherever these are applied."""
+    grid = grid_of(config["data"]) if "data" in config else PUBLISHED
     return {
         1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
         9: (
             "Hounsfield units by each file's rescale slope and intercept; padding that a file "
             f"declares (PixelPaddingValue) set to {AIR_HU} HU, what lies outside the field of view "
             "without being declared kept as it is stored; pictures that are not square made "
-            f"square by {AIR_HU} HU around them; {SIZE} × {SIZE} pixels by area averaging, "
+            f"square by {AIR_HU} HU around them; {grid} by area averaging, "
             "axial slices turned to show the patient's left on the right, in order "
             "along the scan axis. "
             + " ".join(_view(name, cnn) for name, cnn in cnn_sections(config).items())
@@ -177,7 +178,9 @@ def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
         24: " ".join(
             f"{name}: {entry['init']}." for name, entry in (config["cnn"] | config["lstm"]).items()
         ),
-        25: " ".join(_training(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
+        25: " ".join(
+            _training(n, e, grid.size) for n, e in (config["cnn"] | config["lstm"]).items()
+        ),
         26: " ".join(_selection(n, e) for n, e in (config["cnn"] | config["lstm"]).items()),
         27: _ensembles(config.get("ensembles", {}), folded),
         31: "Class activation maps (Grad-CAM) in the viewer.",
@@ -254,7 +257,7 @@ def _view(name: str, cnn: CNNSection) -> str:
     )
 
 
-def _training(name: str, entry: dict) -> str:
+def _training(name: str, entry: dict, size: int) -> str:
     optimizer = {
         "sgd": f"stochastic gradient descent of momentum {entry['momentum']:g}",
         "adamw": "AdamW",
@@ -282,7 +285,7 @@ def _training(name: str, entry: dict) -> str:
     if "hidden_size" in entry and entry["dropout"]:
         text += f", dropout of {entry['dropout']:g}"
     if "crop" in entry:
-        text += ", random crops" if entry["crop"] < SIZE else ", whole slices"
+        text += ", random crops" if entry["crop"] < size else ", whole slices"
         text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
         text += "".join(f", {words}" for words in _augmentation(entry))
     return f"{text}."

@@ -29,6 +29,7 @@ from clotline.feature_sets import (
     split_lstm_name,
     trained_models,
 )
+from clotline.grid import SIZE
 from clotline.labels import COLUMNS
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
@@ -371,7 +372,19 @@ def _check_between_keys(config: dict, user: dict):
             )
         if config["phantom"]["slices_min"] > config["phantom"]["slices_max"]:
             yield "phantom.slices_min is larger than phantom.slices_max"
+    size = config["data"]["size"]
     for name, cnn in cnn_sections(config).items():
+        given = user.get("cnn", {}).get(name)
+        if size != SIZE and "crop" not in (given or {}):
+            yield (
+                f"cnn.{name}.crop is not set and data.size is {size} pixels: its default, "
+                f"{cnn.crop} pixels, is for {SIZE} and would show the middle of a slice alone. Set "
+                f"it; {round(cnn.crop * size / SIZE)} pixels are the same part of a slice"
+            )
+        elif cnn.crop > size:
+            yield (
+                f"cnn.{name}.crop is {cnn.crop} pixels; it must be at most data.size, {size} pixels"
+            )
         if cnn.input_size > cnn.crop:
             yield (
                 f"cnn.{name}.input_size is {cnn.input_size} pixels; it must be at most "
