@@ -37,6 +37,7 @@ from clotline.data.shards import (
 )
 from clotline.data.study import DecodedStudy
 from clotline.evaluation.competition import loss_terms
+from clotline.grid import SIZE, Grid
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS
 from clotline.models.checkpoint import Checkpoint
 from clotline.sections.cnn import CNNSection, cnn_sections
@@ -283,17 +284,17 @@ def write_cohort(labels: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return made
 
 
-def pixels_of(study: DecodedStudy) -> np.ndarray:
-    """The slices of a decoded study, (n, 256, 256) int16."""
+def pixels_of(study: DecodedStudy, size: int = SIZE) -> np.ndarray:
+    """The slices of a decoded study, (n, size, size) int16."""
     with h5py.File("study", "w", driver="core", backing_store=False) as file:
-        pixels = create_pixels(file, len(study.chunks))
+        pixels = create_pixels(file, len(study.chunks), size)
         for row, chunk in enumerate(study.chunks):
             pixels.id.write_direct_chunk((row, 0, 0), chunk.content)
         return pixels[:]
 
 
 def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) -> None:
-    """Writes a shard of one study: (n, 256, 256) int16 pixels and (n,) image labels."""
+    """Writes a shard of one study: (n, size, size) int16 pixels and (n,) image labels."""
     count = len(pixels)
     rows = pd.DataFrame({STUDY_UID: ["s"] * count, SERIES_UID: "s.1"})
     rows[SOP_UID] = [f"s.1.{number}" for number in range(count)]
@@ -303,7 +304,7 @@ def write_slices(path: Path, pixels: np.ndarray, image_labels: Sequence[int]) ->
         image_labels,
     )
     rows = rows.assign(**{PIXEL: 1.25, THICKNESS: 1.0, KERNEL: "B30f", BLOOD: 300.0})
-    with ShardWriter(path) as writer:
+    with ShardWriter(path, Grid(pixels.shape[-1])) as writer:
         writer.append(rows, dict.fromkeys(STUDY_LABELS, 0), map(pack, pixels))
 
 

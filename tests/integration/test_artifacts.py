@@ -133,7 +133,7 @@ def features_of_one_slice(results, row, name):
     with h5py.File(results / f"data/shards/shard-{row['shard']}.h5") as file:
         pixels = file["pixels"][row["row"]]
     view = View.of(CNNSection.of_checkpoint(checkpoint.config, path))
-    part = view.cut(pixels, view.cuts(1, None)[0])
+    part = view.cut(pixels, view.cuts(1, None, len(pixels))[0])
     with torch.inference_mode():
         return model.features(view.inputs(torch.from_numpy(part)[None, None]))[0].double().numpy()
 

@@ -276,6 +276,13 @@ def test_folds_train_networks_of_their_own_and_are_one_more_model(copy):
     assert of_folds == {f"results/folds/{fold}/{path}" for fold in range(3) for path in expected}
 
 
+@pytest.mark.parametrize(("key", "value"), [("size", 384), ("crop", "lungs")])
+def test_another_grid_makes_the_shards_and_what_follows_anew(copy, key, value):
+    change_config(copy, "data", key, value=value)
+    made = shard_files(*SHARDS) | SLICES | cnns_and_what_follows()
+    assert copy.to_be_made() == made
+
+
 def test_a_deleted_shard_is_made_anew_alone(copy):
     (copy.folder / "results/data/shards/shard-001.h5").unlink()
     made = copy.to_be_made()

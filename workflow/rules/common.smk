@@ -72,10 +72,6 @@ def shard_file(wildcards):
     return f"results/data/shards/shard-{wildcards.shard}.h5"
 
 
-def shard_digest(wildcards):
-    return pipeline.shards[wildcards.shard]["digest"]
-
-
 def all_shards(ending):
     def paths(wildcards):
         return expand(

@@ -70,7 +70,7 @@ rule shard:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        rows=shard_digest,
+        rows=pipeline.shard_digest,
         code=code_digest("shard.py", without=("data.labels_file", "data.plan")),
     message:
         "Decoding shard {wildcards.shard}"

@@ -50,6 +50,8 @@ rule bundle:
         runtime=growing(30),
     params:
         cfg=pipeline.bundled_sections(),
+        size=pipeline.section("data", "size"),
+        crop=pipeline.section("data", "crop"),
         code=code_digest("bundle.py"),
     message:
         "Packing the models"
@@ -110,6 +112,7 @@ rule decode_series:
         later=PREDICTED,
         unpredicted=UNPREDICTED,
         strict=pipeline.section("predict_strict"),
+        grid=pipeline.bundle_grid,
         code=code_digest("decode_series.py"),
     message:
         "Decoding the new studies"

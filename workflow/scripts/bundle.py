@@ -7,6 +7,7 @@ from clotline.data.overlap import digests_of_training, fitted_on
 from clotline.data.tables import read_table
 from clotline.evaluation.shift import distributions
 from clotline.feature_sets import feature_sets
+from clotline.grid import Grid
 from clotline.job.files import atomic
 from clotline.job.run import job
 from clotline.labels import STUDY_UID
@@ -36,6 +37,7 @@ def main(snakemake):
             training,
             folds,
             finetuned,
+            Grid(json.loads(snakemake.params.size), json.loads(snakemake.params.crop)),
         )
 
 

@@ -1,10 +1,13 @@
 """Decodes the slices of new studies."""
 
+import json
+
 from clotline.data.archives import unpacked
 from clotline.data.ingest import NothingStoredError, store_slices
 from clotline.data.rejects import read_series
 from clotline.data.tables import read_table
 from clotline.data.unpredicted import nothing_predicted
+from clotline.grid import Grid
 from clotline.job.files import remove
 from clotline.job.run import job
 
@@ -23,6 +26,7 @@ def main(snakemake):
                 snakemake.output,
                 snakemake.threads,
                 snakemake.config["predict_strict"],
+                Grid(*json.loads(snakemake.params.grid)),
             )
     except NothingStoredError as error:
         series = read_series(snakemake.input.series)

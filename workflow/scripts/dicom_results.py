@@ -7,7 +7,7 @@ import pandas as pd
 
 from clotline.data.activation_file import read_activations
 from clotline.data.archives import unpacked
-from clotline.data.shards import read_rows
+from clotline.data.shards import read_rows, shard_grid
 from clotline.data.tables import read_table
 from clotline.job.files import atomic
 from clotline.job.progress import progress
@@ -40,6 +40,7 @@ def main(snakemake):
             read_activations([inputs.activations]),
             made_by,
             step,
+            shard_grid(inputs.shard).size,
         )
     Path(output.folder).mkdir(exist_ok=True)
     with atomic(output.table) as path:

@@ -7,7 +7,7 @@ from clotline.data.labels_file import read_planned_labels
 from clotline.data.patients import first_studies
 from clotline.data.plan import check_plan, make_plan, planned_rows
 from clotline.data.tables import write_table
-from clotline.job.disk import SLICE_BYTES, warn_if_short
+from clotline.job.disk import slice_bytes, warn_if_short
 from clotline.job.run import job, log
 
 
@@ -29,7 +29,8 @@ def main(snakemake):
             f"{len(broken):,}",
             ", ".join(broken[:5]),
         )
-    warn_if_short(Path(snakemake.output.plan).parent / "shards", len(labels) * SLICE_BYTES)
+    shards = Path(snakemake.output.plan).parent / "shards"
+    warn_if_short(shards, len(labels) * slice_bytes(data["size"]))
     write_table(plan, snakemake.output.plan)
     write_table(planned_rows(labels, plan), snakemake.output.rows)
 

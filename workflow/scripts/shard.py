@@ -4,6 +4,7 @@ from clotline.data.folder import DataFolder
 from clotline.data.ingest import store_slices
 from clotline.data.labels_file import read_planned_labels
 from clotline.data.plan import make_plan, planned_rows
+from clotline.grid import grid_of
 from clotline.job.run import job
 
 
@@ -17,6 +18,7 @@ def main(snakemake):
         DataFolder(data["dicom"], data["links_root"]),
         snakemake.output,
         snakemake.threads,
+        grid=grid_of(data),
     )
 
 

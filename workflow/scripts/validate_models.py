@@ -14,6 +14,7 @@ from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.learning import warnings_table
 from clotline.evaluation.validation import validate, with_truth
 from clotline.feature_sets import split_lstm_name
+from clotline.grid import PUBLISHED
 from clotline.job.files import BUNDLE, atomic
 from clotline.job.run import job, log
 from clotline.labels import STUDY_UID
@@ -37,7 +38,9 @@ def main(snakemake):
     with tempfile.TemporaryDirectory(dir=Path(output.metrics).parent) as unpacked_to:
         bundle = unpack_bundle(snakemake.config["models"] or BUNDLE, unpacked_to, "metrics/")
         internal = {name: bundle.metrics(name) for name in bundle.models}
-        config, folded = bundle.manifest["config"], bundle.folded
+        config, folded, grid = bundle.manifest["config"], bundle.folded, bundle.grid
+    if grid != PUBLISHED:
+        config |= {"data": grid._asdict()}
     tables = with_truth(snakemake.input.studies, snakemake.input.slices, truth, slice_truth)
     metrics = {}
     for name, table in tables.items():

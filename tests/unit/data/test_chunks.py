@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numcodecs import blosc
 
-from clotline.data.chunks import MAX_BYTES, Chunk, chunk_table, create_pixels, pack, unpack
+from clotline.data.chunks import Chunk, chunk_table, create_pixels, max_bytes, pack, unpack
 from clotline.data.hdf5 import byte_sum
 
 
@@ -29,7 +29,7 @@ def test_what_is_packed_here_hdf5_reads_and_the_other_way_round(tmp_path):
         assert np.array_equal(unpack(chunk), pixels)
         assert unpack(chunk).dtype == np.int16
         assert chunk.checksum == byte_sum(chunk.content)
-        assert len(chunk.content) <= MAX_BYTES
+        assert len(chunk.content) <= max_bytes()
 
 
 def test_no_thread_is_started():

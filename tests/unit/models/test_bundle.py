@@ -1,12 +1,16 @@
 import json
+import re
 import zipfile
 
 import numpy as np
 import pytest
 
+from clotline.data.prepared import bundle_grid
 from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets
+from clotline.grid import LUNGS, PUBLISHED, SIZES, Grid
 from clotline.models.bundle import (
+    CARD,
     MANIFEST,
     PREPROCESSING,
     read_training,
@@ -46,9 +50,9 @@ def made(tmp_path):
     return path, files
 
 
-def write(path, files, config=CONFIG, **networks):
+def write(path, files, config=CONFIG, **options):
     paths = files["cnn"], files["lstm"], files["metrics"]
-    write_bundle(path, *paths, feature_sets(config), config, SEEN_DIGESTS, **networks)
+    write_bundle(path, *paths, feature_sets(config), config, SEEN_DIGESTS, **options)
 
 
 def unpack(path, tmp_path):
@@ -162,6 +166,56 @@ def test_the_preprocessing_is_that_of_the_models_that_there_are():
         "mean": 0.449,
         "std": 0.226,
     }
+
+
+GRIDS = [Grid(size, crop) for size in SIZES for crop in ("none", LUNGS)]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_a_bundle_says_which_slices_its_models_want(made, tmp_path, grid):
+    path = tmp_path / "grid.zip"
+    write(path, made[1], grid=grid)
+    bundle = unpack(path, tmp_path)
+    assert bundle.grid == bundle_grid(path) == grid
+    said = bundle.manifest["preprocessing"]
+    assert said["slice"] == [grid.size, grid.size]
+    # Older Clotlines know no crop, and refuse what has one.
+    assert ("crop" in said) == (grid.crop == LUNGS)
+    with zipfile.ZipFile(path) as archive:
+        assert f"slope and intercept, {grid} by area averaging" in archive.read(CARD).decode()
+    if grid == PUBLISHED:
+        assert path.read_bytes() == made[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"slice": [300, 300]}, "slice is [300, 300], here [256, 256]"),
+        ({"slice": [384, 512]}, "slice is [384, 512], here [256, 256]"),
+        ({"crop": "heart"}, "crop is heart, here None"),
+        ({"crop": "none"}, "crop is none, here None"),
+    ],
+)
+def test_slices_that_cannot_be_stored_here_are_refused(made, tmp_path, keys, said):
+    other = changed_manifest(made[0], tmp_path / "o.zip", preprocessing=PREPROCESSING | keys)
+    with pytest.raises(ClotlineError, match=re.escape(said)):
+        unpack(other, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no ZIP file", None])
+def test_of_a_bundle_that_cannot_be_read_the_published_grid_is_taken(tmp_path, content):
+    """Whoever applies it tells what is wrong with it."""
+    path = tmp_path / "bundle.zip"
+    if content is not None:
+        path.write_bytes(content)
+    assert bundle_grid(path) == PUBLISHED
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"preprocessing": 7}'])
+def test_of_a_manifest_without_a_grid_the_published_one_is_taken(tmp_path, manifest):
+    with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:
+        archive.writestr(MANIFEST, manifest)
+    assert bundle_grid(tmp_path / "bundle.zip") == PUBLISHED
 
 
 @pytest.mark.parametrize("key", PREPROCESSING)

@@ -1,13 +1,16 @@
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import checkpoint_of, cnn_section, lstm_section, write_noise
+from builders import checkpoint_of, cnn_section, lstm_section, write_noise, write_slices
 
 from clotline.data.lone_shard import stored_slices
+from clotline.errors import ClotlineError
 from clotline.evaluation.validation import validate, with_truth
 from clotline.feature_sets import split_lstm_name
+from clotline.grid import PUBLISHED
 from clotline.job.phases import Phases
 from clotline.labels import (
     IMAGE_LABEL,
@@ -19,7 +22,7 @@ from clotline.labels import (
     UNKNOWN,
 )
 from clotline.models.backbones import build_classifier
-from clotline.models.bundle import Bundle
+from clotline.models.bundle import Bundle, preprocessing
 from clotline.models.inference import (
     apply_models,
     predictions_by_slice,
@@ -109,6 +112,7 @@ def bundle(tmp_path):
         content.save(tmp_path / name)
     ensembles = {"all-study": ["resnet-study", "resnet-joint-folds-study"]}
     manifest = {"members": list(contents), "features": {"resnet": ["resnet"]}}
+    manifest["preprocessing"] = preprocessing(PUBLISHED)
     return Bundle(tmp_path, manifest | {"config": {"ensembles": ensembles}})
 
 
@@ -126,6 +130,16 @@ def check_validation(folder, bundle, found, slices):
         told = validate(table, level, {"targets": {}}, {}, 100, 0)["targets"]
         expected = ["pe_present"] if level == "study" else [IMAGE_LABEL, "pe_present_by_max"]
         assert list(told) == expected
+
+
+def test_slices_of_another_grid_than_the_models_are_refused(tmp_path, bundle):
+    shard = tmp_path / "shard-new.h5"
+    write_slices(shard, np.zeros((3, 384, 384), np.int16), [0, 0, 0])
+    with pytest.raises(ClotlineError) as caught:
+        apply_models(bundle, shard, stored_slices(shard), tmp_path, gpus=0, threads=1)
+    message = str(caught.value)
+    assert "shard-new.h5 are of 384 × 384 pixels" in message
+    assert "trained on 256 × 256 pixels: delete that file" in message
 
 
 def test_what_models_say_of_new_studies_stands_beside_no_truth(tmp_path, bundle):

@@ -22,12 +22,12 @@ from clotline.data.ingest import write_shard
 from clotline.data.series import find_series, list_files
 from clotline.data.shards import read_rows
 from clotline.data.tables import uid_triples
-from clotline.grid import SIZE
+from clotline.grid import LUNGS, PUBLISHED, Grid
 from clotline.labels import STUDY_LABELS, STUDY_UID
 from clotline.reporting.dicom_results import MAP, REPORT, write_results
 
 SIDE, COUNT, EMBOLUS, PLACE = 128, 20, 13, (44, 80)  # the slice, and row and column in it
-CROP, CELLS = 224, 32
+CROP, CELLS = {256: 224, 384: 352, 512: 448}, 32  # crop of each size of slices
 PATIENT = {
     "PatientName": "Müller^Änne", "PatientID": "MRN-4711", "PatientBirthDate": "19500317",
     "PatientSex": "F", "AccessionNumber": "ACC1", "StudyID": "S1", "StudyDate": "20260102",
@@ -73,17 +73,19 @@ def write(folder, **tags):
 
 def activation_of(slices, shard_pixels):
     """What a network would make of it that sees nothing but brightness: means of cells."""
-    margin, cell = (SIZE - CROP) // 2, CROP // CELLS
+    size = shard_pixels.shape[-1]
+    crop = CROP[size]
+    margin, cell = (size - crop) // 2, crop // CELLS
     square = np.maximum(shard_pixels[:, margin:-margin, margin:-margin].astype(float) - 2000, 0)
     maps = square.reshape(-1, CELLS, cell, CELLS, cell).mean((2, 4)).astype(np.float32)
-    return Activation(maps, np.zeros(len(maps)), uid_triples(slices), CROP)
+    return Activation(maps, np.zeros(len(maps)), uid_triples(slices), crop)
 
 
-def results_of(folder, files):
+def results_of(folder, files, grid=PUBLISHED):
     """Finds, decodes and writes the results of a folder; gives their folder and list."""
     rows, _, _ = find_series(files, list_files(files))
     shard = folder / "shard-new.h5"
-    write_shard(rows, files, shard, 1)
+    write_shard(rows, files, shard, 1, grid=grid)
     slices = read_rows(shard)
     with h5py.File(shard) as file:
         activation = activation_of(slices, file["pixels"][:])
@@ -93,6 +95,7 @@ def results_of(folder, files):
     table = write_results(
         folder / "dicom", slices, rows, DataFolder(str(files)),
         predictions.assign(**probabilities), {"resnext50": activation}, ["models of SHA-256 0123"],
+        size=grid.size,
     )  # fmt: skip
     return folder / "dicom", table, probabilities, activation
 
@@ -153,6 +156,22 @@ def test_the_hottest_cell_lies_on_the_embolus_and_refers_to_its_slice(tmp_path, 
     assert source.ReferencedSOPInstanceUID == sop
     check_by_dicom3tools(folder / "1.2.3/resnext50.dcm")
     check_by_dicom3tools(folder / "1.2.3/report.dcm")
+
+
+@pytest.mark.parametrize("name", ["numbers from the feet", "prone", "tilted", "not square"])
+@pytest.mark.parametrize("grid", [Grid(512), Grid(384, LUNGS)], ids=str)
+def test_the_hottest_cell_lies_on_the_embolus_in_another_grid(tmp_path, name, grid):
+    write(tmp_path / "files", **SCANS[name])
+    folder, table, _, _ = results_of(tmp_path, tmp_path / "files", grid)
+    assert (table["reason"] == "").all()
+    rows = read_rows(tmp_path / "shard-new.h5")
+    if grid.crop == LUNGS:
+        assert (rows["box_side"] < 0.9).all()
+    sop, place, _ = embolus_of(tmp_path / "files")
+    frame, found, cell, _ = hottest(pydicom.dcmread(folder / "1.2.3/resnext50.dcm"))
+    assert np.linalg.norm(found - place) < 0.75 * cell
+    source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+    assert source.ReferencedSOPInstanceUID == sop
 
 
 @pytest.mark.parametrize("kind", ["report.dcm", "resnext50.dcm"])

@@ -99,8 +99,8 @@ def report(tmp_path_factory):
     return folder / "report.html"
 
 
-def study_of(about, slices):
-    rows, columns = np.mgrid[:256, :256]
+def study_of(about, slices, size=256):
+    rows, columns = np.mgrid[:size, :size] * 256 // size
     pixels = np.where((rows - 128) ** 2 + (columns - 128) ** 2 < 90**2, 40, -1000)
     pixels = np.repeat(pixels[None], slices, 0) + np.arange(slices)[:, None, None]
     maps = np.zeros((slices, 3, 3))
@@ -112,8 +112,8 @@ def study_of(about, slices):
         np.arange(slices) * 2.5,
         ["LP"] * slices,
         {"combined-image": np.linspace(0.1, 0.9, slices)},
-        {"resnext50": Activation(maps, np.zeros(slices), names, 256)},
-        np.full(slices, 1.5),
+        {"resnext50": Activation(maps, np.zeros(slices), names, size)},
+        np.full(slices, 1.5 * 256 / size),
         np.arange(slices) % 2 == 1,
     )
 
@@ -446,6 +446,34 @@ def test_the_coronal_view_has_the_head_above_and_its_row_of_every_slice(open_pag
     page.keyboard.press("c")
     settled(page)
     assert page.text_content("#corner-slice").startswith("Slice ")
+
+
+def test_larger_slices_are_shown_in_their_own_pixels(open_page, tmp_path):
+    (about,) = studies_of(0.9)
+    shown = [study_of(about, 6, 384)]
+    written = tmp_path / "index.html", tmp_path / "studies", shown, "combined-study", ["resnext50"]
+    write_viewer(*written)
+    page = open_page(tmp_path / "index.html", WIDE)
+    page.select_option("#map", "resnext50")
+    page.keyboard.press("Home")
+    settled(page)
+    assert page.evaluate("[plane.width, plane.height, plane.map.length]") == [384, 384, 384 * 384]
+    box = page.locator("#image").bounding_box()
+    side = min(box["width"], box["height"])
+    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
+    page.mouse.move(left + side * 192.5 / 384, top + side * 150.5 / 384)
+    assert page.text_content("#cursor") == "40 HU at 192, 150"
+    page.keyboard.press("r")
+    page.mouse.down()
+    page.mouse.move(left + side * 288.5 / 384, top + side * 150.5 / 384)
+    page.mouse.up()
+    settled(page)
+    length, unit = page.evaluate("rulerText()").split()
+    assert (float(length), unit) == (pytest.approx(96, abs=1), "mm")
+    page.get_by_role("button", name="Coronal").click()
+    settled(page)
+    assert page.text_content("#corner-slice").startswith("Coronal, row 193 of 384")
+    assert page.evaluate("[plane.width, plane.values[192]]") == [384, 45]
 
 
 def test_a_map_covers_only_what_reaches_its_threshold(open_page, viewer):

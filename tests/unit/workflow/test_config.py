@@ -135,7 +135,10 @@ def test_a_misspelt_key_is_named_with_what_was_meant(user, parts):
         ({"cnn": {"resnext50": {"lr": True}}}, "cnn.resnext50.lr is true", "a finite number"),
         ({"cnn": {"resnext50": {"lr": -0.1}}}, "cnn.resnext50.lr is -0.1", "more than 0"),
         ({"cnn": {"resnext50": {"momentum": 1}}}, "cnn.resnext50.momentum is 1", "less than 1"),
-        ({"cnn": {"resnext50": {"crop": 300}}}, "cnn.resnext50.crop is 300", "at most 256"),
+        ({"cnn": {"resnext50": {"crop": 300}}}, "cnn.resnext50.crop is 300", "data.size, 256"),
+        ({"cnn": {"resnext50": {"crop": 513}}}, "cnn.resnext50.crop is 513", "at most 512"),
+        ({"data": {"size": 320}}, "data.size is 320", "256, 384, 512"),
+        ({"data": {"crop": "heart"}}, "data.crop is the text 'heart'", "none, lungs"),
         ({"cnn": {"resnext50": {"batch_size": 1}}}, "cnn.resnext50.batch_size is 1", "at least 2"),
         ({"cnn": {"resnext50": {"milestones": 3}}}, "cnn.resnext50.milestones is 3", "a list"),
         ({"cnn": {"resnext50": {"milestones": [0]}}}, "cnn.resnext50.milestones.0", "at least 1"),
@@ -268,6 +271,24 @@ def test_a_hard_phantom_needs_slices_that_are_near_each_other():
     message = message_of({"phantom": {"difficulty": "hard", "slices_min": 19}})
     assert "phantom.slices_min is 19 slices" in message
     assert load_config({"phantom": {"difficulty": "hard"}})["phantom"]["slices_min"] == 20
+
+
+def test_larger_slices_want_a_crop_of_each_backbone():
+    larger = {"crop": 448, "input_size": 448}
+    both = {"resnext50": larger, "efficientnet_b0": larger}
+    assert load_config({"data": {"size": 512}, "cnn": both})["cnn"]["resnext50"]["crop"] == 448
+    message = message_of({"data": {"size": 512}, "cnn": {"resnext50": larger}})
+    assert "cnn.efficientnet_b0.crop is not set and data.size is 512 pixels" in message
+    assert "448 pixels are the same part of a slice" in message
+    assert "resnext50" not in message
+    message = message_of({"data": {"size": 384}, "cnn": both})
+    assert "cnn.resnext50.crop is 448 pixels; it must be at most data.size, 384 pixels" in message
+    # What is left out needs none; a crop to the lungs leaves the size as it is.
+    other = {"resnext50": larger, "efficientnet_b0": None}
+    lone = {"features": {"combined": ["resnext50"]}, "lstm": {"efficientnet_b0-image": None,
+            "efficientnet_b0-study": None}}  # fmt: skip
+    load_config({"data": {"size": 512}, "cnn": other} | lone)
+    load_config({"data": {"crop": "lungs"}})
 
 
 def test_the_networks_input_cannot_be_larger_than_the_crop():

@@ -71,6 +71,22 @@ def test_a_shard_takes_its_slices_hours_on_all_its_cores():
     ]
 
 
+def test_larger_slices_and_inputs_take_more_room_and_time():
+    crops = {"crop": 448, "input_size": 448}
+    config = {"data": {"size": 512}, "cnn": {"resnext50": crops, "efficientnet_b0": crops}}
+    data = many(10**6)
+    larger = Data(load_config(config), {})
+    larger.shards, larger.slices, larger.positives = data.shards, data.slices, data.positives
+    shard = job("shard", threads=8, shard="000")
+    training = job("train_cnn", gpus=1, threads=4, backbone="efficientnet_b0")
+    for planned, column in ((shard, -1), (training, -3)):
+        usual, more = (
+            float(lines(estimate([planned], d))[planned.rule][column].replace(",", ""))
+            for d in (data, larger)
+        )
+        assert more == pytest.approx(4 * usual, rel=0.02)
+
+
 def test_training_takes_its_epochs_of_balanced_slices_on_the_gpu():
     training = job("train_cnn", gpus=1, threads=4, backbone="efficientnet_b0")
     *_, gpu, cpu, _ = lines(estimate([training], many(10**6)))["train_cnn"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,6 +91,35 @@ def test_a_changed_label_changes_the_digest_of_its_shard_alone(folder):
     labels_of(STUDIES | {"s15": [1, 1, 0]}).to_csv("labels.csv", index=False)
     after = Pipeline(user_config()).shards
     assert {name for name in before if after[name] != before[name]} == {"001"}
+
+
+def test_another_grid_changes_the_digest_of_every_shard_and_of_no_plan(folder):
+    shard = SimpleNamespace(shard="002")
+    published = Pipeline(user_config())
+    # So that no shard is made anew that was made before there were other grids.
+    assert published.shard_digest(shard) == published.shards["002"]["digest"]
+    assert Pipeline(user_config(size=256, crop="none")).shard_digest(
+        shard
+    ) == published.shard_digest(shard)
+    found = {published.shard_digest(shard)}
+    larger = {"cnn": {key: {"crop": 256} for key in ("resnext50", "efficientnet_b0")}}
+    for grid in ({"size": 384}, {"size": 512}, {"crop": "lungs"}, {"size": 384, "crop": "lungs"}):
+        other = Pipeline(user_config(**grid) | larger)
+        found.add(other.shard_digest(shard))
+        assert other.plan_digest(None) == published.plan_digest(None)
+    assert len(found) == 5
+
+
+def test_new_studies_are_stored_as_the_bundle_wants_them(folder):
+    with zipfile.ZipFile("models.zip", "w") as archive:
+        said = {"slice": [384, 384], "crop": "lungs"}
+        archive.writestr("manifest.json", json.dumps({"preprocessing": said}))
+    assert json.loads(Pipeline(user_config() | {"models": "models.zip"}).bundle_grid(None)) == [
+        384,
+        "lungs",
+    ]
+    with pytest.raises(ClotlineError, match="no trained models"):
+        Pipeline(user_config()).bundle_grid(None)
 
 
 def test_a_touched_file_changes_no_digest(folder):

@@ -1,8 +1,7 @@
 "use strict";
 // The page's behaviour. Studies arrive as scripts, so that it also works from a folder.
 
-const SIZE = 256; // side of a slice in pixels
-const SCALE = 3; // pixels of the canvas for each
+const CANVAS = 768; // side of the canvas in pixels
 const KEPT = 60; // decoded slices in memory
 const COLOURS = ["#6cb6ff", "#ffb454", "#d6a2ff", "#7ee0a8", "#ff8a80"];
 const OPPOSITE = { L: "R", R: "L", A: "P", P: "A", H: "F", F: "H" }; // sides of the patient
@@ -16,7 +15,7 @@ const MAP_COLOURS = [[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64]
 
 const about = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
-const view = { number: -1, study: null, slice: 0, level: 100, width: 700, map: "", opacity: 0.55, cut: 0.4, filter: "all", plane: "axial", row: SIZE / 2, tool: "window", zoom: 1, x: 0.5, y: 0.5, ruler: null };
+const view = { number: -1, study: null, slice: 0, level: 100, width: 700, map: "", opacity: 0.55, cut: 0.4, filter: "all", plane: "axial", row: 0, tool: "window", zoom: 1, x: 0.5, y: 0.5, ruler: null };
 const decoded = new Map(); // slice to a promise of its Int16Array
 let drawing = 0; // the latest drawing; earlier ones that end late are dropped
 
@@ -109,7 +108,7 @@ function closeStudy() {
   view.study = null;
   decoded.clear();
   drawing += 1;
-  at("image").getContext("2d").clearRect(0, 0, SIZE * SCALE, SIZE * SCALE);
+  at("image").getContext("2d").clearRect(0, 0, CANVAS, CANVAS);
   at("image").setAttribute("aria-label", "No study is open");
   for (const id of ["corner-study", "corner-notes", "corner-window", "corner-slice", "corner-truth", "cursor", "end-first", "end-last"]) at(id).textContent = "";
   for (const id of ["curve", "legend", "labels", "facts", "notes", "shift"]) at(id).replaceChildren();
@@ -122,11 +121,11 @@ function closeStudy() {
 function openStudy(number) {
   view.number = number;
   view.study = null;
-  Object.assign(view, { zoom: 1, x: 0.5, y: 0.5, ruler: null, row: SIZE / 2 });
+  Object.assign(view, { zoom: 1, x: 0.5, y: 0.5, ruler: null });
   decoded.clear();
   drawing += 1;
   at("trouble").hidden = true;
-  at("image").getContext("2d").clearRect(0, 0, SIZE * SCALE, SIZE * SCALE);
+  at("image").getContext("2d").clearRect(0, 0, CANVAS, CANVAS);
   for (const button of at("studies").querySelectorAll("button")) {
     button.setAttribute("aria-current", Number(button.dataset.number) === number);
   }
@@ -147,6 +146,7 @@ window.clotlineStudy = function (number, study) {
   if (number !== view.number) return; // another one was opened meanwhile
   study.bytes = {};
   view.study = study;
+  view.row = study.size / 2;
   at("corner-study").textContent = study.uid;
   at("slice").max = study.pixels.length - 1;
   const known = study.positions.every((mm) => mm !== null) && study.orientations.every((letters) => letters === "LP");
@@ -243,8 +243,9 @@ function mapOf(name, slice) {
   const map = view.study.maps[name];
   view.study.bytes[name] ??= bytes(map.values);
   const values = view.study.bytes[name].subarray(slice * map.rows * map.columns);
-  const laid = new Float32Array(SIZE * SIZE);
-  const margin = (SIZE - map.crop) >> 1;
+  const { size } = view.study; // side of a slice in pixels
+  const laid = new Float32Array(size * size);
+  const margin = (size - map.crop) >> 1;
   const cells = (count) => Array.from({ length: map.crop }, (_, i) => {
     const at = clamp(((i + 0.5) * count) / map.crop - 0.5, 0, count - 1);
     const low = Math.floor(at);
@@ -254,7 +255,7 @@ function mapOf(name, slice) {
   rows.forEach(([r0, r1, dr], y) => columns.forEach(([c0, c1, dc], x) => {
     const above = values[r0 * map.columns + c0] * (1 - dc) + values[r0 * map.columns + c1] * dc;
     const below = values[r1 * map.columns + c0] * (1 - dc) + values[r1 * map.columns + c1] * dc;
-    laid[(y + margin) * SIZE + x + margin] = (above * (1 - dr) + below * dr) / 255;
+    laid[(y + margin) * size + x + margin] = (above * (1 - dr) + below * dr) / 255;
   }));
   return laid;
 }
@@ -271,30 +272,31 @@ async function axialPlane() {
   const { study, slice } = view;
   const map = view.map && study.maps[view.map] ? mapOf(view.map, slice) : null;
   const mm = study.pixelMm[slice];
-  return { values: await pixelsOf(slice), map, width: SIZE, height: SIZE, mm };
+  return { values: await pixelsOf(slice), map, width: study.size, height: study.size, mm };
 }
 
 // All slices at one of their rows, the head above, as high as they lie apart.
 async function coronalPlane() {
   const { study, row } = view;
+  const { size } = study;
   const count = study.pixels.length;
   const mm = study.pixelMm.every((side) => side === study.pixelMm[0]) ? study.pixelMm[0] : null;
   const positions = study.positions.every((p) => p !== null) ? study.positions : null;
   const length = positions ? Math.abs(positions[count - 1] - positions[0]) : 0;
   const scaled = mm !== null && length > 0;
-  const height = scaled ? clamp(Math.round(length / mm) + 1, 2, 4 * SIZE) : SIZE;
+  const height = scaled ? clamp(Math.round(length / mm) + 1, 2, 4 * size) : size;
   if (study.rowsAt !== row) {
     const all = [];
     for (let i = 0; i < count; i++) {
       const kept = decoded.has(i);
       const pixels = await pixelsOf(i);
       if (!kept) decoded.delete(i);
-      all.push(pixels.slice(row * SIZE, (row + 1) * SIZE));
+      all.push(pixels.slice(row * size, (row + 1) * size));
     }
     study.rowsAt = row;
     study.rows = all;
   }
-  const values = new Int16Array(SIZE * height);
+  const values = new Int16Array(size * height);
   const nearest = new Array(height);
   for (let y = 0; y < height; y++) {
     const share = 1 - y / (height - 1);
@@ -305,9 +307,9 @@ async function coronalPlane() {
       positions.forEach((p, i) => { if (Math.abs(p - at) < Math.abs(positions[best] - at)) best = i; });
       nearest[y] = best;
     }
-    values.set(study.rows[nearest[y]], y * SIZE);
+    values.set(study.rows[nearest[y]], y * size);
   }
-  return { values, map: null, width: SIZE, height, mm: scaled ? mm : null, nearest };
+  return { values, map: null, width: size, height, mm: scaled ? mm : null, nearest };
 }
 
 let plane = null; // the one that is drawn
@@ -348,7 +350,7 @@ async function draw() {
   small.getContext("2d").putImageData(image, 0, 0);
   const canvas = at("image");
   const context = canvas.getContext("2d");
-  const full = SIZE * SCALE;
+  const full = CANVAS;
   const { side, left, top } = windowOn(plane);
   context.imageSmoothingQuality = "high";
   context.fillStyle = "#000";
@@ -361,7 +363,7 @@ async function draw() {
 
 // The scale, the ruler, and in the coronal plane where the slice lies.
 function drawMeasures(context, scale) {
-  const full = SIZE * SCALE;
+  const full = CANVAS;
   const { side, left, top } = windowOn(plane);
   const stroke = (points, colour) => {
     for (const [width, style] of [[5, "#000"], [2, colour]]) {
@@ -476,7 +478,7 @@ function showPosition() {
   const text = `Slice ${slice + 1} of ${count}${mm === null ? "" : `, ${signed(mm)} mm`}`;
   const orientation = study.orientations[slice];
   const sides = showSides(axial ? orientation : orientation === "LP" ? "LF" : "");
-  at("corner-slice").textContent = axial ? `${text}\n${curves.join("\n")}` : `Coronal, row ${view.row + 1} of ${SIZE}\n${text}`;
+  at("corner-slice").textContent = axial ? `${text}\n${curves.join("\n")}` : `Coronal, row ${view.row + 1} of ${study.size}\n${text}`;
   at("corner-window").textContent = `L ${signed(view.level)} W ${view.width}${view.map && axial ? `\nmap: ${view.map}` : ""}`;
   at("corner-truth").textContent = study.truth && axial ? (study.truth[slice] ? "Truth: embolus on this slice" : "Truth: none on this slice") : "";
   at("slice").value = slice;
@@ -508,7 +510,8 @@ function goTo(slice) {
 // A step through the plane's own slices: to the head, or to the back.
 function step(by) {
   if (view.plane === "axial") return goTo(view.slice + by);
-  view.row = clamp(view.row + by, 0, SIZE - 1);
+  if (!view.study) return;
+  view.row = clamp(view.row + by, 0, view.study.size - 1);
   view.ruler = null;
   draw();
 }

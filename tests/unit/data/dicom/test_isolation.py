@@ -86,7 +86,7 @@ def test_a_process_that_was_killed_from_outside_is_no_fault_of_the_file():
 
 
 def test_a_loop_without_end_is_left_after_the_time_limit(tmp_path, monkeypatch):
-    def loop(path, frame):
+    def loop(path):
         while True:
             pass
 

@@ -7,7 +7,7 @@ from builders import write_dicom
 from clotline.data.dicom.ct_slice import read_slice
 from clotline.data.dicom.placement import Plane
 from clotline.data.dicom.source import read_source
-from clotline.grid import SIZE
+from clotline.grid import PICTURE, SIZE, Box
 
 
 def tilted(degrees):
@@ -43,12 +43,12 @@ def marked(folder, matrix, spacing, axes, at, corner=(-171.5, -160.25, 43.75)):
     return path, place + np.array(axes[3:]) * spacing[0] * row
 
 
-def found(path):
+def found(path, size=SIZE, box=PICTURE):
     """Where the mark's centre lies by the stored pixels and their plane."""
-    weights = read_slice(path).pixels.astype(float) + 1000
-    rows, columns = np.mgrid[:SIZE, :SIZE]
+    weights = read_slice(path, size=size, box=box).pixels.astype(float) + 1000
+    rows, columns = np.mgrid[:size, :size]
     total = weights.sum()
-    plane = read_source(path).plane
+    plane = read_source(path, size=size, box=box).plane
     return plane.at((columns * weights).sum() / total, (rows * weights).sum() / total)
 
 
@@ -69,6 +69,30 @@ def test_a_mark_is_found_where_it_is(tmp_path, matrix, spacing, axes):
     # A tenth of a stored pixel: what is stretched by lines between centres is less exact.
     pixel = max(n * mm for n, mm in zip(matrix, spacing, strict=True)) / SIZE
     assert found(path) == pytest.approx(place, abs=0.1 * pixel)
+
+
+#: The marks of all matrices and orientations lie in it.
+PART = Box(0.083, 0.061, 0.857)
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS.values(), ids=ORIENTATIONS)
+@pytest.mark.parametrize(
+    ("matrix", "spacing"),
+    [((512, 512), (0.7, 0.7)), ((300, 400), (0.8, 0.8)), ((512, 512), (0.6, 0.9))],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("size", "box"), [(512, PICTURE), (256, PART), (384, PART), (512, PART)], ids=str
+)
+def test_a_mark_is_found_where_it_is_in_another_grid(tmp_path, matrix, spacing, axes, size, box):
+    path, place = marked(tmp_path, matrix, spacing, axes, at=(150, 190))
+    pixel = max(n * mm for n, mm in zip(matrix, spacing, strict=True)) / SIZE
+    assert found(path, size, box) == pytest.approx(place, abs=0.1 * pixel)
+    read = read_slice(path, size=size, box=box)
+    assert read.pixels.shape == (size, size)
+    sides = read_source(path, size=size, box=box).plane.spacing
+    # What is not square is stretched to whole pixels.
+    assert sides == pytest.approx([read.traits.field_mm * read.shown / size] * 2, rel=0.005)
 
 
 def test_the_planes_sides_are_those_of_the_file(tmp_path):

@@ -72,7 +72,7 @@ def look_at(pixels: np.ndarray, field_mm: float | None = None) -> Look:
     smooth = cv2.medianBlur(pixels, 5)
     dense = (smooth > _LUNG_HU).astype(np.uint8)
     air = 1 - float(dense.mean())
-    body = _outline(dense)
+    body = outline(dense)
     inside = float(body.mean())
     if not inside:
         return Look(air, 0.0, math.nan, 0.0, math.nan)
@@ -85,8 +85,15 @@ def look_at(pixels: np.ndarray, field_mm: float | None = None) -> Look:
     return Look(air, inside, soft, lung, _blood(smooth, body, lungs, mm))
 
 
-def _outline(dense: np.ndarray) -> np.ndarray:
-    """The largest dense component with all that it encloses."""
+def outline(dense: np.ndarray) -> np.ndarray:
+    """The body: the largest dense component with all that it encloses.
+
+    Args:
+        dense: (rows, columns) uint8, 1 where it is dense.
+
+    Returns:
+        (rows, columns) bool.
+    """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(dense, connectivity=4)
     if count < 2:
         return np.zeros(dense.shape, bool)

@@ -16,7 +16,7 @@ import numpy as np
 from numcodecs import blosc
 
 from clotline.data.hdf5 import byte_sum
-from clotline.grid import SIZE
+from clotline.grid import SIZE, SIZES
 
 
 class Chunk(NamedTuple):
@@ -38,24 +38,23 @@ blosc.use_threads = False
 _CODEC, _LEVEL = "lz4", 9
 #: Of the header of a Blosc buffer: the bytes of its content, and of itself.
 _SIZES = struct.Struct("<4xL4xL")
-#: Bytes of a slice's pixels.
-_PIXEL_BYTES = 2 * SIZE * SIZE
 
 
-def create_pixels(file: h5py.File, count: int = 0) -> h5py.Dataset:
-    """The dataset ``pixels`` of a shard: (count, 256, 256) int16, one chunk a slice."""
+def create_pixels(file: h5py.File, count: int = 0, size: int = SIZE) -> h5py.Dataset:
+    """The dataset ``pixels`` of a shard: (count, size, size) int16, one chunk a slice."""
     return file.create_dataset(
         "pixels",
-        shape=(count, SIZE, SIZE),
-        maxshape=(None, SIZE, SIZE),
-        chunks=(1, SIZE, SIZE),
+        shape=(count, size, size),
+        maxshape=(None, size, size),
+        chunks=(1, size, size),
         dtype="i2",
         **hdf5plugin.Blosc(cname=_CODEC, clevel=_LEVEL, shuffle=hdf5plugin.Blosc.BITSHUFFLE),
     )
 
 
-#: A chunk that is larger than its pixels' bytes by more than the compressor's few is none of ours.
-MAX_BYTES = _PIXEL_BYTES + 1024
+def max_bytes(size: int = SIZE) -> int:
+    """Most bytes of a chunk of (size, size) pixels: the compressor adds few of its own."""
+    return 2 * size * size + 1024
 
 
 class ChunkTable(NamedTuple):
@@ -77,7 +76,8 @@ def chunk_table(pixels: h5py.Dataset) -> ChunkTable:
         ValueError: it is another dataset, or not all of its chunks are there.
     """
     shape, dtype = pixels.shape[1:], pixels.dtype
-    if shape != (SIZE, SIZE) or dtype != np.int16 or pixels.chunks != (1, SIZE, SIZE):
+    known = shape in [(size, size) for size in SIZES]
+    if not known or dtype != np.int16 or pixels.chunks != (1, *shape):
         raise ValueError(f"its pixels are {shape} {dtype} in chunks {pixels.chunks}")
     plan = pixels.id.get_create_plist()
     filters = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
@@ -93,13 +93,13 @@ def chunk_table(pixels: h5py.Dataset) -> ChunkTable:
     rows, start, size, mask = np.array(chunks, np.int64).reshape(-1, 4).T
     if not np.array_equal(rows, np.arange(len(pixels))):
         raise ValueError(f"it has {len(rows):,} of {len(pixels):,} slices")
-    if (odd := np.flatnonzero((size > MAX_BYTES) | (mask != 0))).size:
+    if (odd := np.flatnonzero((size > max_bytes(shape[0])) | (mask != 0))).size:
         raise ValueError(f"row {odd[0]} takes {size[odd[0]]:,} bytes, not compressed")
     return ChunkTable(start.copy(), size.copy())
 
 
 def pack(pixels: np.ndarray) -> Chunk:
-    """Compresses one slice, (256, 256) int16.
+    """Compresses one slice, (size, size) int16.
 
     Raises:
         MemoryError: there is no room to compress in.
@@ -112,10 +112,14 @@ def pack(pixels: np.ndarray) -> Chunk:
     return Chunk(content, byte_sum(content))
 
 
-def unpack(chunk: Chunk) -> np.ndarray:
-    """The slice in a chunk, (256, 256) int16.
+def unpack(chunk: Chunk, size: int = SIZE) -> np.ndarray:
+    """The slice in a chunk, (size, size) int16.
 
     Of damaged bytes the decompressor can crash, or silently give others: see to the checksum first.
+
+    Args:
+        chunk: the chunk.
+        size: side of the slice.
 
     Raises:
         OSError: the content cannot be decompressed, or is no slice.
@@ -123,9 +127,9 @@ def unpack(chunk: Chunk) -> np.ndarray:
     content = chunk.content
     # Blosc believes the header.
     sizes = _SIZES.unpack_from(content) if len(content) >= _SIZES.size else None
-    if sizes != (_PIXEL_BYTES, len(content)):
+    if sizes != (2 * size * size, len(content)):
         raise OSError("a chunk that is no compressed slice")
-    pixels = np.empty((SIZE, SIZE), np.int16)
+    pixels = np.empty((size, size), np.int16)
     try:
         blosc.decompress(content, pixels)
     except RuntimeError as error:

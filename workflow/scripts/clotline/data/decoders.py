@@ -16,6 +16,7 @@ import pandas as pd
 from clotline.data.chunks import Chunk
 from clotline.data.dicom.isolation import read_apart, read_in_time
 from clotline.data.study import DecodedStudy, decode_study
+from clotline.grid import PUBLISHED, SIZE, Grid
 from clotline.job.processes import end_with_parent, shared_memory
 from clotline.job.speed import SHARED_BYTES
 from clotline.labels import STUDY_UID
@@ -24,7 +25,7 @@ log = logging.getLogger("clotline")
 
 
 def decode_studies(
-    studies: Iterable[pd.DataFrame], folder: str | Path, workers: int
+    studies: Iterable[pd.DataFrame], folder: str | Path, workers: int, grid: Grid = PUBLISHED
 ) -> Iterator[DecodedStudy]:
     """Decodes studies in parallel and yields them in order, few at a time in memory.
 
@@ -36,6 +37,7 @@ def decode_studies(
         studies: each study's rows, as for `decode_study`.
         folder: the DICOM folder.
         workers: number of processes.
+        grid: of the slices.
 
     Yields:
         Each study; its chunks are lost when the next one is asked for.
@@ -43,20 +45,20 @@ def decode_studies(
     Raises:
         ClotlineError: a worker process was killed from outside, as by a lack of memory.
     """
-    decoders = _Decoders(workers)
+    decoders = _Decoders(workers, grid)
     waiting: deque[tuple[pd.DataFrame, Future, mmap]] = deque()
     try:
         for rows in studies:
             try:
                 submitted = decoders.submit(rows, folder)
             except BrokenProcessPool:
-                decoders = _Decoders(workers)
+                decoders = _Decoders(workers, grid)
                 submitted = decoders.submit(rows, folder)
             waiting.append((rows, *submitted))
             if len(waiting) > decoders.ahead:
-                yield _decoded(*waiting.popleft(), folder)
+                yield _decoded(*waiting.popleft(), folder, grid)
         while waiting:
-            yield _decoded(*waiting.popleft(), folder)
+            yield _decoded(*waiting.popleft(), folder, grid)
     finally:
         decoders.shutdown()
 
@@ -71,9 +73,11 @@ class _Decoders:
         ahead: studies that may be submitted beside the one in use.
     """
 
-    def __init__(self, workers: int):
+    def __init__(self, workers: int, grid: Grid):
         self.ahead = workers + 1
-        memories = [shared_memory(SHARED_BYTES) for _ in range(self.ahead + 1)]
+        self._grid = grid
+        size = SHARED_BYTES * grid.size**2 // SIZE**2
+        memories = [shared_memory(size) for _ in range(self.ahead + 1)]
         # Forked, so that the memory is theirs too.
         self._pool = ProcessPoolExecutor(
             workers, get_context("fork"), initializer=_start_decoder, initargs=(memories,)
@@ -83,7 +87,7 @@ class _Decoders:
     def submit(self, rows: pd.DataFrame, folder: str | Path) -> tuple[Future, mmap]:
         """Gives what `_decode_into` will return, and the memory that it fills."""
         number, memory = next(self._next)
-        return self._pool.submit(_decode_into, number, rows, folder), memory
+        return self._pool.submit(_decode_into, number, rows, folder, self._grid), memory
 
     def shutdown(self) -> None:
         """Ends the processes."""
@@ -107,9 +111,9 @@ class _SharedChunk(NamedTuple):
     checksum: int
 
 
-def _decode_into(number: int, rows: pd.DataFrame, folder: str | Path) -> DecodedStudy:
+def _decode_into(number: int, rows: pd.DataFrame, folder: str | Path, grid: Grid) -> DecodedStudy:
     """Decodes a study; its chunks are `_SharedChunk` as far as the memory goes."""
-    study, memory = decode_study(rows, folder, read_in_time), _memories[number]
+    study, memory = decode_study(rows, folder, read_in_time, grid), _memories[number]
     stop = 0
     for index, (content, checksum) in enumerate(study.chunks):
         start, stop = stop, stop + len(content)
@@ -120,13 +124,15 @@ def _decode_into(number: int, rows: pd.DataFrame, folder: str | Path) -> Decoded
     return study
 
 
-def _decoded(rows: pd.DataFrame, future: Future, memory: mmap, folder: str | Path) -> DecodedStudy:
+def _decoded(
+    rows: pd.DataFrame, future: Future, memory: mmap, folder: str | Path, grid: Grid
+) -> DecodedStudy:
     try:
         study = future.result()
     except BrokenProcessPool:
         uid = rows[STUDY_UID].iloc[0]
         log.warning("a decoding process died: study %s is read again, slice by slice", uid)
-        return decode_study(rows, folder, read_apart)
+        return decode_study(rows, folder, read_apart, grid)
     content = memoryview(memory)
     for index, chunk in enumerate(study.chunks):
         if isinstance(chunk, _SharedChunk):

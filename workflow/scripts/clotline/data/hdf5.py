@@ -7,7 +7,7 @@ fifth of what that filter does.
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,7 +154,9 @@ def read_attributes(file: h5py.File) -> dict:
     }
 
 
-def open_hdf5(path: str | Path, form: str, version: int, main: str) -> h5py.File:
+def open_hdf5(
+    path: str | Path, form: str, version: int, main: str, later: Sequence[int] = ()
+) -> h5py.File:
     """Opens a file for reading.
 
     Args:
@@ -162,6 +164,7 @@ def open_hdf5(path: str | Path, form: str, version: int, main: str) -> h5py.File
         form: the format that it must have.
         version: and its version.
         main: the dataset that it must hold: its own, not one that lies in another file.
+        later: further versions that it may have.
 
     Raises:
         ClotlineError: the file is missing, damaged or of another format or version.
@@ -174,9 +177,10 @@ def open_hdf5(path: str | Path, form: str, version: int, main: str) -> h5py.File
         with reading(path):
             attributes = read_attributes(file)
             stated = attributes.get("format"), attributes.get("version")
-            if stated != (form, version):
+            if stated not in [(form, number) for number in (version, *later)]:
+                wanted = " or ".join(map(str, (version, *later)))
                 raise ValueError(
-                    f"it has format {stated[0]} version {stated[1]}, not {form} {version}"
+                    f"it has format {stated[0]} version {stated[1]}, not {form} {wanted}"
                 )
             link, dataset = file.get(main, getlink=True), file[main]
             if not isinstance(link, h5py.HardLink) or dataset.external or dataset.is_virtual:

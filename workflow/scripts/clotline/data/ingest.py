@@ -20,7 +20,8 @@ from clotline.data.study import LEADS_OUT, DecodedStudy
 from clotline.data.tables import uid_triples
 from clotline.data.zipped import with_members
 from clotline.errors import ClotlineError
-from clotline.job.disk import SLICE_BYTES
+from clotline.grid import PUBLISHED, Grid
+from clotline.job.disk import slice_bytes
 from clotline.job.files import atomic
 from clotline.job.progress import progress
 from clotline.labels import SOP_UID, STUDY_UID
@@ -44,6 +45,7 @@ def write_shard(
     workers: int,
     step=iter,
     strict: bool = False,
+    grid: Grid = PUBLISHED,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decodes the planned rows of one shard and stores them.
 
@@ -54,6 +56,7 @@ def write_shard(
         workers: number of decoding processes.
         step: wraps the iterator over decoded studies, for progress.
         strict: refuse studies of which something is doubtful: all their slices are rejected.
+        grid: of the slices.
 
     Returns:
         The rejected slices (UIDs, path, reason), and the notes on studies (UID, note).
@@ -65,8 +68,8 @@ def write_shard(
     rejected, notes = [], []
     if is_zip(folder):
         studies = with_members(studies, os.fspath(folder))
-    with ShardWriter(path) as writer:
-        decoded = step(decode_studies(studies, folder, workers))
+    with ShardWriter(path, grid) as writer:
+        decoded = step(decode_studies(studies, folder, workers, grid))
         for planned, study in zip(studies, decoded, strict=True):
             rejected += study.rejected
             notes += [(planned[STUDY_UID].iloc[0], note) for note in study.notes]
@@ -120,7 +123,12 @@ def _refused(planned: pd.DataFrame, study: DecodedStudy) -> list[tuple]:
 
 
 def store_slices(
-    rows: pd.DataFrame, folder: str | Path, output, workers: int, strict: bool = False
+    rows: pd.DataFrame,
+    folder: str | Path,
+    output,
+    workers: int,
+    strict: bool = False,
+    grid: Grid = PUBLISHED,
 ) -> None:
     """Writes a shard with its lists, all or none, and logs what was done.
 
@@ -130,6 +138,7 @@ def store_slices(
         output: paths to write: ``shard`` (HDF5), ``rejects`` and ``notes`` (CSV).
         workers: number of decoding processes.
         strict: as for `write_shard`.
+        grid: as for `write_shard`.
     """
 
     def step(decoded):
@@ -138,11 +147,11 @@ def store_slices(
         )
 
     with (
-        atomic(output.shard, need=len(rows) * SLICE_BYTES) as shard_path,
+        atomic(output.shard, need=len(rows) * slice_bytes(grid.size)) as shard_path,
         atomic(output.rejects) as rejects_path,
         atomic(output.notes) as notes_path,
     ):
-        rejects, notes = write_shard(rows, folder, shard_path, workers, step, strict)
+        rejects, notes = write_shard(rows, folder, shard_path, workers, step, strict, grid)
         rejects.to_csv(rejects_path, index=False)
         notes.to_csv(notes_path, index=False)
     for note, count in count_notes(notes).items():

@@ -26,7 +26,7 @@ def noise_of(pixels: np.ndarray, field_mm: float | None = None) -> float:
     scanner.
 
     Args:
-        pixels: (256, 256) int16 Hounsfield units.
+        pixels: (n, n) int16 Hounsfield units.
         field_mm: side of the picture.
     """
     side = max(3, round(_WINDOW_MM * len(pixels) / (field_mm or USUAL_FIELD_MM)))

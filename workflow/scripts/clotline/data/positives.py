@@ -6,11 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from clotline.data.shards import (
+    BOX_COLUMNS,
     CHECKSUM,
     STORED_COLUMNS,
     ShardWriter,
     StoredPixels,
     read_study_labels,
+    shard_grid,
 )
 from clotline.data.slice_table import positive_slices
 from clotline.labels import STUDY_UID
@@ -34,13 +36,16 @@ def copy_positives(
         ClotlineError: a shard is damaged; says how to make it again.
     """
     wanted = positive_slices(slices)
-    with ShardWriter(path) as writer:
+    # All are of one grid: another one makes all shards anew.
+    grid = shard_grid(next(iter(shards.values())))
+    stored = [*STORED_COLUMNS, *(name for name in BOX_COLUMNS if name in slices)]
+    with ShardWriter(path, grid) as writer:
         # Not sorted by their names: 1000 would come before 101.
         for name, part in step(wanted.groupby("shard", sort=False)):
             labels = read_study_labels(shards[name]).to_dict("index")
             source = StoredPixels(shards[name])
             # As lists: taking a table apart takes longer than copying its slices.
-            columns = {name: part[name].tolist() for name in (*STORED_COLUMNS, "row")}
+            columns = {name: part[name].tolist() for name in (*stored, "row")}
             studies = defaultdict(list)
             for row, uid in enumerate(columns[STUDY_UID]):
                 studies[uid].append(row)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
+from statistics import median_low
 
 import cv2
 import numpy as np
@@ -17,16 +18,25 @@ from clotline.data.attenuation import LOOKED_AT, Chest, Look, look_at, summarize
 from clotline.data.chunks import Chunk, pack
 from clotline.data.dicom.ct_slice import Slice, read_slice
 from clotline.data.dicom.multiframe import FRAME_MARK
-from clotline.data.dicom.orientation import stored_orientation
+from clotline.data.dicom.orientation import AXIAL, stored_orientation
 from clotline.data.dicom.reader import fetch
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.doubts import doubts_of
+from clotline.data.lungs import SEARCHED, Extent, lung_box, lungs_in
 from clotline.data.rejects import REJECT_COLUMNS
 from clotline.data.scan_order import along_scan, oddities
 from clotline.data.scans import MIN_SLICES
-from clotline.data.shards import BLOOD, KERNEL, ORIENTATION, PIXEL, POSITION, THICKNESS
+from clotline.data.shards import (
+    BLOOD,
+    BOX_COLUMNS,
+    KERNEL,
+    ORIENTATION,
+    PIXEL,
+    POSITION,
+    THICKNESS,
+)
 from clotline.data.zipped import MEMBER, unzipped
-from clotline.grid import SIZE
+from clotline.grid import LUNGS, PICTURE, PUBLISHED, Box, Grid
 from clotline.job.speed import FILES_AHEAD
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, UIDS
 
@@ -37,7 +47,7 @@ class DecodedStudy:
 
     Attributes:
         chunks: the compressed slices in the order of ``columns``.
-        columns: those of ``ROW_COLUMNS``.
+        columns: those of ``ROW_COLUMNS``, and of ``BOX_COLUMNS`` where slices show the lungs alone.
         rejected: UIDs, path and reason of each slice that could not be taken.
         notes: what a user should know of the slices that were taken.
         doubts: those of the notes for which `predict_strict` refuses a study.
@@ -61,7 +71,10 @@ class DecodedStudy:
 
 
 def decode_study(
-    rows: pd.DataFrame, folder: str | os.PathLike, read: Callable[..., Slice] = read_slice
+    rows: pd.DataFrame,
+    folder: str | os.PathLike,
+    read: Callable[..., Slice] = read_slice,
+    grid: Grid = PUBLISHED,
 ) -> DecodedStudy:
     """Reads all slices of one study and orders them along the scan axis.
 
@@ -76,11 +89,13 @@ def decode_study(
             `clotline.data.zipped.with_members`).
         folder: the folder of the files, or the ZIP file. It may be a link itself; links in it must
             not lead out of it, but where ``path`` names them, or to where a `DataFolder` says.
-        read: reads one file or, where it is told which, one frame of it.
+        read: reads one file or, where it is told which, one frame of it; and in another grid than
+            the published one what it is told of the picture.
+        grid: of the slices.
     """
     if MEMBER in rows:
         with unzipped(rows, os.fspath(folder)) as (there, reasons):
-            study = decode_study(rows.drop(columns=MEMBER), there, read)
+            study = decode_study(rows.drop(columns=MEMBER), there, read, grid)
         told = [(*uids, path, reasons.get(path, reason)) for *uids, path, reason in study.rejected]
         return replace(study, rejected=told)
     # One thread a process: the pool already uses every core.
@@ -104,23 +119,30 @@ def decode_study(
     chunks: list[Chunk] = []
     stored: list[int] = []
     rejected: list[tuple] = []
-    looks: dict[int, Look] = {}
     looked_at = {*np.flatnonzero(rows["look"])} if "look" in rows else _sample(len(files))
+    # What is put in order as one also has one box.
+    together = rows["scan"].tolist() if "scan" in rows else listed[SERIES_UID]
+    places = list(zip(files, frames, strict=True))
+    search = _Search()
+    if grid != PUBLISHED:
+        # Before any slice is stored: a whole study of full pictures would not fit in memory.
+        spread = _spread(together, list(zip(listed[SOP_UID], paths, frames, strict=True)))
+        search = _search(places, spread if grid.crop == LUNGS else {}, looked_at, read)
+        looked_at = set()
     for index, file in enumerate(_fetched_ahead(files)):
         try:
-            if file is None:
-                raise SliceError(LEADS_OUT)
-            decoded = read(file, frame=frames[index]) if frames[index] else read(file)
+            box = search.boxes.get(together[index], PICTURE)
+            decoded = _read(read, file, frames[index], grid, box)
             # At once, so that the disk is never without a task and pixels never fill the memory.
             chunks.append(pack(decoded.pixels))
             if index in looked_at:
-                looks[len(slices)] = look_at(decoded.pixels, decoded.traits.field_mm)
+                search.looks[index] = look_at(decoded.pixels, decoded.traits.field_mm)
             slices.append(replace(decoded, pixels=None))
             stored.append(index)
         except SliceError as error:
             rejected.append((*names[index], paths[index], str(error)))
     taken = {name: [values[index] for index in stored] for name, values in listed.items()}
-    groups = [rows["scan"].iloc[k] for k in stored] if "scan" in rows else taken[SERIES_UID]
+    groups = [together[index] for index in stored]
     scans, along, positions, notes = along_scan(groups, slices)
     instances = [-1 if s.instance is None else s.instance for s in slices]
     # Instance number and UID only break ties, so that the order never depends on the input's.
@@ -129,7 +151,7 @@ def decode_study(
     columns = {name: [values[k] for k in order] for name, values in taken.items()}
     columns[POSITION] = [positions[k] for k in order]
     scan_of = [(groups[k], scans[k]) for k in order]
-    shown = [looks.get(k) for k in order]
+    shown = [search.looks.get(stored[k]) for k in order]
     slices = [slices[k] for k in order]
     columns[ORIENTATION] = [stored_orientation(s.orientation) for s in slices]
     chests: dict[tuple[str, int], Chest | None] = {}
@@ -140,8 +162,12 @@ def decode_study(
         doubts += doubts_of(
             *([values[k] for k in members] for values in (slices, columns[POSITION], shown))
         )
+    doubts += [f"{_WHOLE}: {why}" for why in search.failed]
     doubts = list(dict.fromkeys(doubts))
-    columns |= _series_facts(slices, [chests[scan] for scan in scan_of])
+    columns |= _series_facts(slices, [chests[scan] for scan in scan_of], grid)
+    if grid.crop == LUNGS:
+        parts = [search.boxes.get(groups[k], PICTURE) for k in order]
+        columns |= dict(zip(BOX_COLUMNS, map(list, zip(*parts, strict=True)), strict=False))
     # Files with names of their own are listed by looking at all of the folder.
     unlisted = [] if "path" in rows else _unlisted(names, folder, resolve, roots)
     return DecodedStudy(
@@ -160,6 +186,99 @@ def _named_file(uids: Sequence[str]) -> tuple[str, int]:
     return "/".join((*folders, f"{sop}.dcm")), int(frame or 0)
 
 
+#: Note on a study that should have been cropped.
+_WHOLE = "pictures stored whole, not cropped to the lungs"
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What the whole pictures of some slices show, before all are stored.
+
+    Attributes:
+        looks: index of the file to what its slice shows.
+        boxes: the part of the picture that is stored, by what has one in common.
+        failed: why a scan has no box, a text each.
+    """
+
+    looks: dict[int, Look] = field(default_factory=dict)
+    boxes: dict[str, Box] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+
+def _search(
+    places: list[tuple[str | None, int]],
+    searched: dict[str, list[int]],
+    looked_at: set[int],
+    read: Callable[..., Slice],
+) -> _Search:
+    """Reads some slices, whole and in the published size, which is enough to find lungs.
+
+    Args:
+        places: file and frame of each slice.
+        searched: indices of those in which lungs are looked for, of `_spread`.
+        looked_at: indices of those whose pixels are looked at.
+        read: as of `decode_study`.
+    """
+    found = _Search()
+    wanted = {index for indices in searched.values() for index in indices}
+    extents: dict[int, Extent | None] = {}
+    fields: dict[int, float | None] = {}
+    for index in sorted(looked_at | wanted):
+        # It is rejected when its turn comes to be stored.
+        with suppress(SliceError):
+            whole = _read(read, *places[index])
+            field_mm = whole.traits.field_mm
+            if index in looked_at:
+                found.looks[index] = look_at(whole.pixels, field_mm)
+            if index in wanted:
+                axial = stored_orientation(whole.orientation) in (AXIAL, "")
+                extents[index] = lungs_in(whole.pixels, field_mm) if axial else None
+                fields[index] = field_mm
+    for name, indices in searched.items():
+        there = [index for index in indices if index in extents]
+        # Of a scan's pictures mostly all are of one size.
+        known = [fields[index] for index in there if fields[index]]
+        box, why = lung_box([extents[k] for k in there], median_low(known) if known else None)
+        found.boxes[name] = box
+        if there and why:
+            found.failed.append(why)
+    return found
+
+
+def _spread(together: list[str], keys: list[tuple]) -> dict[str, list[int]]:
+    """Up to `SEARCHED` slices of each group, the same whatever order they are in.
+
+    Args:
+        together: the group of each slice.
+        keys: their order: UIDs first, for the names of files are others elsewhere.
+    """
+    groups = defaultdict(list)
+    for index, name in enumerate(together):
+        groups[name].append(index)
+    chosen = {}
+    for name, indices in groups.items():
+        ordered = sorted(indices, key=keys.__getitem__)
+        picks = np.linspace(0, len(ordered) - 1, min(SEARCHED, len(ordered))).round().astype(int)
+        chosen[name] = [ordered[pick] for pick in picks.tolist()]
+    return chosen
+
+
+def _read(
+    read: Callable[..., Slice],
+    file: str | None,
+    frame: int,
+    grid: Grid = PUBLISHED,
+    box: Box = PICTURE,
+) -> Slice:
+    """Reads one slice, or raises the SliceError that rejects it."""
+    if file is None:
+        raise SliceError(LEADS_OUT)
+    options = {"frame": frame} if frame else {}
+    if grid != PUBLISHED:
+        options |= {"size": grid.size, "box": box}
+    return read(file, **options)
+
+
 def _sample(count: int) -> set[int]:
     """Indices of the files of which the pixels are looked at; none of a few slices."""
     if count < MIN_SLICES:
@@ -167,7 +286,9 @@ def _sample(count: int) -> set[int]:
     return {round(k * (count - 1) / (LOOKED_AT - 1)) for k in range(LOOKED_AT)}
 
 
-def _series_facts(slices: Sequence[Slice], chests: Sequence[Chest | None]) -> dict[str, list]:
+def _series_facts(
+    slices: Sequence[Slice], chests: Sequence[Chest | None], grid: Grid
+) -> dict[str, list]:
     """How each slice was made, as columns: its header's words and what its scan's pixels show."""
 
     def known(value: float | None, digits: int) -> float:
@@ -175,8 +296,10 @@ def _series_facts(slices: Sequence[Slice], chests: Sequence[Chest | None]) -> di
 
     traits = [s.traits for s in slices]
     return {
-        # The longer side of the picture is that of the stored grid.
-        PIXEL: [known(t.field_mm and t.field_mm / SIZE, 5) for t in traits],
+        # The longer side of the picture, or of the part that is stored, is that of the grid.
+        PIXEL: [
+            known(s.traits.field_mm and s.traits.field_mm * s.shown / grid.size, 5) for s in slices
+        ],
         THICKNESS: [known(t.thickness, 2) for t in traits],
         KERNEL: [one_line(t.kernel).encode("ascii", "replace").decode()[:32] for t in traits],
         BLOOD: [known(None if chest is None else chest.blood, 1) for chest in chests],

@@ -24,7 +24,6 @@ from clotline.data.shards import (
     THICKNESS,
     StoredPixels,
 )
-from clotline.grid import SIZE
 from clotline.job.processes import end_with_parent
 from clotline.labels import STUDY_UID
 
@@ -106,7 +105,7 @@ def _noise(files: Mapping[str, str], slices: pd.DataFrame) -> float:
     stored, found = StoredPixels(files[slices["shard"].iloc[0]]), []
     for row in slices.iloc[chosen].to_dict("records"):
         pixels = stored.read(row["row"], row[CHECKSUM])
-        field = row[PIXEL] * SIZE
+        field = row[PIXEL] * stored.size
         found.append(noise_of(pixels, None if math.isnan(field) else field))
     known = [noise for noise in found if not math.isnan(noise)]
     return float(np.median(known)) if known else math.nan

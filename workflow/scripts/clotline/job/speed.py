@@ -3,8 +3,8 @@
 #: DICOM files of a study that the disk is asked for while one is decoded.
 FILES_AHEAD = 4
 
-#: Bytes of memory for the chunks of a study, enough for some 400 slices. Those that do not fit go
-#: through the pool's pipe.
+#: Bytes of memory for the chunks of a study, enough for some 400 slices of 256 × 256. Those that do
+#: not fit go through the pool's pipe.
 SHARED_BYTES = 32 * 2**20
 
 #: Bytes written at a time: one system call per slice would take twice as long.

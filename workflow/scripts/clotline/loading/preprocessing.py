@@ -75,17 +75,18 @@ class View:
         """The view of one ``cnn`` entry of the configuration."""
         return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
-    def cuts(self, count: int, seed: tuple[int, ...] | None) -> np.ndarray:
+    def cuts(self, count: int, seed: tuple[int, ...] | None, size: int = SIZE) -> np.ndarray:
         """Where each of ``count`` slices is cut, and how it is changed.
 
         Args:
             count: number of slices.
             seed: of everything random; None means the centre, unchanged.
+            size: side of a slice, in pixels; at least the crop's.
 
         Returns:
             (count,) of `CUT`.
         """
-        margin = SIZE - self.crop
+        margin = size - self.crop
         cuts = np.zeros(count, CUT)
         cuts["scale"] = cuts["contrast"] = 1
         cuts["corner"] = margin // 2
@@ -106,7 +107,7 @@ class View:
         return cuts
 
     def cut(self, pixels: np.ndarray, drawn: np.void) -> np.ndarray:
-        """The part of a (256, 256) slice that one of `cuts` names, (c, c) int16, changed by it.
+        """The part of a (n, n) slice that one of `cuts` names, (c, c) int16, changed by it.
 
         A slice is turned and made larger about the centre of the cut. What comes from beyond it
         is air.
@@ -117,7 +118,7 @@ class View:
             # torchvision's affine takes six times as long (docs/decisions.md).
             middle = (self.crop - 1) / 2
             matrix = cv2.getRotationMatrix2D((left + middle, top + middle), -angle, scale)
-            pixels = cv2.warpAffine(pixels, matrix, (SIZE, SIZE), borderValue=AIR_HU)
+            pixels = cv2.warpAffine(pixels, matrix, pixels.shape, borderValue=AIR_HU)
         part = pixels[top : top + self.crop, left : left + self.crop]
         part = part[::-1] if flips[0] else part
         part = part[:, ::-1] if flips[1] else part

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clotline.data.shards import StoredPixels
+from clotline.errors import ClotlineError
+from clotline.grid import SIZE
 from clotline.job.speed import SLICE_BATCHES_AHEAD
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.batches import process_batches
@@ -35,6 +37,9 @@ class StoredSlices(ReadInBatches):
             view: how slices become inputs.
             augment_seed: seeds the augmentation, each slice by its row of the table; None means
                 the central view.
+
+        Raises:
+            ClotlineError: a file is missing or damaged, or has smaller slices than the view.
         """
         self.view = view
         files = list(dict.fromkeys(table["file"]))
@@ -45,7 +50,14 @@ class StoredSlices(ReadInBatches):
         self._rows = table[rows].to_numpy(np.int64)
         self._checksums = table[checksums].to_numpy(np.uint64)
         self._label = table[IMAGE_LABEL].to_numpy(np.float32)
-        self._cuts = view.cuts(len(table), augment_seed)
+        # All files are of one grid: another one makes all of them anew.
+        size = min((shard.size for shard in self._shards), default=SIZE)
+        if size < view.crop:
+            raise ClotlineError(
+                f"the network's crop is {view.crop} pixels, and the slices of {files[0]} have "
+                f"{size}: train it and store its slices with the same data.size"
+            )
+        self._cuts = view.cuts(len(table), augment_seed, size)
 
     def __len__(self) -> int:
         return len(self._rows)

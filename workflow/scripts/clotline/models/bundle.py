@@ -5,7 +5,7 @@ A ZIP file of uncompressed members with the same bytes for the same models:
 ====================================  ============================================================
 member                                content
 ====================================  ============================================================
-``manifest.json``                     format, version, `PREPROCESSING`, configuration, feature
+``manifest.json``                     format, version, `preprocessing`, configuration, feature
                                       sets, the SHA-256 of every other member but the card, and
                                       ``training``: how the training studies were made, as of
                                       `clotline.evaluation.shift.distributions`
@@ -36,12 +36,13 @@ from pathlib import Path
 import numpy as np
 
 from clotline.data.dicom.orientation import AXIAL
+from clotline.data.prepared import MANIFEST, grid_fields, prepared_grid
 from clotline.errors import ClotlineError
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics_files import read_metrics
 from clotline.feature_sets import folds_model, models_of, split_lstm_name
 from clotline.finetuned import origin_of
-from clotline.grid import AIR_HU, SIZE
+from clotline.grid import AIR_HU, PUBLISHED, Grid
 from clotline.job.disk import is_full
 from clotline.job.files import unusable
 from clotline.loading.preprocessing import MEAN, STD
@@ -53,11 +54,11 @@ FORMAT, VERSION = "clotline-bundle", 2
 #: Versions that are read. One of version 1 does not say what it was trained on.
 READ = (1, VERSION)
 
-#: What this version of Clotline does to a slice before a network sees it. A bundle of models that
-#: were trained on anything else is refused.
+#: What this version of Clotline does to a slice before a network sees it, where it is stored in the
+#: published grid. A bundle of models that were trained on anything else is refused.
 PREPROCESSING = {
     "unit": "HU",
-    "slice": [SIZE, SIZE],
+    "slice": list(PUBLISHED.shape),
     "dtype": "int16",
     "resampling": "area average",
     "outside_hu": AIR_HU,
@@ -67,7 +68,7 @@ PREPROCESSING = {
     "std": STD,
 }
 
-MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
+CARD = "MODEL_CARD.md"
 
 #: Members that a bundle can have; names become paths, so nothing else is taken.
 MEMBER = re.compile(
@@ -171,6 +172,11 @@ class Bundle:
         return studies, slices
 
     @property
+    def grid(self) -> Grid:
+        """In which form its models want slices."""
+        return prepared_grid(self.manifest["preprocessing"])
+
+    @property
     def lacking(self) -> str:
         """What an older bundle cannot tell, in words; empty for one of today."""
         if self.seen is not None:
@@ -180,6 +186,11 @@ class Bundle:
             f"the bundle, made by Clotline {maker}, has no digests of its training data: whether "
             "studies were among these was not looked for"
         )
+
+
+def preprocessing(grid: Grid) -> dict:
+    """`PREPROCESSING`, of slices of another grid."""
+    return PREPROCESSING | grid_fields(grid)
 
 
 def write_bundle(
@@ -193,6 +204,7 @@ def write_bundle(
     training: dict | None = None,
     folds: Iterable[str | Path] = (),
     finetuned: Iterable[str | Path] = (),
+    grid: Grid = PUBLISHED,
 ) -> None:
     """Writes a bundle.
 
@@ -208,6 +220,7 @@ def write_bundle(
             None where it is not known.
         folds: checkpoints of the folds' networks, at .../folds/<fold>/<stage>/<name>.pt.
         finetuned: those of finetuned networks, at .../finetuned/<network>/<stage>.pt.
+        grid: of the slices that the models were trained on.
     """
     # Each is read when its turn comes: networks of folds may be more than fits in memory.
     members: dict[str, Callable[[], bytes]] = {
@@ -222,7 +235,7 @@ def write_bundle(
         "format": FORMAT,
         "version": VERSION,
         "clotline": CLOTLINE_VERSION,
-        "preprocessing": PREPROCESSING,
+        "preprocessing": preprocessing(grid),
         "features": features,
         "config": config,
         "members": {name: hashlib.sha256(read()).hexdigest() for name, read in members.items()},
@@ -313,10 +326,11 @@ def _check_manifest(manifest: dict, path: str | Path) -> None:
             "it, or one that reads it"
         )
     theirs = manifest["preprocessing"]
+    ours = preprocessing(prepared_grid(theirs))
     differing = [
-        f"{key} is {theirs.get(key)}, here {PREPROCESSING.get(key)}"
-        for key in sorted(theirs.keys() | PREPROCESSING.keys())
-        if theirs.get(key) != PREPROCESSING.get(key)
+        f"{key} is {theirs.get(key)}, here {ours.get(key)}"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
     ]
     if differing:
         raise ClotlineError(
@@ -424,7 +438,7 @@ def model_card(manifest: dict, metrics: dict[str, dict]) -> str:
             "## Input",
             "",
             "Axial CT pulmonary angiography, one slice a DICOM file, in Hounsfield units by the "
-            f"file's own rescale slope and intercept, {SIZE} × {SIZE} pixels by area averaging, "
+            f"file's own rescale slope and intercept, {packed.grid} by area averaging, "
             "turned to show the patient's left on the right.",
             "",
             "## Limits",

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from clotline.data.shards import POSITION
+from clotline.data.shards import POSITION, shard_grid
 from clotline.data.slice_table import locate_studies
+from clotline.errors import ClotlineError
 from clotline.evaluation.ensembles import mean_of
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, contradictions, pe_present
 from clotline.feature_sets import folds_model, split_lstm_name
@@ -41,8 +42,14 @@ def apply_models(
         the truth.
 
     Raises:
-        ClotlineError: a file cannot be read, or a network gives features that are no numbers.
+        ClotlineError: a file cannot be read, the slices have another form than those that the
+            networks were trained on, or a network gives features that are no numbers.
     """
+    if (there := shard_grid(shard)) != bundle.grid:
+        raise ClotlineError(
+            f"the slices of {shard} are of {there}, and the models were trained on {bundle.grid}: "
+            "delete that file and run the same target again"
+        )
     slices = slices.assign(split="new")
     plan = slices[[STUDY_UID, "split"]].drop_duplicates()
     studies = locate_studies(slices, plan.assign(**dict.fromkeys(STUDY_LABELS, UNKNOWN)))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from clotline.data.patient_counts import describe_patients
 from clotline.feature_sets import folded_networks, split_lstm_name
 from clotline.finetuned import finetuned_network
-from clotline.grid import AIR_HU, SIZE
+from clotline.grid import AIR_HU, PUBLISHED, grid_of
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
 from clotline.titles import counted
@@ -153,13 +153,14 @@ def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
     """Items on the models alone, which hold wherever these are applied."""
     # Older bundles know no finetuning.
     networks, finetuned = config["cnn"] | config["lstm"], config.get("finetune", {})
+    grid = grid_of(config["data"]) if "data" in config else PUBLISHED
     return {
         1: "Deep learning: convolutional networks on slices, LSTMs on studies.",
         9: (
             "Hounsfield units by each file's rescale slope and intercept; padding that a file "
             f"declares (PixelPaddingValue) set to {AIR_HU} HU, what lies outside the field of view "
             "without being declared kept as it is stored; pictures that are not square made "
-            f"square by {AIR_HU} HU around them; {SIZE} × {SIZE} pixels by area averaging, "
+            f"square by {AIR_HU} HU around them; {grid} by area averaging, "
             "axial slices turned to show the patient's left on the right, in order "
             "along the scan axis. "
             + " ".join(_view(name, cnn) for name, cnn in cnn_sections(config).items())
@@ -188,8 +189,11 @@ def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
         ),
         25: " ".join(
             [
-                *(_training(name, entry) for name, entry in networks.items()),
-                *(_finetuning(name, e, config["lstm"][name]) for name, e in finetuned.items()),
+                *(_training(name, entry, grid.size) for name, entry in networks.items()),
+                *(
+                    _finetuning(name, entry, config["lstm"][name], grid.size)
+                    for name, entry in finetuned.items()
+                ),
             ]
         ),
         26: " ".join(
@@ -276,7 +280,7 @@ def _view(name: str, cnn: CNNSection) -> str:
     )
 
 
-def _training(name: str, entry: dict) -> str:
+def _training(name: str, entry: dict, size: int) -> str:
     optimizer = {
         "sgd": f"stochastic gradient descent of momentum {entry['momentum']:g}",
         "adamw": "AdamW",
@@ -304,15 +308,15 @@ def _training(name: str, entry: dict) -> str:
     if "hidden_size" in entry and entry["dropout"]:
         text += f", dropout of {entry['dropout']:g}"
     if "crop" in entry:
-        text += ", random crops" if entry["crop"] < SIZE else ", whole slices"
+        text += ", random crops" if entry["crop"] < size else ", whole slices"
         text += ", half of them flipped upside down" if entry["vertical_flip"] else ""
         text += "".join(f", {words}" for words in _augmentation(entry))
     return f"{text}."
 
 
-def _finetuning(name: str, entry: dict, of_lstm: dict) -> str:
+def _finetuning(name: str, entry: dict, of_lstm: dict, size: int) -> str:
     """How a network was trained on together with its CNN; its loss is the one that it had."""
-    text = _training(finetuned_network(name), of_lstm | entry)
+    text = _training(finetuned_network(name), of_lstm | entry, size)
     changed = ", changed as in the CNN's training" if entry["augment"] else ""
     return (
         f"{text[:-1]}; both networks on the {entry['slices']} slices of each study that the CNN "

@@ -16,7 +16,6 @@ from pydicom.uid import ExplicitVRLittleEndian
 from clotline.data.activation_file import Activation
 from clotline.data.dicom.placement import Plane
 from clotline.data.dicom.source import Source
-from clotline.grid import SIZE
 from clotline.reporting.dicom_report import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSIS,
@@ -139,9 +138,10 @@ def _cells(sources: Sequence[Source], activation: Activation) -> list[Plane]:
     if any("FrameOfReferenceUID" not in source.dataset for source in sources):
         raise NoMapError("no FrameOfReferenceUID: nothing says where the maps lie")
     _, rows, columns = activation.maps.shape
-    margin = (SIZE - activation.crop) // 2
-    square = margin, margin, activation.crop, columns, rows
-    planes = [source.plane.part(*square) for source in sources]
+    planes = []
+    for source in sources:
+        margin = (source.size - activation.crop) // 2
+        planes.append(source.plane.part(margin, margin, activation.crop, columns, rows))
     first = planes[0]
     size = max(first.spacing)
     for plane in planes:

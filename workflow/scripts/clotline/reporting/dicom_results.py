@@ -11,7 +11,9 @@ from clotline.data.archives import located
 from clotline.data.dicom.rejection import SliceError
 from clotline.data.dicom.source import Source, read_source
 from clotline.data.folder import DataFolder
+from clotline.data.shards import boxes_of
 from clotline.data.tables import uid_triples
+from clotline.grid import SIZE, Box
 from clotline.job.files import atomic
 from clotline.labels import STUDY_UID
 from clotline.reporting.dicom_maps import NoMapError, write_map
@@ -32,18 +34,21 @@ def write_results(
     activations: Mapping[str, Activation],
     made_by: Sequence[str],
     step=iter,
+    size: int = SIZE,
 ) -> pd.DataFrame:
     """Writes a report and maps of each study, below a folder of its UID.
 
     Args:
         folder: to write to.
-        slices: stored slices of all studies, grouped by study, in their order.
+        slices: stored slices of all studies, grouped by study, in their order, of
+            `clotline.data.shards.read_rows`.
         rows: where their files lie: UIDs, ``path`` and ``frame``.
         source_folder: of these paths.
         predictions: one row a study: its UID, ``model``, ``pe_present`` and the nine labels.
         activations: backbone to its maps of these slices, and others.
         made_by: lines on the models, for the reports.
         step: wraps the iterator over studies, for progress.
+        size: side of a stored slice, in pixels.
 
     Returns:
         One row a result, or a reason why there is none, with `RESULT_COLUMNS`.
@@ -54,7 +59,10 @@ def write_results(
     for uid, of_study in step(slices.groupby(STUDY_UID, sort=False)):
         uids, row = uid_triples(of_study), told.loc[uid]
         try:
-            sources = [_source(source_folder, *where[slice_uids]) for slice_uids in uids]
+            sources = [
+                _source(source_folder, *where[slice_uids], size, box)
+                for slice_uids, box in zip(uids, boxes_of(of_study), strict=True)
+            ]
         except SliceError as error:
             table.append((uid, f"{REPORT}, {MAP}", row["model"], "", "", str(error)))
             continue
@@ -75,8 +83,8 @@ def write_results(
     return pd.DataFrame(table, columns=list(RESULT_COLUMNS))
 
 
-def _source(folder: DataFolder, path: str, frame: int) -> Source:
-    return read_source(located(folder, path), int(frame))
+def _source(folder: DataFolder, path: str, frame: int, size: int, box: Box) -> Source:
+    return read_source(located(folder, path), int(frame), size, box)
 
 
 def _by_file(sources: Sequence[Source]) -> list[list[int]]:

@@ -23,18 +23,21 @@ _CERTAINTY = {
 }
 
 
-def series_facts(slices: pd.DataFrame, series: pd.DataFrame) -> list[tuple[str, str]]:
+def series_facts(
+    slices: pd.DataFrame, series: pd.DataFrame, size: int = SIZE
+) -> list[tuple[str, str]]:
     """Names and values of what is known of a study's series, for people.
 
     Args:
         slices: the study's stored slices: SeriesInstanceUID and the columns ``position_mm``,
             ``pixel_mm``, ``thickness_mm``, ``kernel`` and ``blood_hu`` of a shard.
         series: the study's rows of series.csv; none where a labels file names the series.
+        size: side of a stored slice, in pixels.
     """
     facts = [
         ("Slices", _slices(slices)),
         ("Slice thickness", _mm(slices[THICKNESS])),
-        ("Pixel size", _pixel_size(slices[PIXEL])),
+        ("Pixel size", _pixel_size(slices[PIXEL], size)),
         ("Kernel", ", ".join(dict.fromkeys(filter(None, slices[KERNEL])))),
         ("Contrast", _contrast(slices[BLOOD])),
         ("Series", ", ".join(dict.fromkeys(slices[SERIES_UID]))),
@@ -59,9 +62,9 @@ def _mm(values: pd.Series) -> str:
     return f"{low:.3g} mm" if low == high else f"{low:.3g} to {high:.3g} mm"
 
 
-def _pixel_size(values: pd.Series) -> str:
+def _pixel_size(values: pd.Series, size: int) -> str:
     text = _mm(values)
-    return f"{text}; field of view {_mm(values * SIZE)}" if text else ""
+    return f"{text}; field of view {_mm(values * size)}" if text else ""
 
 
 def _contrast(values: pd.Series) -> str:
@@ -77,7 +80,11 @@ def _contrast(values: pd.Series) -> str:
 
 
 def describe_series(
-    slices: pd.DataFrame, series: pd.DataFrame, notes: pd.DataFrame, shift: pd.DataFrame
+    slices: pd.DataFrame,
+    series: pd.DataFrame,
+    notes: pd.DataFrame,
+    shift: pd.DataFrame,
+    size: int = SIZE,
 ) -> dict:
     """What the page says of one study beside its models' words.
 
@@ -86,13 +93,14 @@ def describe_series(
         series: as for `series_facts`.
         notes: those on all studies, with the columns of `clotline.data.rejects.NOTE_COLUMNS`.
         shift: where all studies lie in the training data, of shift.csv, all as text.
+        size: as for `series_facts`.
 
     Returns:
         ``facts``, of `series_facts`; ``notes``, a list of texts; and ``shift``, of `shift_facts`.
     """
     uid = slices[STUDY_UID].iloc[0]
     return {
-        "facts": series_facts(slices, series[series[STUDY_UID] == uid]),
+        "facts": series_facts(slices, series[series[STUDY_UID] == uid], size),
         "notes": notes.loc[notes[STUDY_UID] == uid, "note"].tolist(),
         "shift": shift_facts(shift[shift[STUDY_UID] == uid]),
     }

@@ -66,7 +66,7 @@ class ShownStudy:
         about: what a study-level model says of it, of
             `clotline.reporting.selection.describe_studies`, and what
             `clotline.reporting.series_facts.describe_series` does.
-        pixels: (n, 256, 256) int16 Hounsfield units, in scan order.
+        pixels: (n, size, size) int16 Hounsfield units, in scan order.
         positions: (n,) mm along the scan axis; NaN where unknown.
         orientations: of each slice, where its rows and columns run, such as LP; empty where
             unknown.
@@ -121,7 +121,7 @@ def shown_studies(
         curves |= {name: expit(maps.logits) for name, maps in own_maps.items()}
         labels = rows[IMAGE_LABEL].to_numpy()
         truth = None if (labels == UNKNOWN).any() else labels == 1
-        told = describe_series(rows, series, notes, shift)
+        told = describe_series(rows, series, notes, shift, stored.size)
         groups = about["groups"] + [NOTED] * bool(told["notes"])
         yield ShownStudy(
             about | {"groups": groups} | told,
@@ -255,6 +255,7 @@ def study_data(study: ShownStudy) -> dict:
     """All of one study that its script holds."""
     return {
         "uid": study.about["uid"],
+        "size": study.pixels.shape[-1],
         "pixels": [pack_slice(pixels) for pixels in study.pixels],
         "positions": _without_nan(study.positions, 2),
         "pixelMm": _without_nan(study.pixel_mm, 4),

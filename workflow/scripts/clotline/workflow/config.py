@@ -29,6 +29,7 @@ from clotline.feature_sets import (
     trained_models,
 )
 from clotline.finetuned import finetuned_models, made_models
+from clotline.grid import SIZE
 from clotline.labels import COLUMNS
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
@@ -379,7 +380,19 @@ def _check_between_keys(config: dict, user: dict):
                 "20 an embolus of three slices is longer than most arteries. Set it to 20 or more, "
                 "or phantom.difficulty to plain"
             )
+    size = config["data"]["size"]
     for name, cnn in cnn_sections(config).items():
+        given = user.get("cnn", {}).get(name)
+        if size != SIZE and "crop" not in (given or {}):
+            yield (
+                f"cnn.{name}.crop is not set and data.size is {size} pixels: its default, "
+                f"{cnn.crop} pixels, is for {SIZE} and would show the middle of a slice alone. Set "
+                f"it; {round(cnn.crop * size / SIZE)} pixels are the same part of a slice"
+            )
+        elif cnn.crop > size:
+            yield (
+                f"cnn.{name}.crop is {cnn.crop} pixels; it must be at most data.size, {size} pixels"
+            )
         if cnn.input_size > cnn.crop:
             yield (
                 f"cnn.{name}.input_size is {cnn.input_size} pixels; it must be at most "

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.finetuned import origin_of
-from clotline.job.disk import SLICE_BYTES
+from clotline.grid import SIZE
+from clotline.job.disk import SLICE_BYTES, slice_bytes
 from clotline.job.files import files_under
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.finetune import finetune_sections
@@ -20,6 +21,8 @@ GPU_RATES = {"efficientnet-b0": (655, 2743)}
 #: NVIDIA's rates of ResNeXt-101 32x4d (150 and 486) times 1.9, the ratio of multiply-adds; used for
 #: every architecture that is not listed.
 RESNEXT50_RATES = (285, 923)
+#: Side in pixels of the inputs of which these are the rates; they go by an input's area.
+RATED_INPUT = 224
 #: Slices a second of one core of an EPYC server: measured on 586 slices of real chest CT (JPEG
 #: Lossless, 512 × 512; uncompressed files go faster), and on the demo's phantom.
 DECODED = 120
@@ -39,7 +42,8 @@ GPU hours: one V100 in float32, by NVIDIA's published rates: {_RESNEXT[0]} (ResN
 {_EFFICIENTNET[0]} (EfficientNet-B0) slices/s in training, {_RESNEXT[1]} and {_EFFICIENTNET[1]} in \
 inference; an H100 takes
 a fifth of them (bench/results-gpu.md). CPU hours: all cores that jobs hold; one decodes
-{DECODED} slices/s. Disk: {SLICE_BYTES // 1000} KB a slice. Both were measured on real chest CT.
+{DECODED} slices/s. Disk: {SLICE_BYTES // 1000} KB a slice of {SIZE} × {SIZE}. Both were measured \
+on real chest CT.
 All may be off by a factor of two: each job's log says how fast it really goes."""
 HEAD = """\
                             each asks for                   all take about
@@ -95,6 +99,11 @@ class Data:
         """The LSTMs' sections of the configuration."""
         return lstm_sections(self.config)
 
+    @property
+    def slice_bytes(self) -> int:
+        """Bytes of a stored slice."""
+        return slice_bytes(self.config["data"]["size"])
+
     @cached_property
     def studies(self) -> int:
         """Number of the studies of all splits."""
@@ -113,27 +122,29 @@ class Data:
     def _files(self, key: str) -> int:
         return len(files_under(self.config[key])) if self.config[key] else 0
 
-    def architecture(self, job: PlannedJob) -> str:
-        """The architecture of a job's backbone."""
-        return self.cnn[job.wildcards["backbone"]].architecture
-
     def gpu_rates(self, job: PlannedJob) -> tuple[float, float]:
         """Slices a second of a job's backbone, in training and in inference."""
-        return GPU_RATES.get(self.architecture(job), RESNEXT50_RATES)
+        return _rates(self.cnn[job.wildcards["backbone"]])
 
     def feature_bytes(self, job: PlannedJob) -> int:
         """Bytes of one slice's features of a job's backbone."""
         return FLOAT16 * width(self.cnn[job.wildcards["backbone"]])
 
 
+def _rates(section: CNNSection) -> tuple[float, float]:
+    training, inference = GPU_RATES.get(section.architecture, RESNEXT50_RATES)
+    larger = (section.input_size / RATED_INPUT) ** 2
+    return training / larger, inference / larger
+
+
 def _shard(job: PlannedJob, data: Data) -> tuple[float, float]:
     slices = data.shards[job.wildcards["shard"]]
-    return slices / DECODED / job.threads, slices * SLICE_BYTES
+    return slices / DECODED / job.threads, slices * data.slice_bytes
 
 
 def _positives(job: PlannedJob, data: Data) -> tuple[float, float]:
     slices = data.positives["train"] + data.positives["valid"]
-    return slices / COPIED, slices * SLICE_BYTES
+    return slices / COPIED, slices * data.slice_bytes
 
 
 def _train_cnn(job: PlannedJob, data: Data) -> tuple[float, float]:
@@ -200,15 +211,16 @@ def multiply_adds(section: LSTMSection, features: int) -> int:
 
 
 def _decode_series(job: PlannedJob, data: Data) -> tuple[float, float]:
-    return _decode(data.new_files, job)
+    return _decode(data.new_files, job, data)
 
 
 def _decode_cohort(job: PlannedJob, data: Data) -> tuple[float, float]:
-    return _decode(data.cohort_files, job)
+    return _decode(data.cohort_files, job, data)
 
 
-def _decode(files: int, job: PlannedJob) -> tuple[float, float]:
-    return files / DECODED / job.threads, files * SLICE_BYTES
+def _decode(files: int, job: PlannedJob, data: Data) -> tuple[float, float]:
+    # As if the models were those that would be trained here.
+    return files / DECODED / job.threads, files * data.slice_bytes
 
 
 def _apply_models(job: PlannedJob, data: Data) -> tuple[float, float]:
@@ -221,8 +233,7 @@ def _apply_models_to_cohort(job: PlannedJob, data: Data) -> tuple[float, float]:
 
 def _apply(files: int, data: Data) -> tuple[float, float]:
     # As if the models were those that would be trained here.
-    sections = data.cnn.values()
-    rates = [GPU_RATES.get(section.architecture, RESNEXT50_RATES)[1] for section in sections]
+    rates = [_rates(section)[1] for section in data.cnn.values()]
     return sum(files / rate for rate in rates), 0
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 
+from clotline.data.prepared import bundle_grid
 from clotline.errors import ClotlineError
 from clotline.feature_sets import (
     REFERENCE,
@@ -20,6 +21,7 @@ from clotline.feature_sets import (
     split_lstm_name,
 )
 from clotline.finetuned import finetuned_networks, made_models, origin_of
+from clotline.grid import PUBLISHED, grid_of
 from clotline.job.files import (
     BUNDLE,
     PHANTOM_SOURCE,
@@ -85,6 +87,12 @@ class Pipeline:
         if self._absent:
             raise self._absent
         return list(self.shards)
+
+    def shard_digest(self, wildcards) -> str:
+        """All that a shard depends on, beside its files and the code."""
+        digest, grid = self.shards[wildcards.shard]["digest"], grid_of(self.config["data"])
+        # The published grid adds nothing, so that no shard is made anew that was there before.
+        return digest if grid == PUBLISHED else canonical([digest, *grid])
 
     def section(self, *keys: str) -> str:
         """The configuration's value at ``keys`` as canonical JSON, for a rule's ``params``."""
@@ -274,6 +282,14 @@ class Pipeline:
                 f"{BUNDLE}), or name a bundle, as in --config models=clotline.zip{folder}"
             )
         return str(path)
+
+    def bundle_grid(self, wildcards) -> str:
+        """Size and crop of the slices that the bundle to apply wants, as canonical JSON.
+
+        Raises:
+            ClotlineError: there is no bundle.
+        """
+        return canonical(bundle_grid(self.bundle_to_apply(wildcards)))
 
     def no_bundle_as_input(self, wildcards) -> list[str]:
         """No file: the bundle's contents are a parameter, for its path means nothing.

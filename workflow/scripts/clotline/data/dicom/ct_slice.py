@@ -21,13 +21,20 @@ from clotline.data.dicom.multiframe import (
     read_frames,
     read_image,
 )
-from clotline.data.dicom.orientation import Axes, cross, image_axes, patient_orientation, upright
+from clotline.data.dicom.orientation import (
+    Axes,
+    before_upright,
+    cross,
+    image_axes,
+    patient_orientation,
+    upright,
+)
 from clotline.data.dicom.pixels import decode
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
 from clotline.data.dicom.volume import VolumeFile
 from clotline.errors import ClotlineError
-from clotline.grid import AIR_HU, SIZE
+from clotline.grid import AIR_HU, PICTURE, SIZE, Box
 
 # After one large block was freed, glibc keeps what a slice frees for the next slice, instead of
 # giving it back to the kernel and asking for new pages every time.
@@ -63,7 +70,7 @@ class Slice:
     """One decoded CT slice.
 
     Attributes:
-        pixels: (256, 256) int16, Hounsfield units, an axial slice turned as of
+        pixels: (size, size) int16, Hounsfield units, an axial slice turned as of
             `clotline.data.dicom.orientation.upright`; None once they are stored.
         orientation: where the file's own rows and columns run, of
             `clotline.data.dicom.orientation.patient_orientation`.
@@ -77,6 +84,7 @@ class Slice:
         remarks: what is wrong with the file and was put up with, a sentence each.
         scanner: maker and model, or an empty text.
         traits: what tells the scans of a series apart.
+        shown: side of what the pixels show, as a share of the whole picture's longer side.
     """
 
     pixels: np.ndarray | None
@@ -90,9 +98,12 @@ class Slice:
     remarks: tuple[str, ...] = ()
     scanner: str = ""
     traits: Traits = field(default_factory=Traits)
+    shown: float = 1.0
 
 
-def read_slice(path: str | Path, frame: int | None = None) -> Slice:
+def read_slice(
+    path: str | Path, frame: int | None = None, size: int = SIZE, box: Box = PICTURE
+) -> Slice:
     """Reads, decodes and resamples one file, or one slice of an Enhanced CT file or a volume.
 
     The UIDs in the header are not compared with those of the path, by which the labels file knows
@@ -101,6 +112,8 @@ def read_slice(path: str | Path, frame: int | None = None) -> Slice:
     Args:
         path: the file.
         frame: number of the frame, from 1; None where the file is one slice.
+        size: side of the pixels that are made of it.
+        box: the part of the picture, as it is turned, that they show.
 
     Raises:
         SliceError: the file is missing, unreadable or too large, is no CT image, has no such frame,
@@ -115,7 +128,8 @@ def read_slice(path: str | Path, frame: int | None = None) -> Slice:
         orientation = patient_orientation(axes)
         position = position_along_scan(corner, axes)
         traits = traits_of(header, position)
-        values = resample(hounsfield(stored, header), traits.spacing)
+        part = before_upright(box, orientation)
+        values = resample(hounsfield(stored, header), traits.spacing, size, part)
         return Slice(
             pixels=upright(values, orientation),
             orientation=orientation,
@@ -132,6 +146,7 @@ def read_slice(path: str | Path, frame: int | None = None) -> Slice:
                 )
             ),
             traits=traits,
+            shown=shown_side(stored.shape, traits.spacing, size, part),
         )
     except (SliceError, ClotlineError, MemoryError):
         raise
@@ -242,22 +257,26 @@ def _as_stored(padding: float | None, dtype: np.dtype) -> float | None:
     return float(np.array(int(padding) & 0xFFFF, np.uint16).view(dtype.newbyteorder("=")))
 
 
-def resample(values: np.ndarray, spacing: tuple[float, ...] = ()) -> np.ndarray:
-    """Area-averages a slice onto the stored grid.
+def resample(
+    values: np.ndarray, spacing: tuple[float, ...] = (), size: int = SIZE, box: Box = PICTURE
+) -> np.ndarray:
+    """Area-averages a slice, or a part of it, onto the stored grid.
 
     Args:
         values: (rows, columns) float32, Hounsfield units; made square by air around it.
         spacing: mm between rows and between columns: pixels that are not square are stretched until
             they are. Nothing where it is not known.
+        size: side of the stored grid.
+        box: the part, of whole pixels of the square.
 
     Returns:
-        (256, 256) int16, Hounsfield units.
+        (size, size) int16, Hounsfield units.
 
     Raises:
         SliceError: no pixel has such sides.
     """
     if len(spacing) == 2 and not _are_sides_of_squares(spacing):
-        values = _stretched(values, *spacing)
+        values = _stretched(values, *spacing, size, box)
     rows, columns = values.shape
     if rows != columns:
         side = max(rows, columns)
@@ -265,27 +284,48 @@ def resample(values: np.ndarray, spacing: tuple[float, ...] = ()) -> np.ndarray:
         top, left = (side - rows) // 2, (side - columns) // 2
         square[top : top + rows, left : left + columns] = values
         values = square
-    if len(values) != SIZE:
-        values = cv2.resize(values, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    left, top, width = box.pixels(len(values))
+    values = values[top : top + width, left : left + width]
+    if width != size:
+        values = cv2.resize(values, (size, size), interpolation=cv2.INTER_AREA)
     values = np.rint(values)
     return values.clip(_INT16.min, _INT16.max, out=values).astype(np.int16)
 
 
-def square_matrix(matrix: tuple[int, int], spacing: tuple[float, float]) -> tuple[int, int]:
+def shown_side(
+    matrix: tuple[int, int], spacing: tuple[float, ...], size: int = SIZE, box: Box = PICTURE
+) -> float:
+    """Side of what `resample` shows of an image, as a share of the image's longer side.
+
+    Args:
+        matrix: rows and columns of the image.
+        spacing: as for `resample`.
+        size: as for `resample`.
+        box: as for `resample`.
+    """
+    side = max(square_matrix(matrix, spacing, size, box) if len(spacing) == 2 else matrix)
+    return box.pixels(side)[2] / side
+
+
+def square_matrix(
+    matrix: tuple[int, int], spacing: tuple[float, float], size: int = SIZE, box: Box = PICTURE
+) -> tuple[int, int]:
     """Rows and columns of an image once its pixels are square.
 
     Args:
         matrix: rows and columns that it has.
         spacing: mm between rows and between columns.
+        size: side of the stored grid.
+        box: the part of the image that it shows.
 
     Returns:
-        Those that it has where its pixels are square; else the longer side is that of the stored
-        grid.
+        Those that it has where its pixels are square; else the longer side is such that the part's
+        is that of the stored grid.
     """
     if _are_sides_of_squares(spacing):
         return matrix
     rows, columns = (count * mm for count, mm in zip(matrix, spacing, strict=True))
-    scale = SIZE / max(rows, columns)
+    scale = round(size / box.side) / max(rows, columns)
     return max(1, round(rows * scale)), max(1, round(columns * scale))
 
 
@@ -293,12 +333,14 @@ def _are_sides_of_squares(spacing: tuple[float, float]) -> bool:
     return math.isclose(*spacing, rel_tol=0.01)
 
 
-def _stretched(values: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
-    """An image of square pixels, its longer side that of the stored grid."""
+def _stretched(
+    values: np.ndarray, row_mm: float, column_mm: float, size: int, box: Box
+) -> np.ndarray:
+    """An image of square pixels, as of `square_matrix`."""
     aspect = max(row_mm, column_mm) / min(row_mm, column_mm)
     if aspect > MAX_ASPECT:
         raise SliceError(f"PixelSpacing cannot be: pixels of {row_mm:g} × {column_mm:g} mm")
-    targets = square_matrix(values.shape, (row_mm, column_mm))
+    targets = square_matrix(values.shape, (row_mm, column_mm), size, box)
     for axis, (count, target) in enumerate(zip(values.shape, targets, strict=True)):
         size = (values.shape[1], target) if axis == 0 else (target, values.shape[0])
         # Averages where there are fewer pixels afterwards, else lines between their centres.

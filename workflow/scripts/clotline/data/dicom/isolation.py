@@ -17,30 +17,35 @@ from clotline.job.processes import end_with_parent
 TIME_LIMIT_S = 60
 
 
-def read_in_time(path: str, frame: int | None = None) -> Slice:
-    """`read_slice`, but the process ends by SIGVTALRM after `TIME_LIMIT_S`."""
+def read_in_time(path: str, **options) -> Slice:
+    """`read_slice`, but the process ends by SIGVTALRM after `TIME_LIMIT_S`.
+
+    Args:
+        path: the file.
+        options: further arguments of `read_slice`.
+    """
     # The default action of the signal works while native code runs; a handler's would not.
     signal.setitimer(signal.ITIMER_VIRTUAL, TIME_LIMIT_S)
     try:
-        return read_slice(path, frame)
+        return read_slice(path, **options)
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
-def read_apart(path: str, read=read_in_time, frame: int | None = None) -> Slice:
+def read_apart(path: str, read=read_in_time, **options) -> Slice:
     """Reads one file, or one frame of it, in a process of its own.
 
     Args:
         path: the file.
         read: reads it there.
-        frame: as of `read_slice`.
+        options: further arguments of `read_slice`.
 
     Raises:
         SliceError: as `read_slice`, and where the file kills the process.
         ClotlineError: the process was killed from outside.
     """
     receiver, sender = Pipe(duplex=False)
-    process = Process(target=_send, args=(read, path, frame, sender))
+    process = Process(target=_send, args=(read, path, options, sender))
     process.start()
     # Else the pipe would stay open when the process dies.
     sender.close()
@@ -57,10 +62,10 @@ def read_apart(path: str, read=read_in_time, frame: int | None = None) -> Slice:
     return outcome
 
 
-def _send(read, path: str, frame: int | None, sender: Connection) -> None:
+def _send(read, path: str, options: dict, sender: Connection) -> None:
     end_with_parent()
     try:
-        sender.send(read(path) if frame is None else read(path, frame))
+        sender.send(read(path, **options))
     except Exception as error:  # goes on where the slice is waited for
         sender.send(error)
 

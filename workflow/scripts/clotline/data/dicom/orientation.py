@@ -12,6 +12,7 @@ from itertools import permutations
 import numpy as np
 
 from clotline.data.dicom.header import Header
+from clotline.grid import Box
 
 #: Letters of the patient's axes, along them and against them: DICOM PS3.3, C.7.6.1.1.1.
 _LETTERS = ("LR", "PA", "HF")
@@ -92,3 +93,21 @@ def upright(pixels: np.ndarray, orientation: str) -> np.ndarray:
         pixels, orientation = pixels.T, orientation[::-1]
     rows, columns = (1 if letter in AXIAL else -1 for letter in orientation[::-1])
     return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def before_upright(box: Box, orientation: str) -> Box:
+    """A part of a slice as it is stored, in the slice as it was before `upright`.
+
+    Args:
+        box: the part.
+        orientation: as for `upright`.
+    """
+    if orientation == AXIAL or stored_orientation(orientation) != AXIAL:
+        return box
+    transposed = orientation[0] in "PA"
+    letters = orientation[::-1] if transposed else orientation
+    left, top = (
+        edge if letter in AXIAL else 1 - edge - box.side
+        for edge, letter in zip(box[:2], letters, strict=True)
+    )
+    return Box(top, left, box.side) if transposed else Box(left, top, box.side)

@@ -19,6 +19,7 @@ from clotline.data.dicom.orientation import image_axes, patient_orientation
 from clotline.data.dicom.placement import Plane, stored_plane
 from clotline.data.dicom.rejection import SliceError
 from clotline.data.dicom.volume import VolumeFile
+from clotline.grid import PICTURE, SIZE, Box
 
 #: What is the same in all of a patient and of a study: PS3.3, C.7.1.1 and C.7.2.1, types 1 and 2.
 _PATIENT_KEYWORDS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
@@ -48,11 +49,13 @@ class Source:
         dataset: the elements that results repeat or refer to; text as UTF-8.
         frame: number of the frame in it; 0 where it is one slice.
         plane: where the stored slice lies; None where the file does not say.
+        size: side of the stored slice, in pixels.
     """
 
     dataset: Dataset
     frame: int
     plane: Plane | None
+    size: int = SIZE
 
     @property
     def file(self) -> str:
@@ -60,12 +63,14 @@ class Source:
         return self.dataset.SOPInstanceUID if self.frame else ""
 
 
-def read_source(path: str | Path, frame: int = 0) -> Source:
+def read_source(path: str | Path, frame: int = 0, size: int = SIZE, box: Box = PICTURE) -> Source:
     """The source instance of a slice.
 
     Args:
         path: its file.
         frame: number of the frame in it, from 1; 0 where the file is one slice.
+        size: side of the stored slice, in pixels.
+        box: the part of the picture that it shows.
 
     Raises:
         SliceError: the file cannot be read, or is no DICOM instance that can be referred to.
@@ -88,7 +93,7 @@ def read_source(path: str | Path, frame: int = 0) -> Source:
     dataset.Modality = "CT"
     dataset.PositionReferenceIndicator = ""
     dataset.Rows, dataset.Columns = int(header["Rows"]), int(header["Columns"])
-    return Source(dataset, frame, _plane(header))
+    return Source(dataset, frame, _plane(header, size, box), size)
 
 
 def _text(header: Header, keyword: str) -> str:
@@ -107,7 +112,7 @@ def _is_several(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _plane(header: Header) -> Plane | None:
+def _plane(header: Header, size: int, box: Box) -> Plane | None:
     corner, axes = image_corner(header), image_axes(header)
     try:
         spacing = [float(mm) for mm in header.numbers("PixelSpacing")]
@@ -116,4 +121,5 @@ def _plane(header: Header) -> Plane | None:
     if corner is None or axes is None or len(spacing) != 2 or min(spacing) <= 0:
         return None
     matrix = int(header["Rows"]), int(header["Columns"])
-    return stored_plane(matrix, tuple(spacing), corner, axes, patient_orientation(axes))
+    orientation = patient_orientation(axes)
+    return stored_plane(matrix, tuple(spacing), corner, axes, orientation, size, box)
