@@ -3,7 +3,6 @@
 import json
 import zipfile
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +11,9 @@ import yaml
 from workflow_run import ON_TWO_CORES, PROJECT, Run, link_folder, write_config
 
 from clotline.data import phantom
-from clotline.data.features_file import StoredFeatures
+from clotline.data.features_file import StoredFeatures, open_features
+from clotline.data.hdf5 import read_attributes
+from clotline.job.files import sha256
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
 from clotline.workflow.config import load_config
 
@@ -103,8 +104,11 @@ def test_all_features_are_those_of_the_finetuned_backbone(run, network):
     stored, anew = before.read(rows), after.read(rows)
     assert stored.shape == anew.shape
     assert (stored != anew).any(axis=1).all()
-    with h5py.File(folder / f"finetuned/{network}/features/{backbone}.h5") as file:
-        assert file.attrs["backbone"] == backbone
+    path = folder / f"finetuned/{network}/features/{backbone}.h5"
+    with open_features(path) as file:
+        about = read_attributes(file)
+    checkpoint = sha256(folder / f"finetuned/{network}/cnn.pt")
+    assert (about["backbone"], about["checkpoint"]) == (backbone, checkpoint)
 
 
 def test_all_of_them_are_in_every_table_and_page(run):
