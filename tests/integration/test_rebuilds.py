@@ -372,6 +372,15 @@ def test_another_split_makes_no_shard_anew(own):
     assert run.to_be_made(target=OWN) == PLAN | {OWN}
 
 
+def test_another_grid_makes_all_shards_anew_and_no_plan(own):
+    run, _ = own
+    change_config(run, "data", "size", value=256)
+    change_config(run, "data", "crop", value="none")
+    assert run.to_be_made(target=OWN) == set()
+    change_config(run, "data", "crop", value="lungs")
+    assert run.to_be_made(target=OWN) == shard_files(*SHARDS) | {OWN}
+
+
 def test_another_label_makes_its_shard_anew(own):
     run, labels = own
     labels.loc[4, "pe_present_on_image"] = 0

@@ -355,6 +355,24 @@ def test_claim_says_what_a_backbone_sees():
     assert "width 700 HU, of 3 slices (adjacent), crop 224" in adjacent
 
 
+def test_claim_says_which_slices_are_stored():
+    published = claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)
+    assert "around them; 256 × 256 pixels by area averaging, " in published[9]
+    larger = {"crop": 384, "input_size": 384}
+    config = load_config(
+        {
+            "data": {"size": 384, "crop": "lungs"},
+            "cnn": {
+                "resnext50": larger,
+                "efficientnet_b0": larger | {"crop": 383, "input_size": 64},
+            },
+        }
+    )
+    answers = claim.fill_in(config, 1, 0, 0, NO_PATIENTS)
+    assert "384 × 384 pixels around the lungs by area averaging, " in answers[9]
+    assert answers[25].count("whole slices") == answers[25].count("random crops") == 1
+
+
 def test_claim_says_how_studies_were_divided():
     by_column = load_config({"data": {"split": {"column": "fold"}}})
     answers = claim.fill_in(by_column, 1, 0, 0, NO_PATIENTS)

@@ -142,6 +142,14 @@ def test_claim_names_ensembles_and_folds_of_the_bundle(content, flow):
     assert "of each of combined-joint" in told
 
 
+def test_claim_names_the_slices_that_the_models_want(content, flow):
+    trained = {key: value for key, value in content["trained"].items() if key != "data"}
+    old = claim.fill_in_validation(trained, [], flow, 0.3, 100)[9]
+    assert "256 × 256 pixels by area averaging" in old
+    lungs = claimed(content, flow, trained={"data": {"size": 512, "crop": "lungs"}})[9]
+    assert "512 × 512 pixels around the lungs by area averaging" in lungs
+
+
 def test_claim_of_an_older_bundle_says_what_its_keys_meant(content, flow):
     old = {
         stage: {

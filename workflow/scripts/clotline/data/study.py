@@ -250,7 +250,7 @@ def _spread(together: list[str], keys: list[tuple]) -> dict[str, list[int]]:
 
     Args:
         together: the group of each slice.
-        keys: their order: UIDs first, for the names of files are others elsewhere.
+        keys: their order: UIDs first, for files may have other names elsewhere.
     """
     groups = defaultdict(list)
     for index, name in enumerate(together):
