@@ -136,7 +136,7 @@ def test_slices_of_another_grid_than_the_models_are_refused(tmp_path, bundle):
     shard = tmp_path / "shard-new.h5"
     write_slices(shard, np.zeros((3, 384, 384), np.int16), [0, 0, 0])
     with pytest.raises(ClotlineError) as caught:
-        apply_models(bundle, shard, stored_slices(shard), tmp_path, gpus=0, threads=1)
+        apply_models(bundle, shard, stored_slices(shard), tmp_path, 0, 1, Phases())
     message = str(caught.value)
     assert "shard-new.h5 are of 384 × 384 pixels" in message
     assert "trained on 256 × 256 pixels: delete that file" in message
