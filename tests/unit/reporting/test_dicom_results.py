@@ -283,7 +283,7 @@ def test_a_map_of_zeros_can_be_written(tmp_path, plain, monkeypatch):
     monkeypatch.setattr(
         "test_dicom_results.activation_of",
         lambda slices, pixels: Activation(
-            np.zeros((len(slices), 2, 2)), np.zeros(len(slices)), uid_triples(slices), CROP
+            np.zeros((len(slices), 2, 2)), np.zeros(len(slices)), uid_triples(slices), CROP[256]
         ),
     )
     folder, table, _, _ = results_of(tmp_path, tmp_path / "files")
