@@ -11,7 +11,7 @@ def make_once(common: Path, name: str, make: Callable[[], object]) -> None:
     The others wait: two runs in one working directory cannot be.
     """
     done = common / f"{name}.done"
-    with (common / "lock").open("w") as file:
+    with (common / f"{name}.lock").open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         if not done.exists():
             make()

@@ -1,6 +1,7 @@
 """The demo, made once, and copies of it for dry runs."""
 
 import pytest
+from further_models import run_further
 from once import make_once
 from tiny_cohort import tiny_config, write_marked_cohort
 from workflow_run import ON_TWO_CORES, PROJECT, Run, copy_project, link_folder, write_config
@@ -40,6 +41,19 @@ def tiny(common) -> Run:
 def tiny_copy(tiny, tmp_path) -> Run:
     """A copy of it that shares its files: replace them, never write into them."""
     return Run(PROJECT, link_folder(tiny.folder, tmp_path / "work"))
+
+
+@pytest.fixture(scope="session")
+def further(tiny, common) -> Run:
+    """The tiny run with every further kind of model, applied to new studies; not to be changed."""
+    run = Run(PROJECT, common / "further/work")
+
+    def make():
+        link_folder(tiny.folder, run.folder)
+        run_further(run, tiny, common / "further")
+
+    make_once(common, "further", make)
+    return run
 
 
 @pytest.fixture

@@ -7,19 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
-from workflow_run import ON_TWO_CORES, PROJECT, Run, link_folder, write_config
+from further_models import FINETUNE, TUNED
 
-from clotline.data import phantom
 from clotline.data.features_file import StoredFeatures, open_features
 from clotline.data.hdf5 import read_attributes
 from clotline.job.files import sha256
-from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID
-from clotline.workflow.config import load_config
+from clotline.labels import STUDY_LABELS, STUDY_UID
 
-JOINT = {"epochs": 2, "hidden_size": 8, "cell": "gru", "pooling": ["max", "attention"]}
-JOINT |= {"loss": "competition", "calibrate_odds": True}
-FINETUNE = {"slices": 3, "batch_size": 2, "epochs": 2, "lr": 0.001, "precision": "32-true"}
 #: Finetuned network to the one that it was, its backbone, and its models.
 NETWORKS = {
     "resnext50-finetuned-joint": (
@@ -34,49 +28,12 @@ NETWORKS = {
     ),
 }
 MODELS = [model for _, _, models in NETWORKS.values() for model in models]
-MEMBERS = ["combined-study", "resnext50-finetuned-joint-study"]
-NEW = {"studies": 2, "seed": 99, "slices_min": 16, "slices_max": 16}
-
-
-@pytest.fixture(scope="module")
-def run(tiny, tmp_path_factory) -> Run:
-    """The tiny run with two finetuned networks, applied to new studies."""
-    folder = tmp_path_factory.mktemp("finetuning")
-    run = Run(PROJECT, link_folder(tiny.folder, folder / "work"))
-    config = yaml.safe_load((tiny.folder / "config/config.yaml").read_text())
-    config["lstm"]["resnext50-joint"] = JOINT
-    config["finetune"] = {origin: FINETUNE for origin, _, _ in NETWORKS.values()}
-    config["ensembles"] = {"every-study": MEMBERS}
-    config["evaluation"]["submission"] = "resnext50-finetuned-joint"
-    # Replaced, not written into: it is shared.
-    (run.folder / "config/config.yaml").unlink()
-    write_config(run, yaml.safe_dump(config))
-    run.build(*ON_TWO_CORES, "all")
-    settings = load_config({"phantom": NEW})["phantom"]
-    phantom.write_cohort(settings, folder / "new", folder / "new.csv", workers=1)
-    run.build("predict", "--config", f"predict={folder / 'new'}")
-    return run
-
-
-def test_what_is_there_without_them_stays_as_it_is(run, tiny):
-    kept = [
-        path
-        for name in ("data", "cnn", "features", "lstm", "predictions", "metrics", "roc")
-        for path in (tiny.folder / "results" / name).rglob("*.*")
-        if path.is_file() and path.stem != "all"
-    ]
-    assert len(kept) > 50
-    # The two folders share their files: one that is made anew is another.
-    remade = [
-        path for path in kept if not path.samefile(run.folder / path.relative_to(tiny.folder))
-    ]
-    assert remade == []
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_both_parts_were_trained_on(run, network):
+def test_both_parts_were_trained_on(further, network):
     origin, backbone, _ = NETWORKS[network]
-    results = run.folder / "results"
+    results = further.folder / "results"
     for part, before in (("cnn", f"cnn/{backbone}.pt"), ("lstm", f"lstm/{origin}.pt")):
         trained = torch.load(results / before, weights_only=True)
         found = torch.load(results / f"finetuned/{network}/{part}.pt", weights_only=True)
@@ -93,9 +50,9 @@ def test_both_parts_were_trained_on(run, network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_all_features_are_those_of_the_finetuned_backbone(run, network):
+def test_all_features_are_those_of_the_finetuned_backbone(further, network):
     backbone = NETWORKS[network][1]
-    folder = run.folder / "results"
+    folder = further.folder / "results"
     before, after = (
         StoredFeatures(folder / of / f"features/{backbone}.h5")
         for of in ("", f"finetuned/{network}")
@@ -111,8 +68,8 @@ def test_all_features_are_those_of_the_finetuned_backbone(run, network):
     assert (about["backbone"], about["checkpoint"]) == (backbone, checkpoint)
 
 
-def test_all_of_them_are_in_every_table_and_page(run):
-    results = run.folder / "results"
+def test_all_of_them_are_in_every_table_and_page(further):
+    results = further.folder / "results"
     for table in ("metrics", "comparisons", "decision_curves"):
         there = set(pd.read_csv(results / f"{table}.csv")["model"])
         expected = {m for m in MODELS if table != "decision_curves" or m.endswith("study")}
@@ -136,18 +93,18 @@ def test_all_of_them_are_in_every_table_and_page(run):
             assert said[[model]].str.contains(of_training[network], regex=False).all()
 
 
-def test_the_bundle_predicts_with_them(run):
-    with zipfile.ZipFile(run.folder / "results/models/clotline.zip") as bundle:
+def test_the_bundle_predicts_with_them(further):
+    with zipfile.ZipFile(further.folder / "results/models/clotline.zip") as bundle:
         names, card = set(bundle.namelist()), bundle.read("MODEL_CARD.md").decode()
         config = json.loads(bundle.read("manifest.json"))["config"]
     for network, (origin, _, _) in NETWORKS.items():
         assert {f"finetuned/{network}/{part}.pt" for part in ("cnn", "lstm")} < names
         assert f"- {network}: {origin} and its CNN" in card
         assert config["finetune"][origin]["slices"] == FINETUNE["slices"]
-    found = pd.read_csv(run.folder / "results/predict/predictions.csv")
+    found = pd.read_csv(further.folder / "results/predict/predictions.csv")
     by_model = {model: rows.set_index(STUDY_UID) for model, rows in found.groupby("model")}
     assert {model for model in MODELS if model.endswith("study")} < set(by_model)
-    slices = pd.read_csv(run.folder / "results/predict/slices.csv")
+    slices = pd.read_csv(further.folder / "results/predict/slices.csv")
     assert slices["resnext50-finetuned-joint-image"].between(0, 1).all()
     # Others than the networks that they were.
     for finetuned, origin in (
@@ -157,12 +114,5 @@ def test_the_bundle_predicts_with_them(run):
         labels = list(STUDY_LABELS)
         differences = (by_model[finetuned][labels] - by_model[origin][labels]).abs()
         assert differences.max(axis=None) > 1e-6
-    mean = sum(by_model[member]["central_pe"] for member in MEMBERS) / len(MEMBERS)
-    assert np.allclose(by_model["every-study"]["central_pe"], mean, atol=1e-9)
-    submitted = pd.read_csv(run.folder / "results/submission.csv")
-    table = pd.read_parquet(
-        run.folder / "results/predictions/resnext50-finetuned-joint-image.parquet"
-    )
-    table = table[table["split"] == "test"]
-    assert set(table["SOPInstanceUID"]) < set(submitted["id"])
-    assert table[IMAGE_LABEL].between(0, 1).all()
+    mean = sum(by_model[member]["central_pe"] for member in TUNED) / len(TUNED)
+    assert np.allclose(by_model["tuned-study"]["central_pe"], mean, atol=1e-9)
