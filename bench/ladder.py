@@ -329,9 +329,13 @@ class Costs:
         where = self._path.parent / f"measuring-{os.getpid()}"
         where.mkdir(parents=True)
         slices = read_table(self._data / "slices.parquet")
-        positive = (slices[IMAGE_LABEL] == 1) & (slices["split"] == "train")
-        # Of whole studies from the first on, so that the rows are those of positives.h5.
-        last = slices[STUDY_UID][(positive.cumsum() >= self.POSITIVES).to_numpy()].iloc[0]
+        positive = slices[IMAGE_LABEL] == 1
+        train, valid = (positive & (slices["split"] == split) for split in ("train", "valid"))
+        # Of whole studies from the first on, so that the rows are those of positives.h5; a
+        # training needs something to validate.
+        enough = train.cumsum() >= min(self.POSITIVES, train.sum())
+        enough &= valid.cumsum() > 0
+        last = slices[STUDY_UID][enough].iloc[0]
         end = slices.index[slices[STUDY_UID] == last][-1] + 1
         few = slices[:end]
         write_table(few, where / "slices.parquet")
@@ -342,7 +346,7 @@ class Costs:
                 train_backbone("probe", section | {"epochs": epochs}, 1, self._data, where)
             seconds.append(cpu_seconds() - start)
         shutil.rmtree(where)
-        return max(seconds[1] - seconds[0], 1e-3) / (2 * int(positive[:end].sum()))
+        return max(seconds[1] - seconds[0], 1e-3) / (2 * int(train[:end].sum()))
 
 
 def slices_of_epoch(data: Path) -> int:
