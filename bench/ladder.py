@@ -318,7 +318,7 @@ class Costs:
         # What is trained by which loss and rate costs the same; averaging weights has a fixed
         # cost an epoch, of 200 batches, which a short one would overstate.
         form = {k: v for k, v in section.items() if k not in ("epochs", "lr", "ema", "schedule")}
-        known = json.loads(self._path.read_text("utf-8")) if self._path.exists() else {}
+        known = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
         if (key := _digest(form)) not in known:
             known[key] = self._measure(section | {"ema": 0})
             with atomic(self._path) as path:
@@ -620,7 +620,7 @@ def describe(folder: Path, rungs: list[Rung], data: Path, size: Size) -> str:
                 cells.append("" if none else _signed(difference(own, theirs, size.bootstraps)))
         compared.append(cells)
         places = [place_of(folder / f"seed-{seed}", rung, size) for seed in cases]
-        results = [json.loads((p / "result.json").read_text("utf-8")) for p in places]
+        results = [json.loads((p / "result.json").read_text(encoding="utf-8")) for p in places]
         cells = [rung.name, *_bands(places, data)]
         cells.append(f"{np.mean([r['views'] for r in results]):,.0f}")
         cells += [f"{np.mean([r[k] for r in results]) / 60:.1f}" for k in ("stage1_s", "stage2_s")]
