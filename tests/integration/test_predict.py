@@ -383,12 +383,12 @@ def test_models_trained_on_other_slices_are_refused(made, folder, tmp_path):
             content = source.read(member)
             if member == "manifest.json":
                 manifest = json.loads(content)
-                manifest["preprocessing"]["slice"] = [512, 512]
+                manifest["preprocessing"]["slice"] = [300, 300]
                 content = json.dumps(manifest).encode()
             target.writestr(member, content)
     done = predict(run, folder, f"models={other}")
     assert done.returncode == 1
-    assert "slice is [512, 512], here [256, 256]" in done.stderr
+    assert "slice is [300, 300], here [256, 256]" in done.stderr
     assert not (run.folder / "results/predict/predictions.csv").exists()
 
 
