@@ -24,6 +24,15 @@ def common(tmp_path_factory, worker_id):
     return own if worker_id == "master" else own.parent
 
 
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """The folder that a site names for what jobs need for as long as they run."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("CLOTLINE_SCRATCH", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def fabric():
     """One CPU thread, full precision: sums have the same bits in every run."""

@@ -27,12 +27,11 @@ from clotline.data.zipped import (
     opened_zip,
     read_run,
     runs_of,
-    slice_path,
 )
 from clotline.errors import ClotlineError
 from clotline.job.files import atomic
 from clotline.job.progress import progress
-from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID
+from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, slice_path
 
 
 def fetch_studies(source: str, folder: Path, studies: set[str] | None, labels: str | None) -> str:

@@ -15,14 +15,6 @@ from clotline.job.files import files_under
 
 
 @pytest.fixture
-def scratch(tmp_path, monkeypatch):
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setenv("CLOTLINE_SCRATCH", str(folder))
-    return folder
-
-
-@pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "export"
     folder.mkdir()

@@ -35,13 +35,10 @@ def cohort(tmp_path):
 
 
 @pytest.fixture
-def scratch(tmp_path, monkeypatch):
+def scratch(scratch):
     """Where slices are unpacked; nothing is left there."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setenv("CLOTLINE_SCRATCH", str(folder))
-    yield folder
-    assert not list(folder.iterdir())
+    yield scratch
+    assert not list(scratch.iterdir())
 
 
 def shard_of(labels, source, path):

@@ -22,12 +22,11 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def scratch(tmp_path, monkeypatch):
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setenv("NODE_DISK", str(folder))
+def scratch(scratch, monkeypatch):
+    """The same by a variable of the node."""
+    monkeypatch.setenv("NODE_DISK", str(scratch))
     monkeypatch.setenv("CLOTLINE_SCRATCH", "$NODE_DISK")
-    return folder
+    return scratch
 
 
 def test_copies_lie_on_the_nodes_disk_and_are_removed(files, scratch):

@@ -105,8 +105,7 @@ def test_an_entry_of_finetune_has_the_schemas_keys_and_is_trained_by_the_shared_
     config = load_config({"lstm": {"resnext50-joint": {}}, "finetune": {"resnext50-joint": entry}})
     (section,) = finetune_sections(config).values()
     assert section.slices_together == 15
-    recipe = section.recipe
-    assert (recipe.lr, recipe.milestones, recipe.optimizer) == (0.25, [4], "adamw")
+    assert (section.lr, section.milestones, section.optimizer) == (0.25, [4], "adamw")
     # Averaged weights would need batch normalisation's statistics anew, which is frozen.
-    assert recipe.ema == 0
+    assert section.ema == 0
     assert section.as_dict() == json.loads(canonical(config["finetune"]["resnext50-joint"]))

@@ -20,6 +20,22 @@ def split_lstm_name(name: str) -> tuple[str, str]:
     return features, level
 
 
+def with_part(name: str, part: str) -> str:
+    """``winner-joint`` with a part between feature set and level: ``winner-folds-joint``."""
+    features, level = split_lstm_name(name)
+    return f"{features}-{part}-{level}"
+
+
+def without_part(name: str, part: str) -> str:
+    """The inverse of `with_part`; a name without the part stays as it is."""
+    features, level = split_lstm_name(name)
+    return f"{features.removesuffix(f'-{part}')}-{level}"
+
+
+#: What the names of models in folds have before their level.
+_FOLDS = "folds"
+
+
 def models_of(network: str) -> list[str]:
     """The models that a network of stage 2 is evaluated as: itself, or both levels of a joint one.
 
@@ -38,19 +54,17 @@ def folded_networks(config: dict) -> list[str]:
 
 def folds_model(model: str) -> str:
     """The model made of all folds' networks: ``combined-study`` to ``combined-folds-study``."""
-    features, level = split_lstm_name(model)
-    return f"{features}-folds-{level}"
+    return with_part(model, _FOLDS)
 
 
 def unfolded_model(model: str) -> str:
     """The model whose network was trained in folds: the inverse of `folds_model`."""
-    features, level = split_lstm_name(model)
-    return f"{features.removesuffix('-folds')}-{level}"
+    return without_part(model, _FOLDS)
 
 
 def is_in_folds(model: str) -> bool:
     """Whether a model is one of `folds_model`."""
-    return split_lstm_name(model)[0].endswith("-folds")
+    return unfolded_model(model) != model
 
 
 def trained_models(config: dict) -> list[str]:

@@ -4,21 +4,19 @@ Of the network ``winner-joint`` the finetuned one is ``winner-finetuned-joint``:
 level and models holds for both.
 """
 
-from clotline.feature_sets import models_of, own_models, split_lstm_name
+from clotline.feature_sets import models_of, own_models, with_part, without_part
 
-_ENDING = "-finetuned"
+_PART = "finetuned"
 
 
 def finetuned_network(network: str) -> str:
     """``winner-joint`` to ``winner-finetuned-joint``, the network that it becomes."""
-    features, level = split_lstm_name(network)
-    return f"{features}{_ENDING}-{level}"
+    return with_part(network, _PART)
 
 
 def origin_of(network: str) -> str:
     """``winner-finetuned-joint`` to ``winner-joint``; any other network is its own origin."""
-    features, level = split_lstm_name(network)
-    return f"{features.removesuffix(_ENDING)}-{level}"
+    return without_part(network, _PART)
 
 
 def finetuned_networks(config: dict) -> list[str]:

@@ -11,6 +11,15 @@ SERIES_UID = "SeriesInstanceUID"
 SOP_UID = "SOPInstanceUID"
 UIDS = (STUDY_UID, SERIES_UID, SOP_UID)
 
+#: In a SOPInstanceUID between that of a file of many frames and the number of one of them.
+FRAME_MARK = "#"
+
+
+def slice_path(study: str, series: str, sop: str) -> str:
+    """Where a slice lies in the competition's layout; a frame in the file of all frames."""
+    return f"{study}/{series}/{sop.partition(FRAME_MARK)[0]}.dcm"
+
+
 #: The one label that differs between the slices of a study.
 IMAGE_LABEL = "pe_present_on_image"
 

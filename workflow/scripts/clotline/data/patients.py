@@ -12,7 +12,7 @@ import pandas as pd
 from clotline.data.folder import is_zip
 from clotline.errors import ClotlineError
 from clotline.job.files import STATE_FOLDER, atomic, file_version
-from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID
+from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, slice_path
 
 #: Where it is remembered what the DICOM files said; which studies belong together, and no more.
 _CACHE = STATE_FOLDER / "patients.json"
@@ -85,8 +85,8 @@ def patients_by_files(labels: pd.DataFrame, data_config: dict) -> pd.Series:
     some = labels.groupby(STUDY_UID, sort=False, observed=True).head(_FILES)
     files: dict[str, list[str]] = {}
     for study, series, sop in some[[STUDY_UID, SERIES_UID, SOP_UID]].itertuples(index=False):
-        name = f"{sop.partition('#')[0]}.dcm"
-        files.setdefault(study, []).append(str(Path(folder, study, series, name)))
+        path = Path(folder, slice_path(study, series, sop))
+        files.setdefault(study, []).append(str(path))
     hashes = hashed_patient_ids(files, [folder, *([links] if links else [])])
     return pd.Series(hashes, dtype="object")
 

@@ -40,7 +40,7 @@ from clotline.data.dicom.ct_slice import (
 )
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.isolation import read_apart, read_in_time
-from clotline.data.dicom.multiframe import FRAME_MARK, read_image
+from clotline.data.dicom.multiframe import read_image
 from clotline.data.dicom.orientation import image_axes
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
@@ -60,7 +60,16 @@ from clotline.data.scans import MIN_SLICES, are_one, positions_of, split_scans
 from clotline.errors import ClotlineError
 from clotline.job.files import files_under
 from clotline.job.processes import end_with_parent
-from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_LABELS, STUDY_UID, UIDS, UNKNOWN
+from clotline.labels import (
+    FRAME_MARK,
+    IMAGE_LABEL,
+    SERIES_UID,
+    SOP_UID,
+    STUDY_LABELS,
+    STUDY_UID,
+    UIDS,
+    UNKNOWN,
+)
 from clotline.titles import counted
 
 log = logging.getLogger("clotline")

@@ -17,7 +17,6 @@ from clotline.data.archives import located
 from clotline.data.attenuation import LOOKED_AT, Chest, Look, look_at, summarize
 from clotline.data.chunks import Chunk, pack
 from clotline.data.dicom.ct_slice import Slice, read_slice
-from clotline.data.dicom.multiframe import FRAME_MARK
 from clotline.data.dicom.orientation import AXIAL, stored_orientation
 from clotline.data.dicom.reader import fetch
 from clotline.data.dicom.rejection import SliceError, one_line
@@ -38,7 +37,7 @@ from clotline.data.shards import (
 from clotline.data.zipped import MEMBER, unzipped
 from clotline.grid import LUNGS, PICTURE, PUBLISHED, Box, Grid
 from clotline.job.speed import FILES_AHEAD
-from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, UIDS
+from clotline.labels import FRAME_MARK, IMAGE_LABEL, SERIES_UID, SOP_UID, UIDS, slice_path
 
 
 @dataclass(frozen=True)
@@ -181,9 +180,7 @@ def decode_study(
 
 def _named_file(uids: Sequence[str]) -> tuple[str, int]:
     """The file that a row's UIDs name, and the frame in it; 0 where they name none."""
-    *folders, sop = uids
-    sop, _, frame = sop.partition(FRAME_MARK)
-    return "/".join((*folders, f"{sop}.dcm")), int(frame or 0)
+    return slice_path(*uids), int(uids[-1].partition(FRAME_MARK)[2] or 0)
 
 
 #: Note on a study that should have been cropped.
@@ -352,8 +349,9 @@ def _unlisted(
 ) -> list[str]:
     """A note where a series' folder holds files of which the labels file knows nothing."""
     listed = defaultdict(set)
-    for study, series, sop in names:
-        listed[f"{study}/{series}"].add(f"{sop.partition(FRAME_MARK)[0]}.dcm")
+    for uids in names:
+        series_path, _, name = slice_path(*uids).rpartition("/")
+        listed[series_path].add(name)
     for series_path, expected in listed.items():
         series_folder = _inside(folder, series_path, resolve, roots)
         if series_folder is None:

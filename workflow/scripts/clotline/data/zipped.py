@@ -26,7 +26,7 @@ from clotline.data.folder import DataFolder, is_address
 from clotline.errors import ClotlineError
 from clotline.job.disk import is_full
 from clotline.job.scratch import scratch_folder
-from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID
+from clotline.labels import UIDS, slice_path
 
 log = logging.getLogger("clotline")
 
@@ -134,7 +134,9 @@ class _Here(RangedFile):
         super().__init__(path, os.fstat(self._file.fileno()).st_size)
 
     def part(self, start: int, stop: int) -> bytes:
-        return os.pread(self._file.fileno(), max(stop - start, 0), start)
+        # By Python's buffered reader: the system may give less at a time than is asked for.
+        self._file.seek(start)
+        return self._file.read(max(stop - start, 0))
 
     def close(self) -> None:
         self._file.close()
@@ -168,15 +170,9 @@ def opened_zip(file: RangedFile) -> Iterator[zipfile.ZipFile]:
         archive.fp.detach()
 
 
-def slice_path(study: str, series: str, sop: str) -> str:
-    """Where a slice lies in the competition's layout; a frame in the file of all frames."""
-    return f"{study}/{series}/{sop.partition('#')[0]}.dcm"
-
-
 def slice_paths(rows: pd.DataFrame) -> list[str]:
     """`slice_path` of each of some rows with UIDs."""
-    uids = rows[[STUDY_UID, SERIES_UID, SOP_UID]]
-    return [slice_path(*of_row) for of_row in uids.itertuples(index=False)]
+    return [slice_path(*uids) for uids in rows[list(UIDS)].itertuples(index=False)]
 
 
 def find_members(archive: zipfile.ZipFile, wanted: Collection[str]) -> dict[str, zipfile.ZipInfo]:

@@ -22,10 +22,10 @@ from clotline.loading.suspicious_slices import SuspiciousBatch, SuspiciousSlices
 from clotline.models.backbones import Classifier, load_classifier
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.lstm import load_lstm
-from clotline.models.lstm_training import SCORES
+from clotline.models.lstm_training import SCORES, objective
 from clotline.models.odds import calibrate_odds
-from clotline.models.supervision import StudyOutputs, TrainedLSTM, kept_weights, make_loss
-from clotline.models.training import Fitted, base_rate_loss, fit, train_together
+from clotline.models.supervision import StudyOutputs, TrainedLSTM, kept_weights
+from clotline.models.training import Fitted, fit, train_together
 from clotline.sections.finetune import FinetuneSection
 from clotline.sections.lstm import LSTMSection
 
@@ -135,11 +135,7 @@ def finetune(
         ClotlineError: as of `clotline.models.training.fit`, or weights do not fit a network.
     """
     of_lstm = LSTMSection.of_checkpoint(lstm.config, "the trained network")
-    loss, weigh = make_loss(of_lstm, level)
-    weights = None
-    if weigh:
-        targets = torch.from_numpy(train.targets()).float()
-        weights = weigh(targets, StudyBatch(torch.empty(0), train.counts)).numpy()
+    loss, weigh, base_loss = objective(of_lstm, level, train.targets(), train.counts)
 
     def train_batches(epoch: int) -> Iterable:
         order = np.random.default_rng((seed, epoch)).permutation(len(train))
@@ -158,7 +154,7 @@ def finetune(
         )
         return fit(
             network,
-            section.recipe,
+            section,
             train_batches,
             # A study a process: all of its slices are read, not only the most suspicious ones.
             valid.batches(fabric.world_size, fabric),
@@ -166,7 +162,7 @@ def finetune(
             fabric,
             state,
             seed,
-            base_rate_loss(train.targets(), weights),
+            base_loss,
             loss,
             weigh,
         )

@@ -68,7 +68,8 @@ def apply_models(
         with phases(f"features of {network}"):
             extract_shard_features(cnn, shard, features, backbone, gpus, threads)
         with phases("stage 2"):
-            predictions |= _predict(lstm, network, slices, studies, [features], gpus, threads)
+            said = predict_models(lstm, network, slices, studies, [features], gpus, threads)
+        predictions |= _without_truth(said)
         # Features of many studies are large.
         Path(features).unlink()
     for name, members in bundle.ensembles.items():
@@ -98,21 +99,13 @@ def _apply_networks(
         features = [files[backbone] for backbone in bundle.features(name)]
         checkpoint = bundle.checkpoint("lstm", name)
         with phases("stage 2"):
-            predictions |= _predict(checkpoint, name, slices, studies, features, gpus, threads)
+            said = predict_models(checkpoint, name, slices, studies, features, gpus, threads)
+        predictions |= _without_truth(said)
     return predictions
 
 
-def _predict(
-    checkpoint: Path,
-    network: str,
-    slices: pd.DataFrame,
-    studies: pd.DataFrame,
-    features: list[str],
-    gpus: int,
-    threads: int,
-) -> dict[str, pd.DataFrame]:
-    """What one network of stage 2 says, without the truth, which nobody knows."""
-    tables = predict_models(checkpoint, network, slices, studies, features, gpus, threads)
+def _without_truth(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Predictions of new studies, of which nobody knows what is true."""
     return {
         model: table.drop(columns=[*(name for name in table if name.endswith(TRUE)), "split"])
         for model, table in tables.items()

@@ -10,8 +10,9 @@ from lightning_fabric import Fabric
 
 from clotline.loading.study_loader import FeatureSequences, StudyBatch
 from clotline.models.monitoring import auroc, joint_auroc, pe_present_auroc
+from clotline.models.steps import Loss
 from clotline.models.supervision import build_trained_lstm, kept_weights, make_loss
-from clotline.models.training import Fitted, base_rate_loss, fit, train_together
+from clotline.models.training import Fitted, Weigh, base_rate_loss, fit, train_together
 from clotline.sections.lstm import LSTMSection
 
 #: What is watched at each level.
@@ -52,11 +53,7 @@ def train_lstm(
 
     # Weights that are only evaluated (epochs is 0) read features as they are stored.
     moments = train.moments() if section.standardize and section.epochs else None
-    loss, weigh = make_loss(section, level)
-    weights = None
-    if weigh:
-        targets = torch.from_numpy(train.targets()).float()
-        weights = weigh(targets, StudyBatch(torch.empty(0), train.counts)).numpy()
+    loss, weigh, base_loss = objective(section, level, train.targets(), train.counts)
 
     def run() -> Fitted:
         torch.manual_seed(seed)
@@ -69,10 +66,33 @@ def train_lstm(
             fabric,
             state,
             seed,
-            base_rate_loss(train.targets(), weights),
+            base_loss,
             loss,
             weigh,
         )
 
     fitted = train_together(fabric, run, state)
     return replace(fitted, best=kept_weights(fitted.best, moments))
+
+
+def objective(
+    section: LSTMSection, level: str, targets: np.ndarray, counts: list[int]
+) -> tuple[Loss, Weigh | None, float]:
+    """What a training of stage 2 lowers, and where it begins.
+
+    Args:
+        section: the entry of ``lstm``.
+        level: image, study or joint.
+        targets: of the studies to train on.
+        counts: number of slices of each.
+
+    Returns:
+        Of `make_loss`: the loss and the weights of validation; and the loss of a network that knows
+        each label's frequency alone.
+    """
+    loss, weigh = make_loss(section, level)
+    weights = None
+    if weigh:
+        studies = StudyBatch(torch.empty(0), counts)
+        weights = weigh(torch.from_numpy(targets).float(), studies).numpy()
+    return loss, weigh, base_rate_loss(targets, weights)

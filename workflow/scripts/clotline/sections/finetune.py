@@ -1,49 +1,30 @@
 """One entry of ``finetune`` in the configuration: how a network is trained on with its backbone."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 from clotline.sections.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSection:
+class FinetuneSection(Recipe):
     """The joint training of a backbone and a network of stage 2.
 
-    config/README.md gives each key's unit, default and meaning. Weights are not averaged: batch
-    normalisation, whose statistics averaged weights would need anew, is frozen.
+    config/README.md gives each key's unit, default and meaning.
     """
 
     slices: int
     augment: bool
     batch_size: int
-    epochs: int
-    optimizer: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    schedule: str
-    warm_up: float
-    milestones: list[int]
-    clip_norm: float | None
-    keep: str
-    accumulate: int
-    precision: str
+
+    #: No key: averaged weights would need the statistics of batch normalisation anew, which is
+    #: frozen.
+    ema: ClassVar[float] = 0.0
 
     @property
     def slices_together(self) -> int:
         """The most slices that go through the backbone in one pass."""
         return self.slices * self.batch_size
-
-    @property
-    def recipe(self) -> Recipe:
-        """What of it says how to train."""
-        shared = {field.name for field in fields(Recipe)} - {"ema"}
-        return Recipe(**{name: getattr(self, name) for name in shared}, ema=0.0)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The entry of the configuration, its keys sorted as in a rule's params."""
-        return dict(sorted(asdict(self).items()))
 
 
 def finetune_sections(config: dict) -> dict[str, FinetuneSection]:

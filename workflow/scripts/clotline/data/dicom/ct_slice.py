@@ -16,7 +16,6 @@ from pydicom.uid import UID, CTImageStorage
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.multiframe import (
     ENHANCED,
-    FRAME_MARK,
     EnhancedFile,
     read_frames,
     read_image,
@@ -35,6 +34,7 @@ from clotline.data.dicom.traits import TRAIT_KEYWORDS, Traits, joined, traits_of
 from clotline.data.dicom.volume import VolumeFile
 from clotline.errors import ClotlineError
 from clotline.grid import AIR_HU, PICTURE, SIZE, Box
+from clotline.labels import FRAME_MARK
 
 # After one large block was freed, glibc keeps what a slice frees for the next slice, instead of
 # giving it back to the kernel and asking for new pages every time.

@@ -49,12 +49,10 @@ from clotline.data.dicom.reader import (
 )
 from clotline.data.dicom.rejection import SliceError, one_line
 from clotline.data.dicom.volume import VolumeFile, is_volume, volume_file
+from clotline.labels import FRAME_MARK
 
 #: Storage classes of files whose frames are slices of CT.
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
-
-#: Between a file's SOPInstanceUID and the number of one of its frames, from 1.
-FRAME_MARK = "#"
 
 #: What is read beside the elements that are asked for.
 _OWN_KEYWORDS = (

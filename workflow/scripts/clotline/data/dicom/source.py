@@ -14,12 +14,13 @@ from pydicom.valuerep import DA, TM
 
 from clotline.data.dicom.ct_slice import image_corner
 from clotline.data.dicom.header import Header
-from clotline.data.dicom.multiframe import FRAME_MARK, read_frames, read_image
+from clotline.data.dicom.multiframe import read_frames, read_image
 from clotline.data.dicom.orientation import image_axes, patient_orientation
 from clotline.data.dicom.placement import Plane, stored_plane
 from clotline.data.dicom.rejection import SliceError
 from clotline.data.dicom.volume import VolumeFile
 from clotline.grid import PICTURE, SIZE, Box
+from clotline.labels import FRAME_MARK
 
 #: What is the same in all of a patient and of a study: PS3.3, C.7.1.1 and C.7.2.1, types 1 and 2.
 _PATIENT_KEYWORDS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
