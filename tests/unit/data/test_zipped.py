@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,24 @@ def test_of_a_server_the_list_and_what_is_needed_is_read(cohort, scratch, tmp_pa
         found = shard_of(few, served.address, tmp_path / "found.h5")
     assert found[0] == expected[0]
     assert sum(served.asked) < path.stat().st_size / 20
+
+
+def test_the_last_member_of_a_small_file_is_fetched_though_more_is_asked_for(
+    cohort, scratch, tmp_path, monkeypatch
+):
+    labels, folder, _ = cohort
+    monkeypatch.setattr(zipped, "_WAITS", ())
+    few = labels[labels[STUDY_UID] == "s1"]
+    path = tmp_path / "small.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for _, row in few.iterrows():
+            archive.write(dicom_path(folder, row), str(dicom_path(Path(), row)))
+    last = archive.infolist()[-1]
+    # So little of the list follows that the longest header would not fit.
+    assert path.stat().st_size < last.header_offset + last.compress_size + zipped._LONGEST_HEADER
+    expected = shard_of(few, folder, tmp_path / "expected.h5")
+    with serve(path) as served:
+        assert shard_of(few, served.address, tmp_path / "found.h5")[0] == expected[0]
 
 
 def test_what_cannot_be_had_is_rejected_with_the_true_reason(cohort, scratch, tmp_path):

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError, URLError
@@ -54,8 +55,13 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 class RangedFile(io.RawIOBase):
     """A file of which any part can be read."""
 
-    def __init__(self, name: str, size: int):
-        self.name, self._size, self._position = name, size, 0
+    def __init__(self, name: str):
+        self.name, self._position = name, 0
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        raise NotImplementedError
 
     def part(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` to ``stop``, fewer at its end."""
@@ -71,7 +77,7 @@ class RangedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """As of a file."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         self._position = max(start + offset, 0)
         return self._position
 
@@ -81,7 +87,7 @@ class RangedFile(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         """As of a file; one part."""
-        content = self.part(self._position, min(self._position + len(buffer), self._size))
+        content = self.part(self._position, min(self._position + len(buffer), self.size))
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
@@ -90,9 +96,10 @@ class RangedFile(io.RawIOBase):
 class _OnServer(RangedFile):
     """A file on a server, read by range requests (RFC 9110, 14)."""
 
-    def __init__(self, address: str):
-        super().__init__(address, 0)
-        self._size = int(self._ask(0, 1)[1])
+    @cached_property
+    def size(self) -> int:
+        # Asked for the list of members alone; each study's slices are fetched without it.
+        return int(self._ask(0, 1)[1])
 
     def part(self, start: int, stop: int) -> bytes:
         return self._ask(start, stop)[0] if stop > start else b""
@@ -111,7 +118,8 @@ class _OnServer(RangedFile):
                             "it and name its path"
                         )
                     content = answer.read()
-                if len(content) != stop - start:
+                # A part may be asked for that reaches beyond the file's end.
+                if len(content) != min(stop, int(size)) - start:
                     raise http.client.IncompleteRead(content)
                 return content, size
             except (URLError, OSError, http.client.HTTPException) as error:
@@ -131,7 +139,11 @@ class _Here(RangedFile):
             self._file = Path(path).open("rb")  # noqa: SIM115 (closed with this one)
         except OSError as error:
             raise ClotlineError(f"{path} cannot be read: {error.strerror}") from None
-        super().__init__(path, os.fstat(self._file.fileno()).st_size)
+        super().__init__(path)
+
+    @cached_property
+    def size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def part(self, start: int, stop: int) -> bytes:
         # By Python's buffered reader: the system may give less at a time than is asked for.
