@@ -14,7 +14,7 @@ sys.path.insert(0, str(PROJECT / "workflow" / "scripts"))
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import REFERENCE, level_pairs
-from clotline.finetuned import made_models
+from clotline.feature_sets import own_models
 from clotline.job.files import sha256
 from clotline.job.processes import STARTER
 from clotline.workflow.code_digest import code_digest
@@ -49,7 +49,7 @@ watch(workflow, Data(pipeline.config, pipeline.shards))
 PHANTOM = {} if config["phantom"] is None else config["data"]
 # Predictions made elsewhere are evaluated like those of the LSTMs.
 EXTERNAL = config["evaluation"]["external"]
-OWN_MODELS = made_models(config)
+OWN_MODELS = own_models(config)
 MODELS = [*OWN_MODELS, *EXTERNAL]
 # A study level and an image level together can be scored as the competition did.
 PAIRS = level_pairs(MODELS)

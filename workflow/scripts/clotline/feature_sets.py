@@ -32,8 +32,9 @@ def without_part(name: str, part: str) -> str:
     return f"{features.removesuffix(f'-{part}')}-{level}"
 
 
-#: What the names of models in folds have before their level.
-_FOLDS = "folds"
+#: What the names of models in folds, and of networks trained on with their backbone, have before
+#: their level: what a name says of level and models holds for them, too.
+_FOLDS, _FINETUNED = "folds", "finetuned"
 
 
 def models_of(network: str) -> list[str]:
@@ -67,6 +68,26 @@ def is_in_folds(model: str) -> bool:
     return unfolded_model(model) != model
 
 
+def finetuned_network(network: str) -> str:
+    """What a network of stage 2 becomes: ``winner-joint`` to ``winner-finetuned-joint``."""
+    return with_part(network, _FINETUNED)
+
+
+def origin_of(network: str) -> str:
+    """``winner-finetuned-joint`` to ``winner-joint``; any other network is its own origin."""
+    return without_part(network, _FINETUNED)
+
+
+def finetuned_networks(config: dict) -> list[str]:
+    """The networks of stage 2 that are trained on together with their backbone."""
+    return [finetuned_network(network) for network in config["finetune"]]
+
+
+def finetuned_models(config: dict) -> list[str]:
+    """The models of these networks."""
+    return [model for network in finetuned_networks(config) for model in models_of(network)]
+
+
 def trained_models(config: dict) -> list[str]:
     """The models of the networks of stage 2, and those of their folds."""
     return [
@@ -76,8 +97,8 @@ def trained_models(config: dict) -> list[str]:
 
 
 def own_models(config: dict) -> list[str]:
-    """The trained models and the ensembles; `clotline.finetuned` has further ones."""
-    return [*trained_models(config), *config["ensembles"]]
+    """All models that are made here: the trained ones, the ensembles and the finetuned ones."""
+    return [*trained_models(config), *config["ensembles"], *finetuned_models(config)]
 
 
 def network_of(model: str) -> str:

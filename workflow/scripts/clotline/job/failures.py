@@ -1,7 +1,7 @@
 """What the machine did to a job, and what the user can do about it."""
 
 from clotline.errors import ClotlineError
-from clotline.finetuned import origin_of
+from clotline.feature_sets import origin_of
 from clotline.job.disk import full_disk, is_full
 from clotline.job.shortage import GPU, THREADS, describe, other_holders, shortage
 

@@ -40,8 +40,7 @@ from clotline.data.prepared import MANIFEST, grid_fields, prepared_grid
 from clotline.errors import ClotlineError
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics_files import read_metrics
-from clotline.feature_sets import folds_model, models_of, split_lstm_name
-from clotline.finetuned import origin_of
+from clotline.feature_sets import folds_model, models_of, origin_of, split_lstm_name
 from clotline.grid import AIR_HU, PUBLISHED, Grid
 from clotline.job.disk import is_full
 from clotline.job.files import unusable

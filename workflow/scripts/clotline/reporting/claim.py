@@ -7,8 +7,7 @@ doi 10.1148/ryai.2020200029.
 from collections.abc import Iterator
 
 from clotline.data.patient_counts import describe_patients
-from clotline.feature_sets import folded_networks, split_lstm_name
-from clotline.finetuned import finetuned_network
+from clotline.feature_sets import finetuned_network, folded_networks, split_lstm_name
 from clotline.grid import AIR_HU, PUBLISHED, grid_of
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections

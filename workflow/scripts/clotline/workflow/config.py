@@ -24,11 +24,12 @@ from clotline.errors import ClotlineError
 from clotline.feature_sets import (
     REFERENCE,
     feature_sets,
+    finetuned_models,
     level_pairs,
+    own_models,
     split_lstm_name,
     trained_models,
 )
-from clotline.finetuned import finetuned_models, made_models
 from clotline.grid import SIZE
 from clotline.labels import COLUMNS
 from clotline.sections.cnn import CNNSection, cnn_sections
@@ -439,7 +440,7 @@ def _check_between_keys(config: dict, user: dict):
             yield from _check_not_made(f"lstm.{name}.init", lstm.init, made)
     yield from _check_finetuning(config, sets)
     yield from _check_ensembles(config)
-    models = [*made_models(config), *config["evaluation"]["external"]]
+    models = [*own_models(config), *config["evaluation"]["external"]]
     pairs, submitted = level_pairs(models), config["evaluation"]["submission"]
     if submitted not in pairs:
         yield (

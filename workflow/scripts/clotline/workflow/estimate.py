@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from clotline.feature_sets import feature_sets, split_lstm_name
-from clotline.finetuned import origin_of
+from clotline.feature_sets import feature_sets, origin_of, split_lstm_name
 from clotline.grid import SIZE
 from clotline.job.disk import SLICE_BYTES, slice_bytes
 from clotline.job.files import files_under
@@ -178,7 +177,7 @@ def _finetune(job: PlannedJob, data: Data) -> tuple[float, float]:
     name = origin_of(job.wildcards["lstm"])
     section = finetune_sections(data.config)[name]
     (backbone,) = feature_sets(data.config)[split_lstm_name(name)[0]]
-    rates = GPU_RATES.get(data.cnn[backbone].architecture, RESNEXT50_RATES)
+    rates = _rates(data.cnn[backbone])
     # Of a train study its most suspicious slices, of a valid one all.
     studies = data.studies * data.slices["train"] / max(data.slices.total(), 1)
     trained = min(data.slices["train"], studies * section.slices)

@@ -16,11 +16,13 @@ from clotline.errors import ClotlineError
 from clotline.feature_sets import (
     REFERENCE,
     feature_sets,
+    finetuned_networks,
     folded_networks,
     image_level_of,
+    origin_of,
+    own_models,
     split_lstm_name,
 )
-from clotline.finetuned import finetuned_networks, made_models, origin_of
 from clotline.grid import PUBLISHED, grid_of
 from clotline.job.files import (
     BUNDLE,
@@ -198,7 +200,7 @@ class Pipeline:
         A model without an image level of its own is set beside that of all features together.
         """
         own = image_level_of(wildcards.model)
-        models = {*made_models(self.config), *self.config["evaluation"]["external"]}
+        models = {*own_models(self.config), *self.config["evaluation"]["external"]}
         return own if own in models else f"{REFERENCE}-image"
 
     def slice_baseline(self, wildcards) -> str | list:
