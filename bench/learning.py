@@ -1,13 +1,15 @@
 """What the demo's recipe learns, over seeds and arithmetics: writes bench/learning.md.
 
 Each run trains both CNNs and all six LSTMs of the demo on its phantom, by the workflow's own
-scripts. Runs that are finished are kept in the folder, so that the benchmark goes on where it was
-stopped, and with another recipe for one network keeps the other.
+scripts. What finished runs of this recipe gave is kept in bench/learning.json, so that the
+benchmark goes on where it was stopped, on another machine too; networks are kept in the folder, so
+that with another recipe for one the other is not trained again.
 """
 
 import argparse
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import statistics
@@ -30,6 +32,9 @@ from clotline.labels import NO_PE_LABELS, pe_probability
 from clotline.workflow.config import load_config
 
 SEEDS = range(1, 6)
+
+#: What finished runs gave.
+KEPT = PROJECT / "bench/learning.json"
 
 #: Name to the precision, and the variables that hold oneDNN and torch to a processor's units.
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
@@ -62,7 +67,10 @@ def main() -> None:
     grid = [(name, seed) for name in arguments.arithmetics for seed in arguments.seeds]
     path = PROJECT / "bench/learning.md"
     for done, (name, seed) in enumerate(grid, start=1):
-        if _result(folder, name, seed).exists() or _is_known(folder, name, seed):
+        if _is_kept(name, seed):
+            continue
+        if _is_known(folder, name, seed):
+            _keep(_result(folder, name, seed))
             continue
         print(f"run {done} of {len(grid)}: {name}, seed {seed}", flush=True)
         command = [sys.executable, "-m", "bench.learning", "--folder", arguments.folder]
@@ -72,12 +80,38 @@ def main() -> None:
             cwd=PROJECT,
             env=os.environ | ARITHMETICS[name][1],
         )
+        _keep(_result(folder, name, seed))
         # Whoever stops it has the table of what was run.
-        path.write_text(describe(read_results(folder)), encoding="utf-8")
-    text = describe(read_results(folder)) + "\n" + describe_forms(folder)
+        path.write_text(describe(kept_runs()), encoding="utf-8")
+    text = describe(kept_runs())
     print(text)
     path.write_text(text, encoding="utf-8")
     print(f"written to {path}")
+
+
+def recipe_digest() -> str:
+    """Of what the demo's configuration says, comments aside: other recipes' runs do not count."""
+    config = yaml.safe_load((PROJECT / "demo/config/config.yaml").read_text(encoding="utf-8"))
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def kept_runs() -> list[dict]:
+    """The finished runs of this recipe, of whatever machine."""
+    runs = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else []
+    return [run for run in runs if run["recipe"] == recipe_digest()]
+
+
+def _is_kept(arithmetic: str, seed: int) -> bool:
+    return any((run["arithmetic"], run["seed"]) == (arithmetic, seed) for run in kept_runs())
+
+
+def _keep(result: Path) -> None:
+    """Adds a finished run to those that are kept, and forgets those of other recipes."""
+    run = json.loads(result.read_text(encoding="utf-8")) | {"recipe": recipe_digest()}
+    order = [(name, seed) for name in ARITHMETICS for seed in SEEDS]
+    runs = [*kept_runs(), run]
+    runs.sort(key=lambda run: order.index((run["arithmetic"], run["seed"])))
+    KEPT.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
 
 
 def _is_known(folder: Path, arithmetic: str, seed: int) -> bool:
@@ -131,8 +165,17 @@ def run(folder: Path, arithmetic: str, seed: int) -> None:
         ]
         auroc = dict(pool.map(_train_lstm, jobs))
     seconds = time.monotonic() - start
-    content = {"arithmetic": arithmetic, "seed": seed, "emulated": emulated, "auroc": auroc}
-    result.write_text(json.dumps(content | {"seconds": seconds}), encoding="utf-8")
+    content = {
+        "arithmetic": arithmetic,
+        "seed": seed,
+        "emulated": emulated,
+        "date": f"{datetime.date.today():%Y-%m-%d}",
+        "machine": tables.describe_machine(),
+        "seconds": seconds,
+        "auroc": auroc,
+        "forms": compare_forms(where / "results/predictions"),
+    }
+    result.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _has_bfloat16() -> bool:
@@ -218,38 +261,50 @@ def _train_lstm(task: tuple[str, dict, int, list[str]]) -> tuple[str, float]:
 
 
 def read_results(folder: Path) -> pd.DataFrame:
+    """One row a run in the folder and LSTM: see `table_of`."""
+    paths = sorted(folder.glob("*/result.json"))
+    return table_of([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def table_of(runs: list[dict]) -> pd.DataFrame:
     """One row a run and LSTM: ``arithmetic``, ``seed``, ``emulated``, ``seconds``, ``auroc``."""
-    rows = []
-    for path in sorted(folder.glob("*/result.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        values = content.pop("auroc")
-        rows += [content | {"lstm": name, "auroc": value} for name, value in values.items()]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        [
+            run | {"lstm": name, "auroc": value}
+            for run in runs
+            for name, value in run["auroc"].items()
+        ]
+    )
 
 
-def describe(results: pd.DataFrame) -> str:
+def describe(runs: list[dict]) -> str:
     """The grid's tables as Markdown, and whether what must hold holds."""
-    today = f"{datetime.date.today():%Y-%m-%d}"
+    results = table_of(runs)
+    whole = len(ARITHMETICS) * len(SEEDS)
     lines = [
         "# What the demo's recipe learns",
         "",
-        f"Measured by `make bench-learning` on {today}: {tables.describe_machine()}. AUROC on the "
-        "phantom's test studies: of PE present at the study level, of slices at the image level.",
+        "Measured by `make bench-learning`. AUROC on the phantom's test studies: of PE present at "
+        "the study level, of slices at the image level.",
         "",
     ]
-    if results["emulated"].any():
+    machines = {}
+    for run in runs:
+        machines.setdefault((run["machine"], run["date"]), []).append(run)
+    lines += [
+        f"- {len(some)} of the {whole} runs on {date}: {machine}."
+        for (machine, date), some in machines.items()
+    ]
+    lines.append("")
+    if any(run["emulated"] for run in runs):
         lines += [
-            "This machine has no bfloat16 units: the operands and results of convolutions and "
+            "Where a machine had no bfloat16 units, the operands and results of convolutions and "
             "matrix products were rounded to bfloat16 and summed in float32, as such units do.",
             "",
         ]
-    runs = results.drop_duplicates(["arithmetic", "seed"])
-    whole = len(ARITHMETICS) * len(SEEDS)
-    if len(runs) < whole:
-        lines += [f"{len(runs)} of the {whole} runs of the grid so far.", ""]
-    if taken := int(runs.get("taken", pd.Series(dtype=object)).eq(True).sum()):
+    if taken := sum(run.get("taken", False) for run in runs):
         lines += [
-            f"This processor has no units beyond AVX2: {taken} of the runs held to AVX2 are those "
+            f"On a processor without units beyond AVX2 {taken} of the runs held to AVX2 are those "
             "in 32-true, to which a seed that was run both ways is equal to the last digit.",
             "",
         ]
@@ -258,21 +313,24 @@ def describe(results: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, of_lstm in results.groupby("lstm", sort=False):
-        for arithmetic, runs in [*of_lstm.groupby("arithmetic", sort=False), ("all", of_lstm)]:
-            values = runs.sort_values("seed")["auroc"]
+        for arithmetic, some in [*of_lstm.groupby("arithmetic", sort=False), ("all", of_lstm)]:
+            values = some.sort_values("seed")["auroc"]
             each = "" if arithmetic == "all" else ", ".join(f"{value:.3f}" for value in values)
             lines.append(
                 f"| {name} | {arithmetic} | {len(values)} | {values.min():.3f} | "
                 f"{statistics.median(values):.3f} | {values.max():.3f} | {each} |"
             )
     lines += ["", "| arithmetic | seconds a run, median (least to greatest) |", "|---|---|"]
-    for arithmetic, seconds in runs.groupby("arithmetic", sort=False)["seconds"]:
-        median = statistics.median(seconds)
-        lines.append(
-            f"| {arithmetic} | {median:.0f} ({seconds.min():.0f} to {seconds.max():.0f}) |"
-        )
+    for arithmetic in ARITHMETICS:
+        seconds = [run["seconds"] for run in runs if run["arithmetic"] == arithmetic]
+        # Of runs whose networks were trained alone.
+        if seconds := [value for value in seconds if value is not None]:
+            median = statistics.median(seconds)
+            lines.append(
+                f"| {arithmetic} | {median:.0f} ({min(seconds):.0f} to {max(seconds):.0f}) |"
+            )
     lines += ["", *(f"- {'yes' if ok else 'NO'}: {what}" for what, ok in judge(results)), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_describe_forms(runs)])
 
 
 #: How a probability of PE may follow from those of a negative and of an indeterminate study.
@@ -283,25 +341,35 @@ FORMS = {
 }
 
 
-def describe_forms(folder: Path) -> str:
-    """How well each of `FORMS` ranks and is calibrated, over all study-level models of all runs."""
-    scores = {form: [] for form in FORMS}
-    for path in sorted(folder.glob("*/results/predictions/*-study.parquet")):
+def compare_forms(predictions: Path) -> dict[str, list[list[float]]]:
+    """How well each of `FORMS` ranks and is calibrated in one run.
+
+    Returns:
+        Of each form, for each study-level model: the AUROC of PE present on the test studies, the
+        Brier score, and the share of studies whose probability is exactly 0.
+    """
+    values = {form: [] for form in FORMS}
+    for path in sorted(predictions.glob("*-study.parquet")):
         table = pd.read_parquet(path)
         table = table[table["split"] == "test"]
         truth = pe_probability(*(table[f"{name}_true"] for name in NO_PE_LABELS))
         for form, probability in FORMS.items():
             score = probability(*(table[name] for name in NO_PE_LABELS))
-            auroc = roc_auc_score(truth, score)
-            scores[form].append((auroc, np.mean((truth - score) ** 2), np.mean(score == 0)))
+            brier, zeros = np.mean((truth - score) ** 2), np.mean(score == 0)
+            values[form].append([float(v) for v in (roc_auc_score(truth, score), brier, zeros)])
+    return values
+
+
+def _describe_forms(runs: list[dict]) -> list[str]:
     lines = [
         "| probability of PE | models | AUROC, mean | Brier score, mean | studies at exactly 0 |",
         "|---|---|---|---|---|",
     ]
-    for form, values in scores.items():
+    for form in FORMS:
+        values = [value for run in runs for value in run["forms"].get(form, [])]
         auroc, brier, zeros = np.mean(values, axis=0)
         lines.append(f"| {form} | {len(values)} | {auroc:.4f} | {brier:.4f} | {zeros:.1%} |")
-    return "\n".join([*lines, ""])
+    return [*lines, ""]
 
 
 def judge(results: pd.DataFrame) -> list[tuple[str, bool]]:
