@@ -32,16 +32,14 @@ def rows_of(text, heading):
 
 
 def test_rungs_are_trained_and_written_and_it_goes_on_where_it_was_stopped(folder):
-    said, text = climb(folder, "--rungs", "1")
-    assert said.count("seed 1, ") == 2
+    said, text = climb(folder, "--rungs", "0")
+    assert said.count("seed 1, ") == 1
     assert "## The ladder, on the hard phantom" in text
     assert "By the slices' position alone: study AUROC" in text
-    assert list(rows_of(text, "| rung | seeds")) == [
-        "published recipe",
-        "+ optimiser: AdamW, one cycle",
-    ]
+    assert list(rows_of(text, "| rung | seeds")) == ["published recipe"]
 
-    said, text = climb(folder, "--rungs", "1", "8", "9")
+    # Both have one of the networks, which is trained once.
+    said, text = climb(folder, "--rungs", "8", "9")
     assert said.count("seed 1, ") == 2
     rows = rows_of(text, "| rung | seeds")
     two = rows["+ EfficientNet-B0 as well: the mean of two"]
@@ -58,12 +56,13 @@ def test_rungs_are_trained_and_written_and_it_goes_on_where_it_was_stopped(folde
 
 
 def test_with_a_time_to_train_epochs_follow_from_what_a_slice_costs(folder):
-    said, text = climb(folder, "--rungs", "0", "--minutes", "0.3")
+    """On the same phantom."""
+    said, text = climb(folder, "--rungs", "0", "--minutes", "0.05")
     assert said.count("seed 1, ") == 1
     costs = json.loads((folder / "runs/costs.json").read_text(encoding="utf-8"))
     assert len(costs) == 2
     assert all(1e-4 < seconds < 1 for seconds in costs.values())
-    assert "the same time for stage 1: 0.3 CPU minutes" in text
+    assert "the same time for stage 1: 0.05 CPU minutes" in text
     *_, views, first, _ = rows_of(text, "| rung | 1–5 positive slices")["published recipe"]
     assert int(views.replace(",", "")) > 0
     assert 0 < float(first) < 5
