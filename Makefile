@@ -1,4 +1,5 @@
 # make demo   the whole pipeline on the embedded phantom
+# make winner   the winners' recipe at the demo's size, beside the demo's networks
 # make elsewhere   the demo's models on phantoms of another hospital, in demo/elsewhere
 # make test   lint, unit and integration tests; as root it installs what these need of the system
 # make torture   hostile files and crashes ten times harder than make test, within an hour
@@ -32,7 +33,7 @@ TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 # Why tests were skipped, for the end of make test.
 SKIPPED = .pytest_cache/skipped
 
-.PHONY: demo elsewhere test packages lint unit integration torture gpu cluster clusters bench bench-gpu \
+.PHONY: demo winner elsewhere test packages lint unit integration torture gpu cluster clusters bench bench-gpu \
 	bench-learning bench-accuracy figures lock clean
 
 .venv/installed: requirements.lock
@@ -41,10 +42,16 @@ SKIPPED = .pytest_cache/skipped
 	.venv/bin/pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
+# Without a GPU two networks train side by side on a core each: faster than one after the other.
+ON_THIS_MACHINE = --profile profiles/local --directory demo --quiet rules host --resources gpu=2 \
+	--set-threads train_cnn=1 extract_features=1 activation=1
+
 demo: .venv/installed
-	# Without a GPU two networks train side by side on a core each: faster than one after the other.
-	snakemake --profile profiles/local --directory demo --quiet rules host \
-		--resources gpu=2 --set-threads train_cnn=1 extract_features=1 activation=1 -- all
+	snakemake $(ON_THIS_MACHINE) -- all
+	@python -m tools.show_results demo
+
+winner: .venv/installed
+	snakemake $(ON_THIS_MACHINE) --configfile demo/config/winner.yaml -- all
 	@python -m tools.show_results demo
 
 # The models are those of the demo; the working directory needs nothing else of it.
