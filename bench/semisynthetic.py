@@ -120,7 +120,8 @@ def draw_pair(tree: Tree, settings: dict, pair: int) -> tuple[Study, Study]:
     """Draws a study and its negative twin.
 
     Which emboli are drawn is chosen so that the positive slices are of a band of `SIZES`, each band
-    by turns; where the tree's emboli do not give that in `_TRIES` drawings, of the next one.
+    by turns; where the tree's emboli do not give that in `_TRIES` drawings, of the next one, and
+    after the last of the first.
 
     Args:
         tree: the patient.
@@ -329,8 +330,8 @@ def _chest(tree: Tree, study: Study, lungs: np.ndarray, texture: np.ndarray) -> 
 
     The chest cavity is the lungs' convex hull, and an oval of fat and muscle is around it, with
     oblique ribs, a sternum and a spine. Between the lungs there are fat, the aorta and the superior
-    vena cava above the middle of the hilum, the heart below it; under the lungs' domes liver and
-    spleen.
+    vena cava above the middle of the hilum, the heart below it; under the lungs' domes there is
+    one soft organ. Airways are not drawn.
     """
     grid, hu = study.grid, study.hu
     rng = study.rng("chest")
