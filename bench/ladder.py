@@ -119,6 +119,7 @@ class Size:
         input_size: of the networks, in pixels.
         minutes: CPU minutes to train a rung's stage 1; None trains one epoch each.
         bootstraps: resamples for intervals.
+        stage1: keys of stage 1 that differ where a rung names no others.
         stage2: keys of stage 2 that differ in all rungs.
     """
 
@@ -126,6 +127,7 @@ class Size:
     input_size: int
     minutes: float | None
     bootstraps: int
+    stage1: dict
     stage2: dict
 
 
@@ -138,6 +140,7 @@ WHOLE = Size(
     input_size=80,
     minutes=60,
     bootstraps=1000,
+    stage1={},
     stage2={},
 )
 TINY = Size(
@@ -148,6 +151,9 @@ TINY = Size(
     input_size=32,
     minutes=None,
     bootstraps=100,
+    # At the published rate, 0.1, a few batches can leave batch norms' averages so far behind that
+    # features are infinite.
+    stage1={"lr": 0.01},
     stage2={"epochs": 1, "hidden_size": 4},
 )
 
@@ -339,7 +345,7 @@ def _networks(rung: Rung, size: Size) -> dict:
     A configuration has the LSTMs of the combined features in any case; only those that the rung
     names are trained.
     """
-    start = _START | {"input_size": size.input_size}
+    start = _START | size.stage1 | {"input_size": size.input_size}
     cnn = dict.fromkeys(_PUBLISHED_NETS) | {n: start | keys for n, keys in rung.cnn.items()}
     lstm = dict.fromkeys(_SIX) | {"combined-image": {}, "combined-study": {}}
     lstm |= {

@@ -43,7 +43,7 @@ from clotline.workflow.code_digest import code_digest
 
 #: The cohort that shows what a recipe is worth, and one to test with.
 WHOLE = {"pairs": 58, "seed": 1, "slices_min": 60, "slices_max": 64, "size": 256}
-TINY = WHOLE | {"pairs": 6, "slices_min": 24, "slices_max": 24}
+TINY = WHOLE | {"pairs": 4, "slices_min": 24, "slices_max": 24}
 
 #: Drawings that are tried for a band of positive slices before another band is taken.
 _TRIES = 200

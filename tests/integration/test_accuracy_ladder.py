@@ -66,7 +66,7 @@ def test_it_is_climbed_on_semi_synthetic_studies_too(folder):
     assert said.count("seed 1, ") == 1
     text = text[text.index("## The ladder, on semi-synthetic studies") :]
     assert "masks of 3 patients (1 train, 1 valid, 1 test)" in text
-    assert "36 studies of 24 to 24 slices; 12 train, 12 validate, 12 test." in text
+    assert "24 studies of 24 to 24 slices; 8 train, 8 validate, 8 test." in text
     # Twins have the same positions.
     assert "By the slices' position alone: study AUROC 0.500" in text
     assert list(rows_of(text, "| rung | seeds")) == ["published recipe"]
