@@ -109,10 +109,11 @@ bench-learning: .venv/installed
 		results/data/slices.parquet results/data/positives.h5
 	python -m bench.learning
 
-# A day or two of CPU time; goes on where it was stopped. The second part where the real labels are.
+# A day or two of CPU time a ladder; goes on where it was stopped. The others where real data is.
 bench-accuracy: .venv/installed
 	python -m bench.accuracy phantom
-	if [ -n "$$CLOTLINE_REAL" ]; then python -m bench.accuracy stage2; fi
+	if [ -n "$$CLOTLINE_REAL" ]; then \
+	    python -m bench.accuracy stage2 && python -m bench.accuracy semisynthetic; fi
 
 bench-gpu: .venv/installed
 	python -m bench.gpu

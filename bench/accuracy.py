@@ -6,7 +6,8 @@ draws its own features, division and initial weights; what is finished is kept, 
 where it was stopped.
 
 ``phantom`` trains both stages, of the published recipe and of each rung of a ladder, on the hard
-phantom (`bench.ladder`).
+phantom (`bench.ladder`); ``semisynthetic`` does so on real vessel trees and emboli
+(`bench.semisynthetic`).
 """
 
 import argparse
@@ -24,7 +25,7 @@ import pandas as pd
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
-from bench import PROJECT, ladder, tables
+from bench import PROJECT, ladder, semisynthetic, tables
 from clotline.data.features_file import create_features, write_features
 from clotline.errors import ClotlineError
 from clotline.evaluation.baselines import count_baseline, position_baseline
@@ -88,7 +89,7 @@ METRICS = {
 
 
 #: Parts of the table, in its order.
-PARTS = ("phantom", "stage2")
+PARTS = ("phantom", "semisynthetic", "stage2")
 
 
 def main() -> None:
@@ -100,12 +101,12 @@ def main() -> None:
         "--seeds",
         type=int,
         nargs="+",
-        help="how many, or for phantom which; without it 5, or 1 2 3",
+        help="of stage2 how many, of a ladder which; without it 5, or 1 2 3",
     )
-    parser.add_argument("--rungs", nargs="+", help="of phantom, by number; all without it")
-    parser.add_argument("--studies", type=int, help="of phantom, in place of 1,040")
-    parser.add_argument("--minutes", type=float, help="CPU minutes a rung of phantom, not 60")
-    parser.add_argument("--tiny", action="store_true", help="phantom in a few minutes, to test it")
+    parser.add_argument("--rungs", nargs="+", help="of a ladder, by number; all without it")
+    parser.add_argument("--studies", type=int, help="of a ladder, not 1,040")
+    parser.add_argument("--minutes", type=float, help="CPU minutes a rung, not 60")
+    parser.add_argument("--tiny", action="store_true", help="a ladder in a few minutes, to test it")
     parser.add_argument("--output", type=Path, help="bench/accuracy.md without it")
     arguments = parser.parse_args()
     if arguments.tiny and arguments.output is None:
@@ -135,29 +136,34 @@ def write_part(path: Path, part: str, text: str) -> None:
         temporary.write_text(head + "\n".join(kept), encoding="utf-8")
 
 
-def run_phantom(arguments: argparse.Namespace) -> Iterator[str]:
-    """The ladder; yields its part of the table after each rung."""
+def run_ladder(arguments: argparse.Namespace) -> Iterator[str]:
+    """The ladder on either phantom; yields its part of the table after each rung."""
     size = ladder.TINY if arguments.tiny else ladder.WHOLE
-    phantom, minutes = size.phantom, size.minutes
+    if arguments.part == "semisynthetic":
+        settings = semisynthetic.TINY if arguments.tiny else semisynthetic.WHOLE
+        masks = _real_folder(
+            "semisynthetic needs masks of real lungs, vessels and emboli",
+            "cadpe_masks, which has those of the CAD-PE cases in github.com/guojiajeremy/AANet as "
+            "NNN_lungmask.nii.gz, NNN_vessel.nii.gz and NNN_aanet_pe.nii.gz",
+        )
+        cohort = semisynthetic.SemiSynthetic.of(masks / "cadpe_masks", settings)
+        size = replace(size, cohort=cohort)
     if arguments.studies is not None:
-        phantom = phantom | {"studies": arguments.studies}
+        size = replace(size, cohort=size.cohort.with_studies(arguments.studies))
     if arguments.minutes is not None:
-        minutes = arguments.minutes
-    size = replace(size, phantom=phantom, minutes=minutes)
+        size = replace(size, minutes=arguments.minutes)
     seeds = arguments.seeds or ([1] if arguments.tiny else [1, 2, 3])
     yield from ladder.run(arguments.folder, seeds, ladder.choose(arguments.rungs), size)
 
 
 def run_stage2(arguments: argparse.Namespace) -> Iterator[str]:
     """Networks of stage 2 alone; yields its part of the table after each seed and at the end."""
-    real = os.environ.get("CLOTLINE_REAL")
-    if not real:
-        raise SystemExit(
-            "stage2 needs where real emboli lie: set CLOTLINE_REAL to a folder with "
-            "penet_series.csv, made of series_list.pkl of github.com/marshuang80/penet with the "
-            "columns study_num, is_positive, num_slices, type and pe_idxs"
-        )
-    series = read_series(Path(real) / "penet_series.csv")
+    real = _real_folder(
+        "stage2 needs where real emboli lie",
+        "penet_series.csv, made of series_list.pkl of github.com/marshuang80/penet with the "
+        "columns study_num, is_positive, num_slices, type and pe_idxs",
+    )
+    series = read_series(real / "penet_series.csv")
     for seed in range(max(arguments.seeds or [5])):
         path = arguments.folder / f"stage2-{seed}.json"
         results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -182,7 +188,19 @@ def run_stage2(arguments: argparse.Namespace) -> Iterator[str]:
     yield describe(read_results(arguments.folder))
 
 
-PART_TO_RUN = {"phantom": run_phantom, "stage2": run_stage2}
+PART_TO_RUN = {"phantom": run_ladder, "semisynthetic": run_ladder, "stage2": run_stage2}
+
+
+def _real_folder(why: str, contents: str) -> Path:
+    """The folder of real data.
+
+    Raises:
+        SystemExit: none is named.
+    """
+    real = os.environ.get("CLOTLINE_REAL")
+    if not real:
+        raise SystemExit(f"{why}: set CLOTLINE_REAL to a folder with {contents}")
+    return Path(real)
 
 
 def read_series(path: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
-"""The published recipe and the winners' ingredients, one after the other, on the hard phantom.
+"""The published recipe and the winners' ingredients, one after the other, on a phantom.
 
 Each rung is a whole configuration: that of the rung before with one ingredient more. All are
-trained by the workflow's own scripts, on the same phantom, with the same CPU time for stage 1: what
+trained by the workflow's own scripts, on the same studies, with the same CPU time for stage 1: what
 a slice costs is measured first, and a rung has as many epochs as fit. Each finished training is
 kept, so that it goes on where it was stopped; two seeds can run side by side.
 """
@@ -16,8 +16,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 import yaml
@@ -43,42 +44,116 @@ _SIX = [f"{f}-{level}" for f in ("resnext50", "efficientnet_b0", "combined")
         for level in ("image", "study")]  # fmt: skip
 
 
+class Cohort(Protocol):
+    """The studies that are trained and tested on.
+
+    Attributes:
+        part: of bench/accuracy.md, and the folder of its shards.
+        heading: of that part.
+        settings: other ones make other studies; ``slices_min`` and ``slices_max`` are among them.
+        split: of the configuration's ``data``.
+        recipe: all that the studies' files follow from, for JSON.
+    """
+
+    part: str
+    heading: str
+    settings: dict
+    split: dict
+    recipe: list
+
+    def with_studies(self, studies: int) -> "Cohort":
+        """The same with so many studies."""
+
+    def config(self) -> dict:
+        """The sections ``phantom`` and ``data`` of the configuration."""
+
+    def write(self, folder: Path) -> None:
+        """Writes what the configuration names and no rule makes: into ``data`` of the folder."""
+
+    def describe(self) -> str:
+        """What they are, as sentences."""
+
+
+@dataclass(frozen=True)
+class HardPhantom:
+    """Studies of the hard phantom, which the workflow makes.
+
+    Attributes:
+        settings: the configuration's ``phantom``.
+        split: of the configuration's ``data``.
+    """
+
+    settings: dict
+    split: dict
+
+    part: ClassVar = "phantom"
+    heading: ClassVar = "The ladder, on the hard phantom"
+
+    @property
+    def recipe(self) -> list:
+        """All that the files follow from."""
+        return [self.settings, self.split, code_digest("phantom.py")]
+
+    def with_studies(self, studies: int) -> "HardPhantom":
+        """The same with so many studies."""
+        return replace(self, settings=self.settings | {"studies": studies})
+
+    def config(self) -> dict:
+        """The sections ``phantom`` and ``data`` of the configuration."""
+        return {"phantom": self.settings, "data": {"split": self.split}}
+
+    def write(self, folder: Path) -> None:
+        """Nothing: a rule makes the phantom."""
+
+    def describe(self) -> str:
+        """What they are."""
+        return "`phantom.difficulty: hard`."
+
+
 @dataclass(frozen=True)
 class Size:
     """How large everything is.
 
     Attributes:
-        phantom: of the configuration.
-        split: of the configuration's ``data``.
+        cohort: the studies.
         input_size: of the networks, in pixels.
         minutes: CPU minutes to train a rung's stage 1; None trains one epoch each.
         bootstraps: resamples for intervals.
+        stage1: keys of stage 1 that differ where a rung names no others.
         stage2: keys of stage 2 that differ in all rungs.
     """
 
-    phantom: dict
-    split: dict
+    cohort: Cohort
     input_size: int
     minutes: float | None
     bootstraps: int
+    stage1: dict
     stage2: dict
 
 
 #: With 60 slices and more all four bands of size are filled; about 350 studies test.
 WHOLE = Size(
-    phantom={"studies": 1040, "seed": 1, "slices_min": 60, "slices_max": 64, "difficulty": "hard"},
-    split={"train": 0.56, "valid": 0.1, "test": 0.34},
+    cohort=HardPhantom(
+        {"studies": 1040, "seed": 1, "slices_min": 60, "slices_max": 64, "difficulty": "hard"},
+        {"train": 0.56, "valid": 0.1, "test": 0.34},
+    ),
     input_size=80,
     minutes=60,
     bootstraps=1000,
+    stage1={},
     stage2={},
 )
 TINY = Size(
-    phantom={"studies": 40, "seed": 1, "slices_min": 24, "slices_max": 24, "difficulty": "hard"},
-    split={"train": 0.4, "valid": 0.3, "test": 0.3},
+    cohort=HardPhantom(
+        {"studies": 40, "seed": 1, "slices_min": 24, "slices_max": 24, "difficulty": "hard"},
+        {"train": 0.4, "valid": 0.3, "test": 0.3},
+    ),
     input_size=32,
     minutes=None,
     bootstraps=100,
+    # At the published rate, 0.1, a few batches can leave batch norms' averages so far behind that
+    # features are infinite.
+    stage1={"lr": 0.01},
     stage2={"epochs": 1, "hidden_size": 4},
 )
 
@@ -198,7 +273,7 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size) -> Iterat
     """Runs what is missing.
 
     Args:
-        folder: of the phantom and the runs.
+        folder: of the shards and the runs.
         seeds: of the trainings.
         rungs: to run, the published recipe first.
         size: of everything.
@@ -209,7 +284,7 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size) -> Iterat
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # Trainings have a folder each as their working directory.
     folder = folder.resolve()
-    data = make_phantom(folder / "phantom", size)
+    data = make_data(folder / size.cohort.part, size)
     costs = Costs(folder / "costs.json", data, size)
     for seed in seeds:
         for number, rung in enumerate(rungs):
@@ -227,8 +302,8 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size) -> Iterat
     yield describe(folder, rungs, data, size)
 
 
-def make_phantom(folder: Path, size: Size) -> Path:
-    """The shards of the phantom and what belongs to them, made by the workflow once.
+def make_data(folder: Path, size: Size) -> Path:
+    """The shards of the studies and what belongs to them, made by the workflow once.
 
     The DICOM files are deleted when they are decoded: they are most of the space.
 
@@ -236,18 +311,17 @@ def make_phantom(folder: Path, size: Size) -> Path:
         The folder of slices.parquet, plan.parquet, positives.h5 and the shards.
     """
     # Which networks are to come makes no difference to the data.
-    config = {
-        "phantom": size.phantom,
-        "data": {"split": size.split, "slices_per_shard": 8000},
-    } | _networks(ladder()[0], size)
+    config = size.cohort.config() | _networks(ladder()[0], size)
+    config["data"]["slices_per_shard"] = 8000
     made, data = folder / "made.json", folder / "results/data"
-    recipe = json.dumps([size.phantom, size.split, code_digest("phantom.py")])
+    recipe = json.dumps(size.cohort.recipe)
     if made.exists() and made.read_text(encoding="utf-8") == recipe:
         return data
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "config").mkdir(parents=True)
     text = yaml.safe_dump(config, sort_keys=False)
     (folder / "config/config.yaml").write_text(text, encoding="utf-8")
+    size.cohort.write(folder)
     subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", PROJECT / "Snakefile"),
@@ -271,7 +345,7 @@ def _networks(rung: Rung, size: Size) -> dict:
     A configuration has the LSTMs of the combined features in any case; only those that the rung
     names are trained.
     """
-    start = _START | {"input_size": size.input_size}
+    start = _START | size.stage1 | {"input_size": size.input_size}
     cnn = dict.fromkeys(_PUBLISHED_NETS) | {n: start | keys for n, keys in rung.cnn.items()}
     lstm = dict.fromkeys(_SIX) | {"combined-image": {}, "combined-study": {}}
     lstm |= {
@@ -362,7 +436,7 @@ def train_backbone(name: str, section: dict, seed: int, data: Path, folder: Path
         name: of the backbone.
         section: of the configuration, with all keys.
         seed: of the training.
-        data: of `make_phantom`.
+        data: of `make_data`.
         folder: for the checkpoints and the history; slices.parquet is taken from it if it has one.
     """
     own = folder / "slices.parquet"
@@ -391,7 +465,7 @@ class Backbone:
         name: in the configuration.
         section: of the configuration, with all keys.
         seed: of the training.
-        data: of `make_phantom`.
+        data: of `make_data`.
         folder: its own.
     """
 
@@ -443,7 +517,7 @@ class RungRun:
         folder: of the seed.
         rung: what is trained.
         seed: of all trainings.
-        data: of `make_phantom`.
+        data: of `make_data`.
         size: of everything.
         costs: how many epochs a backbone has.
     """
@@ -469,7 +543,7 @@ class RungRun:
         return (self.place / "result.json").exists()
 
     def _config(self) -> dict:
-        return load_config({"phantom": self.size.phantom} | _networks(self.rung, self.size))
+        return load_config(self.size.cohort.config() | _networks(self.rung, self.size))
 
     def backbones(self) -> list[Backbone]:
         """Its CNNs, with as many epochs as their share of the CPU time has."""
@@ -477,7 +551,7 @@ class RungRun:
         for name, section in self._config()["cnn"].items():
             epochs = self.costs.epochs(section, 1 / len(self.rung.cnn))
             section = section | {"epochs": epochs}
-            folder = self.folder / f"{name}-{_digest(section, self.size.phantom)}"
+            folder = self.folder / f"{name}-{_digest(section, self.size.cohort.settings)}"
             found.append(Backbone(name, section, self.seed, self.data, folder))
         return found
 
@@ -530,7 +604,9 @@ class RungRun:
 
 def place_of(folder: Path, rung: Rung, size: Size) -> Path:
     """Where a rung's predictions of a seed are."""
-    return folder / f"rung-{_digest(_networks(rung, size), size.phantom, size.split, size.minutes)}"
+    cohort = size.cohort
+    key = _digest(_networks(rung, size), cohort.settings, cohort.split, size.minutes)
+    return folder / f"rung-{key}"
 
 
 def position_only(data: Path) -> tuple[float, float]:
@@ -636,16 +712,17 @@ def describe(folder: Path, rungs: list[Rung], data: Path, size: Size) -> str:
 
 
 def _preface(data: Path, size: Size) -> list[str]:
+    settings, today = size.cohort.settings, f"{datetime.date.today():%Y-%m-%d}"
     plan = read_table(data / "plan.parquet")
     counts = plan["split"].value_counts()
     of_studies, of_slices = position_only(data)
     minutes = "one epoch each" if size.minutes is None else f"{size.minutes:g} CPU minutes"
     return [
-        "## The ladder, on the hard phantom",
+        f"## {size.cohort.heading}",
         "",
-        f"Measured by `python -m bench.accuracy phantom` on {datetime.date.today():%Y-%m-%d}: "
-        f"{tables.describe_machine()}, one thread. `phantom.difficulty: hard`, {len(plan):,} "
-        f"studies of {size.phantom['slices_min']} to {size.phantom['slices_max']} slices; "
+        f"Measured by `python -m bench.accuracy {size.cohort.part}` on {today}: "
+        f"{tables.describe_machine()}, one thread. {size.cohort.describe()} {len(plan):,} studies "
+        f"of {settings['slices_min']} to {settings['slices_max']} slices; "
         f"{counts['train']} train, {counts['valid']} validate, {counts['test']} test. Networks "
         f"start at random and see {size.input_size} pixels. Each rung has what the one before has "
         f"and one thing more, and the same time for stage 1: {minutes}, to the nearest whole epoch "

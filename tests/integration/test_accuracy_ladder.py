@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tree_masks import write_cases
 from workflow_run import PROJECT
 
 
@@ -14,11 +15,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("ladder")
 
 
-def climb(folder, *arguments):
-    command = [sys.executable, "-m", "bench.accuracy", "phantom", "--tiny", *arguments]
+def climb(folder, *arguments, part="phantom", **variables):
+    command = [sys.executable, "-m", "bench.accuracy", part, "--tiny", *arguments]
     command += ["--folder", folder / "runs", "--output", folder / "accuracy.md"]
+    env = os.environ | variables
     done = subprocess.run(
-        command, cwd=PROJECT, env=os.environ, capture_output=True, text=True, check=False
+        command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, (folder / "accuracy.md").read_text(encoding="utf-8")
@@ -53,6 +55,20 @@ def test_rungs_are_trained_and_written_and_it_goes_on_where_it_was_stopped(folde
     # No DICOM file and no features stay behind.
     assert not list(folder.rglob("*.dcm"))
     assert not list(folder.rglob("features.h5"))
+
+
+def test_it_is_climbed_on_semi_synthetic_studies_too(folder):
+    write_cases(folder / "real/cadpe_masks")
+    real = {"part": "semisynthetic", "CLOTLINE_REAL": str(folder / "real")}
+    said, text = climb(folder, "--rungs", "0", **real)
+    assert said.count("seed 1, ") == 1
+    text = text[text.index("## The ladder, on semi-synthetic studies") :]
+    assert "masks of 3 patients (1 train, 1 valid, 1 test)" in text
+    assert "24 studies of 24 to 24 slices; 8 train, 8 validate, 8 test." in text
+    # Twins have the same positions.
+    assert "By the slices' position alone: study AUROC 0.500" in text
+    assert list(rows_of(text, "| rung | seeds")) == ["published recipe"]
+    assert not list(folder.rglob("*.dcm"))
 
 
 def test_with_a_time_to_train_epochs_follow_from_what_a_slice_costs(folder):

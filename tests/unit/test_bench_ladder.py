@@ -18,7 +18,7 @@ from clotline.workflow.config import load_config
 
 
 def config_of(rung, size=ladder.WHOLE):
-    return load_config({"phantom": size.phantom} | ladder._networks(rung, size))
+    return load_config(size.cohort.config() | ladder._networks(rung, size))
 
 
 def test_the_first_rung_is_the_published_recipe_at_a_size_of_its_own():

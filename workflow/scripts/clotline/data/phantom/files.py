@@ -97,11 +97,22 @@ def _write_job(job: tuple[Study, Path]) -> None:
 
 def write_study(study: Study, folder: Path) -> None:
     """Renders a study and writes its files below a folder."""
+    write_slices(study, render(study), folder)
+
+
+def write_slices(study: Study, volume: np.ndarray, folder: Path) -> None:
+    """Writes a study that is rendered already.
+
+    Args:
+        study: of this phantom or another with its `grid`, `acquisition` and UIDs.
+        volume: (slices, size, size) int16 in HU, in scan order (ascending z).
+        folder: for `<study>/<series>/<sop>.dcm`.
+    """
     series = folder / study.uid / study.series_uid
     series.mkdir(parents=True, exist_ok=True)
     outside = outside_field(study.grid) if study.acquisition.round_field else None
     dataset = _header(study)
-    for k, values in enumerate(render(study)):
+    for k, values in enumerate(volume):
         _fill_slice(dataset, study, k, values, outside)
         dataset.save_as(series / f"{study.sop_uids[k]}.dcm", enforce_file_format=True)
 

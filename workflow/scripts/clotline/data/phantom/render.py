@@ -39,7 +39,7 @@ def render(study: Study) -> np.ndarray:
         study's files hold them: rounded to RescaleSlope, padding as air.
     """
     volume = _anatomy(study)
-    _acquire(study, volume)
+    acquire(study, volume)
     return volume.astype(np.int16)
 
 
@@ -94,7 +94,7 @@ def _soft(depth: np.ndarray, pixel: float) -> np.ndarray:
     return np.clip(depth, 0, 1, out=depth)
 
 
-def _smooth_noise(rng: np.random.Generator, grid: Grid, scale: float) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, grid: Grid, scale: float) -> np.ndarray:
     """(slices, size, size) float32 of about unit variance, with structures of a scale in mm."""
     side = max(4, int(grid.size * grid.pixel / scale))
     coarse = rng.standard_normal((grid.slices, side, side), dtype=np.float32)
@@ -106,7 +106,7 @@ def _smooth_noise(rng: np.random.Generator, grid: Grid, scale: float) -> np.ndar
 
 def _anatomy(study: Study) -> np.ndarray:
     grid, chest = study.grid, study.chest
-    texture = _smooth_noise(study.rng("texture"), grid, 7.0)
+    texture = smooth_noise(study.rng("texture"), grid, 7.0)
     volume = np.full((grid.slices, grid.size, grid.size), AIR_HU, np.float32)
     _paint_table(study, volume)
     cavity = _paint_wall(study, volume, texture)
@@ -478,7 +478,7 @@ def _paint_pulmonary_arteries(study: Study, volume: np.ndarray) -> None:
     inside = lumen[box]
     contrast = np.full(inside.shape, chest.hu["pulmonary"], np.float32)
     if study.acquisition.mixing:
-        flow = _smooth_noise(study.rng("mixing"), grid, 14.0)[box]
+        flow = smooth_noise(study.rng("mixing"), grid, 14.0)[box]
         np.clip(flow, 0, 1.5, out=flow)
         contrast *= 1 - study.acquisition.mixing / 1.5 * flow
     gaps = (*study.clots, *study.look_alikes)
@@ -498,8 +498,13 @@ def _bounding_box(coverage: np.ndarray) -> Box:
     return tuple(ranges)
 
 
-def _acquire(study: Study, volume: np.ndarray) -> None:
-    """Motion, the reconstruction's blur, noise, the circular field and rounding; in place."""
+def acquire(study: Study, volume: np.ndarray) -> None:
+    """Motion, the reconstruction's blur, noise, the circular field and rounding; in place.
+
+    Args:
+        study: of this phantom or another with its `grid`, `acquisition` and `rng`.
+        volume: (slices, size, size) float32 in HU.
+    """
     grid, scan = study.grid, study.acquisition
     rng = study.rng("noise")
     if scan.motion:
