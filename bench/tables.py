@@ -10,7 +10,7 @@ import psutil
 
 from bench.overhead import Cost
 from bench.quality import Check
-from bench.race import ROUNDS, Row, Size
+from bench.race import ROUNDS, Ratio, Row, Size
 from bench.scale import Growth, Memory, Parallel
 
 matplotlib.use("Agg")
@@ -155,9 +155,29 @@ def parallel_table(found: list[Parallel]) -> str:
     )
 
 
-def cost_table(found: list[Cost]) -> str:
+def ratios_table(title: str, found: list[Ratio], rounds: int) -> str:
+    """Ours beside other ways."""
+    return f"## {title}\n\nMedians of {rounds} rounds in which all take turns.\n\n" + markdown(
+        ["what", "ours", "beside", "its", "ratio", "to reach", "reached", "remarks"],
+        (
+            [
+                row.what,
+                f"{_rate(row.ours)} {row.unit}",
+                row.beside,
+                "refused" if row.theirs is None else _rate(row.theirs),
+                "" if row.ratio is None else f"{row.ratio:.2f}×",
+                "" if row.reach is None else f"{'≥' if row.reach >= 1 else '≤'} {row.reach:g}×",
+                "" if row.reach is None else _mark(row.reached),
+                row.note,
+            ]
+            for row in found
+        ),
+    )
+
+
+def cost_table(found: list[Cost], title: str = "Beside the work") -> str:
     """What the workflow itself and evaluation cost."""
-    return "## Beside the work\n\n" + markdown(
+    return f"## {title}\n\n" + markdown(
         ["what", "cost", "at most", "kept", "remarks"],
         (
             [
