@@ -92,9 +92,9 @@ clusters:
 	tests/cluster/start-gridengine.sh
 	tests/cluster/start-slurm.sh
 
-# What is as good is seen on the demo's networks.
+# What is as good is seen on the demo's networks. EARLIER=FOLDER: beside the build in a checkout.
 bench: demo
-	python -m bench
+	python -m bench $(if $(EARLIER),--earlier $(EARLIER))
 
 # On the demo's slices. Hours; goes on where it was stopped.
 bench-learning: .venv/installed

@@ -95,7 +95,7 @@ def _measure(part: str, cohort, folder: Path, arguments: argparse.Namespace) -> 
         for row in stages.all_stages(cohort(), real):
             print(f"{row.stage}: {row.ratio:.1f} × the published way", flush=True)
             rows.append(row)
-        show(tables.stages_table(rows))
+        show(tables.stages_table(rows, stages.without_bfloat16(cohort())))
         tables.plot(rows, PROJECT / "bench/results.svg")
         texts.append("![Speed against the published way](results.svg)\n")
         show(tables.sizes_table(list(stages.all_sizes(cohort(), real))))

@@ -72,8 +72,8 @@ def _readers(target: Path) -> dict[str, Reader]:
         return _resized(SimpleITK.GetArrayViewFromImage(image))
 
     def monai(files: list[Path]) -> np.ndarray:
-        # Columns, rows, slices; it orders the files of a folder itself.
-        return _resized(np.asarray(load(files[0].parent)).transpose(2, 1, 0))
+        # It orders a folder's files itself: columns, rows, slices from the head to the feet.
+        return _resized(np.asarray(load(files[0].parent)).T[::-1])
 
     def sdl(files: list[Path]) -> np.ndarray:
         opened = (dicomsdl.open(str(path)) for path in files)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
@@ -19,7 +20,7 @@ import yaml
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import PROJECT, published
+from bench import AVX2, PROJECT, published
 from bench.data import (
     PROCESSES,
     RSNA_STUDY_SLICES,
@@ -390,6 +391,27 @@ def all_stages(cohort: Cohort, real: Cohort | None) -> Iterator[Row]:
     for stage in stages:
         with tempfile.TemporaryDirectory(dir=cohort.folder) as folder:
             yield from stage(Path(folder))
+
+
+def without_bfloat16(cohort: Cohort) -> dict[str, Row]:
+    """Stage to its row again, of those that networks take part in, on a processor's AVX2 alone."""
+    before = {name: os.environ.get(name) for name in AVX2}
+    os.environ |= AVX2
+    try:
+        # oneDNN and torch read them once, so the process is a new one.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            rows = pool.submit(_networks, cohort).result()
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+    return {row.stage: row for row in rows}
+
+
+def _networks(cohort: Cohort) -> list[Row]:
+    with tempfile.TemporaryDirectory(dir=cohort.folder) as folder:
+        return [*cnn(cohort, Path(folder)), *lstm(Path(folder))]
 
 
 def all_sizes(cohort: Cohort, real: Cohort | None) -> Iterator[Size]:

@@ -1,7 +1,7 @@
 """The benchmarks' results as Markdown and as a plot."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -61,12 +61,18 @@ def _aim(ratio: float, reach: float | None) -> tuple[str, str]:
     return (f"{reach:g}×", _mark(ratio >= reach)) if reach else ("", "")
 
 
-def stages_table(rows: list[Row]) -> str:
-    """Every stage against the published way and its limit."""
+def stages_table(rows: list[Row], without: Mapping[str, Row]) -> str:
+    """Every stage against the published way and its limit.
+
+    Args:
+        rows: of the stages.
+        without: stage to its row on a processor without bfloat16 units, where that differs.
+    """
     head = ["stage", "ours", "published way", "ratio", "to reach", "reached"]
-    head += ["limit", "share of the limit", "remarks"]
+    head += ["without bfloat16", "limit", "share of the limit", "remarks"]
     return (
-        f"## Against the published way\n\nMedians of {ROUNDS} rounds in which all take turns.\n\n"
+        f"## Against the published way\n\nMedians of {ROUNDS} rounds in which all take turns. "
+        "Without bfloat16: ours and its ratio, oneDNN and torch held to AVX2.\n\n"
     ) + markdown(
         head,
         (
@@ -76,6 +82,7 @@ def stages_table(rows: list[Row]) -> str:
                 _rate(row.published),
                 f"{row.ratio:.1f}×",
                 *_aim(row.ratio, row.reach),
+                _without(without.get(row.stage)),
                 f"{row.limit}: {_rate(row.limit_rate)}",
                 f"{row.of_limit:.0%}",
                 row.note,
@@ -83,6 +90,10 @@ def stages_table(rows: list[Row]) -> str:
             for row in rows
         ),
     )
+
+
+def _without(row: Row | None) -> str:
+    return f"{_rate(row.ours)} {row.unit}, {row.ratio:.1f}×" if row else ""
 
 
 def sizes_table(found: list[Size]) -> str:
