@@ -21,6 +21,7 @@ from pydicom.uid import (
 
 from bench.data import PROCESSES, Cohort
 from clotline.data.shards import CHECKSUM, StoredPixels
+from clotline.grid import SIZE
 from clotline.job.processes import end_with_parent
 from clotline.labels import STUDY_UID, UIDS, slice_path
 
@@ -110,10 +111,14 @@ def predictable(realct: Path) -> list[Path]:
     return found[:2]
 
 
+#: Side of a tall study's pixels in mm, about that of chest CT at 256 × 256.
+_MM = 1.3
+
+
 def write_tall(cohort: Cohort, folder: Path, studies: int, slices: int) -> None:
     """Writes studies of so many slices, real ones up and down again, as a hospital's folder.
 
-    Slices are uncompressed, 256 × 256, 1 mm apart: how they are decoded is not measured.
+    Slices are uncompressed, of the published size, 1 mm apart: decoding is not measured here.
 
     Args:
         cohort: real CT.
@@ -143,8 +148,10 @@ def _tall_header(source: Path, number: int) -> pydicom.Dataset:
     """A real header, of a study and series of its own, for slices in Hounsfield units."""
     dataset = pydicom.dcmread(source, stop_before_pixels=True)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.PixelSpacing = [2 * float(side) for side in dataset.PixelSpacing]
-    dataset.Rows = dataset.Columns = 256
+    dataset.PixelSpacing = [f"{_MM:g}"] * 2
+    # Stored slices are upright.
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.Rows = dataset.Columns = SIZE
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit, dataset.PixelRepresentation = 15, 1
     dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
@@ -159,9 +166,9 @@ def _tall_header(source: Path, number: int) -> pydicom.Dataset:
 def _fill(dataset: pydicom.Dataset, number: int, k: int, values: np.ndarray) -> None:
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = _uid(number, k)
     dataset.InstanceNumber = k + 1
-    z = k + 0.01 * number
-    dataset.SliceLocation = f"{z:.2f}"
-    dataset.ImagePositionPatient = [*dataset.ImagePositionPatient[:2], f"{z:.2f}"]
+    corner = f"{-_MM * (SIZE - 1) / 2:g}"
+    dataset.SliceLocation = f"{k + 0.01 * number:.2f}"
+    dataset.ImagePositionPatient = [corner, corner, dataset.SliceLocation]
     dataset.PixelData = values.astype("<i2").tobytes()
     dataset["PixelData"].VR = "OW"
 

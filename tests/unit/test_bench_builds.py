@@ -29,6 +29,11 @@ def studies_of(folder):
 def test_both_builds_store_the_same_pixels_of_each_encoding(cohort, tmp_path):
     study = studies_of(cohort)[1]
     encoded = realct.encode(cohort, tmp_path / "encoded", [study])
+    for original in (cohort / "train" / study).rglob("*.dcm"):
+        expected = read_slice(original).pixels
+        for folder in encoded.values():
+            copy = read_slice(folder / original.relative_to(cohort))
+            assert np.array_equal(copy.pixels, expected)
     found = list(builds.ingest(encoded, tmp_path, builds.PRESENT, rounds=1))
     refused = [row for row in found if row.theirs is None]
     assert [row.beside for row in found] == [builds.EARLIER, builds.PUBLISHED] * len(encoded)
@@ -37,7 +42,6 @@ def test_both_builds_store_the_same_pixels_of_each_encoding(cohort, tmp_path):
         ("HTJ2K", builds.PUBLISHED)
     ]
     assert "the same pixels in 16 slices" in found[0].note
-    assert all(len(data.real_cohort(folder, tmp_path).rows) == 16 for folder in encoded.values())
 
 
 def test_tall_studies_are_real_slices_at_positions_of_their_own(cohort, tmp_path):
