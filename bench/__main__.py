@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="clotline-bench-") as folder:
         cohort = functools.cache(lambda: data.make_cohort(Path(folder, "cohort"), SLICES))
         for part in parts:
-            texts = _measure(part, cohort, Path(folder), arguments)
+            texts = _measure(part, cohort, Path(folder).resolve(), arguments)
             if not arguments.small:
                 _write(part, texts)
 
@@ -58,6 +58,10 @@ def _lacking(arguments: argparse.Namespace) -> dict[str, str]:
     lacking = {} if os.environ.get("CLOTLINE_REALCT") else {"builds": real, "peers": real}
     if arguments.earlier is None:
         lacking["builds"] = "--earlier: the checkout of an earlier build (bench/README.md)"
+    elif not builds.Build.at(arguments.earlier).python.exists():
+        lacking["builds"] = f"make .venv/installed in {arguments.earlier}"
+    elif not arguments.bundle.exists():
+        lacking["builds"] = f"{arguments.bundle}, which make demo makes"
     return lacking
 
 
@@ -78,7 +82,7 @@ def _measure(part: str, cohort, folder: Path, arguments: argparse.Namespace) -> 
     """Runs one part; prints and gives its tables."""
     texts: list[str] = []
     full_size, rounds = not arguments.small, 1 if arguments.small else ROUNDS
-    realct = os.environ.get("CLOTLINE_REALCT")
+    realct = os.environ.get("CLOTLINE_REALCT") and Path(os.environ["CLOTLINE_REALCT"]).resolve()
 
     def show(text: str) -> None:
         print("\n" + text, flush=True)
@@ -91,7 +95,7 @@ def _measure(part: str, cohort, folder: Path, arguments: argparse.Namespace) -> 
 
     if part == "stages":
         rows = []
-        real = data.real_cohort(Path(realct), place("realct")) if realct else None
+        real = data.real_cohort(realct, place("realct")) if realct else None
         for row in stages.all_stages(cohort(), real):
             print(f"{row.stage}: {row.ratio:.1f} × the published way", flush=True)
             rows.append(row)
@@ -106,15 +110,18 @@ def _measure(part: str, cohort, folder: Path, arguments: argparse.Namespace) -> 
         costs = [*overhead.dry_run(whole_set), *overhead.job_starts(whole_set)]
         show(tables.cost_table([*costs, *overhead.evaluation()]))
     elif part == "builds":
-        given = Path(realct), arguments.bundle, place("builds"), builds.Build.at(arguments.earlier)
-        for title, ratios, costs, went in builds.all_comparisons(*given, rounds, full_size):
+        earlier, bundle = builds.Build.at(arguments.earlier), arguments.bundle.resolve()
+        compared = builds.all_comparisons(
+            realct, bundle, place("builds"), earlier, rounds, full_size
+        )
+        for title, ratios, costs, went in compared:
             show(tables.ratios_table(title, ratios, rounds))
             if costs:
                 show(tables.cost_table(costs, f"{title}, of its own"))
             if went:
                 show("Seconds of the last round:\n\n" + "".join(f"- {line}\n" for line in went))
     elif part == "peers":
-        found = list(peers.all_peers(Path(realct), place("peers"), rounds))
+        found = list(peers.all_peers(realct, place("peers"), rounds))
         show(tables.ratios_table("Beside other readers", found, rounds))
     else:
         show(tables.memory_table(scale.memory(cohort(), place("memory"), full_size)))

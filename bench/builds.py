@@ -56,15 +56,8 @@ class Build:
 
     @classmethod
     def at(cls, folder: Path) -> "Build":
-        """The build of a checkout whose environment is in ``.venv``.
-
-        Raises:
-            FileNotFoundError: it has none.
-        """
-        python = folder.resolve() / ".venv/bin/python"
-        if not python.exists():
-            raise FileNotFoundError(f"{python} does not exist: make .venv/installed there")
-        return cls(folder.resolve(), python)
+        """The build of a checkout whose environment is in ``.venv``."""
+        return cls(folder.resolve(), folder.resolve() / ".venv/bin/python")
 
     @property
     def environment(self) -> dict[str, str]:
