@@ -5,7 +5,8 @@
 # make clusters   installs and starts a Grid Engine and a Slurm of this machine
 # make cluster   tests on these two
 # make gpu   tests on a CUDA GPU
-# make bench   speeds against the published way, memory and growth; writes bench/results.md
+# make bench   speeds against the published way, memory and growth; EARLIER=FOLDER: against the build there
+#   too; writes bench/results.md
 # make bench-learning   the demo's recipe over seeds and arithmetics; writes bench/learning.md
 # make bench-accuracy   what each ingredient of accuracy is worth; writes bench/accuracy.md
 # make bench-gpu   training and features on a CUDA machine; writes bench/results-gpu.md

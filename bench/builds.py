@@ -251,6 +251,11 @@ class Prediction:
         """The viewer's folder."""
         return self.folder / "results/predict/viewer"
 
+    def slices(self) -> list[int]:
+        """How many each study has."""
+        table = pd.read_csv(self.folder / "results/predict/predictions.csv")
+        return table.groupby(STUDY_UID)["slices"].first().tolist()
+
     def probabilities(self) -> pd.DataFrame:
         """Study and model to the probabilities of the nine labels.
 
@@ -383,6 +388,9 @@ def viewer(
         earlier: the other build.
         rounds: times that each page is opened.
         size: studies, and slices of each.
+
+    Raises:
+        AssertionError: a build does not show them all.
     """
     realct.write_tall(cohort, folder / "tall", *size)
     found = {}
@@ -392,6 +400,7 @@ def viewer(
     ):
         run = Prediction(build, models, folder / "tall", folder / who)
         run()
+        assert run.slices() == [size[1]] * size[0], f"{who} leaves out slices: {run.slices()}"
         files = [path for path in run.viewer.rglob("*") if path.is_file()]
         # Those two are not the page's: the job that makes it reads them.
         pages = [path for path in files if path.name not in ("selection.json", "slices.parquet")]
