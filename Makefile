@@ -6,7 +6,8 @@
 # make clusters   installs and starts a Grid Engine and a Slurm of this machine
 # make cluster   tests on these two
 # make gpu   tests on a CUDA GPU
-# make bench   speeds against the published way, memory and growth; writes bench/results.md
+# make bench   speeds against the published way, memory and growth; EARLIER=FOLDER: against the build there
+#   too; writes bench/results.md
 # make bench-learning   the demo's recipe over seeds and arithmetics; writes bench/learning.md
 # make bench-accuracy   what each ingredient of accuracy is worth; writes bench/accuracy.md
 # make bench-gpu   training and features on a CUDA machine; writes bench/results-gpu.md
@@ -99,9 +100,9 @@ clusters:
 	tests/cluster/start-gridengine.sh
 	tests/cluster/start-slurm.sh
 
-# What is as good is seen on the demo's networks.
+# What is as good is seen on the demo's networks. EARLIER=FOLDER: beside the build in a checkout.
 bench: demo
-	python -m bench
+	python -m bench $(if $(EARLIER),--earlier $(EARLIER))
 
 # On the demo's slices. Hours; goes on where it was stopped.
 bench-learning: .venv/installed

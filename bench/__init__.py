@@ -9,6 +9,9 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 
+#: The variables that hold oneDNN and torch to a processor's units without AVX-512 and bfloat16.
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
 sys.path.insert(0, str(PROJECT / "workflow/scripts"))
 
 # As the Snakefile does for jobs.

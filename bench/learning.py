@@ -25,7 +25,7 @@ import pandas as pd
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from bench import PROJECT, tables
+from bench import AVX2, PROJECT, tables
 from bench.scripts import job
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.labels import NO_PE_LABELS, pe_probability
@@ -36,8 +36,7 @@ SEEDS = range(1, 6)
 #: What finished runs gave.
 KEPT = PROJECT / "bench/learning.json"
 
-#: Name to the precision, and the variables that hold oneDNN and torch to a processor's units.
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+#: Name to the precision, and the variables of its processes.
 ARITHMETICS = {
     "32-true": ("32-true", {}),
     "32-true AVX2": ("32-true", AVX2),

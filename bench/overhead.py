@@ -36,22 +36,27 @@ class Cost:
 
 def dry_run(folder: Path) -> list[Cost]:
     """``snakemake -n all`` on labels of RSNA's size, with the plan to be made and known."""
-    (folder / "dicom").mkdir()
-    (folder / "config").mkdir()
-    (folder / "config/config.yaml").write_text(
-        "data: {labels: train.csv, dicom: dicom}\n", encoding="utf-8"
-    )
     write_rsna_sized_labels(folder / "train.csv")
+    command = dry_run_command(folder)
     costs = []
     for which in ("first", "second"):
-        command = ["-m", "snakemake", "-n", "all"]
-        command += ["--profile", "profiles/sge", "--directory", folder]
-        seconds, memory = _measured(command)
+        seconds, memory = measured(command)
         costs += [
             Cost(f"{which} dry run of the whole RSNA set", seconds, 5, "s"),
             Cost(f"{which} dry run, memory", memory, 400, "MB"),
         ]
     return costs
+
+
+def dry_run_command(folder: Path) -> list:
+    """What Python is told to run for it, in a folder with a ``train.csv`` that is made ready."""
+    (folder / "dicom").mkdir()
+    (folder / "config").mkdir()
+    (folder / "config/config.yaml").write_text(
+        "data: {labels: train.csv, dicom: dicom}\n", encoding="utf-8"
+    )
+    command = ["-m", "snakemake", "-n", "all", "--profile", "profiles/sge"]
+    return [*command, "--directory", folder]
 
 
 #: Runs a command from a process so small that the memory it says is the command's.
@@ -64,12 +69,20 @@ sys.exit(status)
 """
 
 
-def _measured(command: list) -> tuple[float, float]:
-    """Seconds and peak memory in MB of what Python is told to run."""
+def measured(
+    command: list, python: str | Path = sys.executable, checkout: Path = PROJECT
+) -> tuple[float, float]:
+    """Seconds and peak memory in MB of what Python is told to run.
+
+    Args:
+        command: Python's arguments.
+        python: the interpreter.
+        checkout: where it runs.
+    """
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, sys.executable, *map(str, command)],
-        cwd=PROJECT,
+        [sys.executable, "-c", _MEASURE, str(python), *map(str, command)],
+        cwd=checkout,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         encoding="utf-8",
@@ -90,20 +103,20 @@ def job_starts(folder: Path) -> list[Cost]:
     command = ["-m", "snakemake", "--directory", folder, "--mode", "remote"]
     command += ["--cores", 1, "--nolock", "--target-jobs", "plot_history:stage=cnn,name=resnext50"]
     command += ["--allowed-rules", "plot_history", "--force", "--", "results/cnn/resnext50.svg"]
-    seconds = min(_measured(command)[0] for _ in range(3))
+    seconds = min(measured(command)[0] for _ in range(3))
     plot = Cost("a job that draws one plot, from its start to its end", seconds, 3, "s")
     return [plot, _training_imports()]
 
 
 def _training_imports() -> Cost:
     ours, torch = (
-        min(_measured(["-c", code])[0] for _ in range(3)) for code in (_IMPORTS, _ONE_STEP)
+        min(measured(["-c", code])[0] for _ in range(3)) for code in (IMPORTS, _ONE_STEP)
     )
     note = f"torch with one step of its SGD alone: {torch:.3g} s"
     return Cost("what a CNN's training imports", ours, 3, "s", note)
 
 
-_IMPORTS = "import sys; sys.path.insert(0, 'workflow/scripts'); import train_cnn"
+IMPORTS = "import sys; sys.path.insert(0, 'workflow/scripts'); import train_cnn"
 #: torch imports its compiler when an optimiser is first used.
 _ONE_STEP = """
 import torch

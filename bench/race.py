@@ -59,6 +59,36 @@ class Size:
     reach: float | None
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """What something takes or does beside another way of it.
+
+    Attributes:
+        what: was measured.
+        unit: of the two values.
+        ours: median of this build.
+        beside: the other way.
+        theirs: its median; None where it refuses.
+        ratio: median of the turns' ratios of ours to theirs; None where it refuses.
+        reach: the ratio to be reached, if any: at least where it is 1 or more, else at most.
+        note: what else a reader must know.
+    """
+
+    what: str
+    unit: str
+    ours: float
+    beside: str
+    theirs: float | None
+    ratio: float | None
+    reach: float | None
+    note: str = ""
+
+    @property
+    def reached(self) -> bool:
+        """Whether the ratio is what it was to be, where something was."""
+        return self.ratio >= self.reach if self.reach >= 1 else self.ratio <= self.reach
+
+
 def seconds_of(contestant: Contestant) -> tuple[float, int]:
     """Seconds that one turn takes, and the units that it did."""
     start = time.perf_counter()
@@ -106,6 +136,23 @@ def race(
             seconds, units = seconds_of(contestant)
             rates[name].append(units / seconds)
     return rates
+
+
+def ratio(
+    what: str,
+    unit: str,
+    ours: Sequence[float],
+    beside: str,
+    theirs: Sequence[float] | None,
+    reach: float | None,
+    note: str = "",
+) -> Ratio:
+    """The ratio of values of which each pair was measured in one turn; arguments as of `Ratio`."""
+    middle = statistics.median(ours)
+    if theirs is None:
+        return Ratio(what, unit, middle, beside, None, None, None, note)
+    found = statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+    return Ratio(what, unit, middle, beside, statistics.median(theirs), found, reach, note)
 
 
 def compare(

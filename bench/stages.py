@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import h5py
 import hdf5plugin  # noqa: F401 - to read the shards' compressed pixels
@@ -19,7 +21,7 @@ import yaml
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import PROJECT, published
+from bench import AVX2, PROJECT, published
 from bench.data import (
     PROCESSES,
     RSNA_STUDY_SLICES,
@@ -66,11 +68,13 @@ REACH = {
 TRAINED, EXTRACTED = 96, 128
 
 
-def default_config() -> dict:
-    """The production recipe, with random weights."""
+def default_config(precision: str = "auto") -> dict:
+    """The production recipe, with random weights, and in a precision."""
     config = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
     for entry in config["cnn"].values():
         entry["init"] = "random"
+    for entry in (*config["cnn"].values(), *config["lstm"].values()):
+        entry["precision"] = precision
     return load_config(config)
 
 
@@ -204,12 +208,18 @@ def training_input(cohort: Cohort, folder: Path) -> Iterator[Row]:
         )
 
 
-def cnn(cohort: Cohort, folder: Path) -> Iterator[Row]:
-    """Training steps and features of both CNNs at the published size."""
+def cnn(cohort: Cohort, folder: Path, config: dict) -> Iterator[Row]:
+    """Training steps and features of both CNNs at the published size.
+
+    Args:
+        cohort: the phantom.
+        folder: for what is made.
+        config: of `clotline.workflow.config.load_config`.
+    """
     one = folder / "cnn-published.h5"
     rows = cohort.stored
     published.ingest(cohort.rows, cohort.dicom, one)
-    for name, section in cnn_sections(default_config()).items():
+    for name, section in cnn_sections(config).items():
         fabric = make_fabric(section.precision, gpus=0, threads=os.cpu_count())
         yield _training(name, section, fabric, rows.iloc[:TRAINED], one, cohort)
         yield _features(name, section, fabric, rows.iloc[:EXTRACTED], one, cohort, folder)
@@ -309,15 +319,15 @@ def _matrix_rate(fabric) -> float:
     return 2 * side**3 / seconds
 
 
-def lstm(folder: Path) -> Iterator[Row]:
-    """Training of an LSTM on both CNNs' features."""
+def lstm(folder: Path, config: dict) -> Iterator[Row]:
+    """Training of an LSTM on both CNNs' features; arguments as of `cnn`."""
     # Batches enough for the first, which nothing is computed beside, not to count.
     count = 128
     studies, image_labels = make_studies(count, count * RSNA_STUDY_SLICES)
     files = [
         make_features(folder / f"{width}.h5", len(image_labels), width) for width in (1280, 2048)
     ]
-    section = lstm_sections(default_config())["combined-image"]
+    section = lstm_sections(config)["combined-image"]
     fabric = make_fabric(section.precision, gpus=0, threads=os.cpu_count())
     sequences = FeatureSequences(studies, files, "image", image_labels)
 
@@ -384,12 +394,26 @@ def all_stages(cohort: Cohort, real: Cohort | None) -> Iterator[Row]:
         *([lambda folder: ingest(real, folder, "real CT", None)] if real else []),
         lambda folder: positives(cohort, folder),
         lambda folder: training_input(cohort, folder),
-        lambda folder: cnn(cohort, folder),
-        lstm,
+        lambda folder: cnn(cohort, folder, default_config()),
+        lambda folder: lstm(folder, default_config()),
     )
     for stage in stages:
         with tempfile.TemporaryDirectory(dir=cohort.folder) as folder:
             yield from stage(Path(folder))
+
+
+def without_bfloat16(cohort: Cohort) -> dict[str, Row]:
+    """Stage to its row again, of those that networks take part in, on a processor's AVX2 alone."""
+    # oneDNN and torch read the variables once, so the process is a new one.
+    with patch.dict(os.environ, AVX2), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return {row.stage: row for row in pool.submit(_in_float32, cohort).result()}
+
+
+def _in_float32(cohort: Cohort) -> list[Row]:
+    # Asked for its units, the processor still names those for bfloat16.
+    config = default_config("32-true")
+    with tempfile.TemporaryDirectory(dir=cohort.folder) as folder:
+        return [*cnn(cohort, Path(folder), config), *lstm(Path(folder), config)]
 
 
 def all_sizes(cohort: Cohort, real: Cohort | None) -> Iterator[Size]:

@@ -1,7 +1,7 @@
 """The benchmarks' results as Markdown and as a plot."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -10,7 +10,7 @@ import psutil
 
 from bench.overhead import Cost
 from bench.quality import Check
-from bench.race import ROUNDS, Row, Size
+from bench.race import ROUNDS, Ratio, Row, Size
 from bench.scale import Growth, Memory, Parallel
 
 matplotlib.use("Agg")
@@ -61,12 +61,18 @@ def _aim(ratio: float, reach: float | None) -> tuple[str, str]:
     return (f"{reach:g}×", _mark(ratio >= reach)) if reach else ("", "")
 
 
-def stages_table(rows: list[Row]) -> str:
-    """Every stage against the published way and its limit."""
+def stages_table(rows: list[Row], without: Mapping[str, Row]) -> str:
+    """Every stage against the published way and its limit.
+
+    Args:
+        rows: of the stages.
+        without: stage to its row on a processor without bfloat16 units, where that differs.
+    """
     head = ["stage", "ours", "published way", "ratio", "to reach", "reached"]
-    head += ["limit", "share of the limit", "remarks"]
+    head += ["without bfloat16", "limit", "share of the limit", "remarks"]
     return (
-        f"## Against the published way\n\nMedians of {ROUNDS} rounds in which all take turns.\n\n"
+        f"## Against the published way\n\nMedians of {ROUNDS} rounds in which all take turns. "
+        "Without bfloat16: ours and its ratio, oneDNN and torch held to AVX2.\n\n"
     ) + markdown(
         head,
         (
@@ -76,6 +82,7 @@ def stages_table(rows: list[Row]) -> str:
                 _rate(row.published),
                 f"{row.ratio:.1f}×",
                 *_aim(row.ratio, row.reach),
+                _without(without.get(row.stage)),
                 f"{row.limit}: {_rate(row.limit_rate)}",
                 f"{row.of_limit:.0%}",
                 row.note,
@@ -83,6 +90,10 @@ def stages_table(rows: list[Row]) -> str:
             for row in rows
         ),
     )
+
+
+def _without(row: Row | None) -> str:
+    return f"{_rate(row.ours)} {row.unit}, {row.ratio:.1f}×" if row else ""
 
 
 def sizes_table(found: list[Size]) -> str:
@@ -155,9 +166,29 @@ def parallel_table(found: list[Parallel]) -> str:
     )
 
 
-def cost_table(found: list[Cost]) -> str:
+def ratios_table(title: str, found: list[Ratio], rounds: int) -> str:
+    """Ours beside other ways."""
+    return f"## {title}\n\nMedians of {rounds} rounds in which all take turns.\n\n" + markdown(
+        ["what", "ours", "beside", "its", "ratio", "to reach", "reached", "remarks"],
+        (
+            [
+                row.what,
+                f"{_rate(row.ours)} {row.unit}",
+                row.beside,
+                "refused" if row.theirs is None else _rate(row.theirs),
+                "" if row.ratio is None else f"{row.ratio:.2f}×",
+                "" if row.reach is None else f"{'≥' if row.reach >= 1 else '≤'} {row.reach:g}×",
+                "" if row.reach is None else _mark(row.reached),
+                row.note,
+            ]
+            for row in found
+        ),
+    )
+
+
+def cost_table(found: list[Cost], title: str = "Beside the work") -> str:
     """What the workflow itself and evaluation cost."""
-    return "## Beside the work\n\n" + markdown(
+    return f"## {title}\n\n" + markdown(
         ["what", "cost", "at most", "kept", "remarks"],
         (
             [
