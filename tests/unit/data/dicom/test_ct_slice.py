@@ -10,7 +10,9 @@ import pytest
 from builders import codestream_of, compress_dicom, write_dicom
 from hostile import TORTURE
 from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -300,7 +302,7 @@ def damage(content, rng):
             case 3:
                 content[place:place] = rng.randbytes(rng.choice((1, 2, 8)))
             case 4:
-                del content[rng.randrange(900, len(content)) :]
+                del content[rng.randrange(900, max(901, len(content))) :]
     return content
 
 
@@ -326,10 +328,56 @@ def test_what_pydicom_warns_of_is_not_told_for_it_quotes_the_header(tmp_path):
     assert (done.stdout, done.stderr) == ("0.0\n", "")
 
 
+def sequence_of(keyword, *items, undefined=True):
+    """A sequence of items, all with an undefined length or none."""
+    for item in items:
+        item.is_undefined_length_sequence_item = undefined
+    return DataElement(keyword, "SQ", Sequence(items), is_undefined_length=undefined)
+
+
+def with_sequences():
+    """Elements of a hospital's file: sequences, in one of them others."""
+    code = Dataset()
+    code.CodeValue, code.CodeMeaning = "113100", "Basic Application Confidentiality Profile"
+    purpose, plain = Dataset(), Dataset()
+    purpose.add(sequence_of("PurposeOfReferenceCodeSequence", code))
+    purpose.ReferencedSOPInstanceUID = plain.ReferencedSOPInstanceUID = "1.2.3"
+    found = (
+        sequence_of("SourceImageSequence", purpose, Dataset()),
+        sequence_of("ReferencedImageSequence", plain, undefined=False),
+        sequence_of("RequestAttributesSequence"),
+    )
+    return {element.keyword: element for element in found}
+
+
+def test_sequences_of_undefined_length_are_passed_over(tmp_path):
+    path = write_dicom(tmp_path / "slice.dcm", FLAT, **with_sequences())
+    data = path.read_bytes()
+    assert data.count(b"\xff" * 4) == 6
+    start = reader._transfer_syntax(data, 132)[1]
+    found, end = reader._read_plain(data, start, ("Modality", "PixelData"))
+    assert (found["Modality"], end) == ("CT", len(data))
+    # What is asked for, and a character set of an item's own, is pydicom's business.
+    assert reader._read_plain(data, start, ("SourceImageSequence",)) is None
+    item = Dataset()
+    item.SpecificCharacterSet = "ISO_IR 100"
+    sequence = sequence_of("SourceImageSequence", item)
+    data = write_dicom(path, FLAT, SourceImageSequence=sequence).read_bytes()
+    assert reader._read_plain(data, start, ("Modality",)) is None
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda s: s.name)
-def test_a_file_is_read_as_pydicoms_reader_would_read_it(tmp_path, monkeypatch, syntax):
-    tags = {"InstanceNumber": 3, "RescaleType": "HU"}
+@pytest.mark.parametrize(
+    ("syntax", "more"),
+    [
+        (ExplicitVRLittleEndian, {}),
+        (RLELossless, {}),
+        (ExplicitVRLittleEndian, with_sequences()),
+    ],
+    ids=["plain", "RLE", "sequences"],
+)
+def test_a_file_is_read_as_pydicoms_reader_would_read_it(tmp_path, monkeypatch, syntax, more):
+    tags = {"InstanceNumber": 3, "RescaleType": "HU"} | more
     path = write_dicom(tmp_path / "slice.dcm", noise(20, 20), **tags)
     if syntax != ExplicitVRLittleEndian:
         compress_dicom(path, path, syntax)

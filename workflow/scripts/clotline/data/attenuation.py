@@ -94,22 +94,39 @@ def outline(dense: np.ndarray) -> np.ndarray:
     Returns:
         (rows, columns) bool.
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(dense, connectivity=4)
-    if count < 2:
+    labels, areas = components(dense)
+    if len(areas) < 2:
         return np.zeros(dense.shape, bool)
-    largest = (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
+    largest = (labels == 1 + int(areas[1:].argmax())).astype(np.uint8)
     contours, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros_like(largest)
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
     return filled.astype(bool)
 
 
+def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of a mask that are connected along rows and columns.
+
+    OpenCV's own statistics take four times as long as the components themselves.
+
+    Args:
+        mask: (rows, columns) uint8, 1 inside.
+
+    Returns:
+        (rows, columns) int32, the number of each pixel's component, 0 outside; (components + 1,)
+        int64, how many pixels each number has.
+    """
+    count, labels = cv2.connectedComponents(mask, connectivity=4)
+    return labels, np.bincount(labels.ravel(), minlength=count)
+
+
 def _lungs(body: np.ndarray, dense: np.ndarray, mm: float) -> np.ndarray:
     """Air within the body in components of 20 cm² or more: no trachea, no bowel of usual width."""
     hollow = (body & (dense == 0)).astype(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(hollow, connectivity=4)
-    large = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] * mm * mm >= 2000)
-    return np.isin(labels, large[large > 0])
+    labels, areas = components(hollow)
+    large = areas * mm * mm >= 2000
+    large[0] = False
+    return large[labels]
 
 
 def _blood(smooth: np.ndarray, body: np.ndarray, lungs: np.ndarray, mm: float) -> float:

@@ -95,7 +95,7 @@ class Header:
         if convert and element.value:
             # pydicom, which puts up with more, makes an object of each.
             with suppress(OverflowError, ValueError):
-                return [float(convert(number)) for number in element.value.split(b"\\")]
+                return list(_numbers(element.value, convert))
         return np.array(self.get(keyword), dtype=float).reshape(-1).tolist()
 
     @property
@@ -149,6 +149,12 @@ class Header:
 
 def _for_pydicom(charset: str | tuple[str, ...]) -> str | list[str]:
     return charset if isinstance(charset, str) else list(charset)
+
+
+@lru_cache(4096)
+def _numbers(text: bytes, convert: type[int] | type[float]) -> tuple[float, ...]:
+    """Numbers that are written as text; most are the same in all slices of a study."""
+    return tuple(float(convert(number)) for number in text.split(b"\\"))
 
 
 @lru_cache(4096)

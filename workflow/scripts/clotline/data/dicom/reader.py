@@ -58,9 +58,14 @@ _ELEMENT, _LONG_LENGTH = struct.Struct("<L2sH"), struct.Struct("<L")
 _LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 _SHORT_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_16)
 
-#: PixelData, as `_ELEMENT` reads its tag; the tags of its fragments, and what ends them.
-_PIXEL_DATA = 0x00107FE0
+#: PixelData and SpecificCharacterSet, as `_ELEMENT` reads their tags; the tag of a fragment or of a
+#: sequence's item, and what ends all of them, and one item.
+_PIXEL_DATA, _CHARSET = 0x00107FE0, 0x00050008
 _ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0" + bytes(4)
+_END_OF_ITEM = b"\xfe\xff\x0d\xe0" + bytes(4)
+
+#: Sequences within sequences that are looked through.
+_MAX_DEPTH = 8
 
 
 def read_header(path: str | Path, keywords: Sequence[str]) -> Header:
@@ -259,8 +264,8 @@ def _read_plain(
         group: the data set ends before the first element of another one.
 
     Returns:
-        None where anything is unusual: an unknown VR, an undefined length but of PixelData, or an
-        element that ends beyond the file.
+        None where anything is unusual: an unknown VR, an undefined length but of PixelData or of a
+        sequence that is not wanted, or an element that ends beyond the file.
     """
     wanted = _wanted(keywords)
     elements = {}
@@ -283,6 +288,11 @@ def _read_plain(
                 elements[int(tag)] = RawDataElement(
                     tag, vr.decode(), length, value, content, False, True
                 )
+                continue
+            if length == UNDEFINED_LENGTH and vr == b"SQ" and number not in wanted:
+                offset = _end_of_sequence(data, offset)
+                if offset is None:
+                    return None
                 continue
         content, offset = offset, offset + length
         if offset > end or number & 0xFFFF == 0xFFFE:
@@ -308,6 +318,48 @@ def _end_of_fragments(data: bytes, offset: int) -> int | None:
     while (head := data[offset : offset + 8])[:4] == _ITEM:
         offset += 8 + int.from_bytes(head[4:], "little")
     return offset + 8 if head == _END_OF_ITEMS else None
+
+
+def _end_of_sequence(data: bytes, offset: int, depth: int = 0) -> int | None:
+    """Where a sequence of undefined length ends, its items starting at ``offset``.
+
+    None where pydicom, which reads what is in the items, might find another end or none.
+    """
+    while (head := data[offset : offset + 8])[:4] == _ITEM and len(head) == 8:
+        length = int.from_bytes(head[4:], "little")
+        offset += 8
+        item_end = None if length == UNDEFINED_LENGTH else offset + length
+        if (offset := _end_of_item(data, offset, item_end, depth)) is None:
+            return None
+    return offset + 8 if head == _END_OF_ITEMS else None
+
+
+def _end_of_item(data: bytes, offset: int, item_end: int | None, depth: int) -> int | None:
+    """Where an item ends: at ``item_end``, or else at its delimiter; None as above."""
+    end = len(data)
+    while offset != item_end:
+        if item_end is None and data[offset : offset + 8] == _END_OF_ITEM:
+            return offset + 8
+        if offset + 8 > end:
+            return None
+        number, vr, length = _ELEMENT.unpack_from(data, offset)
+        # A character set of its own is pydicom's business.
+        if number & 0xFFFF == 0xFFFE or number == _CHARSET:
+            return None
+        offset += 8
+        if vr not in _SHORT_VRS:
+            if vr not in _LONG_VRS or offset + 4 > end:
+                return None
+            (length,) = _LONG_LENGTH.unpack_from(data, offset)
+            offset += 4
+        if length == UNDEFINED_LENGTH:
+            nested = vr == b"SQ" and depth < _MAX_DEPTH
+            offset = _end_of_sequence(data, offset, depth + 1) if nested else None
+        else:
+            offset += length
+        if offset is None or offset > (end if item_end is None else min(item_end, end)):
+            return None
+    return offset
 
 
 @cache

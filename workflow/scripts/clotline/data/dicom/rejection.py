@@ -11,4 +11,7 @@ class SliceError(Exception):
 def one_line(message: object) -> str:
     """A message of a library, which may quote a file, as one short line of printable text."""
     text = f"{type(message).__name__}: {message}" if isinstance(message, Exception) else message
-    return "".join(c if c.isprintable() else " " for c in " ".join(str(text).split()))[:200]
+    line = " ".join(str(text).split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else " " for c in line)
+    return line[:200]
