@@ -166,6 +166,28 @@ def test_every_script_can_be_imported_without_snakemake():
     assert done.returncode == 0, done.stderr
 
 
+#: Scripts that apply or train networks.
+WITH_TORCH = {
+    *("train_cnn", "extract_features", "activation", "train_lstm", "predict_lstm"),
+    *("finetune", "apply_models", "weights"),
+}
+
+
+def test_only_scripts_that_have_networks_import_torch():
+    """It takes 1.5 CPU seconds, several times as long as all else of most jobs."""
+    scripts = {path.stem for path in (PROJECT / "workflow/scripts").glob("*.py")}
+    assert scripts > WITH_TORCH
+    code = f"import importlib, sys\nfor name in {sorted(scripts - WITH_TORCH)!r}:\n"
+    code += "    importlib.import_module(name)\n    assert 'torch' not in sys.modules, name"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT / "workflow/scripts",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_tool_can_be_imported():
     names = sorted(path.stem for path in (PROJECT / "tools").glob("*.py"))
     code = f"import importlib\nfor name in {names!r}: importlib.import_module('tools.' + name)"

@@ -12,8 +12,9 @@ from clotline.data.features_file import open_features
 from clotline.data.shards import CHECKSUM, POSITION, StoredPixels, read_rows
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID
 from clotline.loading.planes import add_planes, plane_columns
-from clotline.loading.preprocessing import MEAN, STD, View
+from clotline.loading.preprocessing import View
 from clotline.loading.sampling import BalancedEpochs, locate_slices
+from clotline.loading.scaling import MEAN, STD
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.activation import map_slices
 from clotline.models.backbones import build_classifier

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from clotline.data.shards import StoredPixels, read_rows
 from clotline.labels import IMAGE_LABEL
-from clotline.loading.preprocessing import MEAN, STD, View
+from clotline.loading.preprocessing import View
 from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
+from clotline.loading.scaling import MEAN, STD
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 
 POSITIVES, NEGATIVES, SEED = (

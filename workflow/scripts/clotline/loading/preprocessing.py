@@ -10,11 +10,8 @@ from torch import Tensor
 
 from clotline.grid import AIR_HU, SIZE
 from clotline.labels import STUDY_LABELS
+from clotline.loading.scaling import MEAN, STD
 from clotline.sections.cnn import CNNSection
-
-#: Mean and standard deviation of ImageNet images, averaged over the channels (torchvision's
-#: values), for pixels in 0 to 1.
-MEAN, STD = 0.449, 0.226
 
 #: What is drawn for each slice.
 CUT = np.dtype(

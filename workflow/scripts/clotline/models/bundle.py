@@ -44,7 +44,7 @@ from clotline.feature_sets import folds_model, models_of, origin_of, split_lstm_
 from clotline.grid import AIR_HU, PUBLISHED, Grid
 from clotline.job.disk import is_full
 from clotline.job.files import unusable
-from clotline.loading.preprocessing import MEAN, STD
+from clotline.loading.scaling import MEAN, STD
 from clotline.sections.cnn import cnn_sections
 from clotline.version import CLOTLINE_VERSION
 
