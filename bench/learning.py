@@ -33,7 +33,7 @@ from clotline.workflow.config import load_config
 
 SEEDS = range(1, 6)
 
-#: What finished runs gave.
+#: What finished runs gave; ``seconds`` is null where other work ran beside one.
 KEPT = PROJECT / "bench/learning.json"
 
 #: Name to the precision, and the variables of its processes.
@@ -319,17 +319,24 @@ def describe(runs: list[dict]) -> str:
                 f"| {name} | {arithmetic} | {len(values)} | {values.min():.3f} | "
                 f"{statistics.median(values):.3f} | {values.max():.3f} | {each} |"
             )
-    lines += ["", "| arithmetic | seconds a run, median (least to greatest) |", "|---|---|"]
-    for arithmetic in ARITHMETICS:
-        seconds = [run["seconds"] for run in runs if run["arithmetic"] == arithmetic]
-        # Of runs whose networks were trained alone.
-        if seconds := [value for value in seconds if value is not None]:
-            median = statistics.median(seconds)
-            lines.append(
-                f"| {arithmetic} | {median:.0f} ({min(seconds):.0f} to {max(seconds):.0f}) |"
-            )
+    lines += _describe_seconds(runs)
     lines += ["", *(f"- {'yes' if ok else 'NO'}: {what}" for what, ok in judge(results)), ""]
     return "\n".join([*lines, *_describe_forms(runs)])
+
+
+def _describe_seconds(runs: list[dict]) -> list[str]:
+    """A table of seconds, of the runs that had the machine for themselves."""
+    rows = []
+    for arithmetic in ARITHMETICS:
+        of_arithmetic = [run["seconds"] for run in runs if run["arithmetic"] == arithmetic]
+        if seconds := [value for value in of_arithmetic if value is not None]:
+            median = statistics.median(seconds)
+            ends = f"({min(seconds):.0f} to {max(seconds):.0f}, of {len(seconds)})"
+            rows.append(f"| {arithmetic} | {median:.0f} {ends} |")
+    if not rows:
+        return ["", "Other work ran beside all of these runs, so that their seconds say nothing."]
+    head = "| arithmetic | seconds a run, median (least to greatest) |"
+    return ["", head, "|---|---|", *rows]
 
 
 #: How a probability of PE may follow from those of a negative and of an indeterminate study.
