@@ -111,6 +111,7 @@ def _measure(part: str, cohort, folder: Path, arguments: argparse.Namespace) -> 
         show(tables.cost_table([*costs, *overhead.evaluation()]))
     elif part == "builds":
         earlier, bundle = builds.Build.at(arguments.earlier), arguments.bundle.resolve()
+        show(f"The earlier build is {earlier.commit}.")
         compared = builds.all_comparisons(
             realct, bundle, place("builds"), earlier, rounds, full_size
         )

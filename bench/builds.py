@@ -60,6 +60,12 @@ class Build:
         return cls(folder.resolve(), folder.resolve() / ".venv/bin/python")
 
     @property
+    def commit(self) -> str:
+        """The commit that is checked out."""
+        command = ["git", "-C", self.folder, "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment of its processes: nothing of this one's Python."""
         kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}

@@ -30,7 +30,11 @@ def test_a_recipe_says_only_what_is_its_own_and_differs_from_the_defaults(path):
             assert same == []
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [*RECIPES, PROJECT / "demo/config/winner.yaml"],
+    ids=lambda path: str(path.relative_to(PROJECT)),
+)
 def test_a_recipe_runs_beside_the_published_one_on_the_demo(path, tmp_path):
     run = Run(PROJECT, tmp_path)
     write_config(run, (PROJECT / "demo/config/config.yaml").read_text(encoding="utf-8"))
