@@ -16,7 +16,7 @@ import torch
 from histogram_baseline import histogram_baseline_auroc
 from workflow_run import PROJECT
 
-from bench.learning import AVX2
+from bench import AVX2
 from clotline.data.activation_file import read_activation
 from clotline.data.hdf5 import read_attributes
 from clotline.data.tables import uid_triples
