@@ -106,7 +106,7 @@ bench: demo
 
 # On the demo's slices. Hours; goes on where it was stopped.
 bench-learning: .venv/installed
-	snakemake --profile profiles/local --directory demo --quiet rules host -- \
+	snakemake $(ON_THIS_MACHINE) -- \
 		results/data/slices.parquet results/data/positives.h5
 	python -m bench.learning
 

@@ -9,6 +9,7 @@ that with another recipe for one the other is not trained again.
 import argparse
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -88,6 +89,7 @@ def main() -> None:
     print(f"written to {path}")
 
 
+@functools.cache
 def recipe_digest() -> str:
     """Of what the demo's configuration says, comments aside: other recipes' runs do not count."""
     config = yaml.safe_load((PROJECT / "demo/config/config.yaml").read_text(encoding="utf-8"))

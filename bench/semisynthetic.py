@@ -7,7 +7,6 @@ tree's emboli, its negative twin has contrast where they are, so that nothing el
 whether there is an embolism. Lengths in mm, attenuation in Hounsfield units (HU).
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,7 @@ from bench.trees import (
     read_tree,
     split_trees,
 )
-from clotline.data.phantom.cohort import Acquisition, labels_table
+from clotline.data.phantom.cohort import Acquisition, hex_uid, labels_table, rng_of
 from clotline.data.phantom.files import write_slices
 from clotline.data.phantom.geometry import Grid
 from clotline.data.phantom.hard import hard_scan
@@ -101,19 +100,11 @@ class Study:
 
     def _uid(self, what: str) -> str:
         twin = "positive" if self.visible.any() else "negative"
-        return _sha256(self.seed, self.tree, self.pair, twin, what).hex()[:12]
+        return hex_uid(self.seed, self.tree, self.pair, twin, what)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose, the same for both studies of a pair."""
-        return _rng(self.seed, self.tree, self.pair, purpose)
-
-
-def _sha256(*of: object) -> bytes:
-    return hashlib.sha256(" ".join(map(str, of)).encode()).digest()
-
-
-def _rng(*of: object) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(_sha256(*of)[:16], "little"))
+        return rng_of(self.seed, self.tree, self.pair, purpose)
 
 
 def draw_pair(tree: Tree, settings: dict, pair: int) -> tuple[Study, Study]:
@@ -134,7 +125,7 @@ def draw_pair(tree: Tree, settings: dict, pair: int) -> tuple[Study, Study]:
     Raises:
         ClotlineError: no slice of the tree shows an embolus.
     """
-    rng = _rng(settings["seed"], tree.name, pair, "draw")
+    rng = rng_of(settings["seed"], tree.name, pair, "draw")
     bands = list(SIZES.values())
     for turn in range(len(bands)):
         low, high = bands[(pair + turn) % len(bands)]

@@ -154,16 +154,19 @@ def test_a_rule_that_takes_over_another_has_all_inputs_that_its_script_reads():
     assert found > 20
 
 
-def test_every_script_can_be_imported_without_snakemake():
-    scripts = sorted(path.stem for path in (PROJECT / "workflow/scripts").glob("*.py"))
-    code = f"import importlib\nfor name in {scripts!r}: importlib.import_module(name)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=PROJECT / "workflow/scripts",
-        capture_output=True,
-        text=True,
-    )
+def run_python(code, folder):
+    """Runs code in a process of its own, which must not fail."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+SCRIPTS = PROJECT / "workflow/scripts"
+
+
+def test_every_script_can_be_imported_without_snakemake():
+    scripts = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+    code = f"import importlib\nfor name in {scripts!r}: importlib.import_module(name)"
+    run_python(code, SCRIPTS)
 
 
 #: Scripts that apply or train networks.
@@ -175,24 +178,17 @@ WITH_TORCH = {
 
 def test_only_scripts_that_have_networks_import_torch():
     """It takes 1.5 CPU seconds, several times as long as all else of most jobs."""
-    scripts = {path.stem for path in (PROJECT / "workflow/scripts").glob("*.py")}
+    scripts = {path.stem for path in SCRIPTS.glob("*.py")}
     assert scripts > WITH_TORCH
     code = f"import importlib, sys\nfor name in {sorted(scripts - WITH_TORCH)!r}:\n"
     code += "    importlib.import_module(name)\n    assert 'torch' not in sys.modules, name"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=PROJECT / "workflow/scripts",
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(code, SCRIPTS)
 
 
 def test_every_tool_can_be_imported():
     names = sorted(path.stem for path in (PROJECT / "tools").glob("*.py"))
     code = f"import importlib\nfor name in {names!r}: importlib.import_module('tools.' + name)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_python(code, PROJECT)
 
 
 def test_the_version_is_that_of_the_changelog_and_of_the_citation():

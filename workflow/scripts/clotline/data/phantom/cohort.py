@@ -108,30 +108,35 @@ class Study:
     @cached_property
     def uid(self) -> str:
         """StudyInstanceUID of the labels file: 12 hex digits."""
-        return _hex_uid(self.seed, self.index, "study")
+        return hex_uid(self.seed, self.index, "study")
 
     @cached_property
     def series_uid(self) -> str:
         """SeriesInstanceUID of the labels file: 12 hex digits."""
-        return _hex_uid(self.seed, self.index, "series")
+        return hex_uid(self.seed, self.index, "series")
 
     @cached_property
     def sop_uids(self) -> list[str]:
         """SOPInstanceUID of each slice in scan order, in the labels file: 12 hex digits."""
-        return [_hex_uid(self.seed, self.index, f"slice {k}") for k in range(self.grid.slices)]
+        return [hex_uid(self.seed, self.index, f"slice {k}") for k in range(self.grid.slices)]
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers of this study for one purpose, always the same."""
-        return _rng(self.seed, self.index, purpose)
+        return rng_of(self.seed, self.index, purpose)
 
 
-def _hex_uid(seed: int, index: int, what: str) -> str:
-    return hashlib.sha256(f"{seed} {index} {what}".encode()).hexdigest()[:12]
+def hex_uid(*of: object) -> str:
+    """A UID of the labels file, 12 hex digits, that follows from what it is of."""
+    return _sha256(*of).hex()[:12]
 
 
-def _rng(seed: int, index: int, purpose: str) -> np.random.Generator:
-    digest = hashlib.sha256(f"{seed} {index} {purpose}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+def rng_of(*of: object) -> np.random.Generator:
+    """Random numbers that follow from what they are for."""
+    return np.random.default_rng(int.from_bytes(_sha256(*of)[:16], "little"))
+
+
+def _sha256(*of: object) -> bytes:
+    return hashlib.sha256(" ".join(map(str, of)).encode()).digest()
 
 
 def draw_cohort(settings: Mapping) -> list[Study]:
@@ -148,15 +153,15 @@ def draw_cohort(settings: Mapping) -> list[Study]:
 
 def _draw_study(seed: int, index: int, slices_min: int, slices_max: int, hard: bool) -> Study:
     block, member = divmod(index, len(_BLOCK))
-    pe_type = _BLOCK[_rng(seed, block, "block").permutation(len(_BLOCK))[member]]
-    rng = _rng(seed, index, "draw")
+    pe_type = _BLOCK[rng_of(seed, block, "block").permutation(len(_BLOCK))[member]]
+    rng = rng_of(seed, index, "draw")
     chest = draw_chest(rng)
     grid = _draw_grid(rng, chest, slices_min, slices_max)
     acquisition = _draw_acquisition(rng, chest)
-    if _rng(seed, index, "orientation").random() < 0.05:
+    if rng_of(seed, index, "orientation").random() < 0.05:
         acquisition = replace(acquisition, upside_down=True)
     if hard:
-        own = _rng(seed, index, "hard")
+        own = rng_of(seed, index, "hard")
         chest = harden_chest(own, chest)
         grid = _within(grid, *hard_range(own, chest))
         acquisition = replace(acquisition, **hard_scan(own))
@@ -184,9 +189,9 @@ def _draw_study(seed: int, index: int, slices_min: int, slices_max: int, hard: b
     if hard:
         clots, shown = (), np.zeros(grid.slices, bool)
         if pe_type in ("acute", "chronic", "both"):
-            rng = _rng(seed, index, "emboli")
+            rng = rng_of(seed, index, "emboli")
             clots, shown = draw_small_emboli(rng, grid, chest.arteries, pe_type)
-        rng = _rng(seed, index, "look-alikes")
+        rng = rng_of(seed, index, "look-alikes")
         look_alikes = draw_look_alikes(rng, grid, chest.arteries, clots)
     else:
         clots, shown, chest = _draw_emboli(seed, index, pe_type, grid, chest)
@@ -275,7 +280,7 @@ def _draw_emboli(
     nothing = np.zeros(grid.slices, bool)
     if not shapes:
         return (), nothing, chest
-    rng = _rng(seed, index, "emboli")
+    rng = rng_of(seed, index, "emboli")
     least = max(2, round(0.18 * grid.slices))
     while True:
         # A clotted artery is wider; so the patient has no less contrast to see than others.
