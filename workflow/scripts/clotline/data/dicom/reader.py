@@ -357,7 +357,8 @@ def _end_of_item(data: bytes, offset: int, item_end: int | None, depth: int) -> 
             offset = _end_of_sequence(data, offset, depth + 1) if nested else None
         else:
             offset += length
-        if offset is None or offset > (end if item_end is None else min(item_end, end)):
+        # An element that leaves its item never comes to the item's end, but to the file's.
+        if offset is None or offset > end:
             return None
     return offset
 
