@@ -63,7 +63,7 @@ class Build:
     def commit(self) -> str:
         """The commit that is checked out."""
         command = ["git", "-C", self.folder, "rev-parse", "--short", "HEAD"]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
     @property
     def environment(self) -> dict[str, str]:

@@ -99,7 +99,7 @@ def texts_without_an_encoding(path):
         modes = [a.value for a in node.args[:2] if isinstance(a, ast.Constant)]
         binary = any("b" in mode for mode in [*modes, given.get("mode")] if isinstance(mode, str))
         text = name in ("read_text", "write_text") or given.get("text") is True
-        if name == "open" and base not in ("os", "gzip", "archive", "zipfile"):
+        if name == "open" and base not in ("os", "gzip", "archive", "zipfile", "dicomsdl"):
             text |= not binary
         text |= name == "fdopen" and not binary
         if text and "encoding" not in given:
