@@ -63,7 +63,8 @@ class Build:
     def commit(self) -> str:
         """The commit that is checked out."""
         command = ["git", "-C", self.folder, "rev-parse", "--short", "HEAD"]
-        return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
+        answer = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
+        return answer.stdout.strip()
 
     @property
     def environment(self) -> dict[str, str]:
