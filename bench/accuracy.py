@@ -26,6 +26,7 @@ from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from bench import PROJECT, ladder, semisynthetic, tables
+from bench.kept import Kept
 from clotline.data.features_file import create_features, write_features
 from clotline.errors import ClotlineError
 from clotline.evaluation.baselines import count_baseline, position_baseline
@@ -107,13 +108,17 @@ def main() -> None:
     parser.add_argument("--studies", type=int, help="of a ladder, not 1,040")
     parser.add_argument("--minutes", type=float, help="CPU minutes a rung, not 60")
     parser.add_argument("--tiny", action="store_true", help="a ladder in a few minutes, to test it")
-    parser.add_argument("--output", type=Path, help="bench/accuracy.md without it")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="bench/accuracy.md without it; what finished rungs gave is kept beside it",
+    )
     arguments = parser.parse_args()
     if arguments.tiny and arguments.output is None:
         parser.error("--tiny says nothing that belongs into bench/accuracy.md: name --output")
-    output = arguments.output or PROJECT / "bench/accuracy.md"
+    arguments.output = arguments.output or PROJECT / "bench/accuracy.md"
     for text in PART_TO_RUN[arguments.part](arguments):
-        write_part(output, arguments.part, text)
+        write_part(arguments.output, arguments.part, text)
     print(text)
 
 
@@ -153,7 +158,8 @@ def run_ladder(arguments: argparse.Namespace) -> Iterator[str]:
     if arguments.minutes is not None:
         size = replace(size, minutes=arguments.minutes)
     seeds = arguments.seeds or ([1] if arguments.tiny else [1, 2, 3])
-    yield from ladder.run(arguments.folder, seeds, ladder.choose(arguments.rungs), size)
+    rungs, kept = ladder.choose(arguments.rungs), Kept(arguments.output.with_suffix(".jsonl"))
+    yield from ladder.run(arguments.folder, seeds, rungs, size, kept)
 
 
 def run_stage2(arguments: argparse.Namespace) -> Iterator[str]:

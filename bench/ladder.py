@@ -3,7 +3,8 @@
 Each rung is a whole configuration: that of the rung before with one ingredient more. All are
 trained by the workflow's own scripts, on the same studies, with the same CPU time for stage 1: what
 a slice costs is measured first, and a rung has as many epochs as fit. Each finished training is
-kept, so that it goes on where it was stopped; two seeds can run side by side.
+kept in the folder, and what a finished rung gave in a file of the project (`bench.kept`): so it
+goes on where it was stopped, and two seeds can run side by side.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -24,12 +25,13 @@ import numpy as np
 import yaml
 
 from bench import PROJECT, tables
+from bench.kept import Kept, KeptCohort, KeptRung, Ranked, difference
 from bench.scripts import job
 from clotline.data.tables import read_table, write_table
 from clotline.evaluation.baselines import count_baseline, position_baseline
 from clotline.evaluation.delong import auroc_delong
 from clotline.evaluation.ensembles import mean_of
-from clotline.evaluation.intervals import TAILS, Cases, resample
+from clotline.evaluation.intervals import Cases
 from clotline.evaluation.metrics import SIZES, evaluate_sizes
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, cases_by_target
 from clotline.evaluation.ranking import Ranking
@@ -269,7 +271,7 @@ def ladder() -> list[Rung]:
     return rungs
 
 
-def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size) -> Iterator[str]:
+def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size, kept: Kept) -> Iterator[str]:
     """Runs what is missing.
 
     Args:
@@ -277,29 +279,36 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size) -> Iterat
         seeds: of the trainings.
         rungs: to run, the published recipe first.
         size: of everything.
+        kept: what finished rungs gave; new ones are added.
 
     Yields:
         The part of bench/accuracy.md, after each rung that was run and at the end.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    # Trainings have a folder each as their working directory.
-    folder = folder.resolve()
-    data = make_data(folder / size.cohort.part, size)
-    costs = Costs(folder / "costs.json", data, size)
+    part, missing = size.cohort.part, []
     for seed in seeds:
-        for number, rung in enumerate(rungs):
-            own = RungRun(folder / f"seed-{seed}", rung, seed, data, size, costs)
-            if own.is_done():
-                continue
-            print(f"seed {seed}, {rung.name}", flush=True)
-            own.run()
-            # They take most of the disk, and are made again from the networks where they lack.
-            kept = {b.folder for later in rungs[number + 1 :] for b in own.other(later).backbones()}
-            for backbone in own.backbones():
-                if backbone.folder not in kept:
-                    backbone.features.unlink(missing_ok=True)
-            yield describe(folder, rungs, data, size)
-    yield describe(folder, rungs, data, size)
+        done = [kept.rung(part, key_of(rung, size)) for rung in rungs]
+        missing += [(seed, n) for n, of in enumerate(done) if seed not in of]
+    if missing or kept.cohort(part, cohort_key(size)) is None:
+        # Trainings have a folder each as their working directory.
+        folder = folder.resolve()
+        data = make_data(folder / part, size)
+        if kept.cohort(part, cohort_key(size)) is None:
+            kept.add(describe_cohort(data, size))
+        costs = Costs(folder / "costs.json", data, size)
+    for seed, number in missing:
+        rung = rungs[number]
+        print(f"seed {seed}, {rung.name}", flush=True)
+        own = RungRun(folder / f"seed-{seed}", rung, seed, data, size, costs)
+        kept.add(own.run())
+        # They take most of the disk, and are made again from the networks where they lack.
+        later = [rungs[n] for s, n in missing if s == seed and n > number]
+        needed = {b.folder for rung in later for b in own.other(rung).backbones()}
+        for backbone in own.backbones():
+            if backbone.folder not in needed:
+                backbone.features.unlink(missing_ok=True)
+        yield describe(kept, rungs, size)
+    yield describe(kept, rungs, size)
 
 
 def make_data(folder: Path, size: Size) -> Path:
@@ -536,11 +545,7 @@ class RungRun:
     @property
     def place(self) -> Path:
         """Where its predictions are: another place for other keys."""
-        return place_of(self.folder, self.rung, self.size)
-
-    def is_done(self) -> bool:
-        """Whether its predictions are there."""
-        return (self.place / "result.json").exists()
+        return self.folder / f"rung-{key_of(self.rung, self.size)}"
 
     def _config(self) -> dict:
         return load_config(self.size.cohort.config() | _networks(self.rung, self.size))
@@ -555,8 +560,8 @@ class RungRun:
             found.append(Backbone(name, section, self.seed, self.data, folder))
         return found
 
-    def run(self) -> None:
-        """Trains both stages, and writes what they say of valid and test studies."""
+    def run(self) -> KeptRung:
+        """Trains both stages, and gives how what they say ranks the test studies."""
         backbones = self.backbones()
         of_backbones = sum(backbone.train() for backbone in backbones)
         for backbone in backbones:
@@ -571,19 +576,38 @@ class RungRun:
                 features = [files[b] for b in feature_sets(config)[split_lstm_name(name)[0]]]
                 for model in self._stage2(name, section, features):
                     found[split_lstm_name(model)[1]].append(f"{model}.parquet")
-        for level, paths in found.items():
-            tables_ = {path: read_table(place / path) for path in paths}
-            table = mean_of(tables_) if len(tables_) > 1 else next(iter(tables_.values()))
-            write_table(table, place / f"{level}.parquet")
-        per_epoch = slices_of_epoch(self.data)
-        result = {
-            "epochs": {b.name: b.section["epochs"] for b in backbones},
-            "views": sum(b.section["epochs"] for b in backbones) * per_epoch,
-            "stage1_s": of_backbones,
-            "stage2_s": cpu_seconds() - start,
+        tables_ = {
+            level: mean_of({path: read_table(place / path) for path in paths})
+            if len(paths) > 1
+            else read_table(place / paths[0])
+            for level, paths in found.items()
         }
-        with atomic(place / "result.json") as path:
-            path.write_text(json.dumps(result), encoding="utf-8")
+        tests = {
+            level: table[table["split"] == "test"].reset_index(drop=True)
+            for level, table in tables_.items()
+        }
+        counts = read_table(self.data / "plan.parquet").set_index(STUDY_UID)["positive_slices"]
+        bands = evaluate_sizes(tests["study"], counts)
+        epochs = {backbone.name: backbone.section["epochs"] for backbone in backbones}
+        return KeptRung(
+            part=self.size.cohort.part,
+            key=key_of(self.rung, self.size),
+            seed=self.seed,
+            name=self.rung.name,
+            machine=tables.describe_machine(),
+            date=f"{datetime.date.today():%Y-%m-%d}",
+            epochs=epochs,
+            views=sum(epochs.values()) * slices_of_epoch(self.data),
+            stage1_s=round(of_backbones, 1),
+            stage2_s=round(cpu_seconds() - start, 1),
+            ranked={
+                column: Ranked.of(
+                    cases_by_target(tests[level], level)[target], self.size.bootstraps
+                )
+                for column, (level, target) in _LEVELS.items()
+            },
+            bands={name: (bands[name]["value"], bands[name]["n_positive"]) for name in SIZES},
+        )
 
     def _stage2(self, name: str, section: dict, features: list[str]) -> list[str]:
         """Trains one network of stage 2 in the working directory; gives its models' names."""
@@ -602,11 +626,27 @@ class RungRun:
         return models
 
 
-def place_of(folder: Path, rung: Rung, size: Size) -> Path:
-    """Where a rung's predictions of a seed are."""
+def key_of(rung: Rung, size: Size) -> str:
+    """Of a rung's configuration, its studies and its time to train."""
     cohort = size.cohort
-    key = _digest(_networks(rung, size), cohort.settings, cohort.split, size.minutes)
-    return folder / f"rung-{key}"
+    return _digest(_networks(rung, size), cohort.settings, cohort.split, size.minutes)
+
+
+def cohort_key(size: Size) -> str:
+    """Of all that the studies follow from."""
+    return _digest(size.cohort.settings, size.cohort.split)
+
+
+def describe_cohort(data: Path, size: Size) -> KeptCohort:
+    """What is said of the studies.
+
+    Args:
+        data: of `make_data`.
+        size: of everything.
+    """
+    counts = read_table(data / "plan.parquet")["split"].value_counts()
+    studies = {split: int(counts[split]) for split in ("train", "valid", "test")}
+    return KeptCohort(size.cohort.part, cohort_key(size), studies, position_only(data))
 
 
 def position_only(data: Path) -> tuple[float, float]:
@@ -630,100 +670,59 @@ def position_only(data: Path) -> tuple[float, float]:
 _LEVELS = {"study AUROC": ("study", PE_PRESENT), "slice AUROC": ("image", IMAGE_LABEL)}
 
 
-def rankings(folder: Path, rung: Rung, size: Size) -> dict[int, dict[str, Ranking]]:
-    """Seed to the test cases of each of `_LEVELS`, for the seeds that have run."""
-    found = {}
-    for path in sorted(folder.glob("seed-*")):
-        place = place_of(path, rung, size)
-        if not (place / "result.json").exists():
-            continue
-        cases = {}
-        for column, (level, target) in _LEVELS.items():
-            table = read_table(place / f"{level}.parquet")
-            cases[column] = cases_by_target(table[table["split"] == "test"], level)[target]
-        found[int(path.name.removeprefix("seed-"))] = cases
-    return found
-
-
-def difference(
-    of: Mapping[int, Cases], other: Mapping[int, Cases], resamples: int, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean difference of two rungs' AUROC over the seeds that both have, with a 95% interval.
-
-    Studies are resampled, the same for both rungs and all seeds, and with them the seeds: the
-    interval is for other studies and other trainings alike.
-
-    Args:
-        of: seed to the cases of one rung.
-        other: seed to those of the other, of the same studies in the same order.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-
-    Returns:
-        The difference, and the ends of its interval.
-    """
-    seeds = sorted(set(of) & set(other))
-    pairs = [(Ranking(of[s]), Ranking(other[s])) for s in seeds]
-    rng = np.random.default_rng((seed, 1))
-
-    def each(draws: np.ndarray) -> np.ndarray:
-        return np.array([a.metrics(draws)[0] - b.metrics(draws)[0] for a, b in pairs])
-
-    def metrics(draws: np.ndarray) -> np.ndarray:
-        return each(draws)[rng.integers(0, len(pairs), len(pairs))].mean(keepdims=True)
-
-    studies = of[seeds[0]].studies
-    value = each(np.ones(studies, int)).mean()
-    drawn = resample(metrics, studies, resamples, seed)
-    return float(value), *(float(end) for end in np.nanquantile(drawn, TAILS))
-
-
-def describe(folder: Path, rungs: list[Rung], data: Path, size: Size) -> str:
+def describe(kept: Kept, rungs: list[Rung], size: Size) -> str:
     """The part of bench/accuracy.md: what has run, as Markdown."""
-    compared, costs = [], []
-    published, before = rankings(folder, rungs[0], size), None
-    for rung in rungs:
-        cases = rankings(folder, rung, size)
-        if not cases:
+    compared, costs, machines = [], [], {}
+    found = [kept.rung(size.cohort.part, key_of(rung, size)) for rung in rungs]
+    published, before = found[0], {}
+    for rung, runs in zip(rungs, found, strict=True):
+        if not runs:
             continue
-        cells = [rung.name, str(len(cases))]
+        cells = [rung.name, str(len(runs))]
         for column in _LEVELS:
-            own = {seed: of[column] for seed, of in cases.items()}
-            cells.append(f"{np.mean([_auroc(c) for c in own.values()]):.3f}")
+            own = {seed: run.ranked[column] for seed, run in runs.items()}
+            cells.append(f"{np.mean([ranked.value for ranked in own.values()]):.3f}")
             for reference in (before, published):
-                theirs = {seed: of[column] for seed, of in (reference or {}).items()}
+                theirs = {seed: run.ranked[column] for seed, run in reference.items()}
                 none = rung is rungs[0] or not set(own) & set(theirs)
-                cells.append("" if none else _signed(difference(own, theirs, size.bootstraps)))
+                cells.append("" if none else _signed(difference(own, theirs)))
         compared.append(cells)
-        places = [place_of(folder / f"seed-{seed}", rung, size) for seed in cases]
-        results = [json.loads((p / "result.json").read_text(encoding="utf-8")) for p in places]
-        cells = [rung.name, *_bands(places, data)]
-        cells.append(f"{np.mean([r['views'] for r in results]):,.0f}")
-        cells += [f"{np.mean([r[k] for r in results]) / 60:.1f}" for k in ("stage1_s", "stage2_s")]
+        results = list(runs.values())
+        cells = [rung.name, *_bands(results), f"{np.mean([r.views for r in results]):,.0f}"]
+        cells.append(f"{np.mean([r.stage1_s for r in results]) / 60:.1f}")
+        cells.append(f"{np.mean([r.stage2_s for r in results]) / 60:.1f}")
         costs.append(cells)
-        before = cases
+        for run_ in results:
+            machines.setdefault((run_.machine, run_.date), []).append(run_)
+        before = runs
     against = ("", "from the rung before", "from the published recipe")
     head = ["rung", "seeds", *(what or column for column in _LEVELS for what in against)]
     first = tables.markdown(head, compared)
     head = ["rung", *(f"{name} positive slices" for name in SIZES)]
     head += ["slices trained on", "CPU min, stage 1", "CPU min, stage 2"]
     words = "Study AUROC by the number of positive slices, against all negative studies, and costs:"
-    return "\n".join([*_preface(data, size), first, words, "", tables.markdown(head, costs)])
+    lines = [*_preface(kept, size, machines), first, words, "", tables.markdown(head, costs)]
+    return "\n".join(lines)
 
 
-def _preface(data: Path, size: Size) -> list[str]:
-    settings, today = size.cohort.settings, f"{datetime.date.today():%Y-%m-%d}"
-    plan = read_table(data / "plan.parquet")
-    counts = plan["split"].value_counts()
-    of_studies, of_slices = position_only(data)
+def _preface(kept: Kept, size: Size, machines: dict[tuple[str, str], list[KeptRung]]) -> list[str]:
+    settings, cohort = size.cohort.settings, kept.cohort(size.cohort.part, cohort_key(size))
+    of_studies, of_slices = cohort.by_position
     minutes = "one epoch each" if size.minutes is None else f"{size.minutes:g} CPU minutes"
     return [
         f"## {size.cohort.heading}",
         "",
-        f"Measured by `python -m bench.accuracy {size.cohort.part}` on {today}: "
-        f"{tables.describe_machine()}, one thread. {size.cohort.describe()} {len(plan):,} studies "
+        f"Measured by `python -m bench.accuracy {size.cohort.part}`, one thread a rung:",
+        "",
+        *(
+            f"- {len(runs)} of the trainings on {date}: {machine}."
+            for (machine, date), runs in machines.items()
+        ),
+        "",
+        f"{size.cohort.describe()} {sum(cohort.studies.values()):,} studies "
         f"of {settings['slices_min']} to {settings['slices_max']} slices; "
-        f"{counts['train']} train, {counts['valid']} validate, {counts['test']} test. Networks "
+        f"{cohort.studies['train']} train, {cohort.studies['valid']} validate, "
+        f"{cohort.studies['test']} test. Networks "
         f"start at random and see {size.input_size} pixels. Each rung has what the one before has "
         f"and one thing more, and the same time for stage 1: {minutes}, to the nearest whole epoch "
         "of each backbone; features and stage 2 come on top. The numbers compare recipes and say "
@@ -739,28 +738,17 @@ def _preface(data: Path, size: Size) -> list[str]:
     ]
 
 
-def _auroc(cases: Cases) -> float:
-    return Ranking(cases).metrics(np.ones(cases.studies, int))[0]
-
-
 def _signed(values: tuple[float, float, float]) -> str:
     value, low, high = values
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _bands(places: list[Path], data: Path) -> list[str]:
+def _bands(runs: list[KeptRung]) -> list[str]:
     """Mean study AUROC of each band of positive slices, and how many studies it has."""
-    plan = read_table(data / "plan.parquet").set_index(STUDY_UID)
-    found = []
-    for place in places:
-        table = read_table(place / "study.parquet")
-        test = table[table["split"] == "test"].reset_index(drop=True)
-        found.append(evaluate_sizes(test, plan["positive_slices"]))
     cells = []
     for name in SIZES:
-        values = [sizes[name]["value"] for sizes in found]
-        known = [v for v in values if v is not None]
-        positives = found[0][name]["n_positive"]
+        known = [run.bands[name][0] for run in runs if run.bands[name][0] is not None]
+        positives = runs[0].bands[name][1]
         cells.append(f"{np.mean(known):.3f} (n {positives})" if known else f"– (n {positives})")
     return cells
 

@@ -5,7 +5,9 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +23,7 @@ from clotline.workflow.config import load_config
 #: Seconds within which whatever a killed process has started must be gone.
 PATIENCE_S = 15
 
-#: In each half of the workflow.
+#: In a run of each half of the workflow.
 KILLS = 5
 VICTIMS = ("job", "snakemake", "group")
 
@@ -65,23 +67,36 @@ def wait_until_gone(processes: list[psutil.Process]) -> None:
         time.sleep(0.1)
 
 
+def made(run: Run) -> int:
+    """How many results there are, those just being written too."""
+    return sum(len(files) for _, _, files in os.walk(run.folder / "results"))
+
+
 def attempt(
-    run: Run, targets: list[str], rng: random.Random, kills: int, within_s: float
+    run: Run, targets: list[str], rng: random.Random, moments: list[int], within_s: float
 ) -> tuple[bool, int]:
-    """One run, with a kill every so many seconds at most until it ends, or until so many kills.
+    """One run with its kills, until it ends or has had them all.
 
     A killed job is tried again by the same run. Does what the messages on the screen say, as a
     user would.
+
+    Args:
+        run: where.
+        targets: what is asked for.
+        rng: chooses whom each kill hits, and when.
+        moments: how many results there are before each kill.
+        within_s: seconds within which the kill then comes.
 
     Returns:
         Whether the run completed, and the number of kills.
     """
     process = run.start(*run.local(*ON_TWO_CORES, *targets))
     killed = 0
-    while killed < kills and process.poll() is None:
-        end = time.monotonic() + rng.uniform(0, within_s)
-        while time.monotonic() < end and process.poll() is None:
-            time.sleep(0.02)
+    while killed < len(moments) and process.poll() is None:
+        while process.poll() is None and made(run) < moments[killed]:
+            time.sleep(0.05)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0, within_s))
         victim = rng.choice(VICTIMS)
         if process.poll() is None:
             doomed = kill(victim, process, rng)
@@ -97,13 +112,12 @@ def attempt(
 
 
 def run_to_the_end(
-    run: Run, targets: list[str], rng: random.Random, kills: int, within_s: float
+    run: Run, targets: list[str], rng: random.Random, moments: list[int], within_s: float
 ) -> int:
     """The same command again and again until it completes; the number of kills."""
     complete, survived = False, 0
     while not complete:
-        left = kills - survived
-        complete, killed = attempt(run, targets, rng, left, within_s)
+        complete, killed = attempt(run, targets, rng, moments[survived:], within_s)
         survived += killed
     TALLY["kills survived"] += survived
     return survived
@@ -151,8 +165,10 @@ def test_killed_at_any_moment_the_workflow_ends_with_the_same_bits(tiny, tmp_pat
         pipelines += 1
         run = Run(PROJECT, tmp_path / f"work-{pipelines}")
         copy_folder(tiny.folder, run.folder, there)
-        left = KILLS * TORTURE - survived
-        survived += run_to_the_end(run, targets, rng, left, within_s=duration(tiny) / 8)
+        # Spread over what is to be made, so that one run has all its kills and no part has none.
+        kills = min(KILLS, KILLS * TORTURE - survived)
+        moments = sorted(rng.sample(range(made(run), len(expected)), kills))
+        survived += run_to_the_end(run, targets, rng, moments, within_s=duration(tiny) / 20)
         assert digests(run.folder / "results") == expected
         assert list((run.folder / ".clotline").glob("*.pt")) == []
         shutil.rmtree(run.folder)

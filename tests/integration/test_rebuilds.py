@@ -335,14 +335,17 @@ def test_a_dry_run_explains_why_each_job_runs(copy):
     assert Path(copy.folder / "results/lstm/combined-study.pt").exists()
 
 
-@pytest.fixture
-def own(tmp_path):
-    """Slices of data of one's own, and their labels."""
-    run = Run(PROJECT, tmp_path)
+OWN = "results/data/slices.parquet"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """Slices of data of one's own, and their labels; not to be changed."""
+    run = Run(PROJECT, tmp_path_factory.mktemp("own"))
     labels = labels_of({f"s{number}": [0, 1, 0] for number in range(12)}).assign(fold="train")
     labels.loc[labels[STUDY_UID].isin(("s3", "s7")), "fold"] = "valid"
-    write_cohort(labels, tmp_path / "dicom")
-    labels.to_csv(tmp_path / "labels.csv", index=False)
+    write_cohort(labels, run.folder / "dicom")
+    labels.to_csv(run.folder / "labels.csv", index=False)
     data = {"labels": "labels.csv", "dicom": "dicom", "slices_per_shard": 9}
     data["split"] = {"column": "fold"}
     write_config(run, yaml.safe_dump({"data": data}))
@@ -350,7 +353,12 @@ def own(tmp_path):
     return run, labels
 
 
-OWN = "results/data/slices.parquet"
+@pytest.fixture
+def own(stored, tmp_path):
+    """A copy of them."""
+    run, labels = stored
+    shutil.copytree(run.folder, tmp_path, dirs_exist_ok=True)
+    return Run(PROJECT, tmp_path), labels.copy()
 
 
 def test_the_labels_files_name_place_time_and_order_make_nothing_anew(own):

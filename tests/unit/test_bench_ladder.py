@@ -1,5 +1,6 @@
 """The ladder of recipes: what each rung adds, how long it trains and how two are compared."""
 
+import itertools
 import json
 from itertools import pairwise
 
@@ -8,9 +9,11 @@ import pandas as pd
 import pytest
 
 from bench import ladder
+from bench.kept import DIGITS, Kept, KeptCohort, KeptRung, Ranked, difference
 from clotline.data.tables import write_table
 from clotline.evaluation.delong import paired_delong
 from clotline.evaluation.intervals import Cases
+from clotline.evaluation.metrics import SIZES
 from clotline.labels import IMAGE_LABEL, STUDY_UID
 from clotline.sections.cnn import cnn_sections
 from clotline.sections.lstm import lstm_sections
@@ -99,21 +102,83 @@ def cases(seed, strength, studies=60):
     return Cases.of(truth, 1 / (1 + np.exp(-(strength * truth + noise))))
 
 
+def ranked(seed, strength, resamples=400):
+    return Ranked.of(cases(seed, strength), resamples)
+
+
 def test_of_one_seed_the_difference_is_delongs_with_an_interval_like_its():
     one, other = cases(1, 2.0), cases(2, 0.5)
-    value, low, high = ladder.difference({1: one}, {1: other}, 1000)
+    value, low, high = difference({1: Ranked.of(one, 1000)}, {1: Ranked.of(other, 1000)})
     delong, _ = paired_delong(one, other)
-    assert value == pytest.approx(delong.value)
+    assert value == pytest.approx(delong.value, abs=2 * 10**-DIGITS)
     assert (low, high) == pytest.approx((delong.low, delong.high), abs=0.03)
 
 
 def test_the_interval_is_wider_where_seeds_differ():
-    other = {seed: cases(9, 0.5) for seed in (1, 2, 3)}
-    alike = ladder.difference({seed: cases(1, 1.0) for seed in (1, 2, 3)}, other, 400)
+    other = {seed: ranked(9, 0.5) for seed in (1, 2, 3)}
+    alike = difference({seed: ranked(1, 1.0) for seed in (1, 2, 3)}, other)
     strengths = {1: 0.0, 2: 1.0, 3: 2.0}
-    apart = ladder.difference({s: cases(1, v) for s, v in strengths.items()}, other, 400)
+    apart = difference({s: ranked(1, v) for s, v in strengths.items()}, other)
     assert apart[2] - apart[1] > 1.2 * (alike[2] - alike[1])
     # Only the seeds that both have count.
-    assert ladder.difference({1: cases(1, 1.0), 7: cases(3, 1.0)}, other, 400) == pytest.approx(
+    assert difference({1: ranked(1, 1.0), 7: ranked(3, 1.0)}, other) == pytest.approx(
         alike, abs=0.02
     )
+
+
+def kept_rung(seed, key="a", **other):
+    ranked_ = {"study AUROC": ranked(seed, 1.0, 5)}
+    whole = {"part": "phantom", "key": key, "seed": seed, "name": "a rung", "machine": "mine"}
+    whole |= {"date": "2026-01-02", "epochs": {"resnext50": 3}, "views": 300, "stage1_s": 1.5}
+    whole |= {"stage2_s": 0.5, "ranked": ranked_, "bands": {"1-5": (0.5, 3), "6-20": (None, 0)}}
+    return KeptRung(**whole | other)
+
+
+def test_what_a_rung_gave_is_read_as_it_was_kept(tmp_path):
+    path = tmp_path / "kept.jsonl"
+    first, second, another = kept_rung(1), kept_rung(2), kept_rung(1, key="b")
+    about = KeptCohort("phantom", "c", {"train": 5, "valid": 1, "test": 3}, (0.5, 0.6))
+    kept, beside = Kept(path), Kept(path)
+    kept.add(second)
+    # Another process has kept something in the meantime.
+    beside.add(another)
+    kept.add(first)
+    kept.add(about)
+    for found in (kept, Kept(path)):
+        assert found.rung("phantom", "a") == {1: first, 2: second}
+        assert list(found.rung("phantom", "a")) == [1, 2]
+        assert found.rung("phantom", "b") == {1: another}
+        assert found.rung("semisynthetic", "a") == {}
+        assert found.cohort("phantom", "c") == about
+        assert found.cohort("phantom", "d") is None
+
+
+def test_a_resample_that_lacks_a_class_counts_in_no_interval(tmp_path):
+    few = {seed: Ranked(0.5, (0.4, np.nan, 0.6)) for seed in (1, 2)}
+    kept = Kept(tmp_path / "kept.jsonl")
+    kept.add(kept_rung(1, ranked={"slice AUROC": few[1]}))
+    assert "NaN" not in (tmp_path / "kept.jsonl").read_text()
+    (again,) = Kept(tmp_path / "kept.jsonl").rungs
+    np.testing.assert_array_equal(again.ranked["slice AUROC"].drawn, few[1].drawn)
+    other = {seed: Ranked(0.4, (0.4, 0.4, 0.4)) for seed in (1, 2)}
+    assert difference(few, other) == pytest.approx((0.1, 0.005, 0.195))
+
+
+def test_what_is_kept_is_trained_on_no_machine_again(tmp_path):
+    """Nor are the studies made for the table."""
+    size, rungs = ladder.TINY, ladder.choose(["1"])
+    kept = Kept(tmp_path / "kept.jsonl")
+    counts = {"train": 16, "valid": 12, "test": 12}
+    kept.add(KeptCohort("phantom", ladder.cohort_key(size), counts, (0.51, 0.62)))
+    bands = dict.fromkeys(SIZES, (0.7, 4))
+    for seed, rung in itertools.product((1, 2), rungs):
+        both = {"study AUROC": ranked(seed, 1.0), "slice AUROC": ranked(seed, 2.0)}
+        key = ladder.key_of(rung, size)
+        kept.add(kept_rung(seed, key, ranked=both, bands=bands, name=rung.name))
+    (text,) = ladder.run(tmp_path / "runs", [1, 2], rungs, size, kept)
+    assert not (tmp_path / "runs").exists()
+    assert "4 of the trainings on 2026-01-02: mine." in text
+    assert "40 studies of 24 to 24 slices; 16 train, 12 validate, 12 test." in text
+    assert "study AUROC 0.510, slice AUROC 0.620" in text
+    assert "+0.000 [+0.000, +0.000]" in text
+    assert text.count("0.700 (n 4)") == 2 * len(SIZES)

@@ -7,8 +7,11 @@ import socket
 import tempfile
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
 from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +50,7 @@ from pydicom.uid import (
 
 from clotline.data.accounting import collect_slices
 from clotline.data.dicom.ct_slice import read_slice, resample
-from clotline.data.dicom.isolation import read_apart
+from clotline.data.dicom.isolation import read_apart, read_in_time
 from clotline.data.dicom.jpeg_xl import (
     JPEGXL_FAMILY,
     JPEGXLJPEGRecompression,
@@ -940,6 +943,22 @@ def right_units(data, whole):
     return resample(units(dataset.pixel_array, tags).astype(np.float32))
 
 
+class OneProcess:
+    """Reads as a job does: file after file in one process, and apart what it dies of."""
+
+    def __init__(self):
+        self.pool = None
+
+    def __call__(self, path, **options):
+        self.pool = self.pool or ProcessPoolExecutor(1, get_context("fork"))
+        try:
+            return self.pool.submit(read_in_time, path, **options).result()
+        except BrokenProcessPool:
+            self.pool = None
+            return read_apart(path, **options)
+
+
+READ_IN_ONE = OneProcess()
 ONE = labels_of({"s": [0]})
 
 
@@ -960,7 +979,7 @@ def test_a_file_damaged_at_random_is_stored_with_the_right_units_or_listed(data)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(damaged)
     with failures_counted():
-        study = decode_study(ONE, FOLDER, read_apart)
+        study = decode_study(ONE, FOLDER, READ_IN_ONE)
         rejects = study.rejects
         assert len(study.rows) + len(rejects) == 1
         if len(rejects):
@@ -986,11 +1005,11 @@ def test_a_file_cut_at_any_byte_is_listed_unless_its_pixels_are_whole(tmp_path, 
     for stop in np.linspace(header, len(whole) - 10, 60, dtype=int):
         path.write_bytes(whole[:stop])
         with pytest.raises(SliceError):
-            read_apart(path)
+            READ_IN_ONE(path)
     for stop in range(len(whole) - 9, len(whole)):
         path.write_bytes(whole[:stop])
         with contextlib.suppress(SliceError):
-            pixels = read_apart(path).pixels
+            pixels = READ_IN_ONE(path).pixels
             assert np.abs(pixels - CASES[name].hu).max() <= CASES[name].tolerance
 
 
