@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from clotline.errors import ClotlineError
 from clotline.models.checkpoint import load_checkpoint
+from clotline.models.compiling import compile_network
 from clotline.models.devices import make_fabric, make_training_fabric
 from clotline.models.monitoring import auroc
 from clotline.models.recipe import make_optimizer, make_scheduler
@@ -709,10 +710,10 @@ def test_a_compiled_network_trains_alike_and_keeps_its_parameters_names(fabric, 
         return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1), nn.Flatten(0))
 
     plain = run(fabric, tmp_path / "plain.pt", model=still())
-    compiled = torch.compile(still())
+    compiled = compile_network(still())
     with pytest.raises(KilledError):
         run(fabric, tmp_path / "s.pt", batches=killed_at(2), model=compiled)
-    resumed = run(fabric, tmp_path / "s.pt", model=torch.compile(still()))
+    resumed = run(fabric, tmp_path / "s.pt", model=compile_network(still()))
     assert resumed.last.keys() == plain.last.keys()
     for name, weights in plain.last.items():
         assert torch.allclose(resumed.last[name], weights, atol=1e-4)

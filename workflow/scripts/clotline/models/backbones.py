@@ -16,6 +16,7 @@ from torchvision.ops import StochasticDepth
 from clotline.errors import ClotlineError
 from clotline.job.files import sha256
 from clotline.models.checkpoint import Checkpoint, load_tensors, load_weights
+from clotline.models.compiling import compile_network
 from clotline.models.imagenet import imagenet_url, url_checksum
 from clotline.sections.cnn import CNNSection
 
@@ -91,7 +92,7 @@ def for_training(section: CNNSection, imagenet: str | Path | None = None) -> nn.
     It is compiled where the entry's ``compile`` says so.
     """
     model = build_classifier(section, imagenet).to(memory_format=torch.channels_last)
-    return torch.compile(model) if section.compile else model
+    return compile_network(model) if section.compile else model
 
 
 def load_classifier(checkpoint: Checkpoint, path: str | Path) -> Classifier:
