@@ -23,7 +23,7 @@ SOURCES = workflow tests profiles bench tools
 SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
 FILE_BY_FILE = --numprocesses 3 --dist loadfile --no-loadscope-reorder
 LONGEST = $(addprefix tests/integration/test_,$(addsuffix .py,\
-	kills artifacts real_ct full_disk rebuilds predict damage))
+	kills artifacts real_ct finetuning full_disk rebuilds predict damage))
 # Files, if there are, of the names that tests of hostile input and crashes have.
 TORTURE_TESTS = $(wildcard $(addprefix tests/,$(addsuffix .py,\
 	unit/data/dicom/test_hostile_* unit/data/test_accounting unit/models/test_checkpoint\

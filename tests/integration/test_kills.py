@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -92,17 +93,20 @@ def attempt(
     """
     process = run.start(*run.local(*ON_TWO_CORES, *targets))
     killed = 0
-    while killed < len(moments) and process.poll() is None:
-        while process.poll() is None and made(run) < moments[killed]:
-            time.sleep(0.05)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0, within_s))
-        victim = rng.choice(VICTIMS)
-        if process.poll() is None:
-            doomed = kill(victim, process, rng)
-            wait_until_gone(doomed)
-            killed += bool(doomed) or victim != "job"
-    _, errors = process.communicate()
+    with ThreadPoolExecutor(1) as pool:
+        # What it says is read all the while: it would wait for ever at a pipe that is full.
+        said = pool.submit(process.communicate)
+        while killed < len(moments) and process.poll() is None:
+            while process.poll() is None and made(run) < moments[killed]:
+                time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, within_s))
+            victim = rng.choice(VICTIMS)
+            if process.poll() is None:
+                doomed = kill(victim, process, rng)
+                wait_until_gone(doomed)
+                killed += bool(doomed) or victim != "job"
+        _, errors = said.result()
     if "Directory cannot be locked" in errors:
         assert "--unlock" in errors
         run.snakemake("--unlock")
