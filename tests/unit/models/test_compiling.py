@@ -15,10 +15,13 @@ PACKAGE = Path(clotline.__file__).parents[1]
 #: How far a compiled network is from the same one that is not.
 COMPARE = """
 import torch
+import torch._inductor.config
 from torch import nn
 
 from clotline.models.compiling import compile_network
 
+# Worth their time where more than one network is compiled.
+torch._inductor.config.cpp_cache_precompile_headers = False
 torch.manual_seed(1)
 model = nn.Sequential(nn.Linear(8, 48), nn.ReLU(), nn.Linear(48, 24), nn.ReLU())
 inputs = torch.randn(5, 8)
