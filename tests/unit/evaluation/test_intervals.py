@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score, roc_curve
 from statsmodels.discrete.discrete_model import Logit
+from statsmodels.stats.proportion import proportion_confint
 
 from clotline.errors import ClotlineError
 from clotline.evaluation.calibration import calibration, reliability
@@ -24,6 +25,7 @@ from clotline.evaluation.intervals import (
     proportions,
     ratios,
     resample,
+    wilson,
 )
 from clotline.evaluation.ranking import ROC_GRID, ROC_POINTS, Ranking, paired_bootstrap, roc_points
 
@@ -331,6 +333,16 @@ def test_proportions_of_studies_have_wilsons_interval():
     assert found["some"].value == 0.8
     assert (found["some"].low, found["some"].high) == pytest.approx((0.4901625, 0.9433178))
     assert (found["none"].value, found["none"].reason) == (None, "no nothing")
+
+
+def test_wilsons_interval_is_statsmodels():
+    trials = np.arange(1, 60)[:, None].repeat(60, 1)
+    successes = np.minimum(np.arange(60)[None].repeat(59, 0), trials)
+    expected = proportion_confint(successes, trials, 0.05, "wilson")
+    for ours, theirs in zip(wilson(successes, trials), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    low, high = wilson(successes, trials)
+    assert ((low <= successes / trials) & (successes / trials <= high)).all()
 
 
 def test_proportions_of_slices_respect_the_studies():
