@@ -1,4 +1,5 @@
-# Stage 1 to stage 2: one feature vector a slice.
+# Stage 1 to stage 2: one feature vector a slice. What stage 2 waits for goes before the maps, for
+# which nothing but the viewer waits.
 
 
 rule extract_features:
@@ -11,6 +12,7 @@ rule extract_features:
         "logs/extract_features/{backbone}/{shard}.log",
     benchmark:
         "benchmarks/extract_features/{backbone}/{shard}.tsv"
+    priority: 1
     conda:
         "../../envs/models.yaml"
     threads: 8
@@ -35,6 +37,7 @@ rule merge_features:
         "logs/merge_features/{backbone}.log",
     benchmark:
         "benchmarks/merge_features/{backbone}.tsv"
+    priority: 1
     conda:
         "../../envs/models.yaml"
     resources:

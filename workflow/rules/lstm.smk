@@ -1,4 +1,4 @@
-# Stage 2: LSTMs over the slices of a study.
+# Stage 2: LSTMs over the slices of a study. Each goes before plots and tables of others.
 
 
 rule train_lstm:
@@ -14,6 +14,7 @@ rule train_lstm:
         "logs/train_lstm/{lstm}.log",
     benchmark:
         "benchmarks/train_lstm/{lstm}.tsv"
+    priority: 1
     conda:
         "../../envs/models.yaml"
     resources:
@@ -43,6 +44,7 @@ rule predict_lstm:
         "logs/predict_lstm/{lstm}.log",
     benchmark:
         "benchmarks/predict_lstm/{lstm}.tsv"
+    priority: 1
     conda:
         "../../envs/models.yaml"
     resources:
