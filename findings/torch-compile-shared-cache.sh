@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # torch 2.14.1 compiles a network for the vector units of the processor at hand, and keeps the code it
 # generated in TORCHINDUCTOR_CACHE_DIR under a key that does not name them. Another kind of processor
-# that has the same cache takes that code and compiles it for its own units: loops step by 16 floats and
-# store 8, or the other way round, and the network computes wrong numbers without a warning. Alone,
-# each kind is right. ATEN_CPU_CAPABILITY, torch's own switch, shows both kinds on one machine.
+# that has the same cache takes that code and compiles it for its own units: where AVX-512 came first, a
+# loop steps by 16 floats and AVX2 stores 8 of them, and the network computes wrong numbers without a
+# warning. Alone, each kind is right. ATEN_CPU_CAPABILITY, torch's own switch, shows both on one machine.
 # For clusters whose nodes differ and whose home or cache is shared: a training is right on the node that
 # compiles first and wrong on the next.
 # Needs g++ and a processor with AVX-512; torch and what it needs are several GB.
@@ -33,16 +33,17 @@ PYTHON
 # The largest error of the compiled network, relative to the largest output.
 error() {
     TORCHINDUCTOR_CACHE_DIR="$folder/$1" ATEN_CPU_CAPABILITY="$2" \
-        "$folder/venv/bin/python" "$folder/compare.py" 2>/dev/null
+        "$folder/venv/bin/python" "$folder/compare.py" 2>"$folder/said" ||
+        { cat "$folder/said" >&2 && exit 1; }
 }
 
 "$folder/venv/bin/python" -c 'import torch; print("torch", torch.__version__)'
-first=$(error shared avx2)
-second=$(error shared avx512)
-alone=$(error own avx512)
-echo "AVX2, which fills the cache: $first"
-echo "AVX-512, with the same cache: $second"
-echo "AVX-512, with a cache of its own: $alone"
+first=$(error shared avx512)
+second=$(error shared avx2)
+alone=$(error own avx2)
+echo "AVX-512, which fills the cache: $first"
+echo "AVX2, with the same cache: $second"
+echo "AVX2, with a cache of its own: $alone"
 "$folder/venv/bin/python" - "$first" "$second" "$alone" <<'PYTHON'
 import sys
 
