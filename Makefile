@@ -110,7 +110,7 @@ bench-learning: .venv/installed
 		results/data/slices.parquet results/data/positives.h5
 	python -m bench.learning
 
-# Most of a day of CPU time a ladder; goes on where it was stopped. The others where real data is.
+# A day or two of CPU time a ladder; goes on where it was stopped. The others where real data is.
 bench-accuracy: .venv/installed
 	python -m bench.accuracy phantom
 	if [ -n "$$CLOTLINE_REAL" ]; then \

@@ -140,7 +140,7 @@ WHOLE = Size(
         {"train": 0.56, "valid": 0.1, "test": 0.34},
     ),
     input_size=80,
-    minutes=30,
+    minutes=60,
     bootstraps=1000,
     stage1={},
     stage2={},
