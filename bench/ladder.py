@@ -285,10 +285,9 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size, kept: Kep
         The part of bench/accuracy.md, after each rung that was run and at the end.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    part, missing = size.cohort.part, []
-    for seed in seeds:
-        done = [kept.rung(part, key_of(rung, size)) for rung in rungs]
-        missing += [(seed, n) for n, of in enumerate(done) if seed not in of]
+    part = size.cohort.part
+    done = [kept.rung(part, key_of(rung, size)) for rung in rungs]
+    missing = [(seed, n) for seed in seeds for n, runs in enumerate(done) if seed not in runs]
     if missing or kept.cohort(part, cohort_key(size)) is None:
         # Trainings have a folder each as their working directory.
         folder = folder.resolve()
@@ -556,7 +555,7 @@ class RungRun:
         for name, section in self._config()["cnn"].items():
             epochs = self.costs.epochs(section, 1 / len(self.rung.cnn))
             section = section | {"epochs": epochs}
-            folder = self.folder / f"{name}-{_digest(section, self.size.cohort.settings)}"
+            folder = self.folder / f"{name}-{_digest(section, self.size.cohort.recipe)}"
             found.append(Backbone(name, section, self.seed, self.data, folder))
         return found
 
@@ -627,14 +626,13 @@ class RungRun:
 
 
 def key_of(rung: Rung, size: Size) -> str:
-    """Of a rung's configuration, its studies and its time to train."""
-    cohort = size.cohort
-    return _digest(_networks(rung, size), cohort.settings, cohort.split, size.minutes)
+    """Of a rung's configuration, its time to train, and all that its studies follow from."""
+    return _digest(_networks(rung, size), size.cohort.recipe, size.minutes)
 
 
 def cohort_key(size: Size) -> str:
     """Of all that the studies follow from."""
-    return _digest(size.cohort.settings, size.cohort.split)
+    return _digest(size.cohort.recipe)
 
 
 def describe_cohort(data: Path, size: Size) -> KeptCohort:

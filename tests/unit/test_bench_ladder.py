@@ -153,6 +153,15 @@ def test_what_a_rung_gave_is_read_as_it_was_kept(tmp_path):
         assert found.cohort("phantom", "d") is None
 
 
+def test_what_was_run_on_studies_of_other_code_does_not_count(monkeypatch):
+    size, rung = ladder.WHOLE, ladder.ladder()[0]
+    before = ladder.key_of(rung, size), ladder.cohort_key(size)
+    assert before == (ladder.key_of(rung, size), ladder.cohort_key(size))
+    monkeypatch.setattr(ladder, "code_digest", lambda script: f"another {script}")
+    after = ladder.key_of(rung, size), ladder.cohort_key(size)
+    assert all(one != other for one, other in zip(before, after, strict=True))
+
+
 def test_a_resample_that_lacks_a_class_counts_in_no_interval(tmp_path):
     few = {seed: Ranked(0.5, (0.4, np.nan, 0.6)) for seed in (1, 2)}
     kept = Kept(tmp_path / "kept.jsonl")
