@@ -24,6 +24,7 @@ from clotline.loading.study_loader import FeatureSequences
 from clotline.models import steps as steps_module
 from clotline.models.activation import activation_maps
 from clotline.models.backbones import build_classifier
+from clotline.models.compiling import compile_network
 from clotline.models.devices import make_fabric
 from clotline.models.extractor import as_extractor
 from clotline.models.features import extract_features
@@ -244,7 +245,7 @@ def test_a_compiled_network_trains_alike(table, gpu, replays, tmp_path):
         )  # fmt: skip
 
     histories = []
-    for model in (network(), torch.compile(network())):
+    for model in (network(), compile_network(network())):
         folder = tmp_path / str(len(histories))
         folder.mkdir()
         histories.append(train(table, section_of(), gpu, folder, model=model))

@@ -20,7 +20,7 @@ from torch import nn
 
 from clotline.models.compiling import compile_network
 
-# Worth their time where more than one network is compiled.
+# Half of the time, for a network this small.
 torch._inductor.config.cpp_cache_precompile_headers = False
 torch.manual_seed(1)
 model = nn.Sequential(nn.Linear(8, 48), nn.ReLU(), nn.Linear(48, 24), nn.ReLU())
