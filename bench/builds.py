@@ -38,6 +38,9 @@ INGEST = {
 }
 ONE_STUDY, SECOND_STUDY, START, DRY_RUN, VIEWER_BYTES = 0.5, 0.35, 0.6, 0.6, 0.6
 
+#: How often each real study is stored: a pool of processes starts once for all of a shard's slices.
+COPIES = 4
+
 #: What the viewer is measured on.
 STUDIES, SLICES = 20, 300
 
@@ -528,12 +531,14 @@ def all_comparisons(
 
     studies = sorted(path.name for path in (realct_folder / "train").iterdir())
     studies = studies if full_size else studies[:1]
-    encoded = realct.encode(realct_folder, place("encoded"), studies)
+    copies = COPIES if full_size else 1
+    encoded = realct.encode(realct_folder, place("encoded"), studies, copies=copies)
     found = list(ingest(encoded, place("ingest"), earlier, rounds))
     yield Comparison("DICOM files to shards beside an earlier build", found)
     ratios, went = predict(realct_folder, bundle, place("predict"), earlier, rounds)
     yield Comparison("New studies beside an earlier build", ratios, went=went)
-    cohort = data.real_cohort(encoded["uncompressed"], place("cohort"))
+    once = realct.encode(realct_folder, place("once"), studies, ["uncompressed"])
+    cohort = data.real_cohort(once["uncompressed"], place("cohort"))
     size = (STUDIES, SLICES) if full_size else (2, 40)
     ratios, costs = viewer(cohort, bundle, place("viewer"), earlier, rounds, size)
     yield Comparison("The viewer beside an earlier build", ratios, costs)

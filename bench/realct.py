@@ -36,7 +36,11 @@ ENCODINGS = {
 
 
 def encode(
-    realct: Path, folder: Path, studies: Sequence[str], encodings: Sequence[str] = tuple(ENCODINGS)
+    realct: Path,
+    folder: Path,
+    studies: Sequence[str],
+    encodings: Sequence[str] = tuple(ENCODINGS),
+    copies: int = 1,
 ) -> dict[str, Path]:
     """Writes data in the competition's layout in each encoding, labels included.
 
@@ -46,16 +50,18 @@ def encode(
         folder: for a folder of each encoding.
         studies: which ones.
         encodings: of `ENCODINGS`.
+        copies: how often each study is there, as another study each time.
 
     Returns:
         Encoding to its folder.
     """
     head, *rows = (realct / "train.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = head + "".join(row for row in rows if row.partition(",")[0] in studies)
+    kept = [row for row in rows if row.partition(",")[0] in studies]
+    copied = [f"{copy}{row}" for copy in _copies(copies) for row in kept]
     folders = {name: folder / name.replace(" ", "-") for name in encodings}
     for target in folders.values():
         target.mkdir(parents=True)
-        (target / "train.csv").write_text(kept, encoding="utf-8")
+        (target / "train.csv").write_text(head + "".join(copied), encoding="utf-8")
     files = [path for study in studies for path in (realct / "train" / study).rglob("*.dcm")]
     targets = [
         {name: target / path.relative_to(realct) for name, target in folders.items()}
@@ -63,7 +69,17 @@ def encode(
     ]
     with ProcessPoolExecutor(PROCESSES, initializer=end_with_parent) as pool:
         list(pool.map(_encode_file, files, targets, chunksize=8))
+    for target in folders.values():
+        for study in studies:
+            for copy in _copies(copies)[1:]:
+                # Files of their own: links would be read from the disk once.
+                shutil.copytree(target / "train" / study, target / "train" / f"{copy}{study}")
     return folders
+
+
+def _copies(copies: int) -> list[str]:
+    """What comes before the StudyInstanceUID of each copy; nothing before the first one."""
+    return ["", *(f"{number}." for number in range(1, copies))]
 
 
 def _encode_file(source: Path, targets: dict[str, Path]) -> None:

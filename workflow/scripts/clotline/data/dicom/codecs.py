@@ -14,6 +14,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 from pydicom.uid import (
     HTJ2K,
@@ -169,14 +170,14 @@ def _rle(stream: bytes, frame: Frame, _syntax: str) -> np.ndarray:
     size = frame.precision // 8
     if count != size:
         raise ValueError(f"{count} segments, where {frame.precision} bits take {size}")
-    values = np.empty((pixels, size), np.uint8)
-    for number, (start, stop) in enumerate(
-        zip(starts[:size], [*starts[1:size], len(stream)], strict=True)
-    ):
+    segments = []
+    for start, stop in zip(starts[:size], [*starts[1:size], len(stream)], strict=True):
         segment = np.frombuffer(unpack(stream[start:stop]), np.uint8)
         if len(segment) != pixels:
             raise ValueError(f"a segment of {len(segment):,} bytes, not {pixels:,}")
-        values[:, size - 1 - number] = segment
+        segments.append(segment.reshape(frame.rows, frame.columns))
+    # In a quarter of the time that NumPy takes to write every second byte.
+    values = cv2.merge(segments[::-1])
     return values.view(f"<u{size}").reshape(frame.rows, frame.columns)
 
 
