@@ -2,13 +2,15 @@
 
 Each rung is a whole configuration: that of the rung before with one ingredient more. All are
 trained by the workflow's own scripts, on the same studies, with the same CPU time for stage 1: what
-a slice costs is measured first, and a rung has as many epochs as fit. Each finished training is
-kept in the folder, and what a finished rung gave in a file of the project (`bench.kept`): so it
-goes on where it was stopped, and two seeds can run side by side.
+a slice costs is measured first, and a rung has as many epochs as fit. As ImageNet's weights do in
+the published recipe, weights that were trained on another task, the plain phantom, start each
+network. Each finished training is kept in the folder, and what a finished rung gave in a file of
+the project (`bench.kept`): so it goes on where it was stopped, and two seeds can run side by side.
 """
 
 import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
 import logging
@@ -19,7 +21,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 import yaml
@@ -77,26 +79,27 @@ class Cohort(Protocol):
 
 
 @dataclass(frozen=True)
-class HardPhantom:
-    """Studies of the hard phantom, which the workflow makes.
+class Phantom:
+    """Studies of the phantom, which the workflow makes.
 
     Attributes:
+        part: of bench/accuracy.md, and the folder of its shards.
+        heading: of that part.
         settings: the configuration's ``phantom``.
         split: of the configuration's ``data``.
     """
 
+    part: str
+    heading: str
     settings: dict
     split: dict
-
-    part: ClassVar = "phantom"
-    heading: ClassVar = "The ladder, on the hard phantom"
 
     @property
     def recipe(self) -> list:
         """All that the files follow from."""
         return [self.settings, self.split, code_digest("phantom.py")]
 
-    def with_studies(self, studies: int) -> "HardPhantom":
+    def with_studies(self, studies: int) -> "Phantom":
         """The same with so many studies."""
         return replace(self, settings=self.settings | {"studies": studies})
 
@@ -109,7 +112,20 @@ class HardPhantom:
 
     def describe(self) -> str:
         """What they are."""
-        return "`phantom.difficulty: hard`."
+        return f"`phantom.difficulty: {self.settings['difficulty']}`."
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Where networks get the weights that they start from.
+
+    Attributes:
+        cohort: other studies than those of the ladder.
+        epochs: balanced ones.
+    """
+
+    cohort: Phantom
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -118,7 +134,8 @@ class Size:
 
     Attributes:
         cohort: the studies.
-        input_size: of the networks, in pixels.
+        pretraining: of all networks.
+        view: the keys of stage 1 that say what networks see of a slice.
         minutes: CPU minutes to train a rung's stage 1; None trains one epoch each.
         bootstraps: resamples for intervals.
         stage1: keys of stage 1 that differ where a rung names no others.
@@ -126,31 +143,49 @@ class Size:
     """
 
     cohort: Cohort
-    input_size: int
+    pretraining: Pretraining
+    view: dict
     minutes: float | None
     bootstraps: int
     stage1: dict
     stage2: dict
 
 
-#: With 60 slices and more all four bands of size are filled; about 350 studies test.
+def _hard(settings: dict, split: dict) -> Phantom:
+    heading = "The ladder, on the hard phantom"
+    return Phantom("phantom", heading, {"seed": 1, "difficulty": "hard"} | settings, split)
+
+
+def _plain(studies: int, epochs: int) -> Pretraining:
+    settings = {"studies": studies, "seed": 2, "difficulty": "plain"}
+    split = {"train": 0.8, "valid": 0.1, "test": 0.1}
+    return Pretraining(Phantom("pretraining", "", settings, split), epochs)
+
+
+#: A crop that holds the lungs' vessels of all patients, moved as far as the published one.
+ALL_VESSELS = {"crop": 176, "shift": 16}
+
+#: With 60 slices and more all four bands of size are filled; about 350 studies test. The crop is
+#: the demo's: a larger one would show emboli at fewer pixels, or cost more.
 WHOLE = Size(
-    cohort=HardPhantom(
-        {"studies": 1040, "seed": 1, "slices_min": 60, "slices_max": 64, "difficulty": "hard"},
+    cohort=_hard(
+        {"studies": 1040, "slices_min": 60, "slices_max": 64},
         {"train": 0.56, "valid": 0.1, "test": 0.34},
     ),
-    input_size=80,
-    minutes=60,
+    pretraining=_plain(studies=400, epochs=3),
+    view={"crop": 128, "shift": 4, "input_size": 112},
+    minutes=20,
     bootstraps=1000,
     stage1={},
     stage2={},
 )
 TINY = Size(
-    cohort=HardPhantom(
-        {"studies": 40, "seed": 1, "slices_min": 24, "slices_max": 24, "difficulty": "hard"},
+    cohort=_hard(
+        {"studies": 40, "slices_min": 24, "slices_max": 24},
         {"train": 0.4, "valid": 0.3, "test": 0.3},
     ),
-    input_size=32,
+    pretraining=_plain(studies=20, epochs=1),
+    view=ALL_VESSELS | {"input_size": 32},
     minutes=None,
     bootstraps=100,
     # At the published rate, 0.1, a few batches can leave batch norms' averages so far behind that
@@ -159,15 +194,13 @@ TINY = Size(
     stage2={"epochs": 1, "hidden_size": 4},
 )
 
-#: Networks start at random: what ImageNet's weights get over must not stand in their way. The crop
-#: holds the lungs' vessels of all patients; it is moved as far as the published one.
+#: Networks of random weights have few steps to learn in: what ImageNet's weights get over must not
+#: stand in their way.
 _START = {
     "init": "random",
     "precision": "32-true",
     "zero_init_residual": True,
     "batch_norm_momentum": 0.1,
-    "crop": 176,
-    "shift": 16,
 }
 # As in the demo.
 _OPTIMISER = {
@@ -216,7 +249,8 @@ _PUBLISHED_NETS = {
     "resnext50": {"library": "torchvision", "architecture": "resnext50_32x4d"},
     "efficientnet_b0": {"library": "efficientnet-pytorch", "architecture": "efficientnet-b0"},
 }
-_WINNER = {"winner": {"library": "timm", "architecture": "seresnext50_32x4d"}}
+# As place 1's SE-ResNeXt-50, convolutions in groups with channels weighed, at a fifth of its cost.
+_WINNER = {"winner": {"library": "timm", "architecture": "regnety_008"}}
 
 
 @dataclass(frozen=True)
@@ -258,7 +292,7 @@ def ladder() -> list[Rung]:
     joint = _SECOND_STAGE | _COMPETITION
     both = winner | {"efficientnet_b0": _PUBLISHED_NETS["efficientnet_b0"] | keys}
     rungs += [
-        Rung("+ SE-ResNeXt-50 in place of both", winner, old),
+        Rung("+ RegNetY-800MF in place of both", winner, old),
         Rung("+ stage 2: bidirectional GRU, pools, differences, reversal", winner, new),
         Rung("+ the competition's loss, odds factor", winner, scored),
         Rung("+ one joint network", winner, {"winner-joint": joint}),
@@ -291,14 +325,16 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size, kept: Kep
     if missing or kept.cohort(part, cohort_key(size)) is None:
         # Trainings have a folder each as their working directory.
         folder = folder.resolve()
-        data = make_data(folder / part, size)
+        with alone(folder):
+            data = make_data(folder / part, size.cohort)
         if kept.cohort(part, cohort_key(size)) is None:
             kept.add(describe_cohort(data, size))
         costs = Costs(folder / "costs.json", data, size)
+        pretrained = Pretrained(folder / "pretrained", size)
     for seed, number in missing:
         rung = rungs[number]
         print(f"seed {seed}, {rung.name}", flush=True)
-        own = RungRun(folder / f"seed-{seed}", rung, seed, data, size, costs)
+        own = RungRun(folder / f"seed-{seed}", rung, seed, data, size, costs, pretrained)
         kept.add(own.run())
         # They take most of the disk, and are made again from the networks where they lack.
         later = [rungs[n] for s, n in missing if s == seed and n > number]
@@ -310,7 +346,16 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size, kept: Kep
     yield describe(kept, rungs, size)
 
 
-def make_data(folder: Path, size: Size) -> Path:
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block of the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def make_data(folder: Path, cohort: Cohort) -> Path:
     """The shards of the studies and what belongs to them, made by the workflow once.
 
     The DICOM files are deleted when they are decoded: they are most of the space.
@@ -319,17 +364,17 @@ def make_data(folder: Path, size: Size) -> Path:
         The folder of slices.parquet, plan.parquet, positives.h5 and the shards.
     """
     # Which networks are to come makes no difference to the data.
-    config = size.cohort.config() | _networks(ladder()[0], size)
+    config = cohort.config() | _networks(ladder()[0], TINY)
     config["data"]["slices_per_shard"] = 8000
     made, data = folder / "made.json", folder / "results/data"
-    recipe = json.dumps(size.cohort.recipe)
+    recipe = json.dumps(cohort.recipe)
     if made.exists() and made.read_text(encoding="utf-8") == recipe:
         return data
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "config").mkdir(parents=True)
     text = yaml.safe_dump(config, sort_keys=False)
     (folder / "config/config.yaml").write_text(text, encoding="utf-8")
-    size.cohort.write(folder)
+    cohort.write(folder)
     subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", PROJECT / "Snakefile"),
@@ -353,7 +398,7 @@ def _networks(rung: Rung, size: Size) -> dict:
     A configuration has the LSTMs of the combined features in any case; only those that the rung
     names are trained.
     """
-    start = _START | size.stage1 | {"input_size": size.input_size}
+    start = _START | size.view | size.stage1
     cnn = dict.fromkeys(_PUBLISHED_NETS) | {n: start | keys for n, keys in rung.cnn.items()}
     lstm = dict.fromkeys(_SIX) | {"combined-image": {}, "combined-study": {}}
     lstm |= {
@@ -400,11 +445,14 @@ class Costs:
         # What is trained by which loss and rate costs the same; averaging weights has a fixed
         # cost an epoch, of 200 batches, which a short one would overstate.
         form = {k: v for k, v in section.items() if k not in ("epochs", "lr", "ema", "schedule")}
-        known = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
-        if (key := _digest(form)) not in known:
-            known[key] = self._measure(section | {"ema": 0})
-            with atomic(self._path) as path:
-                path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        key = _digest(form)
+        with alone(self._path.parent):
+            exists = self._path.exists()
+            known = json.loads(self._path.read_text(encoding="utf-8")) if exists else {}
+            if key not in known:
+                known[key] = self._measure(section | {"ema": 0})
+                with atomic(self._path) as path:
+                    path.write_text(json.dumps(known, indent=1), encoding="utf-8")
         return known[key]
 
     def _measure(self, section: dict) -> float:
@@ -465,6 +513,51 @@ def _shards(data: Path) -> list[str]:
     return sorted(map(str, (data / "shards").glob("shard-*.h5")))
 
 
+#: Keys that say what a network is and what it sees: those that pretraining has in common with it.
+_FORM = ("library", "architecture", "planes", "crop", "shift", "input_size", "batch_size")
+
+
+class Pretrained:
+    """The weights that networks start from: of each form of network one, of one seed.
+
+    Args:
+        folder: for the studies and the networks.
+        size: of everything.
+    """
+
+    #: Of all those trainings.
+    SEED = 0
+
+    def __init__(self, folder: Path, size: Size):
+        self._folder, self._size = folder, size
+
+    def start(self, name: str, section: dict) -> Path:
+        """The checkpoint that a backbone starts from; it is trained if it is not there.
+
+        Args:
+            name: of the backbone.
+            section: of the configuration, with all keys.
+        """
+        cohort = self._size.pretraining.cohort
+        keys = {key: section[key] for key in _FORM} | pretraining_keys(self._size)
+        networks = _networks(Rung("pretraining", {name: keys}, {}), self._size)
+        whole = load_config(cohort.config() | networks)["cnn"][name]
+        place = self._folder / f"{name}-{_digest(whole, cohort.recipe)}"
+        with alone(self._folder):
+            data = make_data(self._folder / "studies", cohort)
+            if not (place / "best.pt").exists():
+                place.mkdir(exist_ok=True)
+                with contextlib.chdir(place):
+                    train_backbone(name, whole, self.SEED, data, place)
+                (place / "last.pt").unlink()
+        return place / "best.pt"
+
+
+def pretraining_keys(size: Size) -> dict:
+    """How all networks are pretrained, as keys of stage 1."""
+    return _OPTIMISER | {"epochs": size.pretraining.epochs}
+
+
 @dataclass(frozen=True)
 class Backbone:
     """One CNN of one seed: the rungs that have the same one share it.
@@ -475,6 +568,7 @@ class Backbone:
         seed: of the training.
         data: of `make_data`.
         folder: its own.
+        pretrained: what it starts from.
     """
 
     name: str
@@ -482,6 +576,7 @@ class Backbone:
     seed: int
     data: Path
     folder: Path
+    pretrained: Pretrained
 
     @property
     def features(self) -> Path:
@@ -493,9 +588,10 @@ class Backbone:
         seconds = self.folder / "seconds.json"
         if not seconds.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
+            section = self.section | {"init": str(self.pretrained.start(self.name, self.section))}
             start = cpu_seconds()
             with contextlib.chdir(self.folder):
-                train_backbone(self.name, self.section, self.seed, self.data, self.folder)
+                train_backbone(self.name, section, self.seed, self.data, self.folder)
             (self.folder / "last.pt").unlink()  # nobody asks for it, and it is large
             with atomic(seconds) as path:
                 path.write_text(json.dumps(cpu_seconds() - start), encoding="utf-8")
@@ -528,6 +624,7 @@ class RungRun:
         data: of `make_data`.
         size: of everything.
         costs: how many epochs a backbone has.
+        pretrained: what its backbones start from.
     """
 
     folder: Path
@@ -536,10 +633,11 @@ class RungRun:
     data: Path
     size: Size
     costs: Costs
+    pretrained: Pretrained
 
     def other(self, rung: Rung) -> "RungRun":
         """Another rung of the same seed."""
-        return RungRun(self.folder, rung, self.seed, self.data, self.size, self.costs)
+        return replace(self, rung=rung)
 
     @property
     def place(self) -> Path:
@@ -555,8 +653,8 @@ class RungRun:
         for name, section in self._config()["cnn"].items():
             epochs = self.costs.epochs(section, 1 / len(self.rung.cnn))
             section = section | {"epochs": epochs}
-            folder = self.folder / f"{name}-{_digest(section, self.size.cohort.recipe)}"
-            found.append(Backbone(name, section, self.seed, self.data, folder))
+            folder = self.folder / f"{name}-{_digest(section, *recipe_of(self.size))}"
+            found.append(Backbone(name, section, self.seed, self.data, folder, self.pretrained))
         return found
 
     def run(self) -> KeptRung:
@@ -626,8 +724,13 @@ class RungRun:
 
 
 def key_of(rung: Rung, size: Size) -> str:
-    """Of a rung's configuration, its time to train, and all that its studies follow from."""
-    return _digest(_networks(rung, size), size.cohort.recipe, size.minutes)
+    """Of a rung's configuration, its time to train, and all that studies and starts follow from."""
+    return _digest(_networks(rung, size), size.minutes, *recipe_of(size))
+
+
+def recipe_of(size: Size) -> list:
+    """All that the studies and the weights at the start follow from, for JSON."""
+    return [size.cohort.recipe, size.pretraining.cohort.recipe, pretraining_keys(size)]
 
 
 def cohort_key(size: Size) -> str:
@@ -721,10 +824,12 @@ def _preface(kept: Kept, size: Size, machines: dict[tuple[str, str], list[KeptRu
         f"of {settings['slices_min']} to {settings['slices_max']} slices; "
         f"{cohort.studies['train']} train, {cohort.studies['valid']} validate, "
         f"{cohort.studies['test']} test. Networks "
-        f"start at random and see {size.input_size} pixels. Each rung has what the one before has "
-        f"and one thing more, and the same time for stage 1: {minutes}, to the nearest whole epoch "
-        "of each backbone; features and stage 2 come on top. The numbers compare recipes and say "
-        "nothing of patients.",
+        f"see {size.view['input_size']} pixels and start from weights that were trained for "
+        f"{size.pretraining.epochs} epochs on {size.pretraining.cohort.settings['studies']} "
+        "studies of the plain phantom, in the place of ImageNet's. Each rung has what the one "
+        f"before has and one thing more, and the same time for stage 1: {minutes}, to the nearest "
+        "whole epoch of each backbone; features and stage 2 come on top. The numbers compare "
+        "recipes and say nothing of patients.",
         "",
         "Differences are paired, on the same test studies and seeds, with a 95% interval by "
         f"{size.bootstraps:,} resamples of the studies and of the seeds; of a single seed it says "

@@ -31,7 +31,7 @@ BANDS = ((LEAST_SLICES, 5), (6, 20), (21, 50), (51, None))
 _MOST_OF_SCAN = 0.85
 
 #: Share of studies with look-alikes.
-_WITH_LOOK_ALIKES = 0.8
+_WITH_LOOK_ALIKES = 0.4
 
 #: How wide an artery is about an embolus, in diameters of the embolus.
 _CALIBRE = (1.15, 4.0)
