@@ -184,7 +184,7 @@ TINY = Size(
         {"studies": 40, "slices_min": 24, "slices_max": 24},
         {"train": 0.4, "valid": 0.3, "test": 0.3},
     ),
-    pretraining=_plain(studies=20, epochs=1),
+    pretraining=_plain(studies=40, epochs=1),
     view=ALL_VESSELS | {"input_size": 32},
     minutes=None,
     bootstraps=100,
@@ -545,8 +545,8 @@ class Pretrained:
         place = self._folder / f"{name}-{_digest(whole, cohort.recipe)}"
         with alone(self._folder):
             data = make_data(self._folder / "studies", cohort)
+        with alone(place):
             if not (place / "best.pt").exists():
-                place.mkdir(exist_ok=True)
                 with contextlib.chdir(place):
                     train_backbone(name, whole, self.SEED, data, place)
                 (place / "last.pt").unlink()

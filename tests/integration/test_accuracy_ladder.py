@@ -9,6 +9,8 @@ import pytest
 from tree_masks import write_cases
 from workflow_run import PROJECT
 
+from clotline.models.checkpoint import Checkpoint
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -51,6 +53,13 @@ def test_rungs_are_trained_and_written_and_it_goes_on_where_it_was_stopped(folde
     bands = rows_of(text, "| rung | 1–5 positive slices")
     assert bands.keys() == rows.keys()
     assert "(n " in bands["+ one joint network"][0]
+
+    # Each network starts from one of its own form, which is trained once.
+    starts = {str(path) for path in (folder / "runs/pretrained").glob("*/best.pt")}
+    trained = (folder / "runs/seed-1").glob("*/best.pt")
+    found = [Checkpoint.load(path).config["init"] for path in trained]
+    assert len(found) == len(starts) == 4  # two of one plane, two of three
+    assert set(found) == starts
 
     # No DICOM file and no features stay behind.
     assert not list(folder.rglob("*.dcm"))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -160,6 +161,19 @@ def test_what_was_run_on_studies_of_other_code_does_not_count(monkeypatch):
     monkeypatch.setattr(ladder, "code_digest", lambda script: f"another {script}")
     after = ladder.key_of(rung, size), ladder.cohort_key(size)
     assert all(one != other for one, other in zip(before, after, strict=True))
+
+
+def test_what_started_from_other_weights_does_not_count():
+    size, rung = ladder.WHOLE, ladder.ladder()[0]
+    longer = replace(size, pretraining=replace(size.pretraining, epochs=99))
+    other = replace(
+        size.pretraining.cohort, settings=size.pretraining.cohort.settings | {"seed": 9}
+    )
+    others = replace(size, pretraining=replace(size.pretraining, cohort=other))
+    keys = {ladder.key_of(rung, s) for s in (size, longer, others)}
+    assert len(keys) == 3
+    # The studies of the ladder are the same.
+    assert len({ladder.cohort_key(s) for s in (size, longer, others)}) == 1
 
 
 def test_a_resample_that_lacks_a_class_counts_in_no_interval(tmp_path):

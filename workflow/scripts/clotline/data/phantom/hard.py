@@ -2,9 +2,11 @@
 
 An embolus is a tube of 2, 3, 5 or 8 mm along an artery, and shows in `LEAST_SLICES` slices or more
 that follow each other. A look-alike is one slice of such a tube: in that slice it has the same
-shapes, sizes, places and attenuation, and above and below it the artery is open. Every study has
-look-alikes, in runs as long as an embolus's and each in another artery than the one before, so that
-neither their number in a slice nor in a study says whether there is an embolism.
+shapes, sizes, places and attenuation, and above and below it the artery is open. Studies with and
+without embolism have look-alikes alike often, in runs as long as an embolus's and each in another
+artery than the one before, so that neither their number in a slice nor in a study says whether
+there is an embolism. Those of more studies would leave networks that begin to learn hardly a
+difference to learn from: at 80% they stayed at chance.
 
 Contrast, noise and reconstruction kernel vary from study to study, and a scan begins and ends at
 another height of the lungs. Lengths in mm, attenuation in Hounsfield units (HU).
