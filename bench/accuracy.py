@@ -106,7 +106,7 @@ def main() -> None:
     )
     parser.add_argument("--rungs", nargs="+", help="of a ladder, by number; all without it")
     parser.add_argument("--studies", type=int, help="of a ladder, not 1,040")
-    parser.add_argument("--minutes", type=float, help="CPU minutes a rung, not 20")
+    parser.add_argument("--minutes", type=float, help="CPU minutes a rung, not 30")
     parser.add_argument("--tiny", action="store_true", help="a ladder in a few minutes, to test it")
     parser.add_argument(
         "--output",
