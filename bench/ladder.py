@@ -1,7 +1,7 @@
 """The published recipe and the winners' ingredients, one after the other, on a phantom.
 
-Each rung is a whole configuration: that of the rung before with one ingredient more, where it
-helps. All are trained by the workflow's own scripts, on the same studies, with the same CPU time
+Each rung is a whole configuration: that of the rung before with one ingredient more, unless
+that is set aside. All are trained by the workflow's own scripts, on the same studies, with the same CPU time
 for stage 1: what a slice costs is measured first, and a rung has as many epochs as fit. As
 ImageNet's weights do in the published recipe, weights that were trained on another task, the plain
 phantom, start each network. Each finished training is kept in the folder, and what a finished rung
@@ -271,7 +271,7 @@ class Rung:
         name: in the table.
         cnn: backbone to its keys beyond `_START`; each has an equal share of the CPU time.
         lstm: network of stage 2 to its keys. The models of a level are averaged.
-        aside: whether the next rung is built on the one before, as this one does not help.
+        aside: whether the next rung is built on the one before this one.
     """
 
     name: str
@@ -281,7 +281,7 @@ class Rung:
 
 
 def ladder() -> list[Rung]:
-    """The published recipe, and each ingredient on top of those before it that help."""
+    """The published recipe, and each ingredient on top of those before it but those set aside."""
     keys: dict = {}
 
     def published_nets(more: dict, aside: dict | None = None) -> dict[str, dict]:
@@ -294,7 +294,7 @@ def ladder() -> list[Rung]:
         Rung("published recipe", published_nets({}), published),
         Rung("+ optimiser: AdamW, one cycle", published_nets(_OPTIMISER), optimised),
         Rung("+ neighbours as channels", published_nets(_PLANES), optimised),
-        # In a few epochs a network sees too little for it, and squares of air hide small emboli.
+        # Set aside before it was measured: squares of air hide small emboli, in few epochs.
         Rung("(+ augmentation)", published_nets({}, aside=_AUGMENT), optimised, aside=True),
         Rung("+ averaged weights", published_nets(_AVERAGE), optimised),
     ]
@@ -840,8 +840,8 @@ def _preface(kept: Kept, size: Size, machines: dict[tuple[str, str], list[KeptRu
         f"see {size.view['input_size']} pixels and start from weights that were trained for "
         f"{size.pretraining.epochs} epochs on {size.pretraining.cohort.settings['studies']} "
         "studies of the plain phantom, in the place of ImageNet's. Each rung has what the one "
-        "before has and one thing more; one in brackets does not help, and those after it do "
-        f"without. All have the same time for stage 1: {minutes}, to the nearest whole epoch of "
+        "before has and one thing more; one in brackets is left out of those after it. "
+        f"All have the same time for stage 1: {minutes}, to the nearest whole epoch of "
         "each backbone; features and stage 2 come on top. The numbers compare recipes and say "
         "nothing of patients.",
         "",

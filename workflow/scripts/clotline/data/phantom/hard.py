@@ -5,8 +5,7 @@ that follow each other. A look-alike is one slice of such a tube: in that slice 
 shapes, sizes, places and attenuation, and above and below it the artery is open. Studies with and
 without embolism have look-alikes alike often, in runs as long as an embolus's and each in another
 artery than the one before, so that neither their number in a slice nor in a study says whether
-there is an embolism. Those of more studies would leave networks that begin to learn hardly a
-difference to learn from: at 80% they stayed at chance.
+there is an embolism. With more of them networks that begin to learn would have less to learn from.
 
 Contrast, noise and reconstruction kernel vary from study to study, and a scan begins and ends at
 another height of the lungs. Lengths in mm, attenuation in Hounsfield units (HU).
