@@ -1,12 +1,12 @@
 """The published recipe and the winners' ingredients, one after the other, on a phantom.
 
 Each rung is a whole configuration: that of the rung before with one ingredient more, unless
-that is set aside. All are trained by the workflow's own scripts, on the same studies, with the same CPU time
-for stage 1: what a slice costs is measured first, and a rung has as many epochs as fit. As
-ImageNet's weights do in the published recipe, weights that were trained on another task, the plain
-phantom, start each network. Each finished training is kept in the folder, and what a finished rung
-gave in a file of the project (`bench.kept`): so it goes on where it was stopped, and two seeds can
-run side by side.
+that is set aside. All are trained by the workflow's own scripts, on the same studies, with the
+same CPU time for stage 1: what a slice costs is measured first, and a rung has as many epochs
+as fit. As ImageNet's weights do in the published recipe, weights that were trained on another
+task, the plain phantom, start each network. Each finished training is kept in the folder, and
+what a finished rung gave in a file of the project (`bench.kept`): so it goes on where it
+was stopped, and two seeds can run side by side.
 """
 
 import contextlib
