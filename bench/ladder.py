@@ -11,7 +11,6 @@ was stopped, and two seeds can run side by side.
 
 import contextlib
 import datetime
-import fcntl
 import hashlib
 import json
 import logging
@@ -40,6 +39,7 @@ from clotline.evaluation.predictions import PE_PRESENT, TRUE, cases_by_target
 from clotline.evaluation.ranking import Ranking
 from clotline.feature_sets import feature_sets, models_of, split_lstm_name
 from clotline.job.files import atomic
+from clotline.job.lock import wait_for_turn
 from clotline.labels import IMAGE_LABEL, STUDY_UID
 from clotline.workflow.code_digest import code_digest
 from clotline.workflow.config import load_config
@@ -220,7 +220,7 @@ _OPTIMISER = {
     "warm_up": 0.2,
     "keep": "last",
 }
-# As in the demo: from random weights more is learned at a higher rate.
+# As in the demo, which starts from random weights, too.
 _PRETRAINING = _OPTIMISER | {"lr": 0.002}
 _OPTIMISER_2 = {
     "standardize": True,
@@ -259,7 +259,8 @@ _PUBLISHED_NETS = {
     "resnext50": {"library": "torchvision", "architecture": "resnext50_32x4d"},
     "efficientnet_b0": {"library": "efficientnet-pytorch", "architecture": "efficientnet-b0"},
 }
-# As place 1's SE-ResNeXt-50, convolutions in groups with channels weighed, at a fifth of its cost.
+# As place 1's SE-ResNeXt-50, convolutions in groups with channels weighed; a training slice costs a
+# third of ResNeXt-50's CPU time.
 _WINNER = {"winner": {"library": "timm", "architecture": "regnety_008"}}
 
 
@@ -268,7 +269,7 @@ class Rung:
     """One configuration of the ladder.
 
     Attributes:
-        name: in the table.
+        name: what it adds.
         cnn: backbone to its keys beyond `_START`; each has an equal share of the CPU time.
         lstm: network of stage 2 to its keys. The models of a level are averaged.
         aside: whether the next rung is built on the one before this one.
@@ -278,6 +279,11 @@ class Rung:
     cnn: dict[str, dict]
     lstm: dict[str, dict]
     aside: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name in the table, in brackets where it is set aside."""
+        return f"({self.name})" if self.aside else self.name
 
 
 def ladder() -> list[Rung]:
@@ -295,7 +301,7 @@ def ladder() -> list[Rung]:
         Rung("+ optimiser: AdamW, one cycle", published_nets(_OPTIMISER), optimised),
         Rung("+ neighbours as channels", published_nets(_PLANES), optimised),
         # Set aside before it was measured: squares of air hide small emboli, in few epochs.
-        Rung("(+ augmentation)", published_nets({}, aside=_AUGMENT), optimised, aside=True),
+        Rung("+ augmentation", published_nets({}, aside=_AUGMENT), optimised, aside=True),
         Rung("+ averaged weights", published_nets(_AVERAGE), optimised),
     ]
     winner = {name: net | keys for name, net in _WINNER.items()}
@@ -324,7 +330,7 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size, kept: Kep
     Args:
         folder: of the shards and the runs.
         seeds: of the trainings.
-        rungs: to run, the published recipe first.
+        rungs: to run.
         size: of everything.
         kept: what finished rungs gave; new ones are added.
 
@@ -355,16 +361,17 @@ def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size, kept: Kep
         for backbone in own.backbones():
             if backbone.folder not in needed:
                 backbone.features.unlink(missing_ok=True)
-        yield describe(kept, rungs, size)
-    yield describe(kept, rungs, size)
+        yield describe(kept, size)
+    yield describe(kept, size)
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Waits until no other process is in such a block of the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.chdir(folder):
+        turn = wait_for_turn(folder.name, sys.stdout)
+    with turn:
         yield
 
 
@@ -376,8 +383,7 @@ def make_data(folder: Path, cohort: Cohort) -> Path:
     Returns:
         The folder of slices.parquet, plan.parquet, positives.h5 and the shards.
     """
-    # Which networks are to come makes no difference to the data.
-    config = cohort.config() | _networks(ladder()[0], TINY)
+    config = cohort.config()
     config["data"]["slices_per_shard"] = 8000
     made, data = folder / "made.json", folder / "results/data"
     recipe = json.dumps(cohort.recipe)
@@ -784,31 +790,34 @@ def position_only(data: Path) -> tuple[float, float]:
 _LEVELS = {"study AUROC": ("study", PE_PRESENT), "slice AUROC": ("image", IMAGE_LABEL)}
 
 
-def describe(kept: Kept, rungs: list[Rung], size: Size) -> str:
-    """The part of bench/accuracy.md: what has run, as Markdown."""
+def describe(kept: Kept, size: Size) -> str:
+    """The part of bench/accuracy.md: the rungs that have run, as Markdown."""
     compared, costs, machines = [], [], {}
-    found = [kept.rung(size.cohort.part, key_of(rung, size)) for rung in rungs]
-    published, before = found[0], {}
-    for rung, runs in zip(rungs, found, strict=True):
-        if not runs:
-            continue
-        cells = [rung.name, str(len(runs))]
-        for column in _LEVELS:
-            own = {seed: run.ranked[column] for seed, run in runs.items()}
-            cells.append(f"{np.mean([ranked.value for ranked in own.values()]):.3f}")
-            for reference in (before, published):
-                theirs = {seed: run.ranked[column] for seed, run in reference.items()}
-                none = rung is rungs[0] or not set(own) & set(theirs)
-                cells.append("" if none else _signed(difference(own, theirs)))
-        compared.append(cells)
-        results = list(runs.values())
-        cells = [rung.name, *_bands(results), f"{np.mean([r.views for r in results]):,.0f}"]
-        cells.append(f"{np.mean([r.stage1_s for r in results]) / 60:.1f}")
-        cells.append(f"{np.mean([r.stage2_s for r in results]) / 60:.1f}")
-        costs.append(cells)
-        for run_ in results:
-            machines.setdefault((run_.machine, run_.date), []).append(run_)
-        before = before if rung.aside else runs
+    published: dict[int, KeptRung] = {}
+    before: dict[int, KeptRung] = {}
+    for number, rung in enumerate(ladder()):
+        runs = kept.rung(size.cohort.part, key_of(rung, size))
+        if runs:
+            cells = [rung.title, str(len(runs))]
+            for column in _LEVELS:
+                own = {seed: run.ranked[column] for seed, run in runs.items()}
+                cells.append(f"{np.mean([ranked.value for ranked in own.values()]):.3f}")
+                for reference in (before, published):
+                    theirs = {seed: run.ranked[column] for seed, run in reference.items()}
+                    both = set(own) & set(theirs)
+                    cells.append(_signed(difference(own, theirs)) if both else "")
+            compared.append(cells)
+            results = list(runs.values())
+            cells = [rung.title, *_bands(results), f"{np.mean([r.views for r in results]):,.0f}"]
+            cells.append(f"{np.mean([r.stage1_s for r in results]) / 60:.1f}")
+            cells.append(f"{np.mean([r.stage2_s for r in results]) / 60:.1f}")
+            costs.append(cells)
+            for run_ in results:
+                machines.setdefault((run_.machine, run_.date), []).append(run_)
+        if number == 0:
+            published = runs
+        if not rung.aside:
+            before = runs
     against = ("", "from the rung before", "from the published recipe")
     head = ["rung", "seeds", *(what or column for column in _LEVELS for what in against)]
     first = tables.markdown(head, compared)
@@ -840,7 +849,8 @@ def _preface(kept: Kept, size: Size, machines: dict[tuple[str, str], list[KeptRu
         f"see {size.view['input_size']} pixels and start from weights that were trained for "
         f"{size.pretraining.epochs} epochs on {size.pretraining.cohort.settings['studies']} "
         "studies of the plain phantom, in the place of ImageNet's. Each rung has what the one "
-        "before has and one thing more; one in brackets is left out of those after it. "
+        "before has and one thing more; one in brackets is left out of those after it, and a "
+        "difference from one that was not run is left empty. "
         f"All have the same time for stage 1: {minutes}, to the nearest whole epoch of "
         "each backbone; features and stage 2 come on top. The numbers compare recipes and say "
         "nothing of patients.",

@@ -187,6 +187,27 @@ def test_a_resample_that_lacks_a_class_counts_in_no_interval(tmp_path):
     assert difference(few, other) == pytest.approx((0.1, 0.005, 0.195))
 
 
+def test_a_rung_stands_beside_the_one_that_it_was_built_on(tmp_path):
+    """A rung that was set aside is none, and one that was not run leaves the cell empty."""
+    size, rungs = ladder.WHOLE, ladder.ladder()
+    kept = Kept(tmp_path / "kept.jsonl")
+    counts = {"train": 16, "valid": 12, "test": 12}
+    kept.add(KeptCohort("phantom", ladder.cohort_key(size), counts, (0.51, 0.62)))
+    for number, auroc in {0: 0.5, 2: 0.6, 3: 0.55, 4: 0.7}.items():
+        alike = Ranked(auroc, (auroc, auroc))
+        both = {"study AUROC": alike, "slice AUROC": alike}
+        bands = dict.fromkeys(SIZES, (0.7, 4))
+        kept.add(kept_rung(1, ladder.key_of(rungs[number], size), ranked=both, bands=bands))
+    text = ladder.describe(kept, size)
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "[" in line]
+    found = {cells[1]: cells[4:6] for cells in ([c.strip() for c in x.split("|")] for x in lines)}
+    assert found == {
+        "+ neighbours as channels": ["", "+0.100 [+0.100, +0.100]"],
+        "(+ augmentation)": ["-0.050 [-0.050, -0.050]", "+0.050 [+0.050, +0.050]"],
+        "+ averaged weights": ["+0.100 [+0.100, +0.100]", "+0.200 [+0.200, +0.200]"],
+    }
+
+
 def test_what_is_kept_is_trained_on_no_machine_again(tmp_path):
     """Nor are the studies made for the table."""
     size, rungs = ladder.TINY, ladder.choose(["1"])
