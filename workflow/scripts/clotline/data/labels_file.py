@@ -1,8 +1,9 @@
 """Reads a labels CSV, and says by line number what is wrong with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ import pyarrow.csv
 from clotline.data.csv_file import UNREADABLE, delimiter_of, open_csv, rows_of
 from clotline.errors import ClotlineError
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, SPLITS, STUDY_UID, UIDS
+
+T = TypeVar("T")
 
 #: UIDs become folder and file names, so nothing that could leave the data folder is allowed.
 UID_PATTERN = r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,62}[0-9A-Za-z])?"
@@ -86,7 +89,7 @@ def read_labels(
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise ClotlineError(_explain_unreadable(path, columns, error)) from None
     for name in LABELS:
-        labels[name] = labels[name].astype("int8")
+        labels[name] = labels[name].to_numpy().view("int8")
     labels[UID_HASH] = uid_hashes(labels)
     return check_labels(labels, path, split_column, group)
 
@@ -168,16 +171,62 @@ def _read_csv(path: Path, columns: list[str], types: dict) -> pd.DataFrame:
         null_values=[],
         strings_can_be_null=False,
     )
-    # Column by column, each given up once it is converted: 1.8 million rows are large.
-    return _parse(path, options).to_pandas(split_blocks=True, self_destruct=True)
+    return _parse(path, _to_pandas, options)
 
+
+def _to_pandas(reader: pyarrow.csv.CSVStreamingReader) -> pd.DataFrame:
+    """The table in pandas' own form, made of each batch as it is read.
+
+    The whole as pyarrow holds it, beside the same as pandas does, would need twice the memory.
+    """
+    # Arrays of a batch each would leave the memory full of holes; these grow in one piece.
+    numbers: dict[str, bytearray] = {name: bytearray() for name in reader.schema.names}
+    texts: dict[str, list] = {name: [] for name in reader.schema.names}
+    known: dict[str, dict[str, int]] = {name: {} for name in _REPEATED}
+    for batch in reader:
+        for name, cells in zip(batch.schema.names, batch.columns, strict=True):
+            if name in known:
+                of = known[name]
+                codes = [of.setdefault(text, len(of)) for text in cells.dictionary.to_pylist()]
+                numbers[name] += np.array(codes, np.int32)[cells.indices].tobytes()
+            elif pa.types.is_boolean(cells.type):
+                numbers[name] += cells.to_numpy(zero_copy_only=False).tobytes()
+            else:
+                texts[name].append(cells)
+    _POOL.release_unused()
+    table = {}
+    for name, kind in zip(reader.schema.names, reader.schema.types, strict=True):
+        if name in known:
+            codes = np.frombuffer(numbers.pop(name), np.int32)
+            table[name] = pd.Categorical.from_codes(codes, pd.Index(known[name], dtype="str"))
+        elif pa.types.is_boolean(kind):
+            table[name] = np.frombuffer(numbers.pop(name), bool)
+        else:
+            table[name] = pa.chunked_array(texts.pop(name), kind).to_pandas()
+    return pd.DataFrame(table, copy=False)
+
+
+#: pyarrow's own keeps more than twice of what is freed between batches.
+_POOL = pa.system_memory_pool()
 
 #: Bytes that are parsed at a time, at first and at most: a row has to fit.
-_BLOCK, _LARGEST_BLOCK = 2**20, 2**31 - 1
+_BLOCK, _LARGEST_BLOCK = 2**18, 2**31 - 1
 
 
-def _parse(path: Path, options: pyarrow.csv.ConvertOptions | None = None, invalid=None) -> pa.Table:
-    """The chosen columns; ``invalid`` is pyarrow's handler of rows of other lengths."""
+def _parse(
+    path: Path,
+    take: Callable[[pyarrow.csv.CSVStreamingReader], T],
+    options: pyarrow.csv.ConvertOptions | None = None,
+    invalid: Callable[[pyarrow.csv.InvalidRow], str] | None = None,
+) -> T:
+    """What ``take`` makes of the chosen columns.
+
+    Args:
+        path: the file.
+        take: reads all batches; called anew where a row is larger than those before allowed for.
+        options: which columns, and how cells are converted.
+        invalid: what becomes of rows of other lengths.
+    """
     parsing = pyarrow.csv.ParseOptions(
         delimiter=delimiter_of(path, COLUMNS),
         # Reports have line ends, and pyarrow would look for the ends of blocks at those too.
@@ -190,8 +239,8 @@ def _parse(path: Path, options: pyarrow.csv.ConvertOptions | None = None, invali
         reading = pyarrow.csv.ReadOptions(use_threads=False, block_size=block)
         try:
             with open_csv(path) as file:
-                return pyarrow.csv.read_csv(
-                    file, read_options=reading, parse_options=parsing, convert_options=options
+                return take(
+                    pyarrow.csv.open_csv(file, reading, parsing, options, memory_pool=_POOL)
                 )
         except pa.ArrowInvalid as error:
             if "block boundaries" not in str(error) or block == _LARGEST_BLOCK:
@@ -258,7 +307,7 @@ def _short_row(path: Path) -> str | None:
         return "skip"
 
     try:
-        _parse(path, invalid=keep)
+        _parse(path, list, invalid=keep)
     except pa.ArrowInvalid:
         return None
     if first is None:
@@ -315,7 +364,7 @@ def check_labels(
     constant += filter(None, (split_column, group))
     # Each row against the first row of its study: no group-by of 1.8 million rows by text.
     code, _ = pd.factorize(labels[STUDY_UID])
-    _, first = np.unique(code, return_index=True)
+    first = np.flatnonzero(~labels[STUDY_UID].duplicated())
     for name in constant:
         column = labels[name].to_numpy()
         bad = pd.Series(column != column[first][code])
@@ -356,7 +405,10 @@ def _doubled(labels: pd.DataFrame) -> pd.Series:
     # Texts are compared only where their hashes agree: all of them would take half a gigabyte.
     hashes = labels[UID_HASH].to_numpy()
     ordered = np.sort(hashes)
-    alike = np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return pd.Series(False, labels.index)
+    alike = np.isin(hashes, twice)
     return labels[alike].duplicated(list(UIDS)).reindex(labels.index, fill_value=False)
 
 
@@ -378,4 +430,4 @@ def uid_hashes(labels: pd.DataFrame) -> np.ndarray:
 
 
 #: Rows hashed at a time: each of their texts becomes a Python object.
-_HASHED_ROWS = 50_000
+_HASHED_ROWS = 10_000

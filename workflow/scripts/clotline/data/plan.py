@@ -50,10 +50,12 @@ def make_plan(
         (counts), and the nine study labels (int8). With ``first`` also ``group``: the UID of the
         patient's first study.
     """
-    grouped = labels.groupby(STUDY_UID, sort=False)
-    plan = grouped[list(STUDY_LABELS)].first()
-    plan.insert(0, "slices", grouped.size())
-    plan.insert(1, "positive_slices", grouped[IMAGE_LABEL].sum().astype(int))
+    code, _ = pd.factorize(labels[STUDY_UID])
+    first_rows = labels[~labels[STUDY_UID].duplicated()].set_index(STUDY_UID)
+    plan = first_rows[list(STUDY_LABELS)].copy()
+    plan.insert(0, "slices", np.bincount(code))
+    positive = code[labels[IMAGE_LABEL].to_numpy() == 1]
+    plan.insert(1, "positive_slices", np.bincount(positive, minlength=len(plan)))
     shard, filled, shards = -1, 0, []
     for count in plan["slices"]:
         if shard < 0 or filled + count > data_config["slices_per_shard"]:
@@ -63,7 +65,7 @@ def make_plan(
     split = data_config["split"]
     deciding = plan.index if first is None else [first.get(uid, uid) for uid in plan.index]
     if split["column"]:
-        splits = grouped[split["column"]].first()
+        splits = first_rows[split["column"]]
     else:
         fractions = [split[name] for name in SPLITS]
         splits = [split_of(uid, fractions) for uid in deciding]
@@ -95,7 +97,8 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
     """What the workflow must know of every shard before any job runs.
 
     Args:
-        labels: table of `read_labels`, or one without its ``uid_hash``.
+        labels: table of `read_labels`, or one that lacks its ``uid_hash`` or, with that, its UIDs
+            of slices.
         plan: table of `make_plan`.
 
     Returns:
@@ -104,12 +107,13 @@ def describe_shards(labels: pd.DataFrame, plan: pd.DataFrame) -> list[dict]:
         ``split_positives`` (positive slices), a ``digest`` of its rows' UIDs and labels, which
         changes if, and only if, they do, and one of its studies' ``splits`` and groups.
     """
-    shard = labels[STUDY_UID].map(plan.set_index(STUDY_UID)["shard"]).to_numpy()
-    rows = _row_hashes(labels)
+    code, studies = pd.factorize(labels[STUDY_UID])
+    shard = plan.set_index(STUDY_UID)["shard"].loc[studies].to_numpy(np.int32)[code]
+    hashes = labels[UID_HASH].to_numpy() if UID_HASH in labels else uid_hashes(labels)
     described = []
     for number, part in plan.groupby("shard"):
         # Sorted: the order of a study's rows in the labels file means nothing.
-        content = np.sort(rows[shard == number]).tobytes()
+        content = np.sort(_row_hashes(hashes, labels, shard == number)).tobytes()
         order = "\n".join(part[STUDY_UID]).encode()
         counts = part.groupby("split")[["slices", "positive_slices"]].sum()
         counts = counts.reindex(SPLITS, fill_value=0)
@@ -131,14 +135,22 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _row_hashes(labels: pd.DataFrame) -> np.ndarray:
-    """One hash a row of its UIDs and labels, (rows,) uint64; the same on every machine."""
-    hashes = labels[UID_HASH].to_numpy() if UID_HASH in labels else uid_hashes(labels)
-    flags = np.zeros(len(labels), np.uint64)
+def _row_hashes(hashes: np.ndarray, labels: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+    """One hash a row of its UIDs and labels, the same on every machine.
+
+    Args:
+        hashes: (n,) uint64 of the UIDs.
+        labels: n rows.
+        rows: (n,) bool, which are chosen: of all at once such numbers would be large.
+
+    Returns:
+        (chosen,) uint64.
+    """
+    flags = np.zeros(np.count_nonzero(rows), np.uint64)
     for number, name in enumerate(LABELS):
-        flags |= labels[name].to_numpy().astype(np.uint64) << np.uint64(number)
+        flags |= labels[name].to_numpy()[rows].astype(np.uint64) << np.uint64(number)
     # An odd factor keeps different labels different, and spreads them over all bits.
-    return hashes ^ flags * np.uint64(0x9E3779B97F4A7C15)
+    return hashes[rows] ^ flags * np.uint64(0x9E3779B97F4A7C15)
 
 
 def planned_rows(labels: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:

@@ -356,6 +356,8 @@ class Pipeline:
         else:
             labels = labels_file.read_planned_labels(data)
             first = patients.first_studies(labels, data)
+            # The hash stands for it; of 1.8 million rows it is a third of the memory.
+            labels = labels.drop(columns=labels_file.SOP_UID)
         studies = plan.make_plan(labels, data, first)
         plan.check_plan(studies)
         if first is not None and data["split"]["column"]:
