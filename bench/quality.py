@@ -20,7 +20,7 @@ from clotline.data.tables import read_table
 from clotline.feature_sets import feature_sets
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.preprocessing import View
-from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
+from clotline.loading.sampling import LabelEpochs, locate_slices, validation_slices
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.loading.study_loader import FeatureSequences
 from clotline.models.backbones import build_classifier, for_training, load_classifier
@@ -82,7 +82,7 @@ class Demo:
 def losses(demo: Demo) -> list[Check]:
     """Validation losses of both CNNs after two epochs, in both precisions, over the seeds."""
     tables = locate_slices(demo.slices, demo.shards, demo.results / "data/positives.h5")
-    valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), 0)
+    valid = validation_slices(*(t[t["split"] == "valid"] for t in tables), 0)
     train = [t[t["split"] == "train"] for t in tables]
     checks = []
     for name in ("resnext50", "efficientnet_b0"):
@@ -101,13 +101,12 @@ def _valid_loss(section: CNNSection, precision: str, train, valid, seed: int) ->
     view = View.of(section)
     order = np.random.default_rng(seed).permutation(len(train[0]))[:POSITIVES]
     positives = train[0].iloc[order]
-    epochs = BalancedEpochs(len(positives), len(train[1]), seed)
+    epochs = LabelEpochs(positives, train[1], seed)
     torch.manual_seed(seed)
     model = for_training(section) if precision == "auto" else build_classifier(section)
 
     def batches(epoch: int):
-        table = epochs.table(epoch, positives, train[1])
-        slices = StoredSlices(table, view, (seed, epoch))
+        slices = StoredSlices(epochs.table(epoch), view, (seed, epoch))
         return SliceLoader(slices, section.batch_size, fabric, 0, train=True)
 
     loader = SliceLoader(StoredSlices(valid, view, None), section.batch_size, fabric, 0)

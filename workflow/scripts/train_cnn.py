@@ -1,7 +1,6 @@
-"""Trains one CNN on balanced epochs of slices."""
+"""Trains one CNN on epochs of slices."""
 
 import json
-import math
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +11,17 @@ from clotline.job.files import STATE_FOLDER
 from clotline.job.run import job, log
 from clotline.job.scratch import nearby
 from clotline.job.speed import inference_batch_size, loading_processes
+from clotline.labels import IMAGE_LABEL
 from clotline.loading.planes import add_planes
 from clotline.loading.preprocessing import View
-from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
+from clotline.loading.sampling import locate_slices, training_epochs, validation_slices
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.backbones import for_training
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_training_fabric
 from clotline.models.monitoring import auroc
 from clotline.models.training import (
+    base_rate_loss,
     drop_states,
     fit,
     save_fitted,
@@ -51,18 +52,20 @@ def train_on(snakemake, shard_folder, positives):
     slices = add_planes(slices, view.planes, view.plane_distance_mm)
     tables = locate_slices(slices, shard_folder, positives, view.planes)
     train = [table[table["split"] == "train"] for table in tables]
-    valid = balanced_validation(*(t[t["split"] == "valid"] for t in tables), seed)
-    epochs = BalancedEpochs(*map(len, train), seed)
+    epochs = training_epochs(section, *train, seed)
+    first = epochs.table(0)[IMAGE_LABEL].to_numpy()
+    valid = [table[table["split"] == "valid"] for table in tables]
+    valid = validation_slices(*valid, seed, first.mean())
     processes = loading_processes(snakemake.threads, fabric)
     valid_size = inference_batch_size(batch_size, fabric)
     log.info(
-        "%s positive slices and as many of %s negatives an epoch; validation on %s slices",
-        *(f"{len(train[0]):,}", f"{len(train[1]):,}", f"{len(valid):,}"),
+        "%s of %s positive slices and %s of %s negative ones an epoch; validation on %s slices",
+        *(f"{first.sum():,}", f"{len(train[0]):,}"),
+        *(f"{(first == 0).sum():,}", f"{len(train[1]):,}", f"{len(valid):,}"),
     )
 
     def train_batches(epoch):
-        table = epochs.table(epoch, *train)
-        slices = StoredSlices(table, view, augment_seed=(seed, epoch))
+        slices = StoredSlices(epochs.table(epoch), view, augment_seed=(seed, epoch))
         return SliceLoader(slices, batch_size, fabric, processes, train=True)
 
     state = training_state(
@@ -83,7 +86,7 @@ def train_on(snakemake, shard_folder, positives):
             fabric,
             state,
             seed,
-            math.log(2),  # of balanced epochs
+            base_rate_loss(first),
         )
 
     fitted = train_together(fabric, run, state)

@@ -13,7 +13,7 @@ from clotline.data.shards import CHECKSUM, POSITION, StoredPixels, read_rows
 from clotline.labels import IMAGE_LABEL, SERIES_UID, SOP_UID, STUDY_UID
 from clotline.loading.planes import add_planes, plane_columns
 from clotline.loading.preprocessing import View
-from clotline.loading.sampling import BalancedEpochs, locate_slices
+from clotline.loading.sampling import LabelEpochs, locate_slices
 from clotline.loading.scaling import MEAN, STD
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.models.activation import map_slices
@@ -170,7 +170,7 @@ def test_training_reads_positives_and_their_neighbours_from_the_shards(shard):
     slices = read_rows(path).assign(shard="000", row=range(12), split="train")
     positive, negative = locate_slices(add_planes(slices, 3, None), path.parent, "none.h5", 3)
     assert set(positive["file"]) == set(negative["file"]) == {str(path)}
-    epoch = BalancedEpochs(6, 6, 0).table(0, positive, negative)
+    epoch = LabelEpochs(positive, negative, 0).table(0)
     parts, labels = StoredSlices(epoch, View.of(cnn_section(**KEYS)), None).read(range(12))
     for part, label, row in zip(parts.numpy(), labels, epoch["row"], strict=True):
         expected = pixels[np.clip([row - 1, row, row + 1], 0, 11), 96:160, 96:160]

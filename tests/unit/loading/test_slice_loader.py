@@ -2,25 +2,14 @@ import pickle
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from builders import cnn_section, write_noise
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clotline.data.shards import StoredPixels, read_rows
-from clotline.labels import IMAGE_LABEL
 from clotline.loading.preprocessing import View
-from clotline.loading.sampling import BalancedEpochs, balanced_validation, locate_slices
 from clotline.loading.scaling import MEAN, STD
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
-
-POSITIVES, NEGATIVES, SEED = (
-    st.integers(1, 30),
-    st.integers(1, 60),
-    st.integers(0, 1000),
-)
 
 
 def view(crop=256, input_size=None, vertical_flip=False, level=0.0, width=2000.0, **keys):
@@ -214,97 +203,3 @@ def test_a_last_training_batch_of_one_slice_joins_the_one_before(shard, fabric, 
     loader = SliceLoader(slices, 5, fabric, 0, train=train)
     assert len(loader) == batches
     assert sum(len(labels) for _, labels in loader) == n
-
-
-def test_positives_are_read_from_their_own_file_and_negatives_from_the_shards():
-    slices = pd.DataFrame(
-        {
-            "shard": ["000", "000", "000", "001", "001", "001", "001"],
-            "row": [0, 1, 2, 0, 1, 2, 3],
-            "split": ["train", "train", "test", "valid", "valid", "train", "test"],
-            IMAGE_LABEL: [0, 1, 1, 1, 0, 0, 0],
-            "checksum": range(10, 17),
-        }
-    )
-    positive, negative = locate_slices(slices, "shards", "positives.h5")
-    assert positive.values.tolist() == [
-        ["positives.h5", 0, "train", 1, 11],
-        ["positives.h5", 1, "valid", 1, 13],
-    ]
-    assert negative.values.tolist() == [
-        ["shards/shard-000.h5", 0, "train", 0, 10],
-        ["shards/shard-001.h5", 1, "valid", 0, 14],
-        ["shards/shard-001.h5", 2, "train", 0, 15],
-    ]
-
-
-@given(POSITIVES, NEGATIVES, SEED)
-def test_every_negative_is_used_once_before_any_is_used_again(positives, negatives, seed):
-    epochs = BalancedEpochs(positives, negatives, seed)
-    count = 3 * negatives // positives + 1
-    drawn = np.concatenate([epochs.negatives(epoch) for epoch in range(count)])
-    for start in range(0, len(drawn) - negatives + 1, negatives):
-        assert sorted(drawn[start : start + negatives]) == list(range(negatives))
-
-
-@given(POSITIVES, NEGATIVES, SEED, st.integers(0, 20))
-def test_no_negative_stands_twice_in_an_epoch_where_there_are_enough(
-    positives, negatives, seed, epoch
-):
-    drawn = BalancedEpochs(positives, negatives, seed).negatives(epoch)
-    assert len(drawn) == positives
-    used = np.bincount(drawn, minlength=negatives)
-    assert used.max() <= -(-positives // negatives) + (positives > negatives)
-    assert used.min() >= positives // negatives - 1
-
-
-@given(POSITIVES, NEGATIVES, SEED, st.integers(0, 20))
-def test_any_epoch_can_be_had_alone(positives, negatives, seed, epoch):
-    epochs = BalancedEpochs(positives, negatives, seed)
-    in_turn = [epochs.negatives(number) for number in range(epoch + 1)][-1]
-    alone = BalancedEpochs(positives, negatives, seed).negatives(epoch)
-    assert (in_turn == alone).all()
-
-
-def test_epochs_and_seeds_draw_differently():
-    def drawn(seed, epoch):
-        return BalancedEpochs(50, 1000, seed).negatives(epoch).tolist()
-
-    assert drawn(0, 0) != drawn(1, 0)
-    assert drawn(0, 0) != drawn(0, 1)
-    assert drawn(0, 0) != drawn(0, 20)  # the second permutation is another one
-
-
-def stage_1_tables(positives=6, negatives=20):
-    def table(n, label):
-        return pd.DataFrame({"file": f"of {label}", "row": range(n), IMAGE_LABEL: label})
-
-    return table(positives, 1), table(negatives, 0)
-
-
-def test_an_epochs_table_has_all_positives_and_as_many_negatives_mixed():
-    positives, negatives = stage_1_tables()
-    epochs = BalancedEpochs(6, 20, seed=3)
-    first, second = (epochs.table(epoch, positives, negatives) for epoch in (0, 1))
-    for epoch, table in enumerate((first, second)):
-        parts = {label: part["row"].tolist() for label, part in table.groupby(IMAGE_LABEL)}
-        assert sorted(parts[1]) == list(range(6))
-        assert sorted(parts[0]) == sorted(epochs.negatives(epoch))
-        assert table[IMAGE_LABEL].tolist() != sorted(table[IMAGE_LABEL], reverse=True)
-    assert first[IMAGE_LABEL].tolist() != second[IMAGE_LABEL].tolist()
-    assert BalancedEpochs(6, 20, seed=3).table(1, positives, negatives).equals(second)
-
-
-def test_the_validation_set_is_balanced_fixed_and_has_no_slice_twice():
-    positives, negatives = stage_1_tables()
-    table = balanced_validation(positives, negatives, seed=3)
-    assert table[IMAGE_LABEL].value_counts().to_dict() == {1: 6, 0: 6}
-    assert not table.duplicated().any()
-    assert balanced_validation(positives, negatives, seed=3).equals(table)
-    assert not balanced_validation(positives, negatives, seed=4).equals(table)
-
-
-def test_validation_takes_all_negatives_where_there_are_few():
-    positives, negatives = stage_1_tables(positives=6, negatives=4)
-    table = balanced_validation(positives, negatives, seed=3)
-    assert table[IMAGE_LABEL].value_counts().to_dict() == {1: 6, 0: 4}

@@ -328,6 +328,20 @@ def test_claim_says_how_each_network_was_trained():
     assert f"{LSTM}: the last epoch, averaged over steps (0.99 of the past)." in answers[26]
 
 
+def test_claim_says_which_slices_epochs_have():
+    def said(**keys):
+        return claim.fill_in(load_config({"cnn": keys}), 1, 0, 0, NO_PATIENTS)[10]
+
+    assert said().startswith("CNNs: balanced epochs of all positive slices and as many negative")
+    share = {"positive_share": 0.3}
+    by_study = said(resnext50={"study_slices": 30}, efficientnet_b0=share)
+    assert "resnext50, epochs of 30 slices of each study" in by_study
+    assert "efficientnet_b0, epochs of all positive slices and negative ones, 30% pos" in by_study
+    drawn = said(resnext50={"epoch_slices": 5000} | share)
+    assert "resnext50, epochs of 5,000 slices, 30% of them positive" in drawn
+    assert "efficientnet_b0, balanced epochs" in drawn
+
+
 def test_claim_says_how_slices_were_changed_in_training():
     assert (
         claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)[25].count("flipped upside down.") == 2

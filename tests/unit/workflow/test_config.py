@@ -291,6 +291,15 @@ def test_larger_slices_want_a_crop_of_each_backbone():
     load_config({"data": {"crop": "lungs"}})
 
 
+@pytest.mark.parametrize("other", [{"epoch_slices": 1000}, {"positive_share": 0.3}])
+def test_an_epoch_goes_by_labels_or_by_studies(other):
+    message = message_of({"cnn": {"resnext50": {"study_slices": 30} | other}})
+    (key,) = other
+    assert "cnn.resnext50.study_slices is 30 slices of each study" in message
+    assert f"cnn.resnext50.{key} draws them by label" in message
+    load_config({"cnn": {"resnext50": {"study_slices": 30}}})
+
+
 def test_the_networks_input_cannot_be_larger_than_the_crop():
     for size in (129, 160):
         message = message_of({"cnn": {"resnext50": {"crop": 128, "input_size": size}}})

@@ -101,6 +101,27 @@ def test_training_takes_as_many_negatives_as_positives_of_both_splits():
     assert gpu == "3.8"
 
 
+@pytest.mark.parametrize(
+    ("keys", "trained", "validated"),
+    [
+        ({"epoch_slices": 30_000, "positive_share": 0.25}, 30_000, 80_000),
+        ({"positive_share": 0.25}, 400_000, 80_000),
+        ({"study_slices": 30}, 5000 * 30, 200_000),
+        ({"study_slices": 500}, 10**6, 200_000),
+    ],
+)
+def test_training_takes_the_slices_that_its_epochs_have(keys, trained, validated):
+    config = load_config({"cnn": {"efficientnet_b0": {"epochs": 3} | keys}})
+    counts = {"train": 10**6, "valid": 200_000, "test": 0}
+    positives = {"train": 100_000, "valid": 20_000, "test": 0}
+    shard = {"slices": 1_200_000, "studies": 6000}
+    shard |= {"split_slices": counts, "split_positives": positives}
+    planned = job("train_cnn", gpus=1, backbone="efficientnet_b0")
+    seconds, _ = COSTS["train_cnn"](planned, Data(config, {"000": shard}))
+    training, inference = GPU_RATES["efficientnet-b0"]
+    assert seconds == pytest.approx(3 * (trained / training + validated / inference))
+
+
 def test_finetuning_takes_some_slices_of_train_studies_and_all_of_valid_ones():
     config = load_config({"finetune": {"efficientnet_b0-study": {"slices": 32, "epochs": 3}}})
     counts = {"train": 10**6, "valid": 200_000, "test": 0}

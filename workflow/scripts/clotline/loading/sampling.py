@@ -1,13 +1,15 @@
 """Which slices an epoch of stage 1 is made of, and which file and row each is read from."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from clotline.data.slice_table import positive_slices
-from clotline.labels import IMAGE_LABEL
+from clotline.labels import IMAGE_LABEL, STUDY_UID
 from clotline.loading.planes import plane_columns
+from clotline.sections.cnn import CNNSection
 
 
 def locate_slices(
@@ -24,11 +26,11 @@ def locate_slices(
         planes: of a slice.
 
     Returns:
-        Positives and negatives, each with ``file``, ``row``, ``split``, the image label, the
-        checksum and those of its planes.
+        Positives and negatives, each with the study's UID, ``file``, ``row``, ``split``, the image
+        label, the checksum and those of its planes.
     """
     rows, checksums = plane_columns(planes)
-    columns = ["file", *rows, "split", IMAGE_LABEL, *checksums]
+    columns = [STUDY_UID, "file", *rows, "split", IMAGE_LABEL, *checksums]
     paths = {name: f"{shard_folder}/shard-{name}.h5" for name in slices["shard"].unique()}
     positive = positive_slices(slices)
     if planes == 1:
@@ -40,27 +42,27 @@ def locate_slices(
     return positive[columns], negative[columns]
 
 
-class BalancedEpochs:
-    """Training epochs of all positives and as many negatives, rotating through the negatives.
+class Rotation:
+    """Draws of some of a number of things, without replacement until each was drawn.
 
-    Negatives are drawn without replacement: a random permutation is used up over successive
-    epochs, then a new one begins. An epoch that spans two permutations takes from the second
-    first what it has not yet taken from the first.
+    A random permutation is used up over successive epochs, then a new one begins. An epoch that
+    spans two permutations takes from the second first what it has not yet taken from the first.
     """
 
-    def __init__(self, positives: int, negatives: int, seed: int):
-        self._positives = positives
-        self._negatives = negatives
+    def __init__(self, size: int, total: int, seed: tuple[int, ...]):
+        """Prepares to draw ``size`` of ``total`` an epoch."""
+        self._size = size
+        self._total = total
         self._seed = seed
 
-    def negatives(self, epoch: int) -> np.ndarray:
-        """(positives,) indices of the negatives of ``epoch``; any epoch can be asked for."""
-        size, total = self._positives, self._negatives
+    def drawn(self, epoch: int) -> np.ndarray:
+        """(size,) indices of what ``epoch`` has; any epoch can be asked for."""
+        size, total = self._size, self._total
         start, stop = epoch * size, (epoch + 1) * size
         drawn = np.empty(0, dtype=np.int64)
         used = drawn  # what the epoch at the permutation's beginning took from the one before
         for number in range(-(-stop // total)):
-            order = np.random.default_rng((self._seed, number)).permutation(total)
+            order = np.random.default_rng((*self._seed, number)).permutation(total)
             seen = np.isin(order, used)
             order = np.concatenate([order[~seen], order[seen]])
             first = number * total
@@ -71,30 +73,118 @@ class BalancedEpochs:
             used = order[cut:] if size <= total else order[:0]
         return drawn
 
-    def table(self, epoch: int, positives: pd.DataFrame, negatives: pd.DataFrame) -> pd.DataFrame:
-        """The slices of ``epoch`` in the order of training.
 
-        Args:
-            epoch: from 0 on.
-            positives: the train split's positives of `locate_slices`.
-            negatives: its negatives.
-        """
-        chosen = pd.concat([positives, negatives.iloc[self.negatives(epoch)]], ignore_index=True)
+class Epochs(ABC):
+    """The slices of each epoch of training."""
+
+    def __init__(self, seed: int):
+        self._seed = seed
+
+    def table(self, epoch: int) -> pd.DataFrame:
+        """The slices of ``epoch``, from 0 on, in the order of training; of all epochs as many."""
+        chosen = self._chosen(epoch)
         rng = np.random.default_rng((self._seed, epoch, 1))
         return chosen.iloc[rng.permutation(len(chosen))]
 
+    @abstractmethod
+    def _chosen(self, epoch: int) -> pd.DataFrame:
+        """Its slices in any order."""
 
-def balanced_validation(
-    positives: pd.DataFrame, negatives: pd.DataFrame, seed: int
+
+class LabelEpochs(Epochs):
+    """Epochs of so many positives and so many negatives, rotating through both.
+
+    As published they have all positives and as many negatives.
+    """
+
+    def __init__(
+        self,
+        positives: pd.DataFrame,
+        negatives: pd.DataFrame,
+        seed: int,
+        counts: tuple[int, int] | None = None,
+    ):
+        """Prepares the epochs.
+
+        Args:
+            positives: the train split's positives of `locate_slices`.
+            negatives: its negatives.
+            seed: draws them.
+            counts: positives and negatives of an epoch; None is as published.
+        """
+        super().__init__(seed)
+        self._positives, self._negatives = positives, negatives
+        positive, negative = counts or (len(positives), len(positives))
+        # An epoch of all positives has them in their own order before they are mixed.
+        whole = positive == len(positives)
+        rotation = Rotation(positive, len(positives), (seed, 0, 0))
+        self._of_positives = None if whole else rotation
+        self._of_negatives = Rotation(negative, len(negatives), (seed,))
+
+    def _chosen(self, epoch: int) -> pd.DataFrame:
+        positives = self._positives
+        if self._of_positives is not None:
+            positives = positives.iloc[self._of_positives.drawn(epoch)]
+        negatives = self._negatives.iloc[self._of_negatives.drawn(epoch)]
+        return pd.concat([positives, negatives], ignore_index=True)
+
+
+class StudyEpochs(Epochs):
+    """Epochs of so many slices of each study, rotating through them; of a shorter one all."""
+
+    def __init__(self, slices: pd.DataFrame, seed: int, count: int):
+        """Prepares the epochs.
+
+        Args:
+            slices: the train split's of `locate_slices`.
+            seed: draws them.
+            count: of a study.
+        """
+        super().__init__(seed)
+        self._slices = slices
+        rows = pd.Series(range(len(slices))).groupby(slices[STUDY_UID].to_numpy(), sort=False)
+        self._studies = [
+            (of_study.to_numpy(), Rotation(min(count, len(of_study)), len(of_study), draws))
+            for number, (_, of_study) in enumerate(rows)
+            for draws in [(seed, 0, 0, number)]
+        ]
+
+    def _chosen(self, epoch: int) -> pd.DataFrame:
+        chosen = [rows[rotation.drawn(epoch)] for rows, rotation in self._studies]
+        return self._slices.iloc[np.concatenate(chosen)].reset_index(drop=True)
+
+
+def training_epochs(
+    section: CNNSection, positives: pd.DataFrame, negatives: pd.DataFrame, seed: int
+) -> Epochs:
+    """The epochs of a backbone's training, as its ``epoch_slices`` and other keys have them.
+
+    Args:
+        section: of the configuration.
+        positives: the train split's positives of `locate_slices`.
+        negatives: its negatives.
+        seed: draws them.
+    """
+    if section.study_slices is not None:
+        slices = pd.concat([positives, negatives], ignore_index=True)
+        return StudyEpochs(slices, seed, section.study_slices)
+    return LabelEpochs(positives, negatives, seed, section.epoch_counts(len(positives)))
+
+
+def validation_slices(
+    positives: pd.DataFrame, negatives: pd.DataFrame, seed: int, share: float = 0.5
 ) -> pd.DataFrame:
-    """The valid split's positives and as many negatives (or, if fewer, all): one fixed set.
+    """The valid split's positives and negatives in training's proportion: one fixed set.
+
+    So that a loss of training and one of validation can be compared.
 
     Args:
         positives: the valid split's positives of `locate_slices`.
-        negatives: its negatives.
+        negatives: its negatives; where there are too few, all.
         seed: draws the negatives.
+        share: of the positives, above 0.
     """
     rng = np.random.default_rng(seed)
-    size = min(len(positives), len(negatives))
+    size = min(round(len(positives) * (1 - share) / share), len(negatives))
     drawn = np.sort(rng.permutation(len(negatives))[:size])
     return pd.concat([positives, negatives.iloc[drawn]], ignore_index=True)

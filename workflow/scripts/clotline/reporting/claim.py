@@ -96,10 +96,7 @@ def fill_in(
             "once, while the next one chose the epoch."
         )
     answers = _on_models(config, folded_networks(config)) | {
-        10: (
-            "CNNs: balanced epochs of all positive slices and as many negative ones, rotating "
-            "through the negatives. LSTMs and all metrics: every stored slice."
-        ),
+        10: (f"CNNs: {_epochs(config)}. LSTMs and all metrics: every stored slice."),
         11: (
             "The labels of the RSNA-STR Pulmonary Embolism competition; PE is present where a "
             "study is neither a negative exam nor indeterminate. Its probability is (1 − negative "
@@ -270,6 +267,14 @@ def fill_in_validation(
         37: "The viewer lists false negatives and false positives first.",
         41: "The digests below name code, models, scans and labels.",
     }
+
+
+def _epochs(config: dict) -> str:
+    """Which slices the epochs of stage 1 have, once for all backbones or by name."""
+    texts = {name: cnn.describe_epochs() for name, cnn in cnn_sections(config).items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{name}, {text}" for name, text in texts.items())
 
 
 def _view(name: str, cnn: CNNSection) -> str:

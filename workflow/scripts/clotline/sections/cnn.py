@@ -32,6 +32,9 @@ class CNNSection(Recipe):
     contrast: float
     cutout: float
     batch_size: int
+    epoch_slices: int | None
+    positive_share: float
+    study_slices: int | None
     compile: bool
 
     BEFORE: ClassVar[dict[str, Any]] = Recipe.BEFORE | {
@@ -47,6 +50,9 @@ class CNNSection(Recipe):
         "rotate": 0,
         "contrast": 0,
         "cutout": 0,
+        "epoch_slices": None,
+        "positive_share": 0.5,
+        "study_slices": None,
         "compile": False,
     }
 
@@ -54,6 +60,37 @@ class CNNSection(Recipe):
     def channels(self) -> int:
         """Channels of an input: each plane through each window."""
         return self.planes * (1 + len(self.further_windows))
+
+    def epoch_counts(self, positives: int) -> tuple[int, int]:
+        """Positive and negative slices of an epoch that does not go by studies.
+
+        Args:
+            positives: of all training studies.
+        """
+        if self.epoch_slices is None:
+            return positives, round(positives * (1 - self.positive_share) / self.positive_share)
+        positive = round(self.epoch_slices * self.positive_share)
+        positive = min(max(positive, 1), self.epoch_slices - 1)
+        return positive, self.epoch_slices - positive
+
+    def describe_epochs(self) -> str:
+        """Which slices an epoch has, to stand after a colon."""
+        if self.study_slices is not None:
+            return f"epochs of {self.study_slices} slices of each study, rotating through them"
+        if self.epoch_slices is not None:
+            return (
+                f"epochs of {self.epoch_slices:,} slices, {self.positive_share:.0%} of them "
+                "positive, rotating through the positives and the negatives"
+            )
+        if self.positive_share != 0.5:
+            return (
+                f"epochs of all positive slices and negative ones, {self.positive_share:.0%} "
+                "positive, rotating through the negatives"
+            )
+        return (
+            "balanced epochs of all positive slices and as many negative ones, rotating through "
+            "the negatives"
+        )
 
     def describe_channels(self) -> str:
         """What an input has beyond one slice in one window, as the end of a sentence on it."""

@@ -394,6 +394,12 @@ def _check_between_keys(config: dict, user: dict):
             yield (
                 f"cnn.{name}.crop is {cnn.crop} pixels; it must be at most data.size, {size} pixels"
             )
+        if cnn.study_slices is not None and (cnn.epoch_slices or cnn.positive_share != 0.5):
+            other = "epoch_slices" if cnn.epoch_slices else "positive_share"
+            yield (
+                f"cnn.{name}.study_slices is {cnn.study_slices} slices of each study, and "
+                f"cnn.{name}.{other} draws them by label. Remove one of the two keys"
+            )
         if cnn.input_size > cnn.crop:
             yield (
                 f"cnn.{name}.input_size is {cnn.input_size} pixels; it must be at most "

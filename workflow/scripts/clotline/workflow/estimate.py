@@ -109,6 +109,11 @@ class Data:
         return sum(shard["studies"] for shard in self._described.values())
 
     @cached_property
+    def train_studies(self) -> float:
+        """Number of the studies of train, about: of what is described by shard."""
+        return self.studies * self.slices["train"] / max(self.slices.total(), 1)
+
+    @cached_property
     def new_files(self) -> int:
         """Number of the files to predict."""
         return self._files("predict")
@@ -147,10 +152,14 @@ def _positives(job: PlannedJob, data: Data) -> tuple[float, float]:
 
 
 def _train_cnn(job: PlannedJob, data: Data) -> tuple[float, float]:
-    training, inference = data.gpu_rates(job)
-    # An epoch takes as many negatives as there are positives.
-    epoch = 2 * data.positives["train"] / training + 2 * data.positives["valid"] / inference
-    return data.cnn[job.wildcards["backbone"]].epochs * epoch, 0
+    section, (training, inference) = data.cnn[job.wildcards["backbone"]], data.gpu_rates(job)
+    if section.study_slices is None:
+        trained = sum(section.epoch_counts(data.positives["train"]))
+        validated = data.positives["valid"] / section.positive_share
+    else:
+        trained = min(data.train_studies * section.study_slices, data.slices["train"])
+        validated = data.slices["valid"]
+    return section.epochs * (trained / training + validated / inference), 0
 
 
 def _extract_features(job: PlannedJob, data: Data) -> tuple[float, float]:
@@ -179,8 +188,7 @@ def _finetune(job: PlannedJob, data: Data) -> tuple[float, float]:
     (backbone,) = feature_sets(data.config)[split_lstm_name(name)[0]]
     rates = _rates(data.cnn[backbone])
     # Of a train study its most suspicious slices, of a valid one all.
-    studies = data.studies * data.slices["train"] / max(data.slices.total(), 1)
-    trained = min(data.slices["train"], studies * section.slices)
+    trained = min(data.slices["train"], data.train_studies * section.slices)
     return section.epochs * (trained / rates[0] + data.slices["valid"] / rates[1]), 0
 
 
