@@ -106,7 +106,7 @@ def main() -> None:
     )
     parser.add_argument("--rungs", nargs="+", help="of a ladder, by number; all without it")
     parser.add_argument("--studies", type=int, help="of a ladder, not 1,040")
-    parser.add_argument("--minutes", type=float, help="CPU minutes a rung, not 30")
+    parser.add_argument("--minutes", type=float, help="CPU minutes a rung, not 20")
     parser.add_argument("--tiny", action="store_true", help="a ladder in a few minutes, to test it")
     parser.add_argument(
         "--output",
@@ -152,13 +152,14 @@ def run_ladder(arguments: argparse.Namespace) -> Iterator[str]:
             "NNN_lungmask.nii.gz, NNN_vessel.nii.gz and NNN_aanet_pe.nii.gz",
         )
         cohort = semisynthetic.SemiSynthetic.of(masks / "cadpe_masks", settings)
-        size = replace(size, cohort=cohort, view=size.view | ladder.ALL_VESSELS)
+        # Theirs fill all of the crop.
+        size = replace(size, cohort=cohort, pixels=size.pixels | ladder.ALL_VESSELS)
     if arguments.studies is not None:
         size = replace(size, cohort=size.cohort.with_studies(arguments.studies))
     if arguments.minutes is not None:
         size = replace(size, minutes=arguments.minutes)
     seeds = arguments.seeds or ([1] if arguments.tiny else [1, 2, 3])
-    rungs, kept = ladder.choose(arguments.rungs), Kept(arguments.output.with_suffix(".jsonl"))
+    rungs, kept = ladder.choose(arguments.rungs, size), Kept(arguments.output.with_suffix(".jsonl"))
     yield from ladder.run(arguments.folder, seeds, rungs, size, kept)
 
 

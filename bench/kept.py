@@ -78,8 +78,7 @@ class KeptRung:
         name: of the rung when it was run, for who reads the file.
         machine: that trained it.
         date: when, as YYYY-MM-DD.
-        epochs: backbone to its epochs.
-        views: slices that stage 1 was trained on, counted each time.
+        views: backbone to the slices that it was trained on, counted each time.
         stage1_s: CPU seconds of stage 1.
         stage2_s: CPU seconds of stage 2.
         ranked: column of the table to the ranking of the test cases.
@@ -93,8 +92,7 @@ class KeptRung:
     name: str
     machine: str
     date: str
-    epochs: dict[str, int]
-    views: int
+    views: dict[str, int]
     stage1_s: float
     stage2_s: float
     ranked: dict[str, Ranked]

@@ -2,11 +2,11 @@
 
 Each rung is a whole configuration: that of the rung before with one ingredient more, unless
 that is set aside. All are trained by the workflow's own scripts, on the same studies, with the
-same CPU time for stage 1: what a slice costs is measured first, and a rung has as many epochs
-as fit. As ImageNet's weights do in the published recipe, weights that were trained on another
-task, the plain phantom, start each network. Each finished training is kept in the folder, and
-what a finished rung gave in a file of the project (`bench.kept`): so it goes on where it
-was stopped, and two seeds can run side by side.
+same CPU time for stage 1: what a slice costs is measured first, and a rung's epochs have as many
+slices as fit. As ImageNet's weights do in the published recipe, weights that were trained on
+another task, the plain phantom, start each network. Each finished training is kept in the
+folder, and what a finished rung gave in a file of the project (`bench.kept`): so it goes on
+where it was stopped, and two seeds can run side by side.
 """
 
 import contextlib
@@ -138,8 +138,10 @@ class Size:
     Attributes:
         cohort: the studies.
         pretraining: of all networks.
-        view: the keys of stage 1 that say what networks see of a slice.
-        minutes: CPU minutes to train a rung's stage 1; None trains one epoch each.
+        view: the keys of stage 1 that say what networks see of a slice, as published: half of the
+            pixels in each direction.
+        pixels: those keys from the rung on that shows more of them.
+        minutes: CPU minutes to train a rung's stage 1, in `EPOCHS`; None trains one balanced epoch.
         bootstraps: resamples for intervals.
         stage1: keys of stage 1 that differ where a rung names no others.
         stage2: keys of stage 2 that differ in all rungs.
@@ -148,6 +150,7 @@ class Size:
     cohort: Cohort
     pretraining: Pretraining
     view: dict
+    pixels: dict
     minutes: float | None
     bootstraps: int
     stage1: dict
@@ -174,15 +177,20 @@ def _plain(studies: int, input_size: int, epochs: int) -> Pretraining:
     return Pretraining(Phantom("pretraining", "", settings, split), view, epochs)
 
 
+#: Of each backbone of stage 1; the more slices its CPU time has, the larger they are.
+EPOCHS = 3
+
 #: With 60 slices and more all four bands of size are filled; about 350 studies test.
 WHOLE = Size(
     cohort=_hard(
         {"studies": 1040, "slices_min": 60, "slices_max": 64},
         {"train": 0.56, "valid": 0.1, "test": 0.34},
     ),
-    pretraining=_plain(studies=400, input_size=64, epochs=4),
-    view=INNER_LUNGS | {"input_size": 128},
-    minutes=30,
+    # As many pixels a millimetre as the published view.
+    pretraining=_plain(studies=400, input_size=64, epochs=8),
+    view=ALL_VESSELS | {"input_size": 88},
+    pixels=INNER_LUNGS | {"input_size": 128},
+    minutes=20,
     bootstraps=1000,
     stage1={},
     stage2={},
@@ -194,6 +202,7 @@ TINY = Size(
     ),
     pretraining=_plain(studies=40, input_size=32, epochs=1),
     view=ALL_VESSELS | {"input_size": 32},
+    pixels=INNER_LUNGS | {"input_size": 32},
     minutes=None,
     bootstraps=100,
     # At the published rate, 0.1, a few batches can leave batch norms' averages so far behind that
@@ -286,42 +295,51 @@ class Rung:
         return f"({self.name})" if self.aside else self.name
 
 
-def ladder() -> list[Rung]:
-    """The published recipe, and each ingredient on top of those before it but those set aside."""
-    keys: dict = {}
+def ladder(size: Size) -> list[Rung]:
+    """The published recipe, and each ingredient on top of those before it but those set aside.
 
-    def published_nets(more: dict, aside: dict | None = None) -> dict[str, dict]:
-        keys.update(more)
-        return {name: net | keys | (aside or {}) for name, net in _PUBLISHED_NETS.items()}
+    What needs both published networks comes first: features of ResNeXt-50 cost most of all.
 
-    published = {"combined-image": {}, "combined-study": {}}
+    Args:
+        size: of everything.
+    """
     optimised = {"combined-image": _OPTIMISER_IMAGE, "combined-study": _OPTIMISER_STUDY}
     rungs = [
-        Rung("published recipe", published_nets({}), published),
-        Rung("+ optimiser: AdamW, one cycle", published_nets(_OPTIMISER), optimised),
-        Rung("+ neighbours as channels", published_nets(_PLANES), optimised),
-        # Set aside before it was measured: squares of air hide small emboli, in few epochs.
-        Rung("+ augmentation", published_nets({}, aside=_AUGMENT), optimised, aside=True),
-        Rung("+ averaged weights", published_nets(_AVERAGE), optimised),
+        Rung("published recipe", _PUBLISHED_NETS, {"combined-image": {}, "combined-study": {}}),
+        Rung("+ optimiser: AdamW, one cycle", _with(_PUBLISHED_NETS, _OPTIMISER), optimised),
     ]
-    winner = {name: net | keys for name, net in _WINNER.items()}
     old = {"winner-image": _OPTIMISER_IMAGE, "winner-study": _OPTIMISER_STUDY}
+    keys = _OPTIMISER
+    rungs.append(Rung("+ RegNetY-800MF in place of both", _with(_WINNER, keys), old))
+    keys = keys | size.pixels
+    rungs.append(Rung("+ the lungs alone, at full resolution", _with(_WINNER, keys), old))
+    keys = keys | _PLANES
+    rungs.append(Rung("+ neighbours as channels", _with(_WINNER, keys), old))
+    # Set aside before it was measured: squares of air hide small emboli, in few epochs.
+    augmented = _with(_WINNER, keys | _AUGMENT)
+    rungs.append(Rung("+ augmentation", augmented, old, aside=True))
+    keys = keys | _AVERAGE
+    winner = _with(_WINNER, keys)
     new = dict.fromkeys(old, _SECOND_STAGE)
     scored = dict.fromkeys(old, _SECOND_STAGE | _COMPETITION)
     joint = _SECOND_STAGE | _COMPETITION
-    both = winner | {"efficientnet_b0": _PUBLISHED_NETS["efficientnet_b0"] | keys}
-    rungs += [
-        Rung("+ RegNetY-800MF in place of both", winner, old),
+    second = {"efficientnet_b0": _PUBLISHED_NETS["efficientnet_b0"]}
+    return [
+        *rungs,
+        Rung("+ averaged weights", winner, old),
         Rung("+ stage 2: bidirectional GRU, pools, differences, reversal", winner, new),
         Rung("+ the competition's loss, odds factor", winner, scored),
         Rung("+ one joint network", winner, {"winner-joint": joint}),
         Rung(
             "+ EfficientNet-B0 as well: the mean of two",
-            both,
+            winner | _with(second, keys),
             {"winner-joint": joint, "efficientnet_b0-joint": joint},
         ),
     ]
-    return rungs
+
+
+def _with(networks: dict[str, dict], keys: dict) -> dict[str, dict]:
+    return {name: network | keys for name, network in networks.items()}
 
 
 def run(folder: Path, seeds: list[int], rungs: list[Rung], size: Size, kept: Kept) -> Iterator[str]:
@@ -448,17 +466,19 @@ class Costs:
     def __init__(self, path: Path, data: Path, size: Size):
         self._path, self._data, self._size = path, data, size
 
-    def epochs(self, section: dict, share: float) -> int:
-        """How many epochs a backbone has for its share of the CPU time: to the nearest, at least 1.
+    def budget(self, section: dict, share: float) -> dict:
+        """How long a backbone trains, as keys of its section.
 
         Args:
             section: of the configuration, with all keys.
             share: of the rung's CPU time, from 0 to 1.
         """
         if self._size.minutes is None:
-            return 1
-        seconds = self._of_slice(section) * slices_of_epoch(self._data)
-        return max(1, round(60 * self._size.minutes * share / seconds))
+            return {"epochs": 1}
+        views = 60 * self._size.minutes * share / self._of_slice(section)
+        # As many of each label; costs that differ by a few slices are the same.
+        even = max(2, 2 * round(views / EPOCHS / 2))
+        return {"epochs": EPOCHS, "epoch_slices": even}
 
     def _of_slice(self, section: dict) -> float:
         # What is trained by which loss and rate costs the same; averaging weights has a fixed
@@ -642,7 +662,7 @@ class RungRun:
         seed: of all trainings.
         data: of `make_data`.
         size: of everything.
-        costs: how many epochs a backbone has.
+        costs: how long a backbone trains.
         pretrained: what its backbones start from.
     """
 
@@ -667,11 +687,10 @@ class RungRun:
         return load_config(self.size.cohort.config() | _networks(self.rung, self.size))
 
     def backbones(self) -> list[Backbone]:
-        """Its CNNs, with as many epochs as their share of the CPU time has."""
+        """Its CNNs, with as many slices an epoch as fit into their share of the CPU time."""
         found = []
         for name, section in self._config()["cnn"].items():
-            epochs = self.costs.epochs(section, 1 / len(self.rung.cnn))
-            section = section | {"epochs": epochs}
+            section = section | self.costs.budget(section, 1 / len(self.rung.cnn))
             folder = self.folder / f"{name}-{_digest(section, *recipe_of(self.size))}"
             found.append(Backbone(name, section, self.seed, self.data, folder, self.pretrained))
         return found
@@ -704,7 +723,10 @@ class RungRun:
         }
         counts = read_table(self.data / "plan.parquet").set_index(STUDY_UID)["positive_slices"]
         bands = evaluate_sizes(tests["study"], counts)
-        epochs = {backbone.name: backbone.section["epochs"] for backbone in backbones}
+        balanced = slices_of_epoch(self.data)
+        views = {
+            b.name: b.section["epochs"] * (b.section["epoch_slices"] or balanced) for b in backbones
+        }
         return KeptRung(
             part=self.size.cohort.part,
             key=key_of(self.rung, self.size),
@@ -712,8 +734,7 @@ class RungRun:
             name=self.rung.name,
             machine=tables.describe_machine(),
             date=f"{datetime.date.today():%Y-%m-%d}",
-            epochs=epochs,
-            views=sum(epochs.values()) * slices_of_epoch(self.data),
+            views=views,
             stage1_s=round(of_backbones, 1),
             stage2_s=round(cpu_seconds() - start, 1),
             ranked={
@@ -795,7 +816,7 @@ def describe(kept: Kept, size: Size) -> str:
     compared, costs, machines = [], [], {}
     published: dict[int, KeptRung] = {}
     before: dict[int, KeptRung] = {}
-    for number, rung in enumerate(ladder()):
+    for number, rung in enumerate(ladder(size)):
         runs = kept.rung(size.cohort.part, key_of(rung, size))
         if runs:
             cells = [rung.title, str(len(runs))]
@@ -808,7 +829,11 @@ def describe(kept: Kept, size: Size) -> str:
                     cells.append(_signed(difference(own, theirs)) if both else "")
             compared.append(cells)
             results = list(runs.values())
-            cells = [rung.title, *_bands(results), f"{np.mean([r.views for r in results]):,.0f}"]
+            cells = [
+                rung.title,
+                *_bands(results),
+                f"{np.mean([sum(r.views.values()) for r in results]):,.0f}",
+            ]
             cells.append(f"{np.mean([r.stage1_s for r in results]) / 60:.1f}")
             cells.append(f"{np.mean([r.stage2_s for r in results]) / 60:.1f}")
             costs.append(cells)
@@ -846,14 +871,16 @@ def _preface(kept: Kept, size: Size, machines: dict[tuple[str, str], list[KeptRu
         f"of {settings['slices_min']} to {settings['slices_max']} slices; "
         f"{cohort.studies['train']} train, {cohort.studies['valid']} validate, "
         f"{cohort.studies['test']} test. Networks "
-        f"see {size.view['input_size']} pixels and start from weights that were trained for "
-        f"{size.pretraining.epochs} epochs on {size.pretraining.cohort.settings['studies']} "
+        f"see {size.view['crop']} of 256 pixels as {size.view['input_size']}, and from the rung of "
+        f"full resolution on {size.pixels['crop']} as {size.pixels['input_size']}; they start from "
+        f"weights that were trained for {size.pretraining.epochs} epochs on "
+        f"{size.pretraining.cohort.settings['studies']} "
         "studies of the plain phantom, in the place of ImageNet's. Each rung has what the one "
         "before has and one thing more; one in brackets is left out of those after it, and a "
         "difference from one that was not run is left empty. "
-        f"All have the same time for stage 1: {minutes}, to the nearest whole epoch of "
-        "each backbone; features and stage 2 come on top. The numbers compare recipes and say "
-        "nothing of patients.",
+        f"All have the same time for stage 1: {minutes}, an equal part for each backbone; "
+        "features and stage 2 come on top. The numbers compare recipes and say nothing of "
+        "patients.",
         "",
         "Differences are paired, on the same test studies and seeds, with a 95% interval by "
         f"{size.bootstraps:,} resamples of the studies and of the seeds; of a single seed it says "
@@ -880,13 +907,13 @@ def _bands(runs: list[KeptRung]) -> list[str]:
     return cells
 
 
-def choose(names: list[str] | None) -> list[Rung]:
+def choose(names: list[str] | None, size: Size) -> list[Rung]:
     """The rungs whose numbers are named, the published recipe (0) always; all without a name.
 
     Raises:
         SystemExit: there is no such rung.
     """
-    rungs = ladder()
+    rungs = ladder(size)
     if names is None:
         return rungs
     if wrong := [n for n in names if not n.isdigit() or int(n) >= len(rungs)]:

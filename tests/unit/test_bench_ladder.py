@@ -6,16 +6,13 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from bench import ladder
 from bench.kept import DIGITS, Kept, KeptCohort, KeptRung, Ranked, difference
-from clotline.data.tables import write_table
 from clotline.evaluation.delong import paired_delong
 from clotline.evaluation.intervals import Cases
 from clotline.evaluation.metrics import SIZES
-from clotline.labels import IMAGE_LABEL, STUDY_UID
 from clotline.sections.cnn import cnn_sections
 from clotline.sections.lstm import lstm_sections
 from clotline.workflow.config import load_config
@@ -26,7 +23,7 @@ def config_of(rung, size=ladder.WHOLE):
 
 
 def test_the_first_rung_is_the_published_recipe_at_a_size_of_its_own():
-    config, defaults = config_of(ladder.ladder()[0]), load_config({})
+    config, defaults = config_of(ladder.ladder(ladder.WHOLE)[0]), load_config({})
     sized = {*ladder._START, *ladder.WHOLE.view}
     for name, section in config["cnn"].items():
         differ = {k for k, v in section.items() if v != defaults["cnn"][name][k]}
@@ -37,7 +34,7 @@ def test_the_first_rung_is_the_published_recipe_at_a_size_of_its_own():
 
 
 def test_each_rung_is_a_configuration_and_differs_from_the_one_before():
-    rungs = ladder.ladder()
+    rungs = ladder.ladder(ladder.WHOLE)
     assert len({rung.name for rung in rungs}) == len(rungs)
     configs = [config_of(rung) for rung in rungs]
     made = [
@@ -45,55 +42,65 @@ def test_each_rung_is_a_configuration_and_differs_from_the_one_before():
         for c, r in zip(configs, rungs, strict=True)
     ]
     assert len(set(made)) == len(rungs)
-    for before, after in pairwise(configs[:5]):
+    for before, after in pairwise(configs[:7]):
         for name, section in after["cnn"].items():
-            changed = {k for k, v in section.items() if v != before["cnn"][name][k]}
+            earlier = before["cnn"].get(name)
+            if earlier is None:
+                continue
+            changed = {k for k, v in section.items() if v != earlier[k]}
             assert changed
             assert changed <= {
-                *(*ladder._OPTIMISER, *ladder._PLANES),
+                *(*ladder._OPTIMISER, *ladder.WHOLE.pixels, *ladder._PLANES),
                 *(*ladder._AUGMENT, *ladder._AVERAGE),
             }
-    assert cnn_sections(configs[-1])["winner"].ema == cnn_sections(configs[4])["resnext50"].ema
+    last = cnn_sections(configs[-1])
+    assert (
+        last["efficientnet_b0"].ema == last["winner"].ema == cnn_sections(configs[6])["winner"].ema
+    )
     assert lstm_sections(configs[-1])["winner-joint"].loss == "competition"
 
 
 def test_rungs_are_chosen_by_number_and_the_published_recipe_is_always_there():
-    rungs = ladder.ladder()
-    assert ladder.choose(None) == rungs
-    assert ladder.choose(["2", "1"]) == rungs[:3]
-    assert ladder.choose(["3"]) == [rungs[0], rungs[3]]
+    rungs = ladder.ladder(ladder.WHOLE)
+    assert ladder.choose(None, ladder.WHOLE) == rungs
+    assert ladder.choose(["2", "1"], ladder.WHOLE) == rungs[:3]
+    assert ladder.choose(["3"], ladder.WHOLE) == [rungs[0], rungs[3]]
     with pytest.raises(SystemExit, match="no rung 99; there are\n  0: published recipe"):
-        ladder.choose(["99"])
+        ladder.choose(["99"], ladder.WHOLE)
 
 
-@pytest.fixture
-def data(tmp_path):
-    """slices.parquet of 10 train studies of 10 slices, of which half are positive."""
-    uids = np.repeat([f"{n:012}" for n in range(10)], 10)
-    slices = pd.DataFrame({STUDY_UID: uids, "split": "train"})
-    slices[IMAGE_LABEL] = np.arange(100) % 2
-    write_table(slices, tmp_path / "slices.parquet")
-    return tmp_path
-
-
-def test_a_rung_has_as_many_epochs_as_fit_into_its_share_of_the_time(data, monkeypatch):
+def test_a_rungs_epochs_have_as_many_slices_as_fit_into_its_share_of_the_time(
+    tmp_path, monkeypatch
+):
     measured = []
 
     def measure(_, section):
         measured.append(section["architecture"])
-        return 0.6  # an epoch of 100 slices then takes a minute
+        return 0.6
 
     monkeypatch.setattr(ladder.Costs, "_measure", measure)
-    costs = ladder.Costs(data / "costs.json", data, ladder.WHOLE)
-    first = config_of(ladder.ladder()[0])["cnn"]["resnext50"]
-    assert costs.epochs(first, 1) == ladder.WHOLE.minutes
-    assert costs.epochs(first, 0.5) == ladder.WHOLE.minutes / 2
+    costs = ladder.Costs(tmp_path / "costs.json", tmp_path, ladder.WHOLE)
+    first = config_of(ladder.ladder(ladder.WHOLE)[0])["cnn"]["resnext50"]
+    # 100 slices a minute.
+    epochs, whole = ladder.EPOCHS, 100 * ladder.WHOLE.minutes
+    for share in (1, 0.5):
+        found = costs.budget(first, share)
+        assert found == {
+            "epochs": epochs,
+            "epoch_slices": pytest.approx(share * whole / epochs, abs=1),
+        }
+        assert found["epoch_slices"] % 2 == 0
+        load_config({"cnn": {"resnext50": found}})
     # Another rate costs no other time, another form does, and what is known is not measured again.
-    assert costs.epochs(first | {"lr": 0.5, "ema": 0.9}, 0.001) == 1
-    costs.epochs(first | {"planes": 3}, 1)
-    ladder.Costs(data / "costs.json", data, ladder.WHOLE).epochs(first, 1)
+    assert costs.budget(first | {"lr": 0.5, "ema": 0.9}, 1e-6) == {
+        "epochs": epochs,
+        "epoch_slices": 2,
+    }
+    costs.budget(first | {"planes": 3}, 1)
+    ladder.Costs(tmp_path / "costs.json", tmp_path, ladder.WHOLE).budget(first, 1)
     assert len(measured) == 2
-    assert ladder.Costs(data / "none.json", data, ladder.TINY).epochs(first, 1) == 1
+    tiny = ladder.Costs(tmp_path / "none.json", tmp_path, ladder.TINY)
+    assert tiny.budget(first, 1) == {"epochs": 1}
 
 
 def cases(seed, strength, studies=60):
@@ -130,7 +137,7 @@ def test_the_interval_is_wider_where_seeds_differ():
 def kept_rung(seed, key="a", **other):
     ranked_ = {"study AUROC": ranked(seed, 1.0, 5)}
     whole = {"part": "phantom", "key": key, "seed": seed, "name": "a rung", "machine": "mine"}
-    whole |= {"date": "2026-01-02", "epochs": {"resnext50": 3}, "views": 300, "stage1_s": 1.5}
+    whole |= {"date": "2026-01-02", "views": {"resnext50": 300}, "stage1_s": 1.5}
     whole |= {"stage2_s": 0.5, "ranked": ranked_, "bands": {"1-5": (0.5, 3), "6-20": (None, 0)}}
     return KeptRung(**whole | other)
 
@@ -155,7 +162,7 @@ def test_what_a_rung_gave_is_read_as_it_was_kept(tmp_path):
 
 
 def test_what_was_run_on_studies_of_other_code_does_not_count(monkeypatch):
-    size, rung = ladder.WHOLE, ladder.ladder()[0]
+    size, rung = ladder.WHOLE, ladder.ladder(ladder.WHOLE)[0]
     before = ladder.key_of(rung, size), ladder.cohort_key(size)
     assert before == (ladder.key_of(rung, size), ladder.cohort_key(size))
     monkeypatch.setattr(ladder, "code_digest", lambda script: f"another {script}")
@@ -164,7 +171,7 @@ def test_what_was_run_on_studies_of_other_code_does_not_count(monkeypatch):
 
 
 def test_what_started_from_other_weights_does_not_count():
-    size, rung = ladder.WHOLE, ladder.ladder()[0]
+    size, rung = ladder.WHOLE, ladder.ladder(ladder.WHOLE)[0]
     longer = replace(size, pretraining=replace(size.pretraining, epochs=99))
     other = replace(
         size.pretraining.cohort, settings=size.pretraining.cohort.settings | {"seed": 9}
@@ -189,11 +196,11 @@ def test_a_resample_that_lacks_a_class_counts_in_no_interval(tmp_path):
 
 def test_a_rung_stands_beside_the_one_that_it_was_built_on(tmp_path):
     """A rung that was set aside is none, and one that was not run leaves the cell empty."""
-    size, rungs = ladder.WHOLE, ladder.ladder()
+    size, rungs = ladder.WHOLE, ladder.ladder(ladder.WHOLE)
     kept = Kept(tmp_path / "kept.jsonl")
     counts = {"train": 16, "valid": 12, "test": 12}
     kept.add(KeptCohort("phantom", ladder.cohort_key(size), counts, (0.51, 0.62)))
-    for number, auroc in {0: 0.5, 2: 0.6, 3: 0.55, 4: 0.7}.items():
+    for number, auroc in {0: 0.5, 4: 0.6, 5: 0.55, 6: 0.7}.items():
         alike = Ranked(auroc, (auroc, auroc))
         both = {"study AUROC": alike, "slice AUROC": alike}
         bands = dict.fromkeys(SIZES, (0.7, 4))
@@ -210,7 +217,8 @@ def test_a_rung_stands_beside_the_one_that_it_was_built_on(tmp_path):
 
 def test_what_is_kept_is_trained_on_no_machine_again(tmp_path):
     """Nor are the studies made for the table."""
-    size, rungs = ladder.TINY, ladder.choose(["1"])
+    size = ladder.TINY
+    rungs = ladder.choose(["1"], size)
     kept = Kept(tmp_path / "kept.jsonl")
     counts = {"train": 16, "valid": 12, "test": 12}
     kept.add(KeptCohort("phantom", ladder.cohort_key(size), counts, (0.51, 0.62)))
