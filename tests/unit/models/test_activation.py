@@ -122,6 +122,23 @@ def test_the_last_map_of_real_networks_is_found_and_has_gradients(
         assert logits == pytest.approx(model(slices).numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["r3d_18", "swin3d_t"])
+def test_the_map_of_a_video_network_is_the_mean_of_its_planes(fabric, architecture):
+    torch.manual_seed(0)
+    section = cnn_section(library="torchvision-video", architecture=architecture, planes=5)
+    model = build_classifier(section).eval()
+    slices = torch.randn(2, 5, 96, 96)
+    found = last_feature_map(model, slices)
+    side = 96 // (16 if architecture == "r3d_18" else 32)
+    assert found.shape == (side, side)
+    maps, logits = activation_maps(model, loader(slices), fabric)
+    assert maps.shape == (2, side, side)
+    assert np.isfinite(maps).all()
+    assert maps.any()
+    with torch.inference_mode():
+        assert logits == pytest.approx(model(slices).numpy(), abs=1e-4)
+
+
 def test_an_earlier_map_has_more_places():
     model = build_classifier(cnn_section()).eval()
     assert last_feature_map(model, torch.zeros(1, 1, 96, 96), least=5).shape == (6, 6)

@@ -64,7 +64,7 @@ def used_to(images, network):
     """The network, the statistics of its batch normalisation those of some images."""
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
                 module.momentum = None  # the mean over all batches
         network.train()(images)
     return network.eval()
@@ -94,6 +94,58 @@ def test_a_slice_gives_the_features_of_a_grey_image_in_the_librarys_own_network(
     assert torch.allclose(features, expected, rtol=1e-3, atol=1e-3)
     assert logits.shape == (2,)
     assert torch.allclose(logits, by_head)
+
+
+VIDEO = [
+    cnn_section(library="torchvision-video", architecture=name, planes=planes)
+    for name, planes in (("r3d_18", 3), ("r2plus1d_18", 5), ("mc3_18", 9), ("swin3d_t", 3))
+]
+
+
+@pytest.mark.parametrize("section", VIDEO, ids=lambda section: section.architecture)
+def test_planes_give_the_features_of_a_grey_film_in_the_librarys_own_network(
+    section, tmp_path, monkeypatch
+):
+    torch.manual_seed(0)
+    own = torchvision.models.get_model(section.architecture)
+    used_to(torch.randn(2, 3, section.planes, 64, 64), own)
+    path = imagenet_file(own, tmp_path, monkeypatch)
+    two = replace(section, init="imagenet", further_windows=[[40.0, 400.0]])
+    classifier = for_training(two, path).eval()
+    slices = torch.randn(2, section.planes, 64, 64)
+    same = torch.cat([slices, slices], 1)  # what both windows show
+    last = "head" if section.architecture.startswith("swin") else "fc"
+    setattr(own, last, nn.Identity())
+    with torch.inference_mode():
+        film = slices[:, None].expand(-1, 3, -1, -1, -1)
+        features, expected = classifier.features(same), own(film)
+        other = classifier.features(torch.cat([slices, slices.flip(1)], 1))
+    assert features.shape == (2, classifier.width)
+    assert expected.std() > 0.01
+    assert torch.allclose(features, expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(features, other, rtol=1e-2, atol=1e-2)
+
+
+def test_a_video_network_made_ready_for_features_gives_the_same():
+    torch.manual_seed(0)
+    network = build_classifier(VIDEO[0])
+    slices = torch.randn(2, 3, 64, 64)
+    used_to(slices, network)
+    with torch.no_grad():
+        expected = network.features(slices)
+        extractor = as_extractor(network, 64)
+        assert batch_norms(extractor) == 0
+        torch.testing.assert_close(extractor.features(slices), expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0.01
+
+
+def test_a_video_network_starts_as_the_identity_where_it_is_asked_to_and_from_kinetics():
+    section = replace(VIDEO[0], zero_init_residual=True, batch_norm_momentum=0.25)
+    network = build_classifier(section)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
+    assert {m.momentum for m in norms} == {0.25}
+    assert sum(not m.weight.any() for m in norms) == 8  # one a block
+    assert imagenet_url("torchvision-video", "r3d_18").endswith("r3d_18-b3b3357e.pth")
 
 
 @pytest.mark.parametrize(("architecture", "width"), [("resnet18", 512), ("densenet121", 1024)])
@@ -429,7 +481,8 @@ def settle(network):
 
 
 def batch_norms(network):
-    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    norms = nn.BatchNorm2d | nn.BatchNorm3d
+    return sum(isinstance(module, norms) for module in network.modules())
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from tools.list_timm import timm_width, write_list
 def test_all_networks_of_the_libraries_are_listed_that_can_be_used():
     known = set(torchvision.models.list_models(module=torchvision.models))
     assert set(ARCHITECTURES["torchvision"]) == known - {"squeezenet1_0", "squeezenet1_1"}
+    of_video = set(torchvision.models.list_models(module=torchvision.models.video))
+    assert set(ARCHITECTURES["torchvision-video"]) == of_video - {"s3d", "mvit_v1_b", "mvit_v2_s"}
     assert list(ARCHITECTURES["efficientnet-pytorch"]) == [
         *efficientnet_pytorch.utils.url_map,
     ]

@@ -291,6 +291,13 @@ def test_larger_slices_want_a_crop_of_each_backbone():
     load_config({"data": {"crop": "lungs"}})
 
 
+def test_a_video_network_wants_several_planes():
+    entry = {"library": "torchvision-video", "architecture": "r3d_18"}
+    message = message_of({"cnn": {"video": entry}})
+    assert "cnn.video.planes is 1: set it to 3 or more" in message
+    load_config({"cnn": {"video": entry | {"planes": 3}}})
+
+
 @pytest.mark.parametrize("other", [{"epoch_slices": 1000}, {"positive_share": 0.3}])
 def test_an_epoch_goes_by_labels_or_by_studies(other):
     message = message_of({"cnn": {"resnext50": {"study_slices": 30} | other}})

@@ -22,7 +22,7 @@ from clotline.job.speed import loading_processes
 from clotline.loading.planes import add_planes
 from clotline.loading.preprocessing import View
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
-from clotline.models.backbones import Classifier, load_classifier
+from clotline.models.backbones import Classifier, in_fast_layout, load_classifier
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.sections.cnn import CNNSection
@@ -52,21 +52,24 @@ def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> Featur
 
     Args:
         model: any network.
-        inputs: (n, 1, s, s) inputs of the size that it will get.
+        inputs: (n, channels, s, s) inputs of the size that it will get.
         least: 2 is the last map before the average over all cells.
 
     Raises:
         ClotlineError: there is no such map.
     """
+    # A video network's maps have planes, too.
+    volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
+    dimensions = 5 if volumes else 4
     seen: list[FeatureMap] = []
     calls: dict[nn.Module, int] = {}
 
     def note(module: nn.Module, value, enters: bool) -> None:
         value = value[0] if isinstance(value, tuple) and value else value
-        if value is inputs or not isinstance(value, Tensor) or value.ndim != 4:
+        if value is inputs or not isinstance(value, Tensor) or value.ndim != dimensions:
             return
-        if min(value.shape[2:]) >= least:
-            seen.append(FeatureMap(module, enters, tuple(value.shape[2:])))
+        if min(value.shape[-2:]) >= least:
+            seen.append(FeatureMap(module, enters, tuple(value.shape[-2:])))
 
     def before(module: nn.Module, values) -> None:
         calls[module] = calls.get(module, 0) + 1
@@ -107,7 +110,7 @@ def activation_maps(
         (n, rows, columns) float32, 0 or more; and (n,) float32.
     """
     # Only the map needs a gradient: without those of weights nothing before the map is kept.
-    model = fabric.to_device(model.to(memory_format=torch.channels_last))
+    model = fabric.to_device(in_fast_layout(model))
     model.eval().requires_grad_(False)
     maps, logits, method = [], [], None
     batches = progress(loader, len(loader.dataset), "maps", "slices", step=lambda b: len(b[0]))
@@ -123,7 +126,9 @@ def activation_maps(
         made = method.attribute(
             inputs, attribute_to_layer_input=layer.enters, relu_attributions=True
         )
-        maps.append(made.detach()[:, 0].float().cpu().numpy())
+        made = made.detach()[:, 0].float()
+        # Of a video network's planes the mean.
+        maps.append((made.mean(1) if made.ndim == 4 else made).cpu().numpy())
     if method is not None:
         watch.remove()
     if not maps:

@@ -11,6 +11,7 @@ from efficientnet_pytorch.model import MBConvBlock
 from efficientnet_pytorch.utils import url_map as efficientnet_urls
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.video import resnet as video
 from torchvision.ops import StochasticDepth
 
 from clotline.errors import ClotlineError
@@ -21,6 +22,9 @@ from clotline.models.imagenet import imagenet_url, url_checksum
 from clotline.sections.cnn import CNNSection
 
 log = logging.getLogger("clotline")
+
+#: Libraries of the configuration that are rooms of torchvision.
+TORCHVISION = {"torchvision": torchvision.models, "torchvision-video": torchvision.models.video}
 
 
 class Classifier(nn.Module):
@@ -51,12 +55,30 @@ class Classifier(nn.Module):
         return self.head(self.backbone(slices)).squeeze(-1)
 
 
+class OverPlanes(nn.Module):
+    """A video network that has a slice's planes as its frames.
+
+    Attributes:
+        network: of (n, w, p, s, s) inputs, p planes through w windows.
+    """
+
+    def __init__(self, network: nn.Module, planes: int):
+        super().__init__()
+        self.network = network
+        self._planes = planes
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """(n, w p, s, s) inputs, as of `clotline.loading.preprocessing.View`."""
+        return self.network(slices.unflatten(1, (-1, self._planes)))
+
+
 def build_classifier(section: CNNSection, imagenet: str | Path | None = None) -> Classifier:
     """The network of one ``cnn`` entry of the configuration, with its initial weights.
 
     The first convolution's three input channels stay where the slices have three. Else they become
     one by summing their weights, and several by dividing that: the response to a grey image stays
-    that of the ImageNet network. Random weights are drawn from torch's global generator.
+    that of the library's network. Of a video network windows are the channels and planes the
+    frames. Random weights are drawn from torch's global generator.
 
     Args:
         section: the entry.
@@ -75,10 +97,14 @@ def build_classifier(section: CNNSection, imagenet: str | Path | None = None) ->
         _start_residuals_at_zero(backbone)
     if not section.dropout:
         _without_dropout(backbone)
-    _take_channels(backbone, section.channels)
+    if section.is_video:
+        _take_channels(backbone, section.windows)
+        backbone = OverPlanes(backbone, section.planes)
+    else:
+        _take_channels(backbone, section.channels)
     if (momentum := section.batch_norm_momentum) is not None:
         for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
                 module.momentum = momentum
     classifier = Classifier(backbone)
     if init not in ("imagenet", "random"):
@@ -91,8 +117,15 @@ def for_training(section: CNNSection, imagenet: str | Path | None = None) -> nn.
 
     It is compiled where the entry's ``compile`` says so.
     """
-    model = build_classifier(section, imagenet).to(memory_format=torch.channels_last)
+    model = in_fast_layout(build_classifier(section, imagenet))
     return compile_network(model) if section.compile else model
+
+
+def in_fast_layout(model: nn.Module) -> nn.Module:
+    """The network itself, the channels of a pixel side by side: convolutions are fastest so."""
+    volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
+    layout = torch.channels_last_3d if volumes else torch.channels_last
+    return model.to(memory_format=layout)
 
 
 def load_classifier(checkpoint: Checkpoint, path: str | Path) -> Classifier:
@@ -116,8 +149,8 @@ def _build(library: str, architecture: str) -> nn.Module:
         from clotline.models.timm_networks import build_timm
 
         return build_timm(architecture)
-    if library == "torchvision":
-        known = torchvision.models.list_models(module=torchvision.models)
+    if library in TORCHVISION:
+        known = torchvision.models.list_models(module=TORCHVISION[library])
         build = torchvision.models.get_model
     else:
         known = list(efficientnet_urls)
@@ -168,6 +201,8 @@ def _start_residuals_at_zero(backbone: nn.Module) -> None:
     for block in backbone.modules():
         if isinstance(block, Bottleneck | BasicBlock):
             last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        elif isinstance(block, video.Bottleneck | video.BasicBlock):
+            last = (block.conv3 if isinstance(block, video.Bottleneck) else block.conv2)[-1]
         elif hasattr(block, "zero_init_last"):  # timm's
             block.zero_init_last()
             continue
@@ -210,12 +245,12 @@ def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
 
 
 def _take_channels(backbone: nn.Module, channels: int) -> None:
-    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
     if channels == first.in_channels:
         return
     weight = first.weight.detach().sum(1, keepdim=True)
     if channels > 1:
-        weight = weight.repeat(1, channels, 1, 1) / channels
+        weight = weight.repeat_interleave(channels, 1) / channels
     # The layer stays, for efficientnet-pytorch's own convolution pads by itself.
     first.weight = nn.Parameter(weight)
     first.in_channels = channels

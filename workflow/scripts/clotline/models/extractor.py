@@ -7,7 +7,7 @@ from efficientnet_pytorch.utils import Conv2dStaticSamePadding
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from clotline.models.backbones import Classifier, replace_module
+from clotline.models.backbones import Classifier, in_fast_layout, replace_module
 
 
 def as_extractor(model: Classifier, side: int) -> Classifier:
@@ -22,8 +22,7 @@ def as_extractor(model: Classifier, side: int) -> Classifier:
     pad_inside(model)
     fold_batch_norms(model.eval())
     keep_first_layers_exact(model, side)
-    # The channels of a pixel side by side: the fastest layout for convolutions on CPUs and GPUs.
-    return model.to(memory_format=torch.channels_last)
+    return in_fast_layout(model)
 
 
 def pad_inside(model: nn.Module) -> None:
@@ -80,17 +79,17 @@ def fold_batch_norms(model: nn.Module) -> None:
         return
     calls = Counter(node.target for node in nodes if node.op == "call_module")
     for node in nodes:
-        if not _is_call(node, model, nn.BatchNorm2d):
+        if not _is_call(node, model, nn.BatchNorm2d | nn.BatchNorm3d):
             continue
         before = node.args[0]
         once = calls[node.target] == calls[before.target] == len(before.users) == 1
-        if once and _is_call(before, model, nn.Conv2d):
+        if once and _is_call(before, model, nn.Conv2d | nn.Conv3d):
             names = before.target, node.target
             replace_module(model, names[0], fuse_conv_bn_eval(*map(model.get_submodule, names)))
             replace_module(model, names[1], _what_follows(model.get_submodule(names[1])))
 
 
-def _what_follows(norm: nn.BatchNorm2d) -> nn.Module:
+def _what_follows(norm: nn.Module) -> nn.Module:
     """What timm's batch normalisations do afterwards: drop blocks, and an activation."""
     return nn.Sequential(*(getattr(norm, n) for n in ("drop", "act") if hasattr(norm, n)))
 

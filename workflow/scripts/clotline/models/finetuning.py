@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from clotline.loading.preprocessing import View
 from clotline.loading.study_loader import StudyBatch
 from clotline.loading.suspicious_slices import SuspiciousBatch, SuspiciousSlices
-from clotline.models.backbones import Classifier, load_classifier
+from clotline.models.backbones import Classifier, in_fast_layout, load_classifier
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.lstm import load_lstm
 from clotline.models.lstm_training import SCORES, objective
@@ -146,7 +146,7 @@ def finetune(
         torch.manual_seed(seed)
         backbone = load_classifier(cnn, "the trained backbone")
         network = JointNetwork(
-            backbone.to(memory_format=torch.channels_last),
+            in_fast_layout(backbone),
             # A network that was trained on standardised features reads them as they are stored.
             TrainedLSTM(load_lstm(lstm, level, "the trained network"), of_lstm, moments=None),
             train.view,

@@ -10,6 +10,10 @@ from efficientnet_pytorch.utils import url_map as efficientnet_urls
 from clotline.errors import ClotlineError
 from clotline.job.files import atomic
 
+#: The first weights that torchvision had of a network; of its video networks they are of
+#: Kinetics-400.
+PUBLISHED_WEIGHTS = {"torchvision": "IMAGENET1K_V1", "torchvision-video": "KINETICS400_V1"}
+
 #: The file of weights in a repository of the Hugging Face Hub.
 HUB_FILE = "model.safetensors"
 
@@ -18,15 +22,17 @@ def imagenet_url(library: str, architecture: str) -> str:
     """Where the library itself downloads the architecture's ImageNet weights from.
 
     Those of torchvision and efficientnet-pytorch are the first that the library published, from
-    which the published detector started; timm's are its default ones.
+    which the published detector started; timm's are its default ones. Video networks have weights
+    of Kinetics-400 instead.
 
     Raises:
         ClotlineError: the library has no weights of this architecture.
     """
     if library == "efficientnet-pytorch":
         return efficientnet_urls[architecture]
-    if library == "torchvision":
-        return torchvision.models.get_model_weights(architecture)["IMAGENET1K_V1"].url
+    if library in PUBLISHED_WEIGHTS:
+        weights = torchvision.models.get_model_weights(architecture)
+        return weights[PUBLISHED_WEIGHTS[library]].url
     if url := _timm_url(architecture):
         return url
     raise ClotlineError(

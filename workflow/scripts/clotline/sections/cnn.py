@@ -57,9 +57,19 @@ class CNNSection(Recipe):
     }
 
     @property
+    def windows(self) -> int:
+        """How many windows each plane is seen through."""
+        return 1 + len(self.further_windows)
+
+    @property
     def channels(self) -> int:
         """Channels of an input: each plane through each window."""
-        return self.planes * (1 + len(self.further_windows))
+        return self.planes * self.windows
+
+    @property
+    def is_video(self) -> bool:
+        """Whether planes are a video network's frames, and no channels."""
+        return self.library == "torchvision-video"
 
     def epoch_counts(self, positives: int) -> tuple[int, int]:
         """Positive and negative slices of an epoch that does not go by studies.

@@ -14,8 +14,8 @@ from clotline.sections.cnn import CNNSection
 #: Version of timm, and its networks.
 TIMM_LIST = Path(__file__).with_name("timm.json")
 
-#: torchvision and efficientnet-pytorch; squeezenet is missing, for it has no linear layer that
-#: the slice's logit could replace.
+#: torchvision and efficientnet-pytorch; squeezenet and s3d are missing, for they have no linear
+#: layer that the slice's logit could replace, and mvit, which takes 16 frames of 224 pixels alone.
 ARCHITECTURES = {
     "torchvision": {
         "alexnet": 4096,
@@ -44,6 +44,10 @@ ARCHITECTURES = {
         "vgg16": 4096, "vgg16_bn": 4096, "vgg19": 4096, "vgg19_bn": 4096,
         "vit_b_16": 768, "vit_b_32": 768, "vit_l_16": 1024, "vit_l_32": 1024, "vit_h_14": 1280,
         "wide_resnet50_2": 2048, "wide_resnet101_2": 2048,
+    },
+    "torchvision-video": {
+        "mc3_18": 512, "r2plus1d_18": 512, "r3d_18": 512,
+        "swin3d_b": 1024, "swin3d_s": 768, "swin3d_t": 768,
     },
     "efficientnet-pytorch": {
         "efficientnet-b0": 1280, "efficientnet-b1": 1280, "efficientnet-b2": 1408,

@@ -394,6 +394,11 @@ def _check_between_keys(config: dict, user: dict):
             yield (
                 f"cnn.{name}.crop is {cnn.crop} pixels; it must be at most data.size, {size} pixels"
             )
+        if cnn.is_video and cnn.planes == 1:
+            yield (
+                f"cnn.{name}.library is {cnn.library}, whose networks see several slices, and "
+                f"cnn.{name}.planes is 1: set it to 3 or more"
+            )
         if cnn.study_slices is not None and (cnn.epoch_slices or cnn.positive_share != 0.5):
             other = "epoch_slices" if cnn.epoch_slices else "positive_share"
             yield (
