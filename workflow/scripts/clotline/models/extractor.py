@@ -1,6 +1,7 @@
 """A trained CNN made ready to give features fast."""
 
 from collections import Counter
+from types import UnionType
 
 import torch
 from efficientnet_pytorch.utils import Conv2dStaticSamePadding
@@ -8,6 +9,10 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from clotline.models.backbones import Classifier, in_fast_layout, replace_module
+
+
+#: Layers of two dimensions, and of three in video networks.
+_CONVOLUTIONS, _NORMS = nn.Conv2d | nn.Conv3d, nn.BatchNorm2d | nn.BatchNorm3d
 
 
 def as_extractor(model: Classifier, side: int) -> Classifier:
@@ -79,11 +84,11 @@ def fold_batch_norms(model: nn.Module) -> None:
         return
     calls = Counter(node.target for node in nodes if node.op == "call_module")
     for node in nodes:
-        if not _is_call(node, model, nn.BatchNorm2d | nn.BatchNorm3d):
+        if not _is_call(node, model, _NORMS):
             continue
         before = node.args[0]
         once = calls[node.target] == calls[before.target] == len(before.users) == 1
-        if once and _is_call(before, model, nn.Conv2d | nn.Conv3d):
+        if once and _is_call(before, model, _CONVOLUTIONS):
             names = before.target, node.target
             replace_module(model, names[0], fuse_conv_bn_eval(*map(model.get_submodule, names)))
             replace_module(model, names[1], _what_follows(model.get_submodule(names[1])))
@@ -145,9 +150,8 @@ class _LayerTracer(fx.Tracer):
     """Traces convolutions and batch normalisations as one call, subclasses of torch's own too."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        layers = nn.Conv2d | nn.BatchNorm2d
-        return isinstance(module, layers) or super().is_leaf_module(module, name)
+        return isinstance(module, _CONVOLUTIONS | _NORMS) or super().is_leaf_module(module, name)
 
 
-def _is_call(node: fx.Node, model: nn.Module, layer: type) -> bool:
+def _is_call(node: fx.Node, model: nn.Module, layer: type | UnionType) -> bool:
     return node.op == "call_module" and isinstance(model.get_submodule(node.target), layer)
