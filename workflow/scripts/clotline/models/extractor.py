@@ -10,7 +10,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from clotline.models.backbones import Classifier, in_fast_layout, replace_module
 
-
 #: Layers of two dimensions, and of three in video networks.
 _CONVOLUTIONS, _NORMS = nn.Conv2d | nn.Conv3d, nn.BatchNorm2d | nn.BatchNorm3d
 
