@@ -15,6 +15,9 @@ JOINT = {"epochs": 2, "hidden_size": 8, "cell": "gru", "pooling": ["max", "atten
 JOINT |= {"loss": "competition", "calibrate_odds": True}
 FOLDS = 3
 FINETUNE = {"slices": 3, "batch_size": 2, "epochs": 2, "lr": 0.001, "precision": "32-true"}
+#: A video network, trained on some slices of each study.
+VIDEO = {"library": "torchvision-video", "architecture": "r3d_18", "init": "random", "planes": 3}
+VIDEO |= {"crop": 64, "input_size": 32, "epochs": 1, "study_slices": 4, "precision": "32-true"}
 #: Members of the ensembles: by level, and one of a finetuned network.
 EVERY = ["combined", "resnext50-joint-folds"]
 TUNED = ["combined-study", "resnext50-finetuned-joint-study"]
@@ -32,6 +35,8 @@ def run_further(run: Run, tiny: Run, folder: Path) -> None:
     """
     config = yaml.safe_load((tiny.folder / "config/config.yaml").read_text())
     config["lstm"]["resnext50-joint"] = JOINT
+    config["cnn"]["video"] = VIDEO
+    config["lstm"]["video-study"] = {"epochs": 1, "hidden_size": 8}
     config["data"]["split"] |= {"folds": FOLDS, "folds_of": ["resnext50-joint"]}
     config["finetune"] = {"resnext50-joint": FINETUNE, "efficientnet_b0-study": FINETUNE}
     config["ensembles"] = {
