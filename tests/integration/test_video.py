@@ -22,7 +22,7 @@ def test_it_is_trained_on_some_slices_of_each_study_and_gives_features(further):
     counts = re.search(r"(\d+) of \d+ positive slices and (\d+) of \d+ negative ones an epoch", log)
     assert sum(map(int, counts.groups())) == trained
     with h5py.File(further.folder / "results/features/video.h5") as file:
-        features = file["features"][:]
+        features = file["features"][:].astype(np.float32)
     assert features.shape == (len(slices), 512)
     assert np.isfinite(features).all()
     assert features.std() > 0
