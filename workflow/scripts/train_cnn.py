@@ -4,6 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from clotline.data.tables import read_table
@@ -55,7 +56,7 @@ def train_on(snakemake, shard_folder, positives):
     epochs = training_epochs(section, *train, seed)
     first = epochs.table(0)[IMAGE_LABEL].to_numpy()
     valid = [table[table["split"] == "valid"] for table in tables]
-    valid = validation_slices(*valid, seed, first.mean())
+    valid = validation_slices(*valid, seed, epochs.share)
     processes = loading_processes(snakemake.threads, fabric)
     valid_size = inference_batch_size(batch_size, fabric)
     log.info(
@@ -86,7 +87,7 @@ def train_on(snakemake, shard_folder, positives):
             fabric,
             state,
             seed,
-            base_rate_loss(first),
+            base_rate_loss(np.array([epochs.share])),
         )
 
     fitted = train_together(fabric, run, state)

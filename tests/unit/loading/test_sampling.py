@@ -122,6 +122,7 @@ def test_a_balanced_epoch_has_all_positives_and_as_many_negatives_mixed():
 )
 def test_an_epoch_has_as_many_slices_of_each_label_as_its_keys_say(keys, positive, negative):
     epochs = training_epochs(section_of(**keys), *stage_1_tables(), seed=3)
+    assert epochs.share == positive / (positive + negative)
     drawn = {0: [], 1: []}
     for epoch in range(6):
         parts = rows_by_label(epochs.table(epoch))
@@ -161,6 +162,10 @@ def test_an_epoch_by_studies_has_as_many_slices_of_each_and_rotates():
             assert set(drawn) == set(
                 slices[slices[STUDY_UID] == uid][[IMAGE_LABEL, "row"]].itertuples(index=False)
             )
+    # Each study's own share, by how many of its slices an epoch has: in this one of 12 + 2.
+    means = slices.groupby(STUDY_UID)[IMAGE_LABEL].mean()
+    expected = sum(means[uid] * min(3, n) for uid, n in whole.items()) / len(table)
+    assert epochs.share == pytest.approx(expected)
     again = StudyEpochs(pd.concat([positives, negatives, few], ignore_index=True), 3, 3)
     assert again.table(1).equals(table)
     other = StudyEpochs(pd.concat([positives, negatives, few], ignore_index=True), 4, 3)

@@ -75,10 +75,15 @@ class Rotation:
 
 
 class Epochs(ABC):
-    """The slices of each epoch of training."""
+    """The slices of each epoch of training.
 
-    def __init__(self, seed: int):
+    Attributes:
+        share: of positive slices, of all epochs together.
+    """
+
+    def __init__(self, seed: int, share: float):
         self._seed = seed
+        self.share = share
 
     def table(self, epoch: int) -> pd.DataFrame:
         """The slices of ``epoch``, from 0 on, in the order of training; of all epochs as many."""
@@ -112,9 +117,9 @@ class LabelEpochs(Epochs):
             seed: draws them.
             counts: positives and negatives of an epoch; None is as published.
         """
-        super().__init__(seed)
-        self._positives, self._negatives = positives, negatives
         positive, negative = counts or (len(positives), len(positives))
+        super().__init__(seed, positive / (positive + negative))
+        self._positives, self._negatives = positives, negatives
         # An epoch of all positives has them in their own order before they are mixed.
         whole = positive == len(positives)
         rotation = Rotation(positive, len(positives), (seed, 0, 0))
@@ -140,7 +145,9 @@ class StudyEpochs(Epochs):
             seed: draws them.
             count: of a study.
         """
-        super().__init__(seed)
+        of_studies = slices.groupby(STUDY_UID, sort=False)[IMAGE_LABEL].agg(["size", "mean"])
+        taken = of_studies["size"].clip(upper=count)
+        super().__init__(seed, float((of_studies["mean"] * taken).sum() / taken.sum()))
         self._slices = slices
         rows = pd.Series(range(len(slices))).groupby(slices[STUDY_UID].to_numpy(), sort=False)
         self._studies = [
