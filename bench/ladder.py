@@ -312,7 +312,7 @@ def ladder(size: Size) -> list[Rung]:
     keys = _OPTIMISER
     rungs.append(Rung("+ RegNetY-800MF in place of both", _with(_WINNER, keys), old))
     keys = keys | size.pixels
-    rungs.append(Rung("+ the lungs alone, at full resolution", _with(_WINNER, keys), old))
+    rungs.append(Rung("+ more pixels of the lungs", _with(_WINNER, keys), old))
     keys = keys | _PLANES
     rungs.append(Rung("+ neighbours as channels", _with(_WINNER, keys), old))
     # Set aside before it was measured: squares of air hide small emboli, in few epochs.
@@ -872,15 +872,15 @@ def _preface(kept: Kept, size: Size, machines: dict[tuple[str, str], list[KeptRu
         f"{cohort.studies['train']} train, {cohort.studies['valid']} validate, "
         f"{cohort.studies['test']} test. Networks "
         f"see {size.view['crop']} of 256 pixels as {size.view['input_size']}, and from the rung of "
-        f"full resolution on {size.pixels['crop']} as {size.pixels['input_size']}; they start from "
+        f"more pixels on {size.pixels['crop']} as {size.pixels['input_size']}; they start from "
         f"weights that were trained for {size.pretraining.epochs} epochs on "
         f"{size.pretraining.cohort.settings['studies']} "
         "studies of the plain phantom, in the place of ImageNet's. Each rung has what the one "
         "before has and one thing more; one in brackets is left out of those after it, and a "
         "difference from one that was not run is left empty. "
-        f"All have the same time for stage 1: {minutes}, an equal part for each backbone; "
-        "features and stage 2 come on top. The numbers compare recipes and say nothing of "
-        "patients.",
+        f"All have the same time for stage 1: {minutes}, an equal part for each backbone, by what "
+        "a slice was measured to cost beforehand; what they took stands below. Features and stage "
+        "2 come on top. The numbers compare recipes and say nothing of patients.",
         "",
         "Differences are paired, on the same test studies and seeds, with a 95% interval by "
         f"{size.bootstraps:,} resamples of the studies and of the seeds; of a single seed it says "

@@ -20,7 +20,7 @@ from clotline.data.tables import read_table
 from clotline.feature_sets import feature_sets
 from clotline.labels import IMAGE_LABEL
 from clotline.loading.preprocessing import View
-from clotline.loading.sampling import LabelEpochs, locate_slices, validation_slices
+from clotline.loading.sampling import locate_slices, training_epochs, validation_slices
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
 from clotline.loading.study_loader import FeatureSequences
 from clotline.models.backbones import build_classifier, for_training, load_classifier
@@ -101,7 +101,7 @@ def _valid_loss(section: CNNSection, precision: str, train, valid, seed: int) ->
     view = View.of(section)
     order = np.random.default_rng(seed).permutation(len(train[0]))[:POSITIVES]
     positives = train[0].iloc[order]
-    epochs = LabelEpochs(positives, train[1], seed)
+    epochs = training_epochs(section, positives, train[1], seed)
     torch.manual_seed(seed)
     model = for_training(section) if precision == "auto" else build_classifier(section)
 

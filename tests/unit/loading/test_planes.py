@@ -170,7 +170,7 @@ def test_training_reads_positives_and_their_neighbours_from_the_shards(shard):
     slices = read_rows(path).assign(shard="000", row=range(12), split="train")
     positive, negative = locate_slices(add_planes(slices, 3, None), path.parent, "none.h5", 3)
     assert set(positive["file"]) == set(negative["file"]) == {str(path)}
-    epoch = LabelEpochs(positive, negative, 0).table(0)
+    epoch = LabelEpochs(positive, negative, 0, (6, 6)).table(0)
     parts, labels = StoredSlices(epoch, View.of(cnn_section(**KEYS)), None).read(range(12))
     for part, label, row in zip(parts.numpy(), labels, epoch["row"], strict=True):
         expected = pixels[np.clip([row - 1, row, row + 1], 0, 11), 96:160, 96:160]

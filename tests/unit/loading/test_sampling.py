@@ -105,7 +105,7 @@ def test_a_balanced_epoch_has_all_positives_and_as_many_negatives_mixed():
         assert sorted(parts[0]) == sorted(Rotation(6, 20, (3,)).drawn(epoch))
         assert table[IMAGE_LABEL].tolist() != sorted(table[IMAGE_LABEL], reverse=True)
     assert first[IMAGE_LABEL].tolist() != second[IMAGE_LABEL].tolist()
-    assert LabelEpochs(*tables, 3).table(1).equals(second)
+    assert LabelEpochs(*tables, 3, (6, 6)).table(1).equals(second)
 
 
 @pytest.mark.parametrize(

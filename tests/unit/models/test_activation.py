@@ -14,7 +14,7 @@ from clotline.data.activation_file import (
 )
 from clotline.errors import ClotlineError
 from clotline.models.activation import activation_maps, last_feature_map
-from clotline.models.backbones import Classifier, build_classifier
+from clotline.models.backbones import Classifier, OverPlanes, build_classifier
 
 
 class Blocks(nn.Module):
@@ -122,8 +122,34 @@ def test_the_last_map_of_real_networks_is_found_and_has_gradients(
         assert logits == pytest.approx(model(slices).numpy(), abs=1e-5)
 
 
+class Volumes(nn.Module):
+    """Averages blocks of 4 x 4 pixels of each plane."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(1, 1, (1, 4, 4), stride=(1, 4, 4), bias=False)
+        self.pool = nn.AdaptiveAvgPool3d(1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(1, 1000)
+        nn.init.constant_(self.conv.weight, 1 / 16)
+
+    def forward(self, slices):
+        return self.fc(self.flatten(self.pool(self.conv(slices))))
+
+
+def test_the_map_of_a_video_network_is_the_mean_of_its_planes(fabric):
+    model = Classifier(OverPlanes(Volumes(), 3))
+    nn.init.ones_(model.head.weight)
+    whole = lit((1, 2)).expand(-1, 3, -1, -1)
+    planes = [whole * (torch.arange(3) == plane)[:, None, None] for plane in range(3)]
+    maps, _ = activation_maps(model, loader(torch.cat([whole, *planes])), fabric)
+    assert maps[0, 1, 2] > 0
+    for own in maps[1:]:
+        np.testing.assert_allclose(own, maps[0] / 3, atol=1e-7)
+
+
 @pytest.mark.parametrize("architecture", ["r3d_18", "swin3d_t"])
-def test_the_map_of_a_video_network_is_the_mean_of_its_planes(fabric, architecture):
+def test_the_last_map_of_video_networks_is_found(fabric, architecture):
     torch.manual_seed(0)
     section = cnn_section(library="torchvision-video", architecture=architecture, planes=5)
     model = build_classifier(section).eval()

@@ -107,7 +107,7 @@ class LabelEpochs(Epochs):
         positives: pd.DataFrame,
         negatives: pd.DataFrame,
         seed: int,
-        counts: tuple[int, int] | None = None,
+        counts: tuple[int, int],
     ):
         """Prepares the epochs.
 
@@ -115,9 +115,9 @@ class LabelEpochs(Epochs):
             positives: the train split's positives of `locate_slices`.
             negatives: its negatives.
             seed: draws them.
-            counts: positives and negatives of an epoch; None is as published.
+            counts: positives and negatives of an epoch.
         """
-        positive, negative = counts or (len(positives), len(positives))
+        positive, negative = counts
         super().__init__(seed, positive / (positive + negative))
         self._positives, self._negatives = positives, negatives
         # An epoch of all positives has them in their own order before they are mixed.
@@ -145,15 +145,16 @@ class StudyEpochs(Epochs):
             seed: draws them.
             count: of a study.
         """
-        of_studies = slices.groupby(STUDY_UID, sort=False)[IMAGE_LABEL].agg(["size", "mean"])
-        taken = of_studies["size"].clip(upper=count)
-        super().__init__(seed, float((of_studies["mean"] * taken).sum() / taken.sum()))
+        groups = pd.Series(range(len(slices))).groupby(slices[STUDY_UID].to_numpy(), sort=False)
+        studies = [of_study.to_numpy() for _, of_study in groups]
+        taken = [min(count, len(rows)) for rows in studies]
+        labels = slices[IMAGE_LABEL].to_numpy()
+        means = [labels[rows].mean() for rows in studies]
+        super().__init__(seed, float(np.average(means, weights=taken)))
         self._slices = slices
-        rows = pd.Series(range(len(slices))).groupby(slices[STUDY_UID].to_numpy(), sort=False)
         self._studies = [
-            (of_study.to_numpy(), Rotation(min(count, len(of_study)), len(of_study), draws))
-            for number, (_, of_study) in enumerate(rows)
-            for draws in [(seed, 0, 0, number)]
+            (rows, Rotation(size, len(rows), (seed, 0, 0, number)))
+            for number, (rows, size) in enumerate(zip(studies, taken, strict=True))
         ]
 
     def _chosen(self, epoch: int) -> pd.DataFrame:

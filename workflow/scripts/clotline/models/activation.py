@@ -22,7 +22,12 @@ from clotline.job.speed import loading_processes
 from clotline.loading.planes import add_planes
 from clotline.loading.preprocessing import View
 from clotline.loading.slice_loader import SliceLoader, StoredSlices
-from clotline.models.backbones import Classifier, in_fast_layout, load_classifier
+from clotline.models.backbones import (
+    Classifier,
+    has_volumes,
+    in_fast_layout,
+    load_classifier,
+)
 from clotline.models.checkpoint import Checkpoint
 from clotline.models.devices import make_fabric
 from clotline.sections.cnn import CNNSection
@@ -58,9 +63,7 @@ def last_feature_map(model: nn.Module, inputs: Tensor, least: int = 2) -> Featur
     Raises:
         ClotlineError: there is no such map.
     """
-    # A video network's maps have planes, too.
-    volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
-    dimensions = 5 if volumes else 4
+    dimensions = 5 if has_volumes(model) else 4
     seen: list[FeatureMap] = []
     calls: dict[nn.Module, int] = {}
 

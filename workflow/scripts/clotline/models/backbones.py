@@ -23,6 +23,9 @@ from clotline.sections.cnn import CNNSection
 
 log = logging.getLogger("clotline")
 
+#: Layers of two dimensions, and of three in video networks.
+CONVOLUTIONS, NORMS = nn.Conv2d | nn.Conv3d, nn.BatchNorm2d | nn.BatchNorm3d
+
 #: Libraries of the configuration that are rooms of torchvision.
 TORCHVISION = {"torchvision": torchvision.models, "torchvision-video": torchvision.models.video}
 
@@ -104,7 +107,7 @@ def build_classifier(section: CNNSection, imagenet: str | Path | None = None) ->
         _take_channels(backbone, section.channels)
     if (momentum := section.batch_norm_momentum) is not None:
         for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            if isinstance(module, NORMS):
                 module.momentum = momentum
     classifier = Classifier(backbone)
     if init not in ("imagenet", "random"):
@@ -123,9 +126,13 @@ def for_training(section: CNNSection, imagenet: str | Path | None = None) -> nn.
 
 def in_fast_layout(model: nn.Module) -> nn.Module:
     """The network itself, the channels of a pixel side by side: convolutions are fastest so."""
-    volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
-    layout = torch.channels_last_3d if volumes else torch.channels_last
+    layout = torch.channels_last_3d if has_volumes(model) else torch.channels_last
     return model.to(memory_format=layout)
+
+
+def has_volumes(model: nn.Module) -> bool:
+    """Whether it is a video network, whose feature maps have planes."""
+    return any(isinstance(module, nn.Conv3d) for module in model.modules())
 
 
 def load_classifier(checkpoint: Checkpoint, path: str | Path) -> Classifier:
@@ -245,7 +252,7 @@ def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
 
 
 def _take_channels(backbone: nn.Module, channels: int) -> None:
-    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
+    first = next(m for m in backbone.modules() if isinstance(m, CONVOLUTIONS))
     if channels == first.in_channels:
         return
     weight = first.weight.detach().sum(1, keepdim=True)

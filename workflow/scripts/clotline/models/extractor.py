@@ -8,10 +8,13 @@ from efficientnet_pytorch.utils import Conv2dStaticSamePadding
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from clotline.models.backbones import Classifier, in_fast_layout, replace_module
-
-#: Layers of two dimensions, and of three in video networks.
-_CONVOLUTIONS, _NORMS = nn.Conv2d | nn.Conv3d, nn.BatchNorm2d | nn.BatchNorm3d
+from clotline.models.backbones import (
+    CONVOLUTIONS,
+    NORMS,
+    Classifier,
+    in_fast_layout,
+    replace_module,
+)
 
 
 def as_extractor(model: Classifier, side: int) -> Classifier:
@@ -83,11 +86,11 @@ def fold_batch_norms(model: nn.Module) -> None:
         return
     calls = Counter(node.target for node in nodes if node.op == "call_module")
     for node in nodes:
-        if not _is_call(node, model, _NORMS):
+        if not _is_call(node, model, NORMS):
             continue
         before = node.args[0]
         once = calls[node.target] == calls[before.target] == len(before.users) == 1
-        if once and _is_call(before, model, _CONVOLUTIONS):
+        if once and _is_call(before, model, CONVOLUTIONS):
             names = before.target, node.target
             replace_module(model, names[0], fuse_conv_bn_eval(*map(model.get_submodule, names)))
             replace_module(model, names[1], _what_follows(model.get_submodule(names[1])))
@@ -149,7 +152,7 @@ class _LayerTracer(fx.Tracer):
     """Traces convolutions and batch normalisations as one call, subclasses of torch's own too."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, _CONVOLUTIONS | _NORMS) or super().is_leaf_module(module, name)
+        return isinstance(module, CONVOLUTIONS | NORMS) or super().is_leaf_module(module, name)
 
 
 def _is_call(node: fx.Node, model: nn.Module, layer: type | UnionType) -> bool:

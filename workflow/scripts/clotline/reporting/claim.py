@@ -96,7 +96,7 @@ def fill_in(
             "once, while the next one chose the epoch."
         )
     answers = _on_models(config, folded_networks(config)) | {
-        10: (f"CNNs: {_epochs(config)}. LSTMs and all metrics: every stored slice."),
+        10: f"CNNs: {_epochs(config)}. LSTMs and all metrics: every stored slice.",
         11: (
             "The labels of the RSNA-STR Pulmonary Embolism competition; PE is present where a "
             "study is neither a negative exam nor indeterminate. Its probability is (1 − negative "

@@ -347,6 +347,7 @@ class Pipeline:
 
     def _read_shards(self, made: bool) -> list[dict]:
         from clotline.data import labels_file, patients, plan
+        from clotline.labels import SOP_UID
 
         data, first = self.config["data"], None
         if made:
@@ -356,8 +357,8 @@ class Pipeline:
         else:
             labels = labels_file.read_planned_labels(data)
             first = patients.first_studies(labels, data)
-            # The hash stands for it; of 1.8 million rows it is a third of the memory.
-            labels = labels.drop(columns=labels_file.SOP_UID)
+            # The hash stands for it; it is two fifths of the table.
+            labels = labels.drop(columns=SOP_UID)
         studies = plan.make_plan(labels, data, first)
         plan.check_plan(studies)
         if first is not None and data["split"]["column"]:
