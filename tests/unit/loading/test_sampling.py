@@ -170,6 +170,10 @@ def test_an_epoch_by_studies_has_as_many_slices_of_each_and_rotates():
     assert again.table(1).equals(table)
     other = StudyEpochs(pd.concat([positives, negatives, few], ignore_index=True), 4, 3)
     assert not other.table(1).equals(table)
+    # Another seed draws other slices, not only another order.
+    columns = [STUDY_UID, IMAGE_LABEL, "row"]
+    drawn, others = (set(t[columns].itertuples(index=False)) for t in (table, other.table(1)))
+    assert drawn != others
 
 
 def test_the_validation_set_is_fixed_and_has_no_slice_twice():

@@ -145,6 +145,10 @@ def test_a_video_network_starts_as_the_identity_where_it_is_asked_to_and_from_ki
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
     assert {m.momentum for m in norms} == {0.25}
     assert sum(not m.weight.any() for m in norms) == 8  # one a block
+    block = network.eval().backbone.network.layer1[0]
+    maps = torch.randn(2, 64, 3, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(block(maps), maps.relu())
     assert imagenet_url("torchvision-video", "r3d_18").endswith("r3d_18-b3b3357e.pth")
 
 
