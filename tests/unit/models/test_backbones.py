@@ -149,6 +149,9 @@ def test_a_video_network_starts_as_the_identity_where_it_is_asked_to_and_from_ki
     maps = torch.randn(2, 64, 3, 8, 8)
     with torch.inference_mode():
         torch.testing.assert_close(block(maps), maps.relu())
+    # By the block's last normalisation, not its first.
+    assert not block.conv2[-1].weight.any()
+    assert block.conv1[1].weight.all()
     assert imagenet_url("torchvision-video", "r3d_18").endswith("r3d_18-b3b3357e.pth")
 
 
