@@ -184,5 +184,18 @@ def test_a_column_of_splits_must_not_put_a_patient_into_two(cohort):
 
 
 def test_a_labels_file_of_studies_without_patients_gives_none(cohort):
-    labels = read_labels(cohort / "train.csv", None, "patient").assign(patient=" ")
+    labels = pd.read_csv(cohort / "train.csv").assign(patient=" ")
+    labels.to_csv(cohort / "train.csv", index=False)
+    labels = read_labels(cohort / "train.csv", None, "patient")
     assert patients_by_column(labels, "patient").empty
+
+
+def test_one_patient_is_written_in_several_ways(cohort):
+    """As PatientID is in files: padded, and in other cases."""
+    labels = labels_of({f"1.2.{k}": [0, 1] for k in range(4)})
+    labels["patient"] = ["P1", "P1 ", "p1", " P1\xa0", "P2", "P2", "P1", "P1"]
+    labels.to_csv(cohort / "train.csv", index=False)
+    first = first_studies(
+        read_labels(cohort / "train.csv", None, "patient"), data_of(cohort, "patient")
+    )
+    assert first.to_dict() == {"1.2.0": "1.2.0", "1.2.1": "1.2.0", "1.2.2": "1.2.2", "1.2.3": "1.2.0"}

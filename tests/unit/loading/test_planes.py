@@ -58,6 +58,14 @@ def test_no_neighbour_is_of_another_scan():
         assert found == [[0, 0, 1], [0, 1, 1], [2, 2, 3], [2, 3, 3], [4, 4, 5], [4, 5, 5]]
 
 
+@pytest.mark.parametrize("distance", [None, 4])
+def test_nor_is_one_of_another_scan_of_the_same_series(distance):
+    first, second = scan(range(0, 20, 2)), scan(range(4, 14, 2), first=10)
+    both = pd.concat([first, second], ignore_index=True)
+    apart = planes_of(first, 3, distance) + planes_of(second, 3, distance)
+    assert planes_of(both, 3, distance) == apart
+
+
 def test_a_gap_has_no_neighbours_beyond_it():
     found = planes_of(scan([0, 1, 2, 9, 10, 11]))
     assert found[2:4] == [[1, 2, 2], [3, 3, 4]]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from clotline.data.csv_file import UNREADABLE, delimiter_of, open_csv, rows_of
+from clotline.data.patients import plain_patient_id
 from clotline.errors import ClotlineError
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, SPLITS, STUDY_UID, UIDS
 
@@ -70,7 +71,8 @@ def read_labels(
 
     Returns:
         One row a slice in the file's order; UIDs as text (those of studies and series as
-        categories of text), labels as int8, and ``uid_hash`` of `uid_hashes`.
+        categories of text), labels as int8, the group as of
+        `clotline.data.patients.plain_patient_id`, and ``uid_hash`` of `uid_hashes`.
 
     Raises:
         ClotlineError: no file, one of more than 4 GiB (unpacked), no rows, a missing column, a bad
@@ -91,6 +93,9 @@ def read_labels(
     for name in LABELS:
         labels[name] = labels[name].to_numpy().view("int8")
     labels[UID_HASH] = uid_hashes(labels)
+    if group is not None:
+        codes, written = pd.factorize(labels[group])
+        labels[group] = np.array([plain_patient_id(text) for text in written], object)[codes]
     return check_labels(labels, path, split_column, group)
 
 

@@ -64,11 +64,24 @@ def first_studies(labels: pd.DataFrame, data_config: dict) -> pd.Series | None:
     return first
 
 
+def plain_patient_id(text: str) -> str:
+    """A patient's identifier as it is compared with others.
+
+    Spaces and zeros pad it, and some systems write it in other cases.
+    """
+    return text.replace("\0", " ").strip().upper()
+
+
 def patients_by_column(labels: pd.DataFrame, column: str) -> pd.Series:
-    """Study UID to what the labels file calls its patient; without studies where that is empty."""
+    """Study UID to what the labels file calls its patient; without studies where that is empty.
+
+    Args:
+        labels: table of `clotline.data.labels_file.read_labels`.
+        column: the configuration's ``data.split.group``.
+    """
     patients = labels.drop_duplicates(STUDY_UID).set_index(STUDY_UID)[column].astype("str")
     patients.index = patients.index.astype("str")
-    return patients[patients.str.strip() != ""]
+    return patients[patients != ""]
 
 
 def patients_by_files(labels: pd.DataFrame, data_config: dict) -> pd.Series:

@@ -58,8 +58,10 @@ def add_planes(slices: pd.DataFrame, planes: int, distance_mm: float | None) -> 
 def _scans(slices: pd.DataFrame) -> Iterator[tuple[int, np.ndarray]]:
     """Of each scan where it begins, and its slices' positions in mm."""
     uids = slices[[STUDY_UID, SERIES_UID]].to_numpy()
-    starts = np.flatnonzero(np.r_[True, (uids[1:] != uids[:-1]).any(1)][: len(uids)])
     positions = slices[POSITION].to_numpy()
+    # Of several scans in one series, one is stored after the other: there positions fall.
+    begins = (uids[1:] != uids[:-1]).any(1) | (positions[1:] < positions[:-1])
+    starts = np.flatnonzero(np.r_[True, begins][: len(uids)])
     stops = np.append(starts[1:], len(uids))[: len(starts)]
     for start, stop in zip(starts, stops, strict=True):
         yield start, positions[start:stop]

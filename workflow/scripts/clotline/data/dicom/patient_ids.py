@@ -16,6 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.reader import read_elements, read_header, read_part, start_of_data_set
 from clotline.data.dicom.rejection import SliceError
+from clotline.data.patients import plain_patient_id
 
 PATIENT_ID = "PatientID"
 
@@ -57,8 +58,7 @@ def _patient_id(path: str | Path) -> str:
     """The PatientID of a file; empty where it has none, or cannot be read."""
     try:
         header = _start_of(path) or read_header(path, (PATIENT_ID,))
-        # Spaces and zeros pad it, and some systems write it in other cases.
-        return str(header.get(PATIENT_ID) or "").strip(" \0").upper()
+        return plain_patient_id(str(header.get(PATIENT_ID) or ""))
     except Exception:  # pydicom raises many types on damaged files, which are told when decoded
         return ""
 
