@@ -1,5 +1,7 @@
 """How LSTMs are trained: what is trained must be what is published."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,11 @@ from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models import training
 from clotline.models.checkpoint import save_checkpoint
 from clotline.models.lstm import SliceLSTM, build_lstm
+from clotline.models.steps import Steps
 from clotline.models.supervision import (
     StudyLoss,
     StudyOutputs,
+    TrainedLSTM,
     build_trained_lstm,
     kept_weights,
     make_loss,
@@ -106,7 +110,7 @@ def test_replicated_targets_are_those_of_the_slices_own_study(studies, share):
     so_far = torch.randn(sum(COUNTS), 9, generator=generator)
     targets = torch.randint(0, 2, (len(COUNTS), 9), generator=generator).float()
     last = [2, 7, 9]
-    loss, watched = StudyLoss(share)(StudyOutputs(so_far[last], so_far), studies, targets)
+    loss, watched, _ = StudyLoss(share)(StudyOutputs(so_far[last], so_far), studies, targets)
     cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
     of_each = [targets[0]] * 3 + [targets[1]] * 5 + [targets[2]] * 2
     expected = (1 - share) * cross_entropy(so_far[last], targets)
@@ -165,7 +169,7 @@ def test_the_competition_losses_are_the_evaluators_metric(cohort):
         tensors = (torch.from_numpy(part).float() for part in (logit, target))
         outputs, targets = tensors
         loss, weigh = make_loss(section, level)
-        lowered, watched = loss(outputs, batch_of(slice_truth), targets)
+        lowered, watched, _ = loss(outputs, batch_of(slice_truth), targets)
         of[level] = lowered.item()
         assert watched is lowered
         plain = torch.nn.functional.binary_cross_entropy_with_logits(outputs, targets)
@@ -198,7 +202,7 @@ def test_the_joint_loss_is_the_evaluators_whole_metric(cohort):
     outputs, targets = joint(logits, slice_logits), joint(truth, slice_truth)
     (above, below), (slices_above, slices_below) = metric_parts(*cohort)
     loss, weigh = make_loss(lstm_section(loss="competition"), "joint")
-    lowered, _ = loss(outputs, batch_of(slice_truth), targets)
+    lowered = loss(outputs, batch_of(slice_truth), targets).lowered
     expected = (above + slices_above) / (below + slices_below)
     assert lowered.item() == pytest.approx(expected, abs=1e-6)
     weights = weigh(targets, batch_of(slice_truth))
@@ -212,7 +216,7 @@ def test_without_the_metric_a_joint_loss_is_the_mean_of_both_levels(cohort):
     truth, logits, slice_truth, slice_logits = cohort
     loss, _ = make_loss(lstm_section(), "joint")
     outputs, targets = joint(logits, slice_logits), joint(truth, slice_truth)
-    lowered, _ = loss(outputs, batch_of(slice_truth), targets)
+    lowered = loss(outputs, batch_of(slice_truth), targets).lowered
     of_slices, ends = -np.log(expit(np.where(slice_truth, slice_logits, -slice_logits))), 0
     of_each = []
     for length in LENGTHS:
@@ -228,7 +232,7 @@ def test_the_published_network_has_the_metric_on_all_its_states(studies):
     targets = torch.randint(0, 2, (len(COUNTS), 9), generator=generator).float()
     section = lstm_section(loss="competition", target_replication=0.5)
     outputs = StudyOutputs(so_far[[2, 7, 9]], so_far)
-    loss, _ = make_loss(section, "study")[0](outputs, studies, targets)
+    loss = make_loss(section, "study")[0](outputs, studies, targets).lowered
     replicated = targets.repeat_interleave(torch.tensor(COUNTS), 0)
     parts = [
         np.divide(*loss_terms(t.numpy(), expit(z.numpy().astype(np.float64)))).mean()
@@ -249,7 +253,7 @@ def test_the_floor_lets_negative_studies_count_so_much(cohort):
     negative = torch.tensor([q == 0 for q, n in zip(share, LENGTHS, strict=True) for _ in range(n)])
     for floor, taught in ((0.0, False), (0.05, True)):
         section = lstm_section(loss="competition", q_floor=floor)
-        loss, _ = make_loss(section, "image")[0](logits, batch_of(targets), targets)
+        loss = make_loss(section, "image")[0](logits, batch_of(targets), targets).lowered
         (gradient,) = torch.autograd.grad(loss, logits)
         assert gradient[negative].any().item() == taught
         assert gradient[~negative].any()
@@ -260,9 +264,58 @@ def test_a_batch_without_a_positive_slice_teaches_nothing_and_breaks_nothing():
     studies = StudyBatch(torch.zeros(4, 1), [1, 3])
     section = lstm_section(loss="competition")
     loss, weigh = make_loss(section, "image")
-    loss, _ = loss(logits, studies, torch.zeros(4))
+    loss = loss(logits, studies, torch.zeros(4)).lowered
     loss.backward()
     assert loss.item() == 0 and not logits.grad.any()
     weights = weigh(torch.zeros(4), studies)
     assert training._mean_loss(logits.detach(), torch.zeros(4), weights) == 0
     assert base_rate_loss(np.zeros(4), weights.numpy()) == 0
+
+
+def one_step(level, section, targets, together, fabric):
+    """Weights after one step on studies, all in one batch or one a batch, and the mean loss."""
+    torch.manual_seed(0)
+    model = TrainedLSTM(build_lstm(WIDTH, section, level), section, None)
+    chosen = replace(section, accumulate=1 if together else len(LENGTHS))
+    steps = Steps(
+        model, chosen, 1 if together else len(LENGTHS), fabric, make_loss(section, level)[0]
+    )
+    features = torch.randn(sum(LENGTHS), WIDTH, generator=torch.Generator().manual_seed(1))
+    parts = targets.split([1] * len(LENGTHS) if level == "study" else LENGTHS)
+    batches = [
+        (StudyBatch(rows, [len(rows)]), part)
+        for rows, part in zip(features.split(LENGTHS), parts, strict=True)
+    ]
+    if together:
+        batches = [(StudyBatch(features, list(LENGTHS)), targets)]
+    model.train()
+    total, weight = torch.stack([steps(*batch) for batch in batches]).sum(0).tolist()
+    assert steps.scheduler.last_epoch == 1
+    return model.state_dict(), total / weight
+
+
+@pytest.mark.parametrize("level", ["image", "study", "joint"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "competition"])
+@pytest.mark.parametrize("first_has_none", [False, True])
+def test_studies_one_a_batch_accumulate_to_the_step_of_all_in_one(
+    cohort, fabric, level, loss, first_has_none
+):
+    """Whatever their lengths, and where the first batch has no weight at all."""
+    truth, _, slice_truth, _ = cohort
+    slice_truth = slice_truth.copy()
+    if first_has_none:
+        slice_truth[: LENGTHS[0]] = 0
+    targets = {
+        "image": torch.from_numpy(slice_truth).float(),
+        "study": torch.from_numpy(truth).float(),
+        "joint": joint(truth, slice_truth),
+    }[level]
+    section = lstm_section(
+        loss=loss, hidden_size=4, bidirectional=level == "joint", clip_norm=None, lr=1.0,
+        precision="32-true",
+    )  # fmt: skip
+    weights, mean = one_step(level, section, targets, False, fabric)
+    expected, expected_mean = one_step(level, section, targets, True, fabric)
+    assert mean == pytest.approx(expected_mean, rel=1e-5)
+    for name in expected:
+        assert torch.allclose(weights[name], expected[name], atol=1e-6), name

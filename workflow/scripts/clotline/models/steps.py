@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -20,15 +21,29 @@ _BATCHES_BEFORE = 3
 _LARGEST_REPLAYED = 128
 
 
-#: Takes a network's outputs, inputs and targets, and gives two means over the targets: what the
-#: step lowers, and the binary cross-entropy that the history reports.
-Loss = Callable[..., tuple[Tensor, Tensor]]
+class BatchLoss(NamedTuple):
+    """What one batch, or a process's part of it, says of a network.
+
+    Attributes:
+        lowered: scalar in nats, a mean over the batch: what the step lowers.
+        reported: likewise the binary cross-entropy of the history.
+        weight: by which these are averaged with those of other batches: the number of targets, or
+            the sum of their weights, a scalar.
+    """
+
+    lowered: Tensor
+    reported: Tensor
+    weight: Tensor | int
 
 
-def cross_entropy_loss(logits: Tensor, inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+#: Takes a network's outputs, inputs and targets.
+Loss = Callable[..., BatchLoss]
+
+
+def cross_entropy_loss(logits: Tensor, inputs, targets: Tensor) -> BatchLoss:
     """Binary cross-entropy in nats, of logits of the shape of the targets: a `Loss`."""
     loss = binary_cross_entropy_with_logits(logits.float(), targets)
-    return loss, loss
+    return BatchLoss(loss, loss, targets.numel())
 
 
 class Steps:
@@ -79,8 +94,8 @@ class Steps:
             targets: float tensor.
 
         Returns:
-            (2,) float64 on the device: summed loss and number of targets of the whole batch, over
-            all processes.
+            (2,) float64 on the device: the reported loss times the weight, and the weight of the
+            whole batch, over all processes.
         """
         inputs, targets = self._fabric.to_device((inputs, targets))
         sums = self._gradients(inputs, targets)
@@ -128,25 +143,30 @@ class Steps:
         return self._fabric.device.type == "cuda" and len(inputs) <= _LARGEST_REPLAYED
 
     def _compute(self, inputs, targets: Tensor) -> Tensor:
-        loss, watched = self._loss(self.model(inputs), inputs, targets)
-        whole = _of_all_processes(watched.detach(), targets.numel(), self._fabric)
+        loss, reported, weight = self._loss(self.model(inputs), inputs, targets)
+        whole = _of_all_processes(reported.detach(), weight, self._fabric)
         if not self._accumulated:
             self.optimizer.zero_grad()
         if self._fabric.world_size > 1:
             # The mean of the processes' gradients is then that of the whole batch.
-            loss = loss * (targets.numel() * self._fabric.world_size / whole[1]).float()
+            total = whole[1].clamp_min(torch.finfo(torch.float32).tiny)
+            loss = loss * (weight * self._fabric.world_size / total).float()
         if self._accumulate > 1:
-            count = targets.numel() if self._fabric.world_size == 1 else whole[1].item()
-            self._accumulated.append(count)
+            of_batch = float(weight if self._fabric.world_size == 1 else whole[1])
+            self._accumulated.append(of_batch)
             # As large as a single batch's: a scaled 16-bit gradient must not overflow.
-            loss = loss * (count / self._accumulated[0])
+            loss = loss * (of_batch / self._first_weight())
         self._fabric.backward(loss)
         return whole
 
+    def _first_weight(self) -> float:
+        """That of the first accumulated batch that has any."""
+        return next(filter(None, self._accumulated), 1.0)
+
     def _average_accumulated(self) -> None:
-        """Makes of the gradients' sum over batches their mean over targets."""
-        if len(self._accumulated) > 1:
-            share = self._accumulated[0] / sum(self._accumulated)
+        """Makes of the gradients' sum over batches their mean by the batches' weights."""
+        if len(self._accumulated) > 1 and any(self._accumulated):
+            share = self._first_weight() / sum(self._accumulated)
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(share)
@@ -185,8 +205,10 @@ class Graph:
         return self._output.clone()
 
 
-def _of_all_processes(loss: Tensor, count: int, fabric: Fabric) -> Tensor:
-    """Summed loss and number of targets of a whole batch, from each process's part of it."""
+def _of_all_processes(loss: Tensor, weight: Tensor | int, fabric: Fabric) -> Tensor:
+    """Weighted loss and weight of a whole batch, from each process's part of it."""
     loss = loss.double()
-    sums = torch.stack([loss * count, torch.full_like(loss, count)])
+    # A number becomes a tensor on the device itself: a CUDA graph can have no other.
+    own = weight.double() if isinstance(weight, Tensor) else torch.full_like(loss, weight)
+    sums = torch.stack([loss * own, own])
     return sums if fabric.world_size == 1 else fabric.all_reduce(sums, reduce_op="sum")

@@ -15,7 +15,7 @@ from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models.lstm import SliceLSTM, build_lstm
 from clotline.models.sequence import SliceSequence
-from clotline.models.steps import Loss, cross_entropy_loss
+from clotline.models.steps import BatchLoss, Loss, cross_entropy_loss
 from clotline.models.training import Weigh
 from clotline.sections.lstm import LSTMSection
 
@@ -117,15 +117,19 @@ class StudyLoss:
 
     def __call__(
         self, outputs: StudyOutputs | Tensor, studies: StudyBatch, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What a step lowers, and the loss of the studies alone, as validation computes it."""
+    ) -> BatchLoss:
+        """What a step lowers, and the loss of the studies alone, as validation computes it.
+
+        With others a batch counts as its studies do, though it may have more slices than they.
+        """
         if isinstance(outputs, Tensor):
             loss = self._mean(outputs, targets)
-            return loss, loss
+            return BatchLoss(loss, loss, targets.numel())
         last = self._mean(outputs.study, targets)
         counts = torch.tensor(studies.counts, device=targets.device)
         of_all = self._mean(outputs.so_far, targets.repeat_interleave(counts, 0))
-        return (1 - self._replication) * last + self._replication * of_all, last
+        lowered = (1 - self._replication) * last + self._replication * of_all
+        return BatchLoss(lowered, last, targets.numel())
 
     def _mean(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = None if self._weights is None else self._weights.to(logits.device)
@@ -133,25 +137,20 @@ class StudyLoss:
 
 
 class WeightedLoss:
-    """Binary cross-entropy of weighted targets.
-
-    Of several processes each takes the mean over its own part of a batch.
-    """
+    """Binary cross-entropy of weighted targets: their mean by these weights."""
 
     def __init__(self, weigh: Weigh):
         """Takes what gives the weights of a batch's targets."""
         self._weigh = weigh
 
-    def __call__(
-        self, logits: Tensor, studies: StudyBatch, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What a step lowers, twice: validation computes the same."""
+    def __call__(self, logits: Tensor, studies: StudyBatch, targets: Tensor) -> BatchLoss:
+        """What a step lowers, and validation computes alike."""
         losses = binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
         weights = self._weigh(targets, studies)
+        total = weights.sum()
         # A batch without a positive slice has no weight where there is no floor.
-        total = weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
-        loss = (losses * weights).sum() / total
-        return loss, loss
+        loss = (losses * weights).sum() / total.clamp_min(torch.finfo(torch.float32).tiny)
+        return BatchLoss(loss, loss, total)
 
 
 def slice_weights(targets: Tensor, counts: list[int], floor: float) -> Tensor:

@@ -309,7 +309,7 @@ _READ_TOGETHER = 50
 
 
 def train_epoch(steps: Steps, batches: Iterable, epoch: int) -> float:
-    """One pass over ``batches``; gives the mean loss, each target counted once.
+    """One pass over ``batches``; gives the mean loss by the targets' weights, as in validation.
 
     Raises:
         ClotlineError: the loss of a batch is infinite or NaN.
@@ -326,7 +326,7 @@ def train_epoch(steps: Steps, batches: Iterable, epoch: int) -> float:
 
 
 def _read_losses(unread: list[Tensor], epoch: int, number: int) -> np.ndarray:
-    """Summed losses and number of targets of the batches up to ``number``."""
+    """Weighted losses and weights, summed, of the batches up to ``number``."""
     sums = torch.stack(unread).cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(sums[:, 0]))
     if bad.size:
