@@ -21,8 +21,8 @@ from workflow_run import ON_TWO_CORES, PROJECT, Run, copy_folder, digests, write
 from clotline.data import phantom
 from clotline.workflow.config import load_config
 
-#: Seconds within which whatever a killed process has started must be gone. A job looks for its parent
-#: once its imports are done, which beside other tests on a busy machine take more than 15 s.
+#: Seconds within which whatever a killed process has started must be gone. A job looks for its
+#: parent once its imports are done, which beside other tests on a busy machine take more than 15 s.
 PATIENCE_S = 90
 
 #: In a run of each half of the workflow.

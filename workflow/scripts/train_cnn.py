@@ -60,9 +60,11 @@ def train_on(snakemake, shard_folder, positives):
     processes = loading_processes(snakemake.threads, fabric)
     valid_size = inference_batch_size(batch_size, fabric)
     log.info(
-        "%s of %s positive slices and %s of %s negative ones an epoch; validation on %s slices",
+        "%s of %s positive slices and %s of %s negative ones an epoch; validation on %s slices, "
+        "%.0f%% of them positive",
         *(f"{first.sum():,}", f"{len(train[0]):,}"),
-        *(f"{(first == 0).sum():,}", f"{len(train[1]):,}", f"{len(valid):,}"),
+        *(f"{(first == 0).sum():,}", f"{len(train[1]):,}"),
+        *(f"{len(valid):,}", 100 * valid[IMAGE_LABEL].mean()),
     )
 
     def train_batches(epoch):

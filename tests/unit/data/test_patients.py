@@ -198,4 +198,9 @@ def test_one_patient_is_written_in_several_ways(cohort):
     first = first_studies(
         read_labels(cohort / "train.csv", None, "patient"), data_of(cohort, "patient")
     )
-    assert first.to_dict() == {"1.2.0": "1.2.0", "1.2.1": "1.2.0", "1.2.2": "1.2.2", "1.2.3": "1.2.0"}
+    assert first.to_dict() == {
+        "1.2.0": "1.2.0",
+        "1.2.1": "1.2.0",
+        "1.2.2": "1.2.2",
+        "1.2.3": "1.2.0",
+    }

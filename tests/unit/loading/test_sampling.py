@@ -56,8 +56,8 @@ def test_nothing_stands_twice_in_an_epoch_where_there_is_enough(size, total, see
     drawn = Rotation(size, total, (seed,)).drawn(epoch)
     assert len(drawn) == size
     used = np.bincount(drawn, minlength=total)
-    assert used.max() <= -(-size // total) + (size > total)
-    assert used.min() >= size // total - 1
+    # Of a larger epoch as often as any other, but for once.
+    assert used.max() - used.min() <= 1
 
 
 @given(SIZE, TOTAL, SEED, st.integers(0, 20))

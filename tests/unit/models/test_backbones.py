@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import logging
+import re
 import threading
 import urllib.error
 from dataclasses import replace
@@ -37,10 +38,10 @@ RESNET = cnn_section(architecture="resnet18")
 PUBLISHED = RESNET.library, RESNET.architecture
 
 
-def imagenet_file(network, folder, monkeypatch):
-    """The network's weights in a file that passes for the library's download."""
+def imagenet_file(network, folder, monkeypatch, weights=None):
+    """The network's weights, or these, in a file that passes for the library's download."""
     path = folder / "network.pth"
-    torch.save(network.state_dict(), path)
+    torch.save(weights or network.state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     monkeypatch.setattr(
         backbones, "imagenet_url", lambda *_: f"https://example.org/net-{digest}.pth"
@@ -296,6 +297,44 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     with pytest.raises(ClotlineError, match="does not fit this network") as caught:
         build_classifier(replace(RESNET, init=str(tmp_path / "a.pt")))
     assert str(tmp_path / "a.pt") in str(caught.value)
+
+
+def test_densenets_file_has_names_of_an_earlier_torch(tmp_path, monkeypatch):
+    """As torchvision's own loader says of the files that it names."""
+    section = cnn_section(architecture="densenet121")
+    own = build_own(section)
+    layer = re.compile(r"(denselayer\d+\.(?:norm|conv))(\d\.)")
+    weights = {layer.sub(r"\1.\2", name): value for name, value in own.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in weights
+    path = imagenet_file(own, tmp_path, monkeypatch, weights)
+    classifier = build_classifier(replace(section, init="imagenet"), path).eval()
+    own.classifier = nn.Identity()
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        features, expected = classifier.features(slices), own(slices.expand(-1, 3, -1, -1))
+    assert expected.std() > 0.01
+    assert torch.allclose(features, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["vit_h_14", "regnet_y_128gf"])
+def test_a_network_without_weights_of_its_first_release_starts_from_random_ones(architecture):
+    with pytest.raises(ClotlineError, match=f"no weights of {architecture} that can be used: set"):
+        imagenet_url("torchvision", architecture)
+
+
+@pytest.mark.parametrize("architecture", ["repvgg_a0", "mobileone_s0"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_each_of_several_convolutions_of_the_image_takes_slices(architecture, channels):
+    section = cnn_section(library="timm", architecture=architecture, planes=1)
+    own = build_own(section)
+    model = build_own(section)
+    backbones.take_channels(model, channels)
+    slices = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        grey = own.forward_features(slices.expand(-1, 3, -1, -1))
+        found = model.forward_features(slices.expand(-1, channels, -1, -1))
+    # Sums of three channels in another order, through many layers.
+    assert (found - grey).abs().max() < 0.02 * grey.std()
 
 
 #: Small, and with what the others have: one of batch normalisation and one of none.
@@ -579,6 +618,44 @@ def test_batch_normalisations_stay_where_others_read_the_convolution_or_share_th
     fold_batch_norms(network)
     assert batch_norms(network) == 2
     assert torch.equal(network(slices), expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "blocks"),
+    [
+        ("mobilenet_v2", 10), ("mobilenet_v3_small", 6), ("mnasnet0_5", 10),
+        ("efficientnet_b0", 9), ("regnet_x_400mf", 22),
+    ],
+)  # fmt: skip
+def test_those_of_torchvisions_other_networks_too(architecture, blocks):
+    torch.manual_seed(0)
+    section = cnn_section(architecture=architecture, zero_init_residual=True)
+    model = build_classifier(section).eval()
+    zeroed = 0
+    for block in model.modules():
+        name = type(block).__name__
+        if name == "ResBottleneckBlock":
+            width, alone = block.f.a[0].in_channels, block.proj is None
+        elif name in ("MBConv", "InvertedResidual", "_InvertedResidual"):
+            layer = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
+            width = layer.in_channels
+            alone = getattr(block, "use_res_connect", getattr(block, "apply_residual", False))
+        else:
+            continue
+        norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+        zeroed += sum(not norm.weight.any() for norm in norms)
+        if alone:
+            maps = torch.rand(2, width, 8, 8)
+            with torch.inference_mode():
+                torch.testing.assert_close(block(maps), maps)
+    assert zeroed == blocks
+
+
+@pytest.mark.parametrize("architecture", ["vgg11_bn", "swin_t"])
+def test_a_network_whose_blocks_cannot_start_so_is_refused(architecture):
+    section = cnn_section(architecture=architecture, zero_init_residual=True)
+    with pytest.raises(ClotlineError, match="set the backbone's zero_init_residual to false"):
+        build_classifier(section)
 
 
 @pytest.mark.parametrize("section", [RESNEXT, EFFICIENTNET, RESNET], ids=lambda s: s.architecture)

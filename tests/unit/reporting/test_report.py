@@ -323,7 +323,7 @@ def test_claim_says_how_each_network_was_trained():
     other = {"optimizer": "adamw", "accumulate": 4, "ema": 0.99, "keep": "last", "dropout": 0.5}
     answers = claim.fill_in(load_config({"lstm": {LSTM: other}}), 1, 0, 0, NO_PATIENTS)
     assert f"{LSTM}: AdamW, " in answers[25]
-    assert ", gradients of 4 batches added up" in answers[25]
+    assert ", gradients of 4 batches averaged" in answers[25]
     assert ", dropout of 0.5." in answers[25]
     assert f"{LSTM}: the last epoch, averaged over steps (0.99 of the past)." in answers[26]
 
@@ -525,6 +525,19 @@ def test_claim_names_ensembles_and_their_members():
     answers = claim.fill_in(load_config({"data": {"split": split}}), 1, 0, 0, NO_PATIENTS)
     assert "For combined-study the studies beside test were also divided into 5" in answers[20]
     assert "folds: on test studies, all folds' networks of each of combined-study" in answers[27]
+    assert "weights from a file" not in answers[20]
+    # Those of the file may have seen the fold's studies.
+    config = load_config({"data": {"split": split}})
+    config["cnn"]["resnext50"]["init"] = config["lstm"]["resnext50-study"]["init"] = "a.pt"
+    answer = claim.fill_in(config, 1, 0, 0, NO_PATIENTS)[20]
+    assert " resnext50 began with weights from a file: studies that those were trained on" in answer
+
+
+def test_claim_says_what_video_networks_start_from():
+    video = {"library": "torchvision-video", "architecture": "r3d_18", "planes": 3}
+    config = load_config({"cnn": {"video": video}})
+    answer = claim.fill_in(config, 1, 0, 0, NO_PATIENTS)[24]
+    assert "video: Kinetics-400." in answer and "resnext50: imagenet." in answer
 
 
 def test_what_was_predicted_out_of_fold_stands_below_a_models_table(plan, slices):

@@ -298,6 +298,23 @@ def test_a_video_network_wants_several_planes():
     load_config({"cnn": {"video": entry | {"planes": 3}}})
 
 
+@pytest.mark.parametrize(
+    ("library", "architecture"), [("torchvision", "vit_b_32"), ("timm", "vit_tiny_patch16_224")]
+)
+def test_a_network_of_one_size_of_inputs_wants_that(library, architecture):
+    entry = {"library": library, "architecture": architecture}
+    message = message_of({"cnn": {"other": entry | {"input_size": 192}}})
+    assert "cnn.other.input_size is 192 pixels" in message
+    assert f"{architecture} of {library} takes 224 alone" in message
+    load_config({"cnn": {"other": entry}})
+
+
+def test_a_distance_of_planes_wants_several():
+    message = message_of({"cnn": {"resnext50": {"plane_distance_mm": 3}}})
+    assert "cnn.resnext50.plane_distance_mm is 3 mm, and cnn.resnext50.planes is 1" in message
+    load_config({"cnn": {"resnext50": {"plane_distance_mm": 3, "planes": 3}}})
+
+
 @pytest.mark.parametrize("other", [{"epoch_slices": 1000}, {"positive_share": 0.3}])
 def test_an_epoch_goes_by_labels_or_by_studies(other):
     message = message_of({"cnn": {"resnext50": {"study_slices": 30} | other}})

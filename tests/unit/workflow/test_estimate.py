@@ -167,6 +167,18 @@ def test_what_a_rule_does_not_ask_for_is_a_dash(data):
     assert lines(estimate([planned], data))["report"][3:5] == ["-", "-"]
 
 
+def test_a_video_network_computes_on_each_of_its_planes():
+    video = {"library": "torchvision-video", "architecture": "r3d_18", "planes": 9}
+    config = load_config({"cnn": {"video": video}})
+    shard = {"slices": 1000, "studies": 4, "split_slices": {}, "split_positives": {}}
+    found = Data(config, {"000": shard})
+    seconds = [
+        COSTS["extract_features"](job("extract_features", backbone=name, shard="000"), found)[0]
+        for name in ("video", "resnext50")
+    ]
+    assert seconds[0] == pytest.approx(9 * seconds[1])
+
+
 def test_the_estimate_says_what_it_rests_on(data):
     text = estimate([job("report")], data)
     assert "V100" in text and "measured on real" in text

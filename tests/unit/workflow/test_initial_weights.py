@@ -93,6 +93,29 @@ def test_a_cnn_of_the_same_architecture_is_taken_and_of_another_not(path):
     )
 
 
+def test_a_cnn_of_other_inputs_is_refused(path):
+    """Its first layer has other channels, or sees something else in as many."""
+    right = {"library": "torchvision", "architecture": "resnext50_32x4d"}
+    checkpoint(path, **right, planes=3)
+    (problem,) = problems("cnn", "resnext50", path)
+    assert "resnext50_32x4d that sees 3 slices through 1 window; it must be" in problem
+    config = load_config({"cnn": {"resnext50": {"planes": 3}}})
+    config["cnn"]["resnext50"]["init"] = str(path)
+    assert list(check_initial_weights(config)) == []
+    checkpoint(path, **right, further_windows=[[40.0, 400.0], [-600.0, 1500.0]])
+    (problem,) = check_initial_weights(config)
+    assert "that sees 1 slice through 3 windows; it must be" in problem
+    assert problem.endswith("that sees 3 slices through 1 window")
+
+
+def test_a_video_network_is_taken_for_any_number_of_planes(path):
+    entry = {"library": "torchvision-video", "architecture": "r3d_18"}
+    checkpoint(path, **entry, planes=5)
+    config = load_config({"cnn": {"film": {**entry, "planes": 9}}})
+    config["cnn"]["film"]["init"] = str(path)
+    assert list(check_initial_weights(config)) == []
+
+
 def test_what_is_no_file_of_weights_says_what_it_is(path):
     class Odd:
         pass

@@ -67,10 +67,11 @@ class Rotation:
             order = np.concatenate([order[~seen], order[seen]])
             first = number * total
             drawn = np.concatenate([drawn, order[max(start - first, 0) : max(stop - first, 0)]])
-            # What the epoch that this permutation's end cuts took of it. An epoch larger than
-            # the permutation takes everything anyway.
+            # What the epoch that this permutation's end cuts took of it. One that began in an
+            # earlier permutation takes all of this one, and lacks what it lacked before.
             cut = (first + total) // size * size - first
-            used = order[cut:] if size <= total else order[:0]
+            if cut >= 0:
+                used = order[cut:]
         return drawn
 
 

@@ -1,6 +1,7 @@
 """Stage 1 networks: any classifier of the libraries, for slices."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torchvision
 from efficientnet_pytorch.model import MBConvBlock
 from efficientnet_pytorch.utils import url_map as efficientnet_urls
 from torch import Tensor, nn
+from torchvision.models import mnasnet, mobilenetv2, mobilenetv3
+from torchvision.models.efficientnet import FusedMBConv, MBConv
+from torchvision.models.regnet import ResBottleneckBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.video import resnet as video
 from torchvision.ops import StochasticDepth
@@ -25,6 +29,9 @@ log = logging.getLogger("clotline")
 
 #: Layers of two dimensions, and of three in video networks.
 CONVOLUTIONS, NORMS = nn.Conv2d | nn.Conv3d, nn.BatchNorm2d | nn.BatchNorm3d
+
+#: Channels of a colour image.
+RGB = 3
 
 #: Libraries of the configuration that are rooms of torchvision.
 TORCHVISION = {"torchvision": torchvision.models, "torchvision-video": torchvision.models.video}
@@ -78,10 +85,10 @@ class OverPlanes(nn.Module):
 def build_classifier(section: CNNSection, imagenet: str | Path | None = None) -> Classifier:
     """The network of one ``cnn`` entry of the configuration, with its initial weights.
 
-    The first convolution's three input channels stay where the slices have three. Else they become
-    one by summing their weights, and several by dividing that: the response to a grey image stays
-    that of the library's network. Of a video network windows are the channels and planes the
-    frames. Random weights are drawn from torch's global generator.
+    The three input channels of the convolutions that see the image stay where the slices have
+    three. Else they become one by summing their weights, and several by dividing that: the response
+    to a grey image stays that of the library's network. Of a video network windows are the channels
+    and planes the frames. Random weights are drawn from torch's global generator.
 
     Args:
         section: the entry.
@@ -89,7 +96,8 @@ def build_classifier(section: CNNSection, imagenet: str | Path | None = None) ->
             imagenet.
 
     Raises:
-        ClotlineError: the library has no such network, or the weights do not fit it.
+        ClotlineError: the library has no such network, the weights do not fit it, or
+            ``zero_init_residual`` does not.
     """
     init = section.init
     if init == "imagenet":
@@ -101,10 +109,10 @@ def build_classifier(section: CNNSection, imagenet: str | Path | None = None) ->
     if not section.dropout:
         _without_dropout(backbone)
     if section.is_video:
-        _take_channels(backbone, section.windows)
+        take_channels(backbone, section.windows)
         backbone = OverPlanes(backbone, section.planes)
     else:
-        _take_channels(backbone, section.channels)
+        take_channels(backbone, section.channels)
     if (momentum := section.batch_norm_momentum) is not None:
         for module in backbone.modules():
             if isinstance(module, NORMS):
@@ -125,9 +133,11 @@ def for_training(section: CNNSection, imagenet: str | Path | None = None) -> nn.
 
 
 def in_fast_layout(model: nn.Module) -> nn.Module:
-    """The network itself, the channels of a pixel side by side: convolutions are fastest so."""
-    layout = torch.channels_last_3d if has_volumes(model) else torch.channels_last
-    return model.to(memory_format=layout)
+    """The network itself, the channels of a pixel side by side: convolutions are fastest so.
+
+    Those of video networks are not, on CPUs, and stay as they are.
+    """
+    return model if has_volumes(model) else model.to(memory_format=torch.channels_last)
 
 
 def has_volumes(model: nn.Module) -> bool:
@@ -184,15 +194,26 @@ def _build_with_weights(section: CNNSection, path: str | Path) -> nn.Module:
         return build_timm(section.architecture, path)
     backbone = _build(section.library, section.architecture)
     _check_imagenet_weights(section, path)
-    load_weights(backbone, load_tensors(path), path)
+    weights = load_tensors(path)
+    if isinstance(backbone, torchvision.models.DenseNet):
+        # torchvision's files have names of an earlier torch.
+        weights = {_OLD_NAME.sub(r"\1\2", name): tensor for name, tensor in weights.items()}
+    load_weights(backbone, weights, path)
     return backbone
+
+
+#: Of a layer of DenseNet: denselayer1.norm.1.weight, which is denselayer1.norm1.weight now.
+_OLD_NAME = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.(\d\.)")
 
 
 def _check_imagenet_weights(section: CNNSection, path: str | Path) -> None:
     url = imagenet_url(section.library, section.architecture)
     checksum, found = section.weights_sha256 or url_checksum(url), sha256(path)
     if checksum is None:
-        log.info("%s has SHA-256 %s; weights_sha256 can be set to it", path, found)
+        log.info(
+            "%s has SHA-256 %s; weights_sha256 can be set to it, which trains the network anew",
+            *(path, found),
+        )
     elif not found.startswith(checksum):
         raise ClotlineError(
             f"{path} is not the file that {url} names: its SHA-256 does not "
@@ -204,20 +225,50 @@ def _start_residuals_at_zero(backbone: nn.Module) -> None:
     """Makes each residual block begin as the identity: its last normalisation gives zero.
 
     Goyal et al., Accurate, Large Minibatch SGD, 2017, section 5.1.
+
+    Raises:
+        ClotlineError: the network has no block with a shortcut and a normalisation at its end.
     """
+    found = False
     for block in backbone.modules():
-        if isinstance(block, Bottleneck | BasicBlock):
-            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-        elif isinstance(block, video.Bottleneck | video.BasicBlock):
-            last = (block.conv3 if isinstance(block, video.Bottleneck) else block.conv2)[-1]
-        elif hasattr(block, "zero_init_last"):  # timm's
+        if hasattr(block, "zero_init_last"):  # timm's
             block.zero_init_last()
-            continue
-        elif isinstance(block, MBConvBlock) and _has_shortcut(block):
-            last = block._bn2
-        else:
-            continue
-        nn.init.zeros_(last.weight)
+            found = True
+        elif (last := _last_normalisation(block)) is not None:
+            nn.init.zeros_(last.weight)
+            found = True
+    if not found:
+        raise ClotlineError(
+            f"{type(backbone).__name__} has no residual blocks that end with a normalisation, "
+            "which zero_init_residual would start at zero: set the backbone's zero_init_residual "
+            "to false, or choose another architecture"
+        )
+
+
+def _last_normalisation(block: nn.Module) -> nn.Module | None:
+    """That of a residual block of one of the libraries; None of all other modules."""
+    match block:
+        case Bottleneck():
+            return block.bn3
+        case BasicBlock():
+            return block.bn2
+        case video.Bottleneck():
+            return block.conv3[-1]
+        case video.BasicBlock():
+            return block.conv2[-1]
+        case ResBottleneckBlock():
+            return block.f.c[1]
+        case MBConv() | FusedMBConv() if block.use_res_connect:
+            return block.block[-1][1]
+        case mobilenetv2.InvertedResidual() if block.use_res_connect:
+            return block.conv[-1]
+        case mobilenetv3.InvertedResidual() if block.use_res_connect:
+            return block.block[-1][1]
+        case mnasnet._InvertedResidual() if block.apply_residual:
+            return block.layers[-1]
+        case MBConvBlock() if _has_shortcut(block):
+            return block._bn2
+    return None
 
 
 def _has_shortcut(block: MBConvBlock) -> bool:
@@ -251,13 +302,16 @@ def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
     setattr(module.get_submodule(parent), child, new)
 
 
-def _take_channels(backbone: nn.Module, channels: int) -> None:
-    first = next(m for m in backbone.modules() if isinstance(m, CONVOLUTIONS))
-    if channels == first.in_channels:
+def take_channels(backbone: nn.Module, channels: int) -> None:
+    """Makes a library's network take another number of channels than the three of an image."""
+    if channels == RGB:
         return
-    weight = first.weight.detach().sum(1, keepdim=True)
-    if channels > 1:
-        weight = weight.repeat_interleave(channels, 1) / channels
-    # The layer stays, for efficientnet-pytorch's own convolution pads by itself.
-    first.weight = nn.Parameter(weight)
-    first.in_channels = channels
+    # Some networks begin with several convolutions, side by side.
+    for convolution in (m for m in backbone.modules() if isinstance(m, CONVOLUTIONS)):
+        if convolution.in_channels == RGB and convolution.groups == 1:
+            weight = convolution.weight.detach().sum(1, keepdim=True)
+            if channels > 1:
+                weight = weight.repeat_interleave(channels, 1) / channels
+            # The layer stays, for efficientnet-pytorch's own convolution pads by itself.
+            convolution.weight = nn.Parameter(weight)
+            convolution.in_channels = channels

@@ -32,11 +32,13 @@ def imagenet_url(library: str, architecture: str) -> str:
         return efficientnet_urls[architecture]
     if library in PUBLISHED_WEIGHTS:
         weights = torchvision.models.get_model_weights(architecture)
-        return weights[PUBLISHED_WEIGHTS[library]].url
-    if url := _timm_url(architecture):
+        url = next((w.url for w in weights if w.name == PUBLISHED_WEIGHTS[library]), None)
+    else:
+        url = _timm_url(architecture)
+    if url:
         return url
     raise ClotlineError(
-        f"timm has no weights of {architecture} that can be used: set the backbone's init to "
+        f"{library} has no weights of {architecture} that can be used: set the backbone's init to "
         "random, or choose another architecture"
     )
 

@@ -7,7 +7,12 @@ doi 10.1148/ryai.2020200029.
 from collections.abc import Iterator
 
 from clotline.data.patient_counts import describe_patients
-from clotline.feature_sets import finetuned_network, folded_networks, split_lstm_name
+from clotline.feature_sets import (
+    feature_sets,
+    finetuned_network,
+    folded_networks,
+    split_lstm_name,
+)
 from clotline.grid import AIR_HU, PUBLISHED, grid_of
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
@@ -95,6 +100,11 @@ def fill_in(
             f"into {split['folds']} folds by a hash of the {together}: each was kept from training "
             "once, while the next one chose the epoch."
         )
+        if started := _folded_from_files(config):
+            division += (
+                f" {', '.join(started)} began with weights from a file: studies that those were "
+                "trained on were not kept from them."
+            )
     answers = _on_models(config, folded_networks(config)) | {
         10: f"CNNs: {_epochs(config)}. LSTMs and all metrics: every stored slice.",
         11: (
@@ -176,7 +186,7 @@ def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
         23: "See the software versions below.",
         24: " ".join(
             [
-                *(f"{name}: {entry['init']}." for name, entry in networks.items()),
+                *(f"{name}: {_start(entry)}." for name, entry in networks.items()),
                 *(
                     f"{finetuned_network(name)}: the trained {name} and its CNN."
                     for name in finetuned
@@ -284,6 +294,23 @@ def _view(name: str, cnn: CNNSection) -> str:
     )
 
 
+def _folded_from_files(config: dict) -> list[str]:
+    """Networks trained in folds, with their backbones, whose first weights are a file's."""
+    networks, sets = folded_networks(config), feature_sets(config)
+    backbones = [b for network in networks for b in sets[split_lstm_name(network)[0]]]
+    return [
+        name
+        for name, entry in (config["cnn"] | config["lstm"]).items()
+        if name in (*networks, *backbones) and entry["init"] not in ("imagenet", "random")
+    ]
+
+
+def _start(entry: dict) -> str:
+    """What a network's weights are at first."""
+    of_videos = entry.get("library") == CNNSection.VIDEO
+    return "Kinetics-400" if of_videos and entry["init"] == "imagenet" else entry["init"]
+
+
 def _training(name: str, entry: dict, size: int) -> str:
     optimizer = {
         "sgd": f"stochastic gradient descent of momentum {entry['momentum']:g}",
@@ -306,7 +333,7 @@ def _training(name: str, entry: dict, size: int) -> str:
         f"{entry['weight_decay']:g}"
     )
     if entry["accumulate"] > 1:
-        text += f", gradients of {entry['accumulate']} batches added up"
+        text += f", gradients of {entry['accumulate']} batches averaged"
     if entry["clip_norm"] is not None:
         text += f", gradients of a norm of at most {entry['clip_norm']:g}"
     if "hidden_size" in entry and entry["dropout"]:

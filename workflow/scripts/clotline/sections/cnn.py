@@ -37,6 +37,9 @@ class CNNSection(Recipe):
     study_slices: int | None
     compile: bool
 
+    #: The library of video networks.
+    VIDEO: ClassVar[str] = "torchvision-video"
+
     BEFORE: ClassVar[dict[str, Any]] = Recipe.BEFORE | {
         "weights_sha256": None,
         "zero_init_residual": False,
@@ -69,7 +72,7 @@ class CNNSection(Recipe):
     @property
     def is_video(self) -> bool:
         """Whether planes are a video network's frames, and no channels."""
-        return self.library == "torchvision-video"
+        return self.library == self.VIDEO
 
     def epoch_counts(self, positives: int) -> tuple[int, int]:
         """Positive and negative slices of an epoch that does not go by studies.

@@ -15,7 +15,8 @@ from clotline.sections.cnn import CNNSection
 TIMM_LIST = Path(__file__).with_name("timm.json")
 
 #: torchvision and efficientnet-pytorch; squeezenet and s3d are missing, for they have no linear
-#: layer that the slice's logit could replace, and mvit, which takes 16 frames of 224 pixels alone.
+#: layer that the slice's logit could replace, googlenet and inception_v3, which in training give
+#: outputs of layers between as well, and mvit, which takes 16 frames of 224 pixels alone.
 ARCHITECTURES = {
     "torchvision": {
         "alexnet": 4096,
@@ -25,7 +26,7 @@ ARCHITECTURES = {
         "efficientnet_b3": 1536, "efficientnet_b4": 1792, "efficientnet_b5": 2048,
         "efficientnet_b6": 2304, "efficientnet_b7": 2560,
         "efficientnet_v2_l": 1280, "efficientnet_v2_m": 1280, "efficientnet_v2_s": 1280,
-        "googlenet": 1024, "inception_v3": 2048, "maxvit_t": 512,
+        "maxvit_t": 512,
         "mnasnet0_5": 1280, "mnasnet0_75": 1280, "mnasnet1_0": 1280, "mnasnet1_3": 1280,
         "mobilenet_v2": 1280, "mobilenet_v3_large": 1280, "mobilenet_v3_small": 1024,
         "regnet_x_400mf": 400, "regnet_x_800mf": 672, "regnet_x_1_6gf": 912,
@@ -57,9 +58,23 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
+#: Networks that take inputs of one size alone, by library: pixels a side.
+_SIDES = {
+    "torchvision": dict.fromkeys(
+        ("maxvit_t", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32"), 224
+    ),
+}
+
+
 def architectures(library: str) -> dict[str, int]:
     """Networks of a library to their numbers of features per slice."""
-    return _timm() if library == "timm" else ARCHITECTURES[library]
+    return _timm()["widths"] if library == "timm" else ARCHITECTURES[library]
+
+
+def only_side(section: CNNSection) -> int | None:
+    """Pixels a side of the only inputs that a backbone takes; None where it takes others, too."""
+    sides = _timm()["sides"] if section.library == "timm" else _SIDES.get(section.library, {})
+    return sides.get(section.architecture)
 
 
 def width(section: CNNSection) -> int:
@@ -68,5 +83,5 @@ def width(section: CNNSection) -> int:
 
 
 @cache
-def _timm() -> dict[str, int]:
-    return json.loads(TIMM_LIST.read_text(encoding="utf-8"))["widths"]
+def _timm() -> dict[str, dict[str, int]]:
+    return json.loads(TIMM_LIST.read_text(encoding="utf-8"))

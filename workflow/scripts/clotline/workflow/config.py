@@ -34,7 +34,7 @@ from clotline.grid import SIZE
 from clotline.labels import COLUMNS
 from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
-from clotline.workflow.architectures import TIMM_LIST, architectures
+from clotline.workflow.architectures import TIMM_LIST, architectures, only_side
 from clotline.workflow.initial_weights import check_initial_weights
 
 SCHEMA_PATH = Path(__file__).parents[3] / "schemas" / "config.schema.yaml"
@@ -399,6 +399,11 @@ def _check_between_keys(config: dict, user: dict):
                 f"cnn.{name}.library is {cnn.library}, whose networks see several slices, and "
                 f"cnn.{name}.planes is 1: set it to 3 or more"
             )
+        if cnn.planes == 1 and cnn.plane_distance_mm is not None:
+            yield (
+                f"cnn.{name}.plane_distance_mm is {cnn.plane_distance_mm:g} mm, and "
+                f"cnn.{name}.planes is 1: set that to 3 or more, or plane_distance_mm to null"
+            )
         if cnn.study_slices is not None and (cnn.epoch_slices or cnn.positive_share != 0.5):
             other = "epoch_slices" if cnn.epoch_slices else "positive_share"
             yield (
@@ -410,7 +415,7 @@ def _check_between_keys(config: dict, user: dict):
                 f"cnn.{name}.input_size is {cnn.input_size} pixels; it must be at most "
                 f"cnn.{name}.crop, {cnn.crop} pixels"
             )
-        yield from _check_architecture(f"cnn.{name}.architecture", cnn)
+        yield from _check_architecture(f"cnn.{name}", cnn)
         if not cnn.epochs and cnn.init == "random":
             yield _nothing_learned(f"cnn.{name}")
         if cnn.init not in ("imagenet", "random"):
@@ -520,8 +525,14 @@ def _check_form(name: str, lstm: LSTMSection):
         )
 
 
-def _check_architecture(key: str, backbone: CNNSection):
+def _check_architecture(entry: str, backbone: CNNSection):
     known, given = architectures(backbone.library), backbone.architecture
+    side = only_side(backbone)
+    if side not in (None, backbone.input_size):
+        yield (
+            f"{entry}.input_size is {backbone.input_size} pixels, and {given} of "
+            f"{backbone.library} takes {side} alone: set it to that, or choose another architecture"
+        )
     if given not in known:
         guess = difflib.get_close_matches(given, known, 1, 0.5)
         hint = f"did you mean {guess[0]}? " if guess else ""
@@ -529,7 +540,8 @@ def _check_architecture(key: str, backbone: CNNSection):
         if backbone.library == "timm":
             there = f"{len(known):,}, listed in {TIMM_LIST}"
         yield (
-            f"{key} is {given}, and {backbone.library} has no such network that can be used; "
+            f"{entry}.architecture is {given}, and {backbone.library} has no such network that "
+            "can be used; "
             f"{hint}There are {there}"
         )
 

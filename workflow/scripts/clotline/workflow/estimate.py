@@ -43,7 +43,8 @@ inference; an H100 takes
 a fifth of them (bench/results-gpu.md). CPU hours: all cores that jobs hold; one decodes
 {DECODED} slices/s. Disk: {SLICE_BYTES // 1000} KB a slice of {SIZE} × {SIZE}. Both were measured \
 on real chest CT.
-All may be off by a factor of two: each job's log says how fast it really goes."""
+All may be off by a factor of two, and of networks other than these two, which are taken for
+ResNeXt-50, by more: each job's log says how fast it really goes."""
 HEAD = """\
                             each asks for                   all take about
 rule                   jobs  GPU cores      GB hours at most    GPU hours    CPU hours   disk GB"""
@@ -138,6 +139,9 @@ class Data:
 def _rates(section: CNNSection) -> tuple[float, float]:
     training, inference = GPU_RATES.get(section.architecture, RESNEXT50_RATES)
     larger = (section.input_size / RATED_INPUT) ** 2
+    if section.is_video:
+        # Planes are frames there, each of which is computed on.
+        larger *= section.planes
     return training / larger, inference / larger
 
 

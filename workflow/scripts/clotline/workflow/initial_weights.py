@@ -1,14 +1,15 @@
 """Whether the weights that a training is to start from fit its network, before anything is run."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from clotline.errors import ClotlineError
 from clotline.feature_sets import feature_sets, split_lstm_name
 from clotline.labels import STUDY_LABELS
-from clotline.sections.cnn import cnn_sections
+from clotline.sections.cnn import CNNSection, cnn_sections
 from clotline.sections.lstm import LSTMSection, lstm_sections
+from clotline.titles import counted
 from clotline.workflow.architectures import width
 from clotline.workflow.weights_file import NoWeightsError, WeightsFile, read_weights_file
 
@@ -34,7 +35,7 @@ def check_initial_weights(config: dict) -> Iterator[str]:
     }
     for name, cnn in cnns.items():
         if cnn.init not in ("imagenet", "random") and Path(cnn.init).is_file():
-            wanted = _cnn_words(cnn.library, cnn.architecture)
+            wanted = _cnn_words(cnn.as_dict())
             yield from _check(f"cnn.{name}.init", cnn.init, wanted, widths, cnns)
     for name, lstm in lstm_sections(config).items():
         if lstm.init != "random" and Path(lstm.init).is_file():
@@ -58,8 +59,20 @@ def _check(
         yield f"{key} is {path}, {described}{whose}; it must be {wanted}"
 
 
-def _cnn_words(library: str, architecture: str) -> str:
-    return f"a Clotline checkpoint of {library}'s {architecture}"
+def _cnn_words(entry: Mapping) -> str:
+    """A checkpoint of a backbone, by what its first layer and the names of its weights follow from.
+
+    Args:
+        entry: of ``cnn``; of an older checkpoint it may lack keys that there were not.
+    """
+    library, windows = entry.get("library"), 1 + len(entry.get("further_windows", ()))
+    # A video network has the same weights for any number of planes.
+    planes = 1 if library == CNNSection.VIDEO else entry.get("planes", 1)
+    text = f"a Clotline checkpoint of {library}'s {entry.get('architecture')}"
+    if planes * windows > 1:
+        seen = counted(planes, "slice", "slices"), counted(windows, "window", "windows")
+        text += f" that sees {' through '.join(seen)}"
+    return text
 
 
 def _lstm_words(level: str, features: int, hidden: int) -> str:
@@ -85,7 +98,7 @@ def _describe(file: WeightsFile) -> str:
     if file.about.get("format") == CHECKPOINT_FORMAT:
         config = file.about.get("config")
         if file.about.get("kind") == "cnn" and isinstance(config, dict):
-            return _cnn_words(config.get("library"), config.get("architecture"))
+            return _cnn_words(config)
         return "the state of an unfinished Clotline training"
     first = next(iter(shapes))
     return f"a state dict of {len(shapes)} tensors, {first} the first of them"
