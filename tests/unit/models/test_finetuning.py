@@ -141,7 +141,7 @@ LEVELS = pytest.mark.parametrize("level", ["image", "study", "joint"])
 def gradients_of(parts, studies, targets):
     network = parts.network(4).train()
     loss, _ = make_loss(parts.lstm_section, parts.level)
-    lowered, _ = loss(network(studies), studies, targets)
+    lowered, _, _ = loss(network(studies), studies, targets)
     lowered.backward()
     return network
 
