@@ -1,4 +1,4 @@
-"""Writes the list of timm's networks: ``python -m tools.list_timm``, within half an hour."""
+"""Writes the list of timm's networks: ``python -m tools.list_timm``, a quarter of an hour."""
 
 import json
 from contextlib import suppress
