@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from clotline.data.csv_file import UNREADABLE, delimiter_of, open_csv, rows_of
-from clotline.data.patients import plain_patient_id
+from clotline.data.dicom.words import plain_patient_id
 from clotline.errors import ClotlineError
 from clotline.labels import COLUMNS, IMAGE_LABEL, SERIES_UID, SOP_UID, SPLITS, STUDY_UID, UIDS
 
@@ -72,7 +72,7 @@ def read_labels(
     Returns:
         One row a slice in the file's order; UIDs as text (those of studies and series as
         categories of text), labels as int8, the group as of
-        `clotline.data.patients.plain_patient_id`, and ``uid_hash`` of `uid_hashes`.
+        `clotline.data.dicom.words.plain_patient_id`, and ``uid_hash`` of `uid_hashes`.
 
     Raises:
         ClotlineError: no file, one of more than 4 GiB (unpacked), no rows, a missing column, a bad

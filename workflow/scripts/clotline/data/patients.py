@@ -64,14 +64,6 @@ def first_studies(labels: pd.DataFrame, data_config: dict) -> pd.Series | None:
     return first
 
 
-def plain_patient_id(text: str) -> str:
-    """A patient's identifier as it is compared with others.
-
-    Spaces and zeros pad it, and some systems write it in other cases.
-    """
-    return text.replace("\0", " ").strip().upper()
-
-
 def patients_by_column(labels: pd.DataFrame, column: str) -> pd.Series:
     """Study UID to what the labels file calls its patient; without studies where that is empty.
 

@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from clotline.data.dicom.header import Header
 from clotline.data.dicom.reader import read_elements, read_header, read_part, start_of_data_set
 from clotline.data.dicom.rejection import SliceError
-from clotline.data.patients import plain_patient_id
+from clotline.data.dicom.words import plain_patient_id
 
 PATIENT_ID = "PatientID"
 

@@ -277,3 +277,11 @@ def is_sharp(kernel: str, description: str) -> bool | None:
     if _SOFT_WORDS.search(text):
         return False
     return (bool(_SHARP_WORDS.search(text)) and not _DESCRIBES_AGENT.search(text)) or None
+
+
+def plain_patient_id(text: str) -> str:
+    """A patient's identifier as it is compared with others.
+
+    Spaces and zeros pad it, and some systems write it in other cases.
+    """
+    return text.replace("\0", " ").strip().upper()
