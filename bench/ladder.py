@@ -37,7 +37,7 @@ from clotline.evaluation.intervals import Cases
 from clotline.evaluation.metrics import SIZES, evaluate_sizes
 from clotline.evaluation.predictions import PE_PRESENT, TRUE, cases_by_target
 from clotline.evaluation.ranking import Ranking
-from clotline.feature_sets import feature_sets, models_of, split_lstm_name
+from clotline.feature_sets import backbones_of, models_of, split_lstm_name
 from clotline.job.files import atomic
 from clotline.job.lock import wait_for_turn
 from clotline.labels import IMAGE_LABEL, STUDY_UID
@@ -708,7 +708,7 @@ class RungRun:
         with contextlib.chdir(place):
             for name in self.rung.lstm:
                 section = config["lstm"][name]
-                features = [files[b] for b in feature_sets(config)[split_lstm_name(name)[0]]]
+                features = [files[backbone] for backbone in backbones_of(config, name)]
                 for model in self._stage2(name, section, features):
                     found[split_lstm_name(model)[1]].append(f"{model}.parquet")
         tables_ = {

@@ -272,22 +272,29 @@ def test_a_batch_without_a_positive_slice_teaches_nothing_and_breaks_nothing():
     assert base_rate_loss(np.zeros(4), weights.numpy()) == 0
 
 
+def test_nor_does_an_epoch_of_such_batches(fabric):
+    section = lstm_section(loss="competition", precision="32-true")
+    model = TrainedLSTM(build_lstm(WIDTH, section, "image"), section, None)
+    steps = Steps(model, section, 2, fabric, make_loss(section, "image")[0])
+    batches = [(StudyBatch(torch.randn(4, WIDTH), [1, 3]), torch.zeros(4))] * 2
+    assert training.train_epoch(steps, batches, 1) == 0
+
+
 def one_step(level, section, targets, together, fabric):
     """Weights after one step on studies, all in one batch or one a batch, and the mean loss."""
     torch.manual_seed(0)
     model = TrainedLSTM(build_lstm(WIDTH, section, level), section, None)
-    chosen = replace(section, accumulate=1 if together else len(LENGTHS))
-    steps = Steps(
-        model, chosen, 1 if together else len(LENGTHS), fabric, make_loss(section, level)[0]
-    )
+    of_batches = [list(LENGTHS)] if together else [[length] for length in LENGTHS]
     features = torch.randn(sum(LENGTHS), WIDTH, generator=torch.Generator().manual_seed(1))
-    parts = targets.split([1] * len(LENGTHS) if level == "study" else LENGTHS)
+    rows = features.split([sum(lengths) for lengths in of_batches])
+    # Of a study level a study has one row of targets.
+    sizes = [len(lengths) if level == "study" else sum(lengths) for lengths in of_batches]
     batches = [
-        (StudyBatch(rows, [len(rows)]), part)
-        for rows, part in zip(features.split(LENGTHS), parts, strict=True)
+        (StudyBatch(*studies), part)
+        for *studies, part in zip(rows, of_batches, targets.split(sizes), strict=True)
     ]
-    if together:
-        batches = [(StudyBatch(features, list(LENGTHS)), targets)]
+    chosen = replace(section, accumulate=len(batches))
+    steps = Steps(model, chosen, len(batches), fabric, make_loss(section, level)[0])
     model.train()
     total, weight = torch.stack([steps(*batch) for batch in batches]).sum(0).tolist()
     assert steps.scheduler.last_epoch == 1

@@ -20,6 +20,11 @@ def split_lstm_name(name: str) -> tuple[str, str]:
     return features, level
 
 
+def backbones_of(config: dict, network: str) -> list[str]:
+    """The backbones whose features a network of stage 2 reads, finetuned or not, in their order."""
+    return feature_sets(config)[split_lstm_name(origin_of(network))[0]]
+
+
 def with_part(name: str, part: str) -> str:
     """``winner-joint`` with a part between feature set and level: ``winner-folds-joint``."""
     features, level = split_lstm_name(name)
@@ -51,6 +56,12 @@ def folded_networks(config: dict) -> list[str]:
     """The networks of stage 2 that are also trained in folds."""
     split = config["data"]["split"]
     return (split["folds_of"] or list(config["lstm"])) if split["folds"] else []
+
+
+def folded_backbones(config: dict) -> list[str]:
+    """The backbones that these networks read, in the order of the configuration."""
+    needed = {name for network in folded_networks(config) for name in backbones_of(config, network)}
+    return [name for name in config["cnn"] if name in needed]
 
 
 def folds_model(model: str) -> str:

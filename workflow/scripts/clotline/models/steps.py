@@ -21,6 +21,10 @@ _BATCHES_BEFORE = 3
 _LARGEST_REPLAYED = 128
 
 
+#: Keeps a sum of weights from zero.
+TINY = torch.finfo(torch.float32).tiny
+
+
 class BatchLoss(NamedTuple):
     """What one batch, or a process's part of it, says of a network.
 
@@ -149,8 +153,8 @@ class Steps:
             self.optimizer.zero_grad()
         if self._fabric.world_size > 1:
             # The mean of the processes' gradients is then that of the whole batch.
-            total = whole[1].clamp_min(torch.finfo(torch.float32).tiny)
-            loss = loss * (weight * self._fabric.world_size / total).float()
+            share = weight * self._fabric.world_size / whole[1].clamp_min(TINY)
+            loss = loss * share.float()
         if self._accumulate > 1:
             of_batch = float(weight if self._fabric.world_size == 1 else whole[1])
             self._accumulated.append(of_batch)

@@ -15,7 +15,7 @@ from clotline.labels import STUDY_LABELS
 from clotline.loading.study_loader import Moments, StudyBatch
 from clotline.models.lstm import SliceLSTM, build_lstm
 from clotline.models.sequence import SliceSequence
-from clotline.models.steps import BatchLoss, Loss, cross_entropy_loss
+from clotline.models.steps import TINY, BatchLoss, Loss, cross_entropy_loss
 from clotline.models.training import Weigh
 from clotline.sections.lstm import LSTMSection
 
@@ -149,7 +149,7 @@ class WeightedLoss:
         weights = self._weigh(targets, studies)
         total = weights.sum()
         # A batch without a positive slice has no weight where there is no floor.
-        loss = (losses * weights).sum() / total.clamp_min(torch.finfo(torch.float32).tiny)
+        loss = (losses * weights).sum() / total.clamp_min(TINY)
         return BatchLoss(loss, loss, total)
 
 

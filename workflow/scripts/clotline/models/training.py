@@ -28,7 +28,7 @@ from clotline.job.files import atomic
 from clotline.job.processes import end_with_parent
 from clotline.job.progress import clock, progress
 from clotline.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from clotline.models.steps import Loss, Steps, cross_entropy_loss
+from clotline.models.steps import TINY, Loss, Steps, cross_entropy_loss
 from clotline.sections.recipe import Recipe
 
 log = logging.getLogger("clotline")
@@ -225,9 +225,9 @@ def base_rate_loss(targets: np.ndarray, weights: np.ndarray | None = None) -> fl
         rates = targets.mean(0, dtype=np.float64)
         return float(np.mean(entr(rates) + entr(1 - rates)))
     of_label = weights.sum(0, dtype=np.float64)
-    rates = (weights * targets).sum(0, dtype=np.float64) / np.maximum(of_label, _TINY)
+    rates = (weights * targets).sum(0, dtype=np.float64) / np.maximum(of_label, TINY)
     losses = (entr(rates) + entr(1 - rates)) * of_label
-    return float(losses.sum() / max(of_label.sum(), _TINY))
+    return float(losses.sum() / max(of_label.sum(), TINY))
 
 
 def _mean_loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> float:
@@ -235,11 +235,7 @@ def _mean_loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> float
     if weights is None:
         return float(binary_cross_entropy_with_logits(logits, targets))
     total = binary_cross_entropy_with_logits(logits, targets, weights, reduction="sum")
-    return float(total / weights.sum().clamp_min(_TINY))
-
-
-#: Keeps a sum of weights from zero.
-_TINY = float(np.finfo(np.float32).tiny)
+    return float(total / weights.sum().clamp_min(TINY))
 
 
 def warn_of_training(name: str, history: pd.DataFrame) -> None:
@@ -311,6 +307,8 @@ _READ_TOGETHER = 50
 def train_epoch(steps: Steps, batches: Iterable, epoch: int) -> float:
     """One pass over ``batches``; gives the mean loss by the targets' weights, as in validation.
 
+    It is 0 where nothing has weight.
+
     Raises:
         ClotlineError: the loss of a batch is infinite or NaN.
     """
@@ -322,7 +320,7 @@ def train_epoch(steps: Steps, batches: Iterable, epoch: int) -> float:
         if len(unread) == _READ_TOGETHER or number == len(batches):
             total += _read_losses(unread, epoch, number)
             unread.clear()
-    return float(total[0] / total[1])
+    return float(total[0] / max(total[1], TINY))
 
 
 def _read_losses(unread: list[Tensor], epoch: int, number: int) -> np.ndarray:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from clotline.data.patient_counts import describe_patients
 from clotline.feature_sets import (
-    feature_sets,
     finetuned_network,
+    folded_backbones,
     folded_networks,
     split_lstm_name,
 )
@@ -296,13 +296,9 @@ def _view(name: str, cnn: CNNSection) -> str:
 
 def _folded_from_files(config: dict) -> list[str]:
     """Networks trained in folds, with their backbones, whose first weights are a file's."""
-    networks, sets = folded_networks(config), feature_sets(config)
-    backbones = [b for network in networks for b in sets[split_lstm_name(network)[0]]]
-    return [
-        name
-        for name, entry in (config["cnn"] | config["lstm"]).items()
-        if name in (*networks, *backbones) and entry["init"] not in ("imagenet", "random")
-    ]
+    entries = config["cnn"] | config["lstm"]
+    names = [*folded_backbones(config), *folded_networks(config)]
+    return [name for name in names if entries[name]["init"] not in ("imagenet", "random")]
 
 
 def _start(entry: dict) -> str:

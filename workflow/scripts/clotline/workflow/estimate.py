@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from clotline.feature_sets import feature_sets, origin_of, split_lstm_name
+from clotline.feature_sets import backbones_of, origin_of
 from clotline.grid import SIZE
 from clotline.job.disk import SLICE_BYTES, slice_bytes
 from clotline.job.files import files_under
@@ -189,7 +189,7 @@ def _train_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
 def _finetune(job: PlannedJob, data: Data) -> tuple[float, float]:
     name = origin_of(job.wildcards["lstm"])
     section = finetune_sections(data.config)[name]
-    (backbone,) = feature_sets(data.config)[split_lstm_name(name)[0]]
+    (backbone,) = backbones_of(data.config, name)
     rates = _rates(data.cnn[backbone])
     # Of a train study its most suspicious slices, of a valid one all.
     trained = min(data.slices["train"], data.train_studies * section.slices)
@@ -203,8 +203,8 @@ def _predict_lstm(job: PlannedJob, data: Data) -> tuple[float, float]:
 def _lstm_steps(job: PlannedJob, data: Data) -> float:
     """Slices a second: a network of more work than the published ones has fewer, in proportion."""
     name = origin_of(job.wildcards["lstm"])
-    section, backbones = data.lstm[name], feature_sets(data.config)[split_lstm_name(name)[0]]
-    features = sum(width(data.cnn[backbone]) for backbone in backbones)
+    section = data.lstm[name]
+    features = sum(width(data.cnn[backbone]) for backbone in backbones_of(data.config, name))
     return LSTM_STEPS / max(1.0, multiply_adds(section, features) / LSTM_WORK)
 
 

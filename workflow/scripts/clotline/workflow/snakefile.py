@@ -15,8 +15,9 @@ from clotline.data.prepared import bundle_grid
 from clotline.errors import ClotlineError
 from clotline.feature_sets import (
     REFERENCE,
-    feature_sets,
+    backbones_of,
     finetuned_networks,
+    folded_backbones,
     folded_networks,
     image_level_of,
     origin_of,
@@ -118,7 +119,7 @@ class Pipeline:
 
     def backbones_of(self, wildcards) -> list[str]:
         """The backbones whose features an LSTM reads, in their order."""
-        return feature_sets(self.config)[split_lstm_name(origin_of(wildcards.lstm))[0]]
+        return backbones_of(self.config, wildcards.lstm)
 
     def features_of(self, wildcards) -> str:
         """The same for a rule's ``params``: Snakemake forgets the order of inputs."""
@@ -172,10 +173,8 @@ class Pipeline:
 
     def fold_checkpoints(self, ending: str = "pt") -> list[str]:
         """The checkpoints of all folds' networks, or their histories (``csv``)."""
-        lstms, sets = folded_networks(self.config), feature_sets(self.config)
-        needed = {name for lstm in lstms for name in sets[split_lstm_name(lstm)[0]]}
-        networks = [f"cnn/{name}" for name in self.config["cnn"] if name in needed]
-        networks += [f"lstm/{name}" for name in lstms]
+        networks = [f"cnn/{name}" for name in folded_backbones(self.config)]
+        networks += [f"lstm/{name}" for name in folded_networks(self.config)]
         folds = range(self.config["data"]["split"]["folds"] or 0)
         return [f"results/folds/{fold}/{name}.{ending}" for fold in folds for name in networks]
 
