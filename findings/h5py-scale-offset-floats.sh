@@ -6,8 +6,8 @@
 # within one unit of the fill value, 0 unless another is given, is taken for it: the error is twice
 # that of rounding, and of probabilities with two digits a quarter can come back as 0. A fill value
 # out of their range (-1) heals that.
-# For maps with nothing outside the circle of the scan, whose chunks in the corners are lost, and for
-# scores: those below 0.01 no longer differ.
+# For maps with nothing outside the circle of the scan, whose chunks in the corners are lost, and
+# for scores: those below 0.01 no longer differ.
 set -euo pipefail
 
 folder=$(mktemp -d)
