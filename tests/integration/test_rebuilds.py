@@ -175,6 +175,17 @@ def test_the_viewers_size_makes_the_viewer_anew(copy):
     assert copy.to_be_made() == SELECTION | VIEWER_PAGE | REPORT
 
 
+def test_settings_of_evaluation_that_swap_their_values_are_seen(copy):
+    target = "results/metrics/combined-study.json"
+    change_config(copy, "evaluation", "thresholds", value=[0.1])
+    change_config(copy, "evaluation", "prevalences", value=[0.5])
+    copy.build(target)
+    assert copy.to_be_made(target=target) == set()
+    change_config(copy, "evaluation", "thresholds", value=[0.5])
+    change_config(copy, "evaluation", "prevalences", value=[0.1])
+    assert copy.to_be_made(target=target) == {target}
+
+
 @pytest.mark.parametrize("name", ["index.html.j2", "viewer.css", "viewer.js"])
 def test_the_viewers_looks_make_the_page_anew(copy, name):
     path = copy.project / "workflow/report/viewer" / name

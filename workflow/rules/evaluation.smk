@@ -143,10 +143,7 @@ rule evaluate:
         runtime=growing(60),
     params:
         scored=pipeline.scored_slices,
-        bootstraps=pipeline.section("evaluation", "bootstraps"),
-        thresholds=pipeline.section("evaluation", "thresholds"),
-        prevalences=pipeline.section("evaluation", "prevalences"),
-        seed=pipeline.section("seed"),
+        settings=pipeline.evaluation("bootstraps", "thresholds", "prevalences"),
         code=code_digest("evaluate.py"),
     message:
         "Evaluating {wildcards.model}"
@@ -230,8 +227,7 @@ rule compare:
         runtime=growing(60),
     params:
         reference=REFERENCE,
-        bootstraps=pipeline.section("evaluation", "bootstraps"),
-        seed=pipeline.section("seed"),
+        settings=pipeline.evaluation("bootstraps"),
         code=code_digest("compare.py"),
     message:
         "Comparing the models"
@@ -255,8 +251,7 @@ rule competition:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        bootstraps=pipeline.section("evaluation", "bootstraps"),
-        seed=pipeline.section("seed"),
+        settings=pipeline.evaluation("bootstraps"),
         code=code_digest("competition.py"),
     message:
         "Scoring {wildcards.pair} as the competition did"

@@ -199,10 +199,7 @@ rule validate_models:
         tables=pipeline.cohort_tables,
         description=pipeline.cohort_description,
         bundle=contents(pipeline.bundle_to_apply),
-        bootstraps=pipeline.section("evaluation", "bootstraps"),
-        thresholds=pipeline.section("evaluation", "thresholds"),
-        prevalences=pipeline.section("evaluation", "prevalences"),
-        seed=pipeline.section("seed"),
+        settings=pipeline.evaluation("bootstraps", "thresholds", "prevalences"),
         code=code_digest("validate_models.py"),
     message:
         "Evaluating the models on the cohort"
@@ -234,8 +231,7 @@ rule validation_report:
         runtime=growing(30),
     params:
         plots=pipeline.section("plots"),
-        recalibration=pipeline.section("evaluation", "recalibration"),
-        bootstraps=pipeline.section("evaluation", "bootstraps"),
+        settings=pipeline.evaluation("bootstraps", "recalibration"),
         code=code_digest("validation_report.py"),
         template=[sha256(path) for path in (VALIDATION_PAGE, *PAGE_PARTS)],
     message:

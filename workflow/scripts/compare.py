@@ -16,12 +16,9 @@ from clotline.labels import IMAGE_LABEL
 def main(snakemake):
     """Writes the paired differences in AUROC."""
     tables = {Path(path).stem: read_table(path) for path in snakemake.input}
-    table = compare(
-        tables,
-        snakemake.params.reference,
-        json.loads(snakemake.params.bootstraps),
-        json.loads(snakemake.params.seed),
-    )
+    settings = json.loads(snakemake.params.settings)
+    reference = snakemake.params.reference
+    table = compare(tables, reference, settings["bootstraps"], settings["seed"])
     for row in table[table["target"].isin((PE_PRESENT, IMAGE_LABEL))].itertuples():
         difference = "not computable" if pd.isna(row.value) else f"{row.value:+.3f}"
         log.info("AUROC of %s minus %s: %s", row.reference, row.model, difference)

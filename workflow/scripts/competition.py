@@ -10,11 +10,12 @@ from clotline.job.run import job
 
 def main(snakemake):
     """Writes the weighted log loss before and after making the labels consistent."""
+    settings = json.loads(snakemake.params.settings)
     score = evaluate_competition(
         read_table(snakemake.input.study),
         read_table(snakemake.input.image),
-        json.loads(snakemake.params.bootstraps),
-        json.loads(snakemake.params.seed),
+        settings["bootstraps"],
+        settings["seed"],
     )
     with atomic(snakemake.output[0]) as path:
         path.write_text(json.dumps(score, indent=1, allow_nan=False), encoding="utf-8")

@@ -17,14 +17,15 @@ def main(snakemake):
     """Writes the model's metrics with their intervals."""
     model = snakemake.wildcards.model
     _, level = split_lstm_name(model)
+    settings = json.loads(snakemake.params.settings)
     metrics = evaluate(
         read_table(snakemake.input.predictions),
         level,
-        json.loads(snakemake.params.bootstraps),
-        json.loads(snakemake.params.seed),
-        json.loads(snakemake.params.thresholds),
+        settings["bootstraps"],
+        settings["seed"],
+        settings["thresholds"],
         _yardstick(snakemake),
-        json.loads(snakemake.params.prevalences),
+        settings["prevalences"],
         is_in_folds(model),
     )
     target, target_metrics = next(iter(metrics["targets"].items()))

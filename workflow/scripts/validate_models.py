@@ -24,6 +24,7 @@ from clotline.models.bundle import unpack_bundle
 def main(snakemake):
     """Writes the metrics of all models, and their table."""
     output, params = snakemake.output, snakemake.params
+    settings = json.loads(params.settings)
     truth, slice_truth = (read_table(snakemake.input[n]) for n in ("truth", "slice_truth"))
     slices = stored_slices(snakemake.input.shard)
     slices = slices[slices[STUDY_UID].isin(truth[STUDY_UID])]
@@ -49,10 +50,10 @@ def main(snakemake):
             split_lstm_name(name)[1],
             internal[name],
             groups,
-            json.loads(params.bootstraps),
-            json.loads(params.seed),
-            json.loads(params.thresholds),
-            json.loads(params.prevalences),
+            settings["bootstraps"],
+            settings["seed"],
+            settings["thresholds"],
+            settings["prevalences"],
         )
         for target, measured in list(metrics[name]["targets"].items())[:1]:
             log.info("%s, %s: AUROC %s", name, target, describe_estimate(measured["auroc"]))

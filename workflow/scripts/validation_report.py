@@ -37,13 +37,14 @@ def main(snakemake):
         read_table(inputs.slice_truth),
         *(read_lists([path]) for path in (inputs.excluded, inputs.unpredicted, inputs.left_out)),
     )
+    settings = json.loads(params.settings)
     page = render_validation(
         content,
         flow,
         read_lists([inputs.notes]),
         figures,
-        json.loads(params.recalibration),
-        json.loads(params.bootstraps),
+        settings["recalibration"],
+        settings["bootstraps"],
         date.today().isoformat(),
     )
     with atomic(snakemake.output.page) as path:

@@ -108,6 +108,15 @@ class Pipeline:
         """Several of the configuration's sections as canonical JSON."""
         return canonical({key: self.config[key] for key in keys})
 
+    def evaluation(self, *keys: str) -> str:
+        """The seed, and values of the section ``evaluation``, by their names as canonical JSON.
+
+        As one of a rule's ``params``: Snakemake 9 compares their values without their names, and
+        would not see that two have swapped theirs.
+        """
+        values = {key: self.config["evaluation"][key] for key in keys}
+        return canonical({"seed": self.config["seed"]} | values)
+
     def plan_digest(self, wildcards) -> str:
         """All that the plan depends on; not the labels file's name, time or further columns.
 
