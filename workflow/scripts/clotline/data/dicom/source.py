@@ -87,7 +87,8 @@ def read_source(path: str | Path, frame: int = 0, size: int = SIZE, box: Box = P
         if not _UID.fullmatch(uid):
             raise SliceError(f"no valid {keyword} in the files to refer to")
         setattr(dataset, keyword, uid)
-    if reference := str(header.get("FrameOfReferenceUID") or ""):
+    reference = str(header.get("FrameOfReferenceUID") or "")
+    if _UID.fullmatch(reference):
         dataset.FrameOfReferenceUID = reference
     for keyword in (*_PATIENT_KEYWORDS, *_STUDY_KEYWORDS):
         setattr(dataset, keyword, _text(header, keyword))
