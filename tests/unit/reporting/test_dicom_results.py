@@ -177,13 +177,14 @@ def test_the_hottest_cell_lies_on_the_embolus_in_another_grid(tmp_path, name, gr
     assert source.ReferencedSOPInstanceUID == sop
 
 
+@pytest.mark.parametrize("sop", ["1.2.9", f"1.2.{'9' * 60}"], ids=["short", "of 64 characters"])
 @pytest.mark.parametrize("kind", ["report.dcm", "resnext50.dcm"])
-def test_an_enhanced_file_is_referred_to_by_its_frames(tmp_path, kind):
+def test_an_enhanced_file_is_referred_to_by_its_frames(tmp_path, kind, sop):
     path = tmp_path / "files/enhanced.dcm"
     positions = [{"PlanePositionSequence": {"ImagePositionPatient": corner(3.0 * k)}}
                  for k in range(COUNT)]  # fmt: skip
     spacing = {"PixelMeasuresSequence": {"PixelSpacing": [2.8, 2.8], "SliceThickness": 3}}
-    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.9"}
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": sop}
     pixels = np.stack([pixels_of(number) for number in range(COUNT)])
     write_enhanced(path, pixels, shared=spacing, frames=positions, FrameOfReferenceUID="1.2.8",
                    **uids, **PATIENT)  # fmt: skip
@@ -192,14 +193,14 @@ def test_an_enhanced_file_is_referred_to_by_its_frames(tmp_path, kind):
     dataset = pydicom.dcmread(folder / "1.2.3" / kind)
     check_by_dicom3tools(folder / "1.2.3" / kind)
     if kind == "report.dcm":
-        assert image_references(dataset) == {("1.2.9", tuple(range(1, COUNT + 1)))}
+        assert image_references(dataset) == {(sop, tuple(range(1, COUNT + 1)))}
         return
     frame, found, cell, _ = hottest(dataset)
     place = np.add(corner(3.0 * EMBOLUS), [2.8 * PLACE[1], 2.8 * PLACE[0], 0])
     assert found[2] == pytest.approx(place[2])
     assert np.linalg.norm(found - place) < 0.75 * cell
     source = frame.DerivationImageSequence[0].SourceImageSequence[0]
-    assert source.ReferencedSOPInstanceUID == "1.2.9"
+    assert source.ReferencedSOPInstanceUID == sop
     assert source.ReferencedSOPClassUID == EnhancedCTImageStorage
     assert source.ReferencedFrameNumber == EMBOLUS + 1
 
