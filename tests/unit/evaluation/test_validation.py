@@ -75,6 +75,18 @@ def test_a_study_whose_truth_is_unknown_is_never_taken_for_a_negative():
     assert masked["operating_points"] == known["operating_points"]
 
 
+def test_studies_and_slices_are_counted_of_which_the_truth_is_known():
+    table = study_table(90)
+    table.loc[80:, "pe_present_true"] = -1
+    assert found_of(table)["n_studies"] == 80
+    slices = table.loc[table.index.repeat(4)].rename(columns={"pe_present": IMAGE_LABEL})
+    slices[f"{IMAGE_LABEL}_true"] = slices["pe_present_true"].where(slices.index < 30, -1)
+    slices = slices.reset_index(drop=True)
+    found = validate(slices, "image", {"targets": {}}, {}, RESAMPLES, 0)
+    assert (found["n_studies"], found["n_slices"]) == (30, 120)
+    assert found["targets"]["pe_present_by_max"]["auroc"]["n_studies"] == 80
+
+
 def test_fixed_thresholds_are_the_bundles_and_transported_ones_are_chosen_anew():
     table = study_table(300, shift=1.5)
     main = found_of(table, thresholds=[0.5])["targets"]["pe_present"]
