@@ -118,6 +118,31 @@ def test_items_of_an_external_test_are_filled_in(content, flow, tmp_path):
     assert "27 of 42 items are filled in" in text
 
 
+def flow_with(content, unknown=0):
+    """Of a cohort of which PE is unknown in so many studies, and of a bundle without digests."""
+    truth = predictions(2)[[STUDY_UID]].assign(**dict.fromkeys(TARGETS, -1), **{PART: HELD_OUT})
+    truth["pe_present"] = np.where(np.arange(COUNT) < unknown, -1, np.arange(COUNT) % 2)
+    slices = truth[[STUDY_UID]].assign(**{SERIES_UID: "s", SOP_UID: "1", IMAGE_LABEL: -1})
+    none = pd.DataFrame(columns=[STUDY_UID, "path", "reason"], dtype=object)
+    notes = ["the bundle, made by Clotline 0.8.0, has no digests of its training data"]
+    content = content | {"about": content["about"] | {"notes": notes}}
+    return flow_of(content, truth, slices, none, none, none)
+
+
+def test_the_share_of_positives_is_of_the_studies_of_which_it_is_known(content, tmp_path):
+    text = text_of(page_of(content, flow_with(content, unknown=40), tmp_path))
+    assert "share of positives, 50.0% of the studies here of which it is known. " in text
+    text = text_of(page_of(content, flow_with(content), tmp_path))
+    assert "share of positives, 50.0% of the studies here. " in text
+
+
+def test_without_digests_nothing_says_that_no_study_was_trained_on(content, tmp_path):
+    text = text_of(page_of(content, flow_with(content), tmp_path))
+    assert "Whether studies were trained on is not known." in text
+    assert "; whether the models were trained on some of them is not known. Beside it" in text
+    assert "none of which" not in text and "Nothing was trained on these" not in text
+
+
 def test_calibration_before_and_after_is_that_of_the_rest(content):
     model = content["models"]["combined-study"]
     told = model["targets"]["pe_present"]["recalibration"]

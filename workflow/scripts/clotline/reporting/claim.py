@@ -230,6 +230,9 @@ def fill_in_validation(
         bootstraps: resamples of each bootstrap.
     """
     counted_labels = ", ".join(f"{name} ({count:,})" for name, count in flow["known"].items())
+    seen = ", none of which the models were trained on"
+    if flow["unseen"]:
+        seen = "; whether the models were trained on some of them is not known"
     trained = trained | {
         "cnn": {n: CNNSection.of_checkpoint(e, n).as_dict() for n, e in trained["cnn"].items()},
         "lstm": {n: LSTMSection.of_checkpoint(e, n).as_dict() for n, e in trained["lstm"].items()},
@@ -267,8 +270,7 @@ def fill_in_validation(
         30: "Subgroups by scanner, slice thickness, contrast, sex and age, as far as known.",
         32: (
             f"This is one: {counted(flow['studies'], 'study', 'studies')}, {flow['positive']:,} "
-            "of them with a PE, none of which the models were trained on. Beside it stands the "
-            "internal test."
+            f"of them with a PE{seen}. Beside it stands the internal test."
         ),
         33: "See Data.",
         34: "Sex, age, scanner, slice thickness and contrast: see Subgroups, as far as known.",

@@ -81,6 +81,9 @@ def flow_of(
 ) -> dict:
     """What became of the cohort: how many studies count, and why the others do not.
 
+    ``told`` is the number of studies of which it is known whether they have a PE; ``unseen``
+    whether nobody looked for studies that the models were trained on.
+
     Args:
         content: of metrics.json.
         truth: truth.parquet of the cohort.
@@ -98,11 +101,13 @@ def flow_of(
         "title": content["about"]["title"],
         "studies": len(truth),
         "positive": int((truth[PE_PRESENT] == 1).sum()),
+        "told": int((truth[PE_PRESENT] != UNKNOWN).sum()),
         "fitted": int((truth[PART] == FITTED).sum()),
         "slices": len(slice_truth),
         "known": {name: count for name, count in known.items() if count},
         "level": "Studies, of one patient together where the labels name patients",
         "overlap": "Whether studies were trained on is not known." if unseen else overlap,
+        "unseen": unseen,
         "excluded": count_reasons(excluded).to_dict(),
         "unpredicted": count_reasons(unpredicted).to_dict(),
         "left_out": count_reasons(left_out).to_dict(),
