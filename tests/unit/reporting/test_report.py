@@ -118,6 +118,11 @@ def test_what_the_data_are_stands_first(plan, slices):
         assert '<a href="viewer/index.html">' in first
 
 
+def test_a_study_of_which_nothing_is_stored_is_not_said_to_be_evaluated(plan, slices):
+    page = render(plan, slices[slices[STUDY_UID] != "s23"])
+    assert "23 studies with 69 slices; all metrics are of the 11 studies of the test" in page
+
+
 def test_the_contents_name_every_section_once(plan, slices):
     page = render(plan, slices)
     anchors = re.findall(r'<li><a href="#(\w+)">(.*?)</a></li>', page)
