@@ -333,6 +333,21 @@ def test_claim_says_how_each_network_was_trained():
     assert f"{LSTM}: the last epoch, averaged over steps (0.99 of the past)." in answers[26]
 
 
+@pytest.mark.parametrize(
+    ("milestones", "said"),
+    [
+        ([10, 15, 20], "learning rate 0.01 (divided by 10 after the epochs 10, 15), "),
+        ([20, 30], "learning rate 0.01 (constant), "),
+        ([], "learning rate 0.01 (constant), "),
+    ],
+)
+def test_claim_says_what_became_of_the_learning_rate_within_the_training(milestones, said):
+    entry = {"lr": 0.01, "epochs": 20, "milestones": milestones}
+    answers = claim.fill_in(load_config({"lstm": {LSTM: entry}}), 1, 0, 0, NO_PATIENTS)
+    assert f"{LSTM}: stochastic" in answers[25]
+    assert said in answers[25].partition(f"{LSTM}: ")[2].partition(". ")[0]
+
+
 def test_claim_says_which_slices_epochs_have():
     def said(**keys):
         return claim.fill_in(load_config({"cnn": keys}), 1, 0, 0, NO_PATIENTS)[10]

@@ -318,8 +318,11 @@ def _training(name: str, entry: dict, size: int) -> str:
         "cross_entropy": "binary cross-entropy",
         "competition": "the competition's metric as loss",
     }[entry.get("loss", "cross_entropy")]
+    # A division after the last epoch, or later, changed nothing.
+    divided = [epoch for epoch in entry["milestones"] if epoch < entry["epochs"]]
+    steps = ", ".join(map(str, divided))
     schedule = {
-        "step": f"divided by 10 after the epochs {', '.join(map(str, entry['milestones']))}",
+        "step": f"divided by 10 after the epochs {steps}" if divided else "constant",
         "one_cycle": "one cycle",
         "cosine": "to 0 along a cosine",
         "linear": "to 0 along a line",
