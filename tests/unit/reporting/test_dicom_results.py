@@ -383,6 +383,15 @@ def test_values_that_no_result_may_have_are_left_empty(tmp_path):
     check_by_dicom3tools(folder / "1.2.3/report.dcm")
 
 
+def test_dates_of_old_files_are_written_as_of_today(tmp_path):
+    write(tmp_path / "files", PatientBirthDate="1950.03.17", StudyDate="2026.01.02")
+    folder, _, _, _ = results_of(tmp_path, tmp_path / "files")
+    for name in ("report.dcm", "resnext50.dcm"):
+        dataset = pydicom.dcmread(folder / "1.2.3" / name)
+        assert (dataset.PatientBirthDate, dataset.StudyDate) == ("19500317", "20260102")
+        check_by_dicom3tools(folder / "1.2.3" / name)
+
+
 def test_uids_that_scanners_write_wrongly_are_referred_to_as_they_are(tmp_path):
     write(tmp_path / "files", SeriesInstanceUID="1.2.03.004")
     folder, table, _, _ = results_of(tmp_path, tmp_path / "files")

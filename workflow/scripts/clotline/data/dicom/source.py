@@ -104,7 +104,9 @@ def _text(header: Header, keyword: str) -> str:
         value = header.get(keyword)
         text = "" if value is None or _is_several(value) else str(value).strip(" \0")
         if text and keyword in _READ:
-            _READ[keyword](text)
+            read = _READ[keyword](text)
+            # Old files have dots in their dates, which results may not have.
+            return read.strftime("%Y%m%d") if isinstance(read, DA) else text
         return text
     except Exception:  # pydicom converts values when they are asked for
         return ""
