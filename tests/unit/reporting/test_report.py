@@ -101,7 +101,21 @@ def test_the_best_model_and_what_it_was_tested_on_come_first(plan, slices):
     page = render(plan, slices)
     summary = page[page.index('class="summary"') : page.index("<h2")]
     assert "<strong>combined-study</strong>" in summary
-    assert re.search(r"on 12\s+test studies,\s+6 of them positive", summary)
+    assert re.search(r"\(95% [^)]*\)\s+on 12 test studies,\s+6 of them positive", summary)
+    assert re.search(r"very studies, and\s+the interval does not account for that choice", summary)
+
+
+def test_an_auroc_without_an_interval_is_told_with_none(plan, slices):
+    table = predictions()
+    positive = (table["split"] == "test") & (table["negative_exam_for_pe_true"] == 0)
+    table.loc[positive & (table[STUDY_UID] != "s23"), "negative_exam_for_pe_true"] = 1
+    few = evaluate(table, "study", 20, 0)
+    for metrics in ({"combined-study": few}, {"a-study": few, "b-study": few}):
+        page = render(plan, slices, metrics=metrics)
+        summary = page[page.index('class="summary"') : page.index("<h2")]
+        assert "(no interval: fewer than 2 studies in one class)" in summary
+        assert re.search(r"\s+on 12 test studies,\s+1 of them positive", summary)
+        assert "95%" not in summary and "the interval does not" not in summary
 
 
 def test_what_the_data_are_stands_first(plan, slices):
