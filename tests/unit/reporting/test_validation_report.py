@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from builders import NO_PATIENTS
 
 from clotline.data.cohort import FITTED, HELD_OUT, PART, TARGETS
 from clotline.evaluation.metrics import evaluate
@@ -165,6 +166,15 @@ def test_claim_names_ensembles_and_folds_of_the_bundle(content, flow):
     told = claimed(content, flow, trained={"ensembles": ensembles}, folds=["combined-joint"])[27]
     assert "all-study: combined-study, resnext50-study; folds:" in told
     assert "of each of combined-joint" in told
+
+
+def test_claim_names_every_interval_and_measure_of_the_page(content, flow):
+    of_training = claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)
+    of_validation = claimed(content, flow)
+    for said in (of_training, of_validation):
+        assert "decision curves, predictive values by prevalence" in said[28]
+        assert "logit intervals for predictive values by prevalence" in said[29]
+        assert "for rates of slices of 0 or 1 (a trial a study)" in said[29]
 
 
 def test_claim_names_the_slices_that_the_models_want(content, flow):

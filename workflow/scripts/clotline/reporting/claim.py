@@ -25,6 +25,12 @@ OUTPUTS = {
     "joint": "one logit a slice and nine labels a study",
 }
 
+#: What Wilson's and other intervals by formula are of.
+_RATES = (
+    "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logit intervals for "
+    "predictive values by prevalence, logistic regression's (Wald) for calibration"
+)
+
 ITEMS = {
     1: "Study of artificial intelligence, type of technology",
     2: "Structured summary",
@@ -135,10 +141,9 @@ def fill_in(
         ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "
-            f"regression's (Wald) for calibration, {config['evaluation']['bootstraps']:,} "
-            "bootstrap samples of studies for all else; between models paired DeLong, mended for "
-            "small samples, for studies and the paired bootstrap for slices."
+            f"{_RATES}, {config['evaluation']['bootstraps']:,} bootstrap samples of studies for "
+            "all else; between models paired DeLong, mended for small samples, for studies and "
+            "the paired bootstrap for slices."
         ),
         30: "Subgroups and bands of size above. More is the authors' to do.",
         33: "See Data.",
@@ -259,13 +264,12 @@ def fill_in_validation(
         28: (
             "AUROC, average precision, Brier score, log loss; sensitivity, specificity, PPV and "
             "NPV at the bundle's thresholds and at thresholds chosen anew; calibration before "
-            "and after recalibration."
+            "and after recalibration; decision curves, predictive values by prevalence."
         ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            f"for rates of studies, logistic regression's (Wald) for calibration, {bootstraps:,} "
-            "bootstrap samples of studies for all else; MOVER for differences from the internal "
-            "test."
+            f"{_RATES}, {bootstraps:,} bootstrap samples of studies for all else; MOVER for "
+            "differences from the internal test."
         ),
         30: "Subgroups by scanner, slice thickness, contrast, sex and age, as far as known.",
         32: (
