@@ -151,6 +151,9 @@ def test_the_difference_of_independent_samples_is_movers():
     assert (found["low"], found["high"]) == pytest.approx((0.0524, 0.3339), abs=2e-4)
     unknown = independent_difference(here | {"value": None, "reason": "no studies"}, there)
     assert unknown["value"] is None and unknown["reason"] == "no studies"
+    lone = here | {"low": None, "high": None, "reason": "no interval: one study only"}
+    unknown = independent_difference(lone, there | {"value": None, "reason": "no studies"})
+    assert unknown["value"] is None and unknown["reason"] == "there: no studies"
 
 
 def test_groups_are_told_but_for_those_of_few_studies():

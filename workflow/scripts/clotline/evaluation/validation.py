@@ -261,7 +261,7 @@ def independent_difference(here: Mapping, there: Mapping) -> dict:
     counts = here["n_studies"], here["n_positive"]
     method = "difference of independent samples, MOVER"
     if here["value"] is None or there["value"] is None:
-        reason = here["reason"] or f"there: {there['reason']}"
+        reason = here["reason"] if here["value"] is None else f"there: {there['reason']}"
         return Estimate(None, None, None, *counts, method, reason).as_dict()
     value = here["value"] - there["value"]
     ends = [estimate[end] for estimate in (here, there) for end in ("low", "high")]
