@@ -19,6 +19,7 @@ from clotline.sections.lstm import LSTMSection
 from clotline.workflow.config import load_config
 
 COUNT = 60
+NO_NOTES = pd.DataFrame(columns=[STUDY_UID, "note"], dtype=object)
 
 
 def predictions(seed):
@@ -52,6 +53,7 @@ def content():
         "trained": {key: load_config({"phantom": {}})[key] for key in IN_BUNDLE},
         "folds": [],
         "models": {"combined-study": model},
+        "chosen": {"model": "combined-study", "why": "the best study-level model of the report"},
     }
 
 
@@ -111,6 +113,18 @@ def test_the_page_says_how_the_model_does_here_and_there(content, flow, tmp_path
     assert "Cohort &lt;b&gt;" in page and "a note &amp; more" in page
     # Of three studies of a group nothing is told but that they are there.
     assert re.search(r"other 3 too few studies", text)
+
+
+def test_the_page_shows_the_model_that_was_chosen_whatever_the_cohort_tells(content, flow):
+    # Its labels may not tell of PE, by which the bundle's metrics rank the models.
+    model = content["models"]["combined-study"]
+    central = model | {"targets": {"central_pe": model["targets"]["pe_present"]}}
+    models = {"combined-study": central, "resnext50-study": central}
+    chosen = content["chosen"] | {"model": "resnext50-study"}
+    other = content | {"models": models, "chosen": chosen}
+    text = text_of(render_validation(other, flow, NO_NOTES, {}, 0.3, 100, "2026-01-01"))
+    assert "resnext50-study : AUROC for Central PE" in text
+    assert "by the internal test (the best study-level model of the report), not" in text
 
 
 def test_items_of_an_external_test_are_filled_in(content, flow, tmp_path):

@@ -16,7 +16,6 @@ from clotline.labels import IMAGE_LABEL, STUDY_UID, UNKNOWN
 from clotline.reporting import claim
 from clotline.reporting.pages import FOLDER, describe_bundle, templates
 from clotline.reporting.report import TOLD_THRESHOLDS, svg_uri, versions
-from clotline.reporting.selection import choose_model
 from clotline.titles import TITLES, counted
 from clotline.version import CLOTLINE_VERSION
 
@@ -127,8 +126,8 @@ def render_validation(
 
     Args:
         content: of metrics.json: ``about`` the cohort, the configuration that ``trained`` the
-            models, the networks that were also trained in ``folds``, and the metrics of all
-            ``models``.
+            models, the networks that were also trained in ``folds``, the metrics of all
+            ``models``, and which model the bundle's metrics have ``chosen`` and ``why``.
         flow: of `flow_of`.
         notes: on studies.
         figures: groups of figures, each to {caption: path of an SVG}.
@@ -137,8 +136,7 @@ def render_validation(
         date: of the page, as a text.
     """
     metrics, trained = content["models"], content["trained"]
-    internal = {name: _internal(model) for name, model in metrics.items()}
-    main, why = choose_model(internal, internal)
+    main, why = content["chosen"]["model"], content["chosen"]["why"]
     shown = main if main in metrics else next(iter(metrics))
     there = {name: bool(figures.get(name)) for name in ("roc", "precision_recall")}
     deciding = list(with_decisions(metrics))
@@ -184,17 +182,6 @@ def render_validation(
             headline=_headline(shown, metrics[shown]),
         )
     )
-
-
-def _internal(model: Mapping) -> dict:
-    """The metrics of the bundle's own test, as far as they stand beside those of this cohort."""
-    targets = {
-        target: {name: told["internal"] for name, told in measured["internal"].items()}
-        for target, measured in model["targets"].items()
-        if measured["internal"]
-    }
-    counts = [told["auroc"]["n_studies"] for told in targets.values()]
-    return {"level": model["level"], "n_studies": max(counts, default=0), "targets": targets}
 
 
 def _headline(name: str, model: Mapping) -> str:
