@@ -7,6 +7,7 @@ import pytest
 import yaml
 from builders import NO_PATIENTS, facts_of
 
+from clotline.data.rejects import count_notes
 from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics import Yardstick, evaluate
@@ -302,6 +303,15 @@ def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, 
         "not computable: one class only",
         "",
     ]
+
+
+def test_a_study_with_two_notes_of_a_sort_is_counted_once():
+    notes = pd.DataFrame(
+        [("s1", "thick slices: 5 mm"), ("s1", "thick slices: 8 mm"), ("s2", "thick slices: 5 mm"),
+         ("s2", "several series")],
+        columns=[STUDY_UID, "note"],
+    )  # fmt: skip
+    assert count_notes(notes).to_dict() == {"thick slices": 2, "several series": 1}
 
 
 def test_all_slices_are_accounted_for(plan, slices):
