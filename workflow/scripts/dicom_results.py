@@ -22,7 +22,9 @@ def main(snakemake):
     inputs, output = snakemake.input, snakemake.output
     rows, slices = read_table(inputs.rows), read_rows(inputs.shard)
     selection = json.loads(Path(inputs.selection).read_text(encoding="utf-8"))
-    predictions = pd.read_csv(inputs.predictions, dtype={STUDY_UID: str, SERIES_UID: str})
+    # A UID can look like a number, or be NA.
+    texts = {STUDY_UID: str, SERIES_UID: str}
+    predictions = pd.read_csv(inputs.predictions, dtype=texts, keep_default_na=False)
     predictions = predictions[predictions["model"] == selection["model"]]
     studies = slices[STUDY_UID].nunique()
 

@@ -19,6 +19,7 @@ from clotline.job.files import BUNDLE, atomic
 from clotline.job.run import job, log
 from clotline.labels import STUDY_UID
 from clotline.models.bundle import unpack_bundle
+from clotline.reporting.selection import choose_model
 
 
 def main(snakemake):
@@ -60,8 +61,11 @@ def main(snakemake):
     metrics = {name: measured for name, measured in metrics.items() if measured["targets"]}
     about = json.loads(Path(snakemake.input.about).read_text(encoding="utf-8"))
     about["digests"]["code of the metrics"] = params.code
+    # As for the viewer, whatever labels this cohort has.
+    model, why = choose_model(internal, internal)
+    content = {"about": about, "trained": config, "folds": folded, "models": metrics}
+    content["chosen"] = {"model": model, "why": why}
     with atomic(output.metrics) as path:
-        content = {"about": about, "trained": config, "folds": folded, "models": metrics}
         path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     with atomic(output.table) as path:
         metrics_table(metrics, warnings_table({}, metrics)).to_csv(path, index=False)

@@ -62,6 +62,13 @@ def test_found_and_expected_stand_side_by_side():
     assert specificity["needed"] == studies_for_proportion(0.8, 0.6)
 
 
+def test_rounding_asks_for_no_study_more():
+    point = {"sensitivity": estimate(0.8, 0.6, 0.9), "specificity": estimate(0.8, 0.7, 0.9)}
+    _, sensitivity, _ = sample_size(estimate(0.7) | {"n_studies": 60, "n_positive": 22}, point)
+    assert studies_for_proportion(0.8, 1) == 682
+    assert sensitivity["needed"] == 682 * 60 // 22
+
+
 def test_what_cannot_be_planned_has_a_reason():
     none = estimate(None, reason="one class only")
     point = {"sensitivity": none, "specificity": estimate(1.0, 0.94, 1.0)}

@@ -66,6 +66,22 @@ def test_beyond_all_is_told_as_that(training, blood, word):
     assert row["told"].endswith(f"{blood:.0f} HU; all training studies had {word}")
 
 
+@pytest.mark.parametrize(
+    ("blood", "outside", "told"),
+    [
+        (299.0, True, "all training studies had more"),
+        (300.0, False, "75% of the training studies had more"),
+        (450.0, False, "75% of the training studies had less"),
+        (451.0, True, "all training studies had less"),
+    ],
+)
+def test_the_least_and_the_highest_of_few_training_studies_lie_within(blood, outside, told):
+    few = distributions(facts_of("1234", **{BLOOD: [300.0, 350.0, 400.0, 450.0]}))
+    row = row_of(few, BLOOD, **{BLOOD: blood})
+    assert row["outside"] == outside
+    assert row["told"].endswith(told)
+
+
 def test_what_all_training_studies_have_lies_within_and_all_else_outside(training):
     same = row_of(training, THICKNESS)
     assert (same["less"], same["more"], same["outside"]) == (0, 0, False)

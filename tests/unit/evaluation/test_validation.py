@@ -75,6 +75,18 @@ def test_a_study_whose_truth_is_unknown_is_never_taken_for_a_negative():
     assert masked["operating_points"] == known["operating_points"]
 
 
+def test_studies_and_slices_are_counted_of_which_the_truth_is_known():
+    table = study_table(90)
+    table.loc[80:, "pe_present_true"] = -1
+    assert found_of(table)["n_studies"] == 80
+    slices = table.loc[table.index.repeat(4)].rename(columns={"pe_present": IMAGE_LABEL})
+    slices[f"{IMAGE_LABEL}_true"] = slices["pe_present_true"].where(slices.index < 30, -1)
+    slices = slices.reset_index(drop=True)
+    found = validate(slices, "image", {"targets": {}}, {}, RESAMPLES, 0)
+    assert (found["n_studies"], found["n_slices"]) == (30, 120)
+    assert found["targets"]["pe_present_by_max"]["auroc"]["n_studies"] == 80
+
+
 def test_fixed_thresholds_are_the_bundles_and_transported_ones_are_chosen_anew():
     table = study_table(300, shift=1.5)
     main = found_of(table, thresholds=[0.5])["targets"]["pe_present"]
@@ -139,6 +151,9 @@ def test_the_difference_of_independent_samples_is_movers():
     assert (found["low"], found["high"]) == pytest.approx((0.0524, 0.3339), abs=2e-4)
     unknown = independent_difference(here | {"value": None, "reason": "no studies"}, there)
     assert unknown["value"] is None and unknown["reason"] == "no studies"
+    lone = here | {"low": None, "high": None, "reason": "no interval: one study only"}
+    unknown = independent_difference(lone, there | {"value": None, "reason": "no studies"})
+    assert unknown["value"] is None and unknown["reason"] == "there: no studies"
 
 
 def test_groups_are_told_but_for_those_of_few_studies():

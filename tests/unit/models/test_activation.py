@@ -184,7 +184,7 @@ def test_no_hook_stays_behind():
 def test_maps_are_read_as_written_and_found_by_slice(tmp_path):
     maps = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     # Each study numbers its slices from 1.
-    uids = [("a", "s", "1"), ("a", "s", "2"), ("b", "s", "1"), ("b", "t", "1")]
+    uids = [("a", "s", "1"), ("a", "s", "2"), ("b", "s", "1"), ("b", "t", f"{'1' * 64}#12")]
     written = Activation(maps, np.array([-1.5, 0, 1, 2], np.float32), uids, 224)
     write_activation(tmp_path / "m.h5", written, "resnext50")
     found = read_activation(tmp_path / "m.h5").of([uids[3], uids[1]])

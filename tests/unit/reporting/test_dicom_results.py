@@ -1,8 +1,11 @@
 """DICOM results, made of whole scans and opened again by other software."""
 
+import json
 import shutil
 import subprocess
+from types import SimpleNamespace
 
+import dicom_results
 import h5py
 import hdf5plugin  # noqa: F401
 import highdicom
@@ -16,12 +19,12 @@ from builders import write_enhanced
 from chests import chest_picture, write_scan
 from pydicom.uid import EnhancedCTImageStorage
 
-from clotline.data.activation_file import Activation
+from clotline.data.activation_file import Activation, write_activation
 from clotline.data.folder import DataFolder
 from clotline.data.ingest import write_shard
 from clotline.data.series import find_series, list_files
 from clotline.data.shards import read_rows
-from clotline.data.tables import uid_triples
+from clotline.data.tables import uid_triples, write_table
 from clotline.grid import LUNGS, PUBLISHED, Grid
 from clotline.labels import STUDY_LABELS, STUDY_UID
 from clotline.reporting.dicom_results import MAP, REPORT, write_results
@@ -81,7 +84,7 @@ def activation_of(slices, shard_pixels):
     return Activation(maps, np.zeros(len(maps)), uid_triples(slices), crop)
 
 
-def results_of(folder, files, grid=PUBLISHED):
+def results_of(folder, files, grid=PUBLISHED, model="combined-study", backbone="resnext50"):
     """Finds, decodes and writes the results of a folder; gives their folder and list."""
     rows, _, _ = find_series(files, list_files(files))
     shard = folder / "shard-new.h5"
@@ -91,10 +94,10 @@ def results_of(folder, files, grid=PUBLISHED):
         activation = activation_of(slices, file["pixels"][:])
     uids = slices[STUDY_UID].unique()
     probabilities = {name: 0.05 + 0.1 * k for k, name in enumerate(("pe_present", *STUDY_LABELS))}
-    predictions = pd.DataFrame({STUDY_UID: uids, "model": "combined-study"})
+    predictions = pd.DataFrame({STUDY_UID: uids, "model": model})
     table = write_results(
         folder / "dicom", slices, rows, DataFolder(str(files)),
-        predictions.assign(**probabilities), {"resnext50": activation}, ["models of SHA-256 0123"],
+        predictions.assign(**probabilities), {backbone: activation}, ["models of SHA-256 0123"],
         size=grid.size,
     )  # fmt: skip
     return folder / "dicom", table, probabilities, activation
@@ -174,13 +177,14 @@ def test_the_hottest_cell_lies_on_the_embolus_in_another_grid(tmp_path, name, gr
     assert source.ReferencedSOPInstanceUID == sop
 
 
+@pytest.mark.parametrize("sop", ["1.2.9", f"1.2.{'9' * 60}"], ids=["short", "of 64 characters"])
 @pytest.mark.parametrize("kind", ["report.dcm", "resnext50.dcm"])
-def test_an_enhanced_file_is_referred_to_by_its_frames(tmp_path, kind):
+def test_an_enhanced_file_is_referred_to_by_its_frames(tmp_path, kind, sop):
     path = tmp_path / "files/enhanced.dcm"
     positions = [{"PlanePositionSequence": {"ImagePositionPatient": corner(3.0 * k)}}
                  for k in range(COUNT)]  # fmt: skip
     spacing = {"PixelMeasuresSequence": {"PixelSpacing": [2.8, 2.8], "SliceThickness": 3}}
-    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.9"}
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": sop}
     pixels = np.stack([pixels_of(number) for number in range(COUNT)])
     write_enhanced(path, pixels, shared=spacing, frames=positions, FrameOfReferenceUID="1.2.8",
                    **uids, **PATIENT)  # fmt: skip
@@ -189,14 +193,14 @@ def test_an_enhanced_file_is_referred_to_by_its_frames(tmp_path, kind):
     dataset = pydicom.dcmread(folder / "1.2.3" / kind)
     check_by_dicom3tools(folder / "1.2.3" / kind)
     if kind == "report.dcm":
-        assert image_references(dataset) == {("1.2.9", tuple(range(1, COUNT + 1)))}
+        assert image_references(dataset) == {(sop, tuple(range(1, COUNT + 1)))}
         return
     frame, found, cell, _ = hottest(dataset)
     place = np.add(corner(3.0 * EMBOLUS), [2.8 * PLACE[1], 2.8 * PLACE[0], 0])
     assert found[2] == pytest.approx(place[2])
     assert np.linalg.norm(found - place) < 0.75 * cell
     source = frame.DerivationImageSequence[0].SourceImageSequence[0]
-    assert source.ReferencedSOPInstanceUID == "1.2.9"
+    assert source.ReferencedSOPInstanceUID == sop
     assert source.ReferencedSOPClassUID == EnhancedCTImageStorage
     assert source.ReferencedFrameNumber == EMBOLUS + 1
 
@@ -298,7 +302,12 @@ def test_a_map_of_zeros_can_be_written(tmp_path, plain, monkeypatch):
             {"PixelSpacing": None},
             "no usable ImagePositionPatient, ImageOrientationPatient or",
         ),
-        ({"FrameOfReferenceUID": None}, "no FrameOfReferenceUID: nothing says where the maps lie"),
+        ({"FrameOfReferenceUID": None}, "no usable FrameOfReferenceUID: nothing says where"),
+        ({"FrameOfReferenceUID": "NONE"}, "no usable FrameOfReferenceUID: nothing says where"),
+        (
+            {"FrameOfReferenceUID": lambda n: "1.2.8.1" if n < 10 else "1.2.8.2"},
+            "slices of several frames of reference",
+        ),
     ],
 )
 def test_files_that_do_not_say_where_they_lie_have_a_report_alone(tmp_path, tags, reason):
@@ -322,6 +331,47 @@ def test_without_instances_to_refer_to_there_are_no_results_and_a_reason(tmp_pat
     assert not folder.exists()
 
 
+def test_names_longer_than_an_element_are_cut_and_what_it_is_not_for_stays(tmp_path):
+    write(tmp_path / "files")
+    backbone, model = "efficientnet_b0_of_three_planes", f"{'a' * 70}-study"
+    folder, table, _, _ = results_of(tmp_path, tmp_path / "files", PUBLISHED, model, backbone)
+    assert table["reason"].tolist() == ["", ""]
+    dataset = pydicom.dcmread(folder / f"1.2.3/{backbone}.dcm")
+    assert dataset.ManufacturerModelName == backbone
+    for text in (dataset.SeriesDescription, dataset.ContentDescription):
+        assert text == "Clotline efficientnet_b0_of_...: Research use, not for diagnosis"
+    report = pydicom.dcmread(folder / "1.2.3/report.dcm")
+    assert report.ManufacturerModelName == f"{'a' * 61}..."
+    for name in (f"{backbone}.dcm", "report.dcm"):
+        check_by_dicom3tools(folder / "1.2.3" / name)
+
+
+def test_a_study_called_na_has_a_reason_and_the_others_their_results(tmp_path):
+    write(tmp_path / "files/1")
+    write(tmp_path / "files/2", StudyInstanceUID="NA", SeriesInstanceUID="1.2.3.5")
+    _, _, probabilities, activation = results_of(tmp_path, tmp_path / "files")
+    rows, _, _ = find_series(tmp_path / "files", list_files(tmp_path / "files"))
+    write_table(rows, tmp_path / "rows.parquet")
+    predictions = pd.DataFrame({STUDY_UID: ["NA", "1.2.3"], "model": "combined-study"})
+    predictions.assign(**probabilities).to_csv(tmp_path / "predictions.csv", index=False)
+    selection = {"model": "combined-study", "source": {"title": "models"}}
+    (tmp_path / "selection.json").write_text(json.dumps(selection))
+    write_activation(tmp_path / "resnext50.h5", activation, "resnext50")
+    names = {"rows": "rows.parquet", "shard": "shard-new.h5", "selection": "selection.json",
+             "predictions": "predictions.csv", "activations": "resnext50.h5"}  # fmt: skip
+    dicom_results.main(
+        SimpleNamespace(
+            input=SimpleNamespace(**{key: str(tmp_path / name) for key, name in names.items()}),
+            output=SimpleNamespace(folder=tmp_path / "results", table=tmp_path / "results.csv"),
+            params=SimpleNamespace(bundle="0123"),
+            config={"predict": str(tmp_path / "files")},
+        )
+    )
+    table = pd.read_csv(tmp_path / "results.csv", keep_default_na=False).set_index(STUDY_UID)
+    assert table.loc["NA", "reason"] == "no valid StudyInstanceUID in the files to refer to"
+    assert table.loc["1.2.3", "reason"].tolist() == ["", ""]
+
+
 def test_values_that_no_result_may_have_are_left_empty(tmp_path):
     odd = {"PatientSex": "U", "PatientBirthDate": "17.3.1950", "StudyTime": "25"}
     write(tmp_path / "files", **odd, PatientID=None)
@@ -331,6 +381,15 @@ def test_values_that_no_result_may_have_are_left_empty(tmp_path):
     assert not dataset.PatientSex and not dataset.PatientBirthDate and not dataset.PatientID
     assert not dataset.StudyTime
     check_by_dicom3tools(folder / "1.2.3/report.dcm")
+
+
+def test_dates_of_old_files_are_written_as_of_today(tmp_path):
+    write(tmp_path / "files", PatientBirthDate="1950.03.17", StudyDate="2026.01.02")
+    folder, _, _, _ = results_of(tmp_path, tmp_path / "files")
+    for name in ("report.dcm", "resnext50.dcm"):
+        dataset = pydicom.dcmread(folder / "1.2.3" / name)
+        assert (dataset.PatientBirthDate, dataset.StudyDate) == ("19500317", "20260102")
+        check_by_dicom3tools(folder / "1.2.3" / name)
 
 
 def test_uids_that_scanners_write_wrongly_are_referred_to_as_they_are(tmp_path):

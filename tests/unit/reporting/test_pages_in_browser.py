@@ -448,6 +448,18 @@ def test_the_coronal_view_has_the_head_above_and_its_row_of_every_slice(open_pag
     assert page.text_content("#corner-slice").startswith("Slice ")
 
 
+@pytest.mark.parametrize("side", [1.25, 2.5, 4.0])
+def test_the_coronal_view_marks_where_the_slice_lies(open_page, viewer, side):
+    page = open_page(viewer, WIDE)
+    page.evaluate(f"view.study.pixelMm.fill({side})")
+    page.get_by_role("button", name="Coronal").click()
+    settled(page)
+    for number in range(6):
+        marked = page.evaluate(f"markedAt(plane.nearest, {number})")
+        # Pixels below the last of six slices that lie 2.5 mm apart.
+        assert marked == pytest.approx((5 - number) * 2.5 / side, abs=0.51)
+
+
 def test_larger_slices_are_shown_in_their_own_pixels(open_page, tmp_path):
     (about,) = studies_of(0.9)
     shown = [study_of(about, 6, 384)]

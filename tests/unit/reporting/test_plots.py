@@ -338,6 +338,15 @@ def test_a_long_reason_leaves_the_axes_their_room(image, tmp_path, recwarn):
     assert [str(w.message) for w in recwarn if "constrained_layout" in str(w.message)] == []
 
 
-def test_a_plot_of_another_cohort_does_not_speak_of_test_studies(study, tmp_path):
-    text = svg(plot_roc(study | {"split": "external"}, "combined-study"), tmp_path)
+@pytest.mark.parametrize("plot", EVALUATION_PLOTS)
+def test_a_plot_of_another_cohort_does_not_speak_of_test_studies(study, plot, tmp_path):
+    external = study | {"split": "external"}
+    text = svg(EVALUATION_PLOTS[plot](external, "combined-study"), tmp_path)
     assert "30 studies" in text and "test studies" not in text
+
+
+def test_a_decision_curve_of_slices_counts_the_studies_that_it_is_of(image, tmp_path):
+    # Slices of some studies of a cohort have labels, and all studies have.
+    known = image | {"split": "external", "n_studies": 12, "n_slices": 48}
+    text = svg(plot_decision(known, "combined-image"), tmp_path)
+    assert "combined-image: 30 studies" in text and "slices" not in text

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from builders import NO_PATIENTS, facts_of
 
+from clotline.data.rejects import count_notes
 from clotline.evaluation.baselines import Baseline
 from clotline.evaluation.intervals import describe_estimate
 from clotline.evaluation.metrics import Yardstick, evaluate
@@ -101,7 +102,21 @@ def test_the_best_model_and_what_it_was_tested_on_come_first(plan, slices):
     page = render(plan, slices)
     summary = page[page.index('class="summary"') : page.index("<h2")]
     assert "<strong>combined-study</strong>" in summary
-    assert re.search(r"on 12\s+test studies,\s+6 of them positive", summary)
+    assert re.search(r"\(95% [^)]*\)\s+on 12 test studies,\s+6 of them positive", summary)
+    assert re.search(r"very studies, and\s+the interval does not account for that choice", summary)
+
+
+def test_an_auroc_without_an_interval_is_told_with_none(plan, slices):
+    table = predictions()
+    positive = (table["split"] == "test") & (table["negative_exam_for_pe_true"] == 0)
+    table.loc[positive & (table[STUDY_UID] != "s23"), "negative_exam_for_pe_true"] = 1
+    few = evaluate(table, "study", 20, 0)
+    for metrics in ({"combined-study": few}, {"a-study": few, "b-study": few}):
+        page = render(plan, slices, metrics=metrics)
+        summary = page[page.index('class="summary"') : page.index("<h2")]
+        assert "(no interval: fewer than 2 studies in one class)" in summary
+        assert re.search(r"\s+on 12 test studies,\s+1 of them positive", summary)
+        assert "95%" not in summary and "the interval does not" not in summary
 
 
 def test_what_the_data_are_stands_first(plan, slices):
@@ -116,6 +131,11 @@ def test_what_the_data_are_stands_first(plan, slices):
         assert ("true of patients" in first) == ("phantom" in config)
         assert f"2026-11-29</span> by Clotline {CLOTLINE_VERSION}" in first
         assert '<a href="viewer/index.html">' in first
+
+
+def test_a_study_of_which_nothing_is_stored_is_not_said_to_be_evaluated(plan, slices):
+    page = render(plan, slices[slices[STUDY_UID] != "s23"])
+    assert "23 studies with 69 slices; all metrics are of the 11 studies of the test" in page
 
 
 def test_the_contents_name_every_section_once(plan, slices):
@@ -285,6 +305,15 @@ def test_a_difference_without_an_interval_says_why_and_no_p_value_is_zero(plan, 
     ]
 
 
+def test_a_study_with_two_notes_of_a_sort_is_counted_once():
+    notes = pd.DataFrame(
+        [("s1", "thick slices: 5 mm"), ("s1", "thick slices: 8 mm"), ("s2", "thick slices: 5 mm"),
+         ("s2", "several series")],
+        columns=[STUDY_UID, "note"],
+    )  # fmt: skip
+    assert count_notes(notes).to_dict() == {"thick slices": 2, "several series": 1}
+
+
 def test_all_slices_are_accounted_for(plan, slices):
     page = render(plan, slices)
     assert "72 rows of the labels file = 71 slices stored + 1 rejected" in page
@@ -326,6 +355,21 @@ def test_claim_says_how_each_network_was_trained():
     assert ", gradients of 4 batches averaged" in answers[25]
     assert ", dropout of 0.5." in answers[25]
     assert f"{LSTM}: the last epoch, averaged over steps (0.99 of the past)." in answers[26]
+
+
+@pytest.mark.parametrize(
+    ("milestones", "said"),
+    [
+        ([10, 15, 20], "learning rate 0.01 (divided by 10 after the epochs 10, 15), "),
+        ([20, 30], "learning rate 0.01 (constant), "),
+        ([], "learning rate 0.01 (constant), "),
+    ],
+)
+def test_claim_says_what_became_of_the_learning_rate_within_the_training(milestones, said):
+    entry = {"lr": 0.01, "epochs": 20, "milestones": milestones}
+    answers = claim.fill_in(load_config({"lstm": {LSTM: entry}}), 1, 0, 0, NO_PATIENTS)
+    assert f"{LSTM}: stochastic" in answers[25]
+    assert said in answers[25].partition(f"{LSTM}: ")[2].partition(". ")[0]
 
 
 def test_claim_says_which_slices_epochs_have():

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from builders import NO_PATIENTS
 
 from clotline.data.cohort import FITTED, HELD_OUT, PART, TARGETS
 from clotline.evaluation.metrics import evaluate
@@ -18,6 +19,7 @@ from clotline.sections.lstm import LSTMSection
 from clotline.workflow.config import load_config
 
 COUNT = 60
+NO_NOTES = pd.DataFrame(columns=[STUDY_UID, "note"], dtype=object)
 
 
 def predictions(seed):
@@ -51,6 +53,7 @@ def content():
         "trained": {key: load_config({"phantom": {}})[key] for key in IN_BUNDLE},
         "folds": [],
         "models": {"combined-study": model},
+        "chosen": {"model": "combined-study", "why": "the best study-level model of the report"},
     }
 
 
@@ -112,10 +115,47 @@ def test_the_page_says_how_the_model_does_here_and_there(content, flow, tmp_path
     assert re.search(r"other 3 too few studies", text)
 
 
+def test_the_page_shows_the_model_that_was_chosen_whatever_the_cohort_tells(content, flow):
+    # Its labels may not tell of PE, by which the bundle's metrics rank the models.
+    model = content["models"]["combined-study"]
+    central = model | {"targets": {"central_pe": model["targets"]["pe_present"]}}
+    models = {"combined-study": central, "resnext50-study": central}
+    chosen = content["chosen"] | {"model": "resnext50-study"}
+    other = content | {"models": models, "chosen": chosen}
+    text = text_of(render_validation(other, flow, NO_NOTES, {}, 0.3, 100, "2026-01-01"))
+    assert "resnext50-study : AUROC for Central PE" in text
+    assert "by the internal test (the best study-level model of the report), not" in text
+
+
 def test_items_of_an_external_test_are_filled_in(content, flow, tmp_path):
     text = text_of(page_of(content, flow, tmp_path))
     assert f"This is one: {COUNT} studies, {flow['positive']} of them with a PE" in text
     assert "27 of 42 items are filled in" in text
+
+
+def flow_with(content, unknown=0):
+    """Of a cohort of which PE is unknown in so many studies, and of a bundle without digests."""
+    truth = predictions(2)[[STUDY_UID]].assign(**dict.fromkeys(TARGETS, -1), **{PART: HELD_OUT})
+    truth["pe_present"] = np.where(np.arange(COUNT) < unknown, -1, np.arange(COUNT) % 2)
+    slices = truth[[STUDY_UID]].assign(**{SERIES_UID: "s", SOP_UID: "1", IMAGE_LABEL: -1})
+    none = pd.DataFrame(columns=[STUDY_UID, "path", "reason"], dtype=object)
+    notes = ["the bundle, made by Clotline 0.8.0, has no digests of its training data"]
+    content = content | {"about": content["about"] | {"notes": notes}}
+    return flow_of(content, truth, slices, none, none, none)
+
+
+def test_the_share_of_positives_is_of_the_studies_of_which_it_is_known(content, tmp_path):
+    text = text_of(page_of(content, flow_with(content, unknown=40), tmp_path))
+    assert "share of positives, 50.0% of the studies here of which it is known. " in text
+    text = text_of(page_of(content, flow_with(content), tmp_path))
+    assert "share of positives, 50.0% of the studies here. " in text
+
+
+def test_without_digests_nothing_says_that_no_study_was_trained_on(content, tmp_path):
+    text = text_of(page_of(content, flow_with(content), tmp_path))
+    assert "Whether studies were trained on is not known." in text
+    assert "; whether the models were trained on some of them is not known. Beside it" in text
+    assert "none of which" not in text and "Nothing was trained on these" not in text
 
 
 def test_calibration_before_and_after_is_that_of_the_rest(content):
@@ -140,6 +180,15 @@ def test_claim_names_ensembles_and_folds_of_the_bundle(content, flow):
     told = claimed(content, flow, trained={"ensembles": ensembles}, folds=["combined-joint"])[27]
     assert "all-study: combined-study, resnext50-study; folds:" in told
     assert "of each of combined-joint" in told
+
+
+def test_claim_names_every_interval_and_measure_of_the_page(content, flow):
+    of_training = claim.fill_in(load_config({}), 1, 0, 0, NO_PATIENTS)
+    of_validation = claimed(content, flow)
+    for said in (of_training, of_validation):
+        assert "decision curves, predictive values by prevalence" in said[28]
+        assert "logit intervals for predictive values by prevalence" in said[29]
+        assert "for rates of slices of 0 or 1 (a trial a study)" in said[29]
 
 
 def test_claim_names_the_slices_that_the_models_want(content, flow):

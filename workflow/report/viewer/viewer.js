@@ -361,6 +361,14 @@ async function draw() {
   if (view.plane === "axial") for (const next of [view.slice + 1, view.slice - 1]) if (study.pixels[next]) pixelsOf(next);
 }
 
+// The row of the coronal plane at which a slice lies: the middle of its rows or, where slices lie nearer
+// together than rows and it has none, of those of the nearest slice.
+function markedAt(nearest, slice) {
+  const away = nearest.map((shown) => Math.abs(shown - slice));
+  const least = Math.min(...away);
+  return (away.indexOf(least) + away.lastIndexOf(least)) / 2;
+}
+
 // The scale, the ruler, and in the coronal plane where the slice lies.
 function drawMeasures(context, scale) {
   const full = CANVAS;
@@ -391,7 +399,7 @@ function drawMeasures(context, scale) {
     write(`${length} mm`, full / 2, y - 12);
   }
   if (plane.nearest) {
-    const y = (plane.nearest.indexOf(view.slice) + 0.5 - top) * scale;
+    const y = (markedAt(plane.nearest, view.slice) + 0.5 - top) * scale;
     stroke([[0, y], [24, y]], "#6cb6ff");
     stroke([[full - 24, y], [full, y]], "#6cb6ff");
   }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clotline.data.hdf5 import NewHDF5, open_hdf5, reading, write_column
+from clotline.data.hdf5 import NewHDF5, open_hdf5, reading, uid_dtype, write_column
 from clotline.labels import UIDS
 
 FORMAT, VERSION = "clotline-activation", 2
@@ -46,9 +46,9 @@ def write_activation(path: str | Path, activation: Activation, backbone: str) ->
     with NewHDF5(path, FORMAT, VERSION, backbone=backbone, crop=activation.crop) as file:
         write_column(file, "maps", np.clip(activation.maps, 0, limit).astype(np.float16))
         write_column(file, "logits", activation.logits.astype(np.float32))
-        columns = np.array(activation.uids, "S64").reshape(-1, len(UIDS)).T
+        columns = list(zip(*activation.uids, strict=True)) or [()] * len(UIDS)
         for name, column in zip(UIDS, columns, strict=True):
-            write_column(file, name, column)
+            write_column(file, name, np.array(column, uid_dtype(column)))
 
 
 def read_activation(path: str | Path) -> Activation:

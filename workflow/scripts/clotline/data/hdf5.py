@@ -210,6 +210,11 @@ def write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
     group.create_dataset(name, data=values, fletcher32=bool(len(values)) or None)
 
 
+def uid_dtype(uids: Sequence[str]) -> str:
+    """Dtype of a column of UIDs: 64 bytes, or more where a frame's number follows one (1.2.3#7)."""
+    return f"S{max(64, max(map(len, uids), default=0))}"
+
+
 def byte_sum(content: bytes | memoryview | np.ndarray) -> int:
     """The checksum of some bytes: 64-bit XXH3, seed 0 (https://github.com/Cyan4973/xxHash).
 

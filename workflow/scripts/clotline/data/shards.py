@@ -50,7 +50,14 @@ import numpy as np
 import pandas as pd
 
 from clotline.data.chunks import Chunk, ChunkTable, chunk_table, create_pixels, unpack
-from clotline.data.hdf5 import NewHDF5, byte_sum, open_hdf5, reading, write_column
+from clotline.data.hdf5 import (
+    NewHDF5,
+    byte_sum,
+    open_hdf5,
+    reading,
+    uid_dtype,
+    write_column,
+)
 from clotline.grid import LUNGS, PICTURE, PUBLISHED, WHOLE, Box, Grid
 from clotline.job.files import unusable
 from clotline.labels import IMAGE_LABEL, STUDY_LABELS, STUDY_UID, UIDS
@@ -64,7 +71,7 @@ ORIENTATION = "patient_orientation"
 PIXEL, THICKNESS, KERNEL, BLOOD = "pixel_mm", "thickness_mm", "kernel", "blood_hu"
 CHECKSUM = "checksum"
 
-#: Row-aligned columns beside the pixels, with their dtypes.
+#: Row-aligned columns beside the pixels, with their dtypes; UIDs may take more (`uid_dtype`).
 ROW_COLUMNS = dict.fromkeys(UIDS, "S64") | {
     POSITION: "f8", ORIENTATION: "S2", PIXEL: "f8", THICKNESS: "f8", KERNEL: "S32", BLOOD: "f8",
     IMAGE_LABEL: "i1",
@@ -141,7 +148,9 @@ class ShardWriter:
 
     def _write_columns(self) -> None:
         for name, dtype in self._columns.items():
-            write_column(self._file, name, _column(self._rows[name], dtype))
+            values = self._rows[name]
+            dtype = uid_dtype(values) if name in UIDS else dtype
+            write_column(self._file, name, _column(values, dtype))
         # By name: a group that HDF5 makes in passing would carry the time of day.
         group = self._file.create_group("studies")
         for name, dtype in STUDY_COLUMNS.items():

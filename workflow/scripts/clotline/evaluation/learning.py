@@ -62,15 +62,18 @@ def training_warnings(history: pd.DataFrame) -> list[str]:
 
 
 def chance_warning(auroc: dict) -> str | None:
-    """The warning that an AUROC's 95% interval contains 0.5; None where it does not.
+    """The warning that an AUROC's 95% interval contains 0.5 or lies below; None where it does not.
 
     Args:
         auroc: dict of `clotline.evaluation.intervals.Estimate`.
     """
     low, high = auroc["low"], auroc["high"]
-    if low is None or high is None or not low <= 0.5 <= high:
+    if low is None or high is None or low > 0.5:
         return None
-    return f"no better than chance: the 95% interval of its AUROC, {low:.3f} to {high:.3f}, has 0.5"
+    interval = f"the 95% interval of its AUROC, {low:.3f} to {high:.3f},"
+    if high < 0.5:
+        return f"worse than chance: {interval} lies below 0.5"
+    return f"no better than chance: {interval} has 0.5"
 
 
 def warnings_table(

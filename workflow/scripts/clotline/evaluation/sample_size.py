@@ -7,6 +7,7 @@ Sensitivity and specificity: Wilson's interval. Both need no predictions, only w
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 from clotline.evaluation.intervals import Z
 
@@ -57,7 +58,9 @@ def studies_for_auroc(auroc: float, prevalence: float, half_width: float = HALF_
     return _fewest(lambda studies: auroc_half_width(auroc, studies, prevalence), half_width)
 
 
-def studies_for_proportion(proportion: float, share: float, half_width: float = HALF_WIDTH) -> int:
+def studies_for_proportion(
+    proportion: float, share: float | Fraction, half_width: float = HALF_WIDTH
+) -> int:
     """Fewest studies of which a proportion of some has an interval of at most this half width.
 
     Args:
@@ -118,6 +121,8 @@ def sample_size(auroc: dict, point: dict, half_width: float = HALF_WIDTH) -> lis
             row["needed"] = studies_for_auroc(value, prevalence, half_width)
         else:
             row["expected"] = proportion_half_width(value, count)
-            row["needed"] = studies_for_proportion(value, count / studies, half_width)
+            # Exact: of a float, rounding can ask for a study more.
+            share = Fraction(count, studies)
+            row["needed"] = studies_for_proportion(value, share, half_width)
         rows.append(row)
     return rows

@@ -111,12 +111,17 @@ def _place(name: str, value: float | str, training: dict) -> dict:
         return row
     text = written(value, unit)
     row |= {"value": text.removesuffix(f" {unit}"), "told": f"{title} {text}"}
-    percentiles = np.array(training["quantities"].get(name, {}).get("percentiles", []))
+    kept = training["quantities"].get(name, {})
+    percentiles = np.array(kept.get("percentiles", []))
     if not len(percentiles):
         return row | {"told": f"{title} {text}; that of the training studies is not known"}
     # Kept to five digits, so that a value is compared as it was kept.
     value = float(f"{value:.5g}")
     less, more = float((percentiles < value).mean()), float((percentiles > value).mean())
+    # Of few studies most percentiles lie between two, but the least and the highest are one each.
+    most = 1 - 1 / kept["known"]
+    less = min(less, most) if value <= percentiles[-1] else less
+    more = min(more, most) if value >= percentiles[0] else more
     row |= {"training_5": percentiles[5], "training_50": percentiles[50]}
     row |= {"training_95": percentiles[95], "less": less, "more": more}
     row["outside"] = 1 - max(less, more) <= TAIL

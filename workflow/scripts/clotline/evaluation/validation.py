@@ -115,7 +115,8 @@ def validate(
         prevalences: shares of positive studies for which PPV and NPV are told.
 
     Returns:
-        As of `clotline.evaluation.metrics.evaluate`, with the targets whose truth is known. The
+        As of `clotline.evaluation.metrics.evaluate`, with the targets whose truth is known;
+        ``n_studies`` and ``n_slices`` are those of which the first target's truth is. The
         operating points are those that the bundle fixed. Each target has also ``recalibration`` (of
         `recalibrate`), ``transported``, the same aims met by thresholds of the recalibration part
         and measured on the other, and ``internal`` (of `beside_internal`). ``groups`` has of each
@@ -144,11 +145,12 @@ def validate(
         if target in (PE_PRESENT, PE_PRESENT_BY_MAX) and fixed:
             targets[target] |= for_decisions(of_all, measured, bootstraps, seed, prevalences)
     evaluated = next(iter(targets), None)
+    counts = targets[evaluated]["auroc"] if targets else {"n_studies": 0, "n_slices": None}
     return {
         "level": level,
         "split": "external",
-        "n_studies": int(table[STUDY_UID].nunique()),
-        "n_slices": len(table) if evaluated == IMAGE_LABEL else None,
+        "n_studies": counts["n_studies"],
+        "n_slices": counts["n_slices"],
         "targets": targets,
         "groups": {}
         if evaluated is None
@@ -259,7 +261,7 @@ def independent_difference(here: Mapping, there: Mapping) -> dict:
     counts = here["n_studies"], here["n_positive"]
     method = "difference of independent samples, MOVER"
     if here["value"] is None or there["value"] is None:
-        reason = here["reason"] or f"there: {there['reason']}"
+        reason = here["reason"] if here["value"] is None else f"there: {there['reason']}"
         return Estimate(None, None, None, *counts, method, reason).as_dict()
     value = here["value"] - there["value"]
     ends = [estimate[end] for estimate in (here, there) for end in ("low", "high")]

@@ -53,7 +53,8 @@ def calibrate_odds(
     """The weights of a network whose odds have the factor that the competition's metric asks for.
 
     A joint network has two, one of the nine labels and one of the slices, as two networks would.
-    Every output's rank stays what it was, and so does every AUROC.
+    Every output's ranks stay what they were, and so does its AUROC; PE present follows from two
+    outputs, and its ranks may change.
 
     Args:
         checkpoint: a trained network of stage 2.

@@ -25,6 +25,12 @@ OUTPUTS = {
     "joint": "one logit a slice and nine labels a study",
 }
 
+#: What Wilson's and other intervals by formula are of.
+_RATES = (
+    "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logit intervals for "
+    "predictive values by prevalence, logistic regression's (Wald) for calibration"
+)
+
 ITEMS = {
     1: "Study of artificial intelligence, type of technology",
     2: "Structured summary",
@@ -135,10 +141,9 @@ def fill_in(
         ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logistic "
-            f"regression's (Wald) for calibration, {config['evaluation']['bootstraps']:,} "
-            "bootstrap samples of studies for all else; between models paired DeLong, mended for "
-            "small samples, for studies and the paired bootstrap for slices."
+            f"{_RATES}, {config['evaluation']['bootstraps']:,} bootstrap samples of studies for "
+            "all else; between models paired DeLong, mended for small samples, for studies and "
+            "the paired bootstrap for slices."
         ),
         30: "Subgroups and bands of size above. More is the authors' to do.",
         33: "See Data.",
@@ -230,6 +235,9 @@ def fill_in_validation(
         bootstraps: resamples of each bootstrap.
     """
     counted_labels = ", ".join(f"{name} ({count:,})" for name, count in flow["known"].items())
+    seen = ", none of which the models were trained on"
+    if flow["unseen"]:
+        seen = "; whether the models were trained on some of them is not known"
     trained = trained | {
         "cnn": {n: CNNSection.of_checkpoint(e, n).as_dict() for n, e in trained["cnn"].items()},
         "lstm": {n: LSTMSection.of_checkpoint(e, n).as_dict() for n, e in trained["lstm"].items()},
@@ -256,19 +264,17 @@ def fill_in_validation(
         28: (
             "AUROC, average precision, Brier score, log loss; sensitivity, specificity, PPV and "
             "NPV at the bundle's thresholds and at thresholds chosen anew; calibration before "
-            "and after recalibration."
+            "and after recalibration; decision curves, predictive values by prevalence."
         ),
         29: (
             "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            f"for rates of studies, logistic regression's (Wald) for calibration, {bootstraps:,} "
-            "bootstrap samples of studies for all else; MOVER for differences from the internal "
-            "test."
+            f"{_RATES}, {bootstraps:,} bootstrap samples of studies for all else; MOVER for "
+            "differences from the internal test."
         ),
         30: "Subgroups by scanner, slice thickness, contrast, sex and age, as far as known.",
         32: (
             f"This is one: {counted(flow['studies'], 'study', 'studies')}, {flow['positive']:,} "
-            "of them with a PE, none of which the models were trained on. Beside it stands the "
-            "internal test."
+            f"of them with a PE{seen}. Beside it stands the internal test."
         ),
         33: "See Data.",
         34: "Sex, age, scanner, slice thickness and contrast: see Subgroups, as far as known.",
@@ -316,8 +322,11 @@ def _training(name: str, entry: dict, size: int) -> str:
         "cross_entropy": "binary cross-entropy",
         "competition": "the competition's metric as loss",
     }[entry.get("loss", "cross_entropy")]
+    # A division after the last epoch, or later, changed nothing.
+    divided = [epoch for epoch in entry["milestones"] if epoch < entry["epochs"]]
+    steps = ", ".join(map(str, divided))
     schedule = {
-        "step": f"divided by 10 after the epochs {', '.join(map(str, entry['milestones']))}",
+        "step": f"divided by 10 after the epochs {steps}" if divided else "constant",
         "one_cycle": "one cycle",
         "cosine": "to 0 along a cosine",
         "linear": "to 0 along a line",

@@ -21,6 +21,8 @@ from clotline.reporting.dicom_report import (
     NOT_FOR_DIAGNOSIS,
     SCHEME,
     SERIES_NUMBER,
+    described,
+    shortened,
     unsaid,
 )
 from clotline.version import CLOTLINE_VERSION
@@ -82,7 +84,7 @@ def write_map(
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=backbone,
+        manufacturer_model_name=shortened(backbone),
         software_versions=CLOTLINE_VERSION,
         device_serial_number=CLOTLINE_VERSION,
         contains_recognizable_visual_features=False,
@@ -102,8 +104,8 @@ def write_map(
         voi_lut_transformations=[highdicom.VOILUTTransformation((_STEPS + 1) / 2, _STEPS + 1)],
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="ACTIVATION",
-        content_description=f"{MANUFACTURER} {backbone}: {NOT_FOR_DIAGNOSIS}",
-        series_description=f"{MANUFACTURER} {backbone}: {NOT_FOR_DIAGNOSIS}",
+        content_description=described(backbone),
+        series_description=described(backbone),
         pixel_measures=highdicom.PixelMeasuresSequence(
             pixel_spacing=planes[0].spacing, slice_thickness=_thickness(planes)
         ),
@@ -135,8 +137,11 @@ def _cells(sources: Sequence[Source], activation: Activation) -> list[Plane]:
             "no usable ImagePositionPatient, ImageOrientationPatient or PixelSpacing: nothing says "
             "where the maps lie"
         )
-    if any("FrameOfReferenceUID" not in source.dataset for source in sources):
-        raise NoMapError("no FrameOfReferenceUID: nothing says where the maps lie")
+    frames = {source.dataset.get("FrameOfReferenceUID", "") for source in sources}
+    if "" in frames:
+        raise NoMapError("no usable FrameOfReferenceUID: nothing says where the maps lie")
+    if len(frames) > 1:
+        raise NoMapError("slices of several frames of reference, and a map has one")
     _, rows, columns = activation.maps.shape
     planes = []
     for source in sources:

@@ -34,9 +34,23 @@ SCHEME = "99CLOTLINE"
 #: Number of the report's series in its study; those of the maps follow.
 SERIES_NUMBER = 9001
 
+#: Characters of a value of representation LO (PS3.5, 6.2).
+_LONGEST = 64
+
 _CODING_SCHEME = CodingSchemeIdentificationItem(
     designator=SCHEME, name="Labels of the RSNA-STR PE CT data set", responsible_organization=SCHEME
 )
+
+
+def shortened(name: str, room: int = _LONGEST) -> str:
+    """A network's name, cut where an element has no more room than so many characters."""
+    return name if len(name) <= room else f"{name[: room - 3]}..."
+
+
+def described(name: str) -> str:
+    """What made a result and what it is not for, of at most 64 characters."""
+    room = _LONGEST - len(f"{MANUFACTURER} : {NOT_FOR_DIAGNOSIS}")
+    return f"{MANUFACTURER} {shortened(name, room)}: {NOT_FOR_DIAGNOSIS}"
 
 
 @contextmanager
@@ -110,7 +124,7 @@ def write_report(
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=model,
+        manufacturer_model_name=shortened(model),
         software_versions=CLOTLINE_VERSION,
         series_description=f"{MANUFACTURER}: {NOT_FOR_DIAGNOSIS}",
         coding_schemes=[_CODING_SCHEME],

@@ -272,12 +272,14 @@ def plot_decision(metrics: dict, name: str) -> Figure:
         if "decision_curve" in measured
     }
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
-    figure.suptitle(f"{name}: {counted(metrics['n_studies'], 'test study', 'test studies')}")
     axis = figure.subplots()
     # Of each model at most one target is PE in the study.
     target, curve = next(
         iter(curves.items()), ("", {"reason": "no predictions of PE in the study"})
     )
+    studies = metrics["targets"][target]["auroc"]["n_studies"] if target else metrics["n_studies"]
+    of_studies = metrics | {"n_studies": studies, "n_slices": None}
+    figure.suptitle(f"{name}: {_cases(of_studies)}")
     axis.set_title(TITLES.get(target, target), fontsize=9)
     if "reason" in curve:
         axis.set_axis_off()

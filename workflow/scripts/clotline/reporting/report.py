@@ -124,7 +124,7 @@ def render_report(
         templates(FOLDER)
         .get_template("report.html.j2")
         .render(
-            data=_about_data(config, plan, stored),
+            data=_about_data(config, slices),
             date=date,
             clotline=CLOTLINE_VERSION,
             warnings=warnings.to_dict("records"),
@@ -174,12 +174,13 @@ def render_report(
     )
 
 
-def _about_data(config: dict, plan: pd.DataFrame, stored: int) -> dict:
-    """What the page says of the data before all else."""
-    studies, tested = len(plan), int((plan["split"] == "test").sum())
+def _about_data(config: dict, slices: pd.DataFrame) -> dict:
+    """What the page says of the data before all else: of the studies that have stored slices."""
+    splits = slices.drop_duplicates(STUDY_UID)["split"]
+    studies, tested = len(splits), int((splits == "test").sum())
     text = (
-        f"{counted(studies, 'study', 'studies')} with {counted(stored, 'slice', 'slices')}; all "
-        f"metrics are of the {counted(tested, 'study', 'studies')} of the test split."
+        f"{counted(studies, 'study', 'studies')} with {counted(len(slices), 'slice', 'slices')}; "
+        f"all metrics are of the {counted(tested, 'study', 'studies')} of the test split."
     )
     data = describe_data(config)
     if data["phantom"]:

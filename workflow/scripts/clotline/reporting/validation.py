@@ -16,7 +16,6 @@ from clotline.labels import IMAGE_LABEL, STUDY_UID, UNKNOWN
 from clotline.reporting import claim
 from clotline.reporting.pages import FOLDER, describe_bundle, templates
 from clotline.reporting.report import TOLD_THRESHOLDS, svg_uri, versions
-from clotline.reporting.selection import choose_model
 from clotline.titles import TITLES, counted
 from clotline.version import CLOTLINE_VERSION
 
@@ -81,6 +80,9 @@ def flow_of(
 ) -> dict:
     """What became of the cohort: how many studies count, and why the others do not.
 
+    ``told`` is the number of studies of which it is known whether they have a PE; ``unseen``
+    whether nobody looked for studies that the models were trained on.
+
     Args:
         content: of metrics.json.
         truth: truth.parquet of the cohort.
@@ -98,11 +100,13 @@ def flow_of(
         "title": content["about"]["title"],
         "studies": len(truth),
         "positive": int((truth[PE_PRESENT] == 1).sum()),
+        "told": int((truth[PE_PRESENT] != UNKNOWN).sum()),
         "fitted": int((truth[PART] == FITTED).sum()),
         "slices": len(slice_truth),
         "known": {name: count for name, count in known.items() if count},
         "level": "Studies, of one patient together where the labels name patients",
         "overlap": "Whether studies were trained on is not known." if unseen else overlap,
+        "unseen": unseen,
         "excluded": count_reasons(excluded).to_dict(),
         "unpredicted": count_reasons(unpredicted).to_dict(),
         "left_out": count_reasons(left_out).to_dict(),
@@ -122,8 +126,8 @@ def render_validation(
 
     Args:
         content: of metrics.json: ``about`` the cohort, the configuration that ``trained`` the
-            models, the networks that were also trained in ``folds``, and the metrics of all
-            ``models``.
+            models, the networks that were also trained in ``folds``, the metrics of all
+            ``models``, and which model the bundle's metrics have ``chosen`` and ``why``.
         flow: of `flow_of`.
         notes: on studies.
         figures: groups of figures, each to {caption: path of an SVG}.
@@ -132,8 +136,7 @@ def render_validation(
         date: of the page, as a text.
     """
     metrics, trained = content["models"], content["trained"]
-    internal = {name: _internal(model) for name, model in metrics.items()}
-    main, why = choose_model(internal, internal)
+    main, why = content["chosen"]["model"], content["chosen"]["why"]
     shown = main if main in metrics else next(iter(metrics))
     there = {name: bool(figures.get(name)) for name in ("roc", "precision_recall")}
     deciding = list(with_decisions(metrics))
@@ -179,17 +182,6 @@ def render_validation(
             headline=_headline(shown, metrics[shown]),
         )
     )
-
-
-def _internal(model: Mapping) -> dict:
-    """The metrics of the bundle's own test, as far as they stand beside those of this cohort."""
-    targets = {
-        target: {name: told["internal"] for name, told in measured["internal"].items()}
-        for target, measured in model["targets"].items()
-        if measured["internal"]
-    }
-    counts = [told["auroc"]["n_studies"] for told in targets.values()]
-    return {"level": model["level"], "n_studies": max(counts, default=0), "targets": targets}
 
 
 def _headline(name: str, model: Mapping) -> str:

@@ -87,7 +87,8 @@ def read_source(path: str | Path, frame: int = 0, size: int = SIZE, box: Box = P
         if not _UID.fullmatch(uid):
             raise SliceError(f"no valid {keyword} in the files to refer to")
         setattr(dataset, keyword, uid)
-    if reference := str(header.get("FrameOfReferenceUID") or ""):
+    reference = str(header.get("FrameOfReferenceUID") or "")
+    if _UID.fullmatch(reference):
         dataset.FrameOfReferenceUID = reference
     for keyword in (*_PATIENT_KEYWORDS, *_STUDY_KEYWORDS):
         setattr(dataset, keyword, _text(header, keyword))
@@ -103,7 +104,9 @@ def _text(header: Header, keyword: str) -> str:
         value = header.get(keyword)
         text = "" if value is None or _is_several(value) else str(value).strip(" \0")
         if text and keyword in _READ:
-            _READ[keyword](text)
+            read = _READ[keyword](text)
+            # Old files have dots in their dates, which results may not have.
+            return read.strftime("%Y%m%d") if isinstance(read, DA) else text
         return text
     except Exception:  # pydicom converts values when they are asked for
         return ""
