@@ -117,13 +117,15 @@ def test_a_table_of_slices_labels_slices_and_studies(tmp_path):
     assert cohort.studies[PE_PRESENT].to_dict() == {"a": 1, "b": 0}
 
 
-PATHS = {"1.2": "a/1.dcm", "file-77": "scans/case 7.nii.gz", "1.9": "b/x/1.dcm"}
+PATHS = {
+    "1.2": "a/1.dcm", "file-77": "scans/case 7.nii.gz", "1.9": "b/x/1.dcm", "file-78": "C8.NII.GZ",
+}  # fmt: skip
 
 
 def test_studies_are_found_by_uid_or_by_a_name_on_their_path(tmp_path):
     rows = rows_of(PATHS)
-    found = studies_of(rows, ["1.2", "case 7", "b", "other"], describe(tmp_path))
-    assert found == {"1.2": {"1.2"}, "file-77": {"case 7"}, "1.9": {"b"}}
+    found = studies_of(rows, ["1.2", "case 7", "b", "other", "C8"], describe(tmp_path))
+    assert found == {"1.2": {"1.2"}, "file-77": {"case 7"}, "1.9": {"b"}, "file-78": {"C8"}}
 
 
 @pytest.mark.parametrize(

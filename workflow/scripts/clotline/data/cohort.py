@@ -359,6 +359,10 @@ def studies_of(
     return found
 
 
+#: Endings of files that the labels may leave out.
+_ENDING = re.compile(r"(\.nii|\.nrrd|\.dcm)?(\.gz|\.bz2|\.xz|\.zip)?$", re.IGNORECASE)
+
+
 def _names_on(path: str, patterns: Sequence[re.Pattern], known: frozenset[str]) -> set[str]:
     """What a path says of the study's name."""
     parts = path.replace(WITHIN, "/").split("/")
@@ -367,7 +371,7 @@ def _names_on(path: str, patterns: Sequence[re.Pattern], known: frozenset[str]) 
         matches = [pattern.fullmatch(part) for pattern in patterns for part in paths]
         return {_name_in(match) for match in matches if match} & known
     names = {path, *parts}
-    names |= {re.sub(r"(\.nii|\.nrrd|\.dcm)?(\.gz|\.bz2|\.xz|\.zip)?$", "", name) for name in names}
+    names |= {_ENDING.sub("", name) for name in names}
     return names & known
 
 
