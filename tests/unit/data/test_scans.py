@@ -117,6 +117,15 @@ def test_numbers_that_come_twice_between_each_other_are_two_patients():
     assert {first, second} == {0, 20}
 
 
+@pytest.mark.parametrize("turned", [1, -1], ids=["up", "down"])
+def test_parts_of_a_scan_that_are_numbered_anew_are_one_scan(turned):
+    """As of a table that moved on, in a series that an archive put together."""
+    parts_of_it = stack(20) + stack(14, at=40.0) + stack(20, at=68.0)
+    scan = [replace(s, position=turned * s.position) for s in parts_of_it]
+    (part,) = split_scans(scan)
+    assert sorted(part.members) == list(range(54)) and part.mixed is None
+
+
 @pytest.mark.parametrize("number", [None, 1.0], ids=["no number", "one for all"])
 def test_numbers_that_say_nothing_are_no_reason_to_refuse(number):
     (part,) = split_scans([replace(s, instance=number) for s in stack()])

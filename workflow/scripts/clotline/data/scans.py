@@ -252,6 +252,11 @@ def _numbered_twice(
         return None
     if max(map(len, repeated)) > 4:
         return None  # numbers that say little, as one for each half of a scan
+    along = [traits[m].instance for m in sorted(members, key=lambda m: positions[m])]
+    steps = [b - a for a, b in pairwise(along)]
+    upwards = median(steps) > 0
+    if sum(step == 0 or (step > 0) != upwards for step in steps) < _MOST_RUNS:
+        return None  # each part of a scan has numbers of its own, and lies behind the one before
     return repeated[0][0], repeated[0][1]
 
 
