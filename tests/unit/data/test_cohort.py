@@ -193,6 +193,14 @@ def test_studies_of_a_patient_stay_in_one_part_and_no_patient_is_kept(tmp_path):
     assert "anna" not in found.labels.to_csv() + found.rows.to_csv()
 
 
+def test_a_patient_is_one_however_the_cells_are_padded_and_no_name_is_no_patient(tmp_path):
+    who = ["P1", "p1 ", " P1", " ", " ", ""]
+    write(tmp_path, "study,PE,patient\n" + "".join(f"s{n},1,{p}\n" for n, p in enumerate(who)))
+    found = matched(tmp_path, {f"1.{n}": f"s{n}/1.dcm" for n in range(6)})
+    assert found.patients == (1, 1)
+    assert found.labels[PART][:3].nunique() == 1
+
+
 def test_a_share_of_the_studies_is_met_in_whatever_order_they_come():
     groups = pd.Series([f"1.2.{n}" for n in range(40)])
     parts = parts_of(groups, 0.3)

@@ -18,6 +18,7 @@ import pandas as pd
 from clotline.data.archives import WITHIN
 from clotline.data.cells import read_cells
 from clotline.data.csv_file import UNREADABLE
+from clotline.data.dicom.words import plain_patient_id
 from clotline.data.unpredicted import UNLABELLED
 from clotline.errors import ClotlineError
 from clotline.job.files import files_under
@@ -45,8 +46,8 @@ class CohortLabels:
 
     Attributes:
         studies: one row a study, by its name (the index): the columns `TARGETS` (int8),
-            ``patient`` (text, empty where unknown) and ``labels``, where they stand. Names and
-            patients must not be written.
+            ``patient`` (text as it is compared, empty where unknown) and ``labels``, where they
+            stand. Names and patients must not be written.
         slices: names of slices to whether they show an embolus, by the name of the study; empty
             where the table has no rows of slices.
         people: ``sex``, ``age`` (years) and ``scanner`` by the name of the study, as far as the
@@ -110,7 +111,11 @@ def read_cohort(folder: str | Path, description: Mapping) -> CohortLabels:
         labels[PE_PRESENT] = highest.where((highest == 1) | (lowest != UNKNOWN), UNKNOWN)
     labels = _with_pe_present(labels)
     told = labels.assign(
-        patient=table[patient] if (patient := column.maybe(description["patient"])) else "",
+        patient=(
+            table[patient].map(plain_patient_id)
+            if (patient := column.maybe(description["patient"]))
+            else ""
+        ),
         **{
             key: table[found] if (found := column.maybe(description[key])) else ""
             for key in (SEX, AGE, SCANNER)
