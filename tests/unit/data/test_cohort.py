@@ -201,6 +201,14 @@ def test_a_patient_is_one_however_the_cells_are_padded_and_no_name_is_no_patient
     assert found.labels[PART][:3].nunique() == 1
 
 
+def test_what_one_row_of_a_study_leaves_out_another_says(tmp_path):
+    rows = ["a,1,,,", "a,1,P1,F,63", "b,0,P1,,", "c,0,P2,M,"]
+    write(tmp_path, "\n".join(["study,PE,patient,sex,age", *rows]))
+    cohort = read_cohort(tmp_path, describe(tmp_path))
+    assert cohort.studies["patient"].to_dict() == {"a": "P1", "b": "P1", "c": "P2"}
+    assert cohort.people.loc["a"].tolist() == ["F", "63", ""]
+
+
 def test_a_share_of_the_studies_is_met_in_whatever_order_they_come():
     groups = pd.Series([f"1.2.{n}" for n in range(40)])
     parts = parts_of(groups, 0.3)

@@ -278,6 +278,10 @@ def _with_pe_present(labels: pd.DataFrame) -> pd.DataFrame:
 def _one_row_a_study(told: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """The rows of each study as one; those that contradict each other are not counted."""
     first = told.drop_duplicates("study").set_index("study")
+    # Each is what the first row says that says anything.
+    for name in ("patient", SEX, AGE, SCANNER):
+        known = told[told[name] != ""].drop_duplicates("study").set_index("study")[name]
+        first[name] = known.reindex(first.index).fillna("")
     # A row that does not know contradicts none that does, and -1 is less than either.
     first[list(TARGETS)] = told[list(TARGETS)].groupby(told["study"]).max()
     known = told[list(TARGETS)].where(told[list(TARGETS)] != UNKNOWN)
