@@ -106,6 +106,15 @@ def test_bolus_tracking_within_a_scan_is_apart():
     assert [members for members, _ in found] == [*both()[:1], list(range(20, 32))]
 
 
+@pytest.mark.parametrize("height", [6.0, 0.0, 38.0], ids=["within", "at the lower end", "upper"])
+def test_bolus_tracking_that_nothing_names_takes_no_slices_place(height):
+    tracker = [replace(SLICE, position=height, instance=1.0 + k) for k in range(12)]
+    for scan in (stack(first=13), stack(first=13)[::-1]):
+        renumbered = [replace(s, instance=13.0 + k) for k, s in enumerate(scan)]
+        found = parts(renumbered + tracker)
+        assert list(range(20)) in [members for members, _ in found]
+
+
 def test_the_same_position_and_number_for_two_pictures_cannot_be_one_scan():
     (part,) = split_scans(stack() + stack())
     assert sorted(part.mixed) == [0, 20]
