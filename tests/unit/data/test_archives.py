@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clotline.data.archives import LIMITS, Limits, located, unpacked
+from clotline.data.series import NothingChosenError, find_series
 from clotline.job.files import files_under
 
 
@@ -100,6 +102,16 @@ def test_the_same_files_are_found_again_and_no_others_unpacked(folder, scratch):
         assert Path(located(found.folder, "b.tar//inner.zip//x")).read_bytes() == b"slice"
         assert Path(located(found.folder, "plain")).read_bytes() == b"plain"
         assert len([*next(scratch.iterdir()).iterdir()]) == 1
+
+
+def test_an_archive_whose_name_is_no_utf8_text_is_not_entered_but_listed(folder, scratch):
+    path = os.fsencode(folder) + b"/M\xfcller.zip"
+    Path(os.fsdecode(path)).write_bytes(zipped(TWO))
+    (folder / "study.zip").write_bytes(zipped(TWO))
+    with unpacked(folder, files_under(folder)) as found:
+        assert len(found.files) == 3 and found.refused == {}
+        with pytest.raises(NothingChosenError, match=r"its name is no UTF-8 text: rename it"):
+            find_series(found.folder, found.files, refused=found.refused)
 
 
 def test_nothing_packed_needs_no_scratch(folder, scratch):

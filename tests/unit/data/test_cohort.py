@@ -117,13 +117,15 @@ def test_a_table_of_slices_labels_slices_and_studies(tmp_path):
     assert cohort.studies[PE_PRESENT].to_dict() == {"a": 1, "b": 0}
 
 
-PATHS = {"1.2": "a/1.dcm", "file-77": "scans/case 7.nii.gz", "1.9": "b/x/1.dcm"}
+PATHS = {
+    "1.2": "a/1.dcm", "file-77": "scans/case 7.nii.gz", "1.9": "b/x/1.dcm", "file-78": "C8.NII.GZ",
+}  # fmt: skip
 
 
 def test_studies_are_found_by_uid_or_by_a_name_on_their_path(tmp_path):
     rows = rows_of(PATHS)
-    found = studies_of(rows, ["1.2", "case 7", "b", "other"], describe(tmp_path))
-    assert found == {"1.2": {"1.2"}, "file-77": {"case 7"}, "1.9": {"b"}}
+    found = studies_of(rows, ["1.2", "case 7", "b", "other", "C8"], describe(tmp_path))
+    assert found == {"1.2": {"1.2"}, "file-77": {"case 7"}, "1.9": {"b"}, "file-78": {"C8"}}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +191,22 @@ def test_studies_of_a_patient_stay_in_one_part_and_no_patient_is_kept(tmp_path):
     assert found.patients == (30, 30)
     assert list(found.labels) == [STUDY_UID, *TARGETS, PART]
     assert "anna" not in found.labels.to_csv() + found.rows.to_csv()
+
+
+def test_a_patient_is_one_however_the_cells_are_padded_and_no_name_is_no_patient(tmp_path):
+    who = ["P1", "p1 ", " P1", " ", " ", ""]
+    write(tmp_path, "study,PE,patient\n" + "".join(f"s{n},1,{p}\n" for n, p in enumerate(who)))
+    found = matched(tmp_path, {f"1.{n}": f"s{n}/1.dcm" for n in range(6)})
+    assert found.patients == (1, 1)
+    assert found.labels[PART][:3].nunique() == 1
+
+
+def test_what_one_row_of_a_study_leaves_out_another_says(tmp_path):
+    rows = ["a,1,,,", "a,1,P1,F,63", "b,0,P1,,", "c,0,P2,M,"]
+    write(tmp_path, "\n".join(["study,PE,patient,sex,age", *rows]))
+    cohort = read_cohort(tmp_path, describe(tmp_path))
+    assert cohort.studies["patient"].to_dict() == {"a": "P1", "b": "P1", "c": "P2"}
+    assert cohort.people.loc["a"].tolist() == ["F", "63", ""]
 
 
 def test_a_share_of_the_studies_is_met_in_whatever_order_they_come():

@@ -61,7 +61,7 @@ def test_two_acquisitions_of_one_series_are_two_scans_and_the_enhanced_one_is_ta
     assert series["scan"].tolist() == ["AcquisitionNumber 1", "AcquisitionNumber 2"]
     assert series["blood_hu"].tolist() == [45, 300]
     assert left_out["reason"].unique().tolist() == [series["reason"][0]]
-    assert "(AcquisitionNumber 2) was preferred: contrast" in series["reason"][0]
+    assert "(AcquisitionNumber 2) was preferred: lungs and contrast" in series["reason"][0]
 
 
 @pytest.mark.parametrize(
@@ -501,7 +501,7 @@ def test_the_enhanced_scan_of_an_enhanced_ct_file_is_taken_frame_by_frame(tmp_pa
     reasons = left_out.set_index("path")["reason"]
     assert reasons["scout"] == "a localizer, not a slice"
     assert reasons.index.tolist()[:2] == ["scan#1", "scan#10"]
-    assert "was preferred: contrast" in reasons["scan#1"]
+    assert "was preferred: lungs and contrast" in reasons["scan#1"]
 
 
 def test_training_keeps_every_slice_and_never_makes_phases_neighbours(tmp_path):

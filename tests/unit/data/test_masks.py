@@ -57,6 +57,25 @@ def test_a_nifti_mask_is_laid_by_where_it_lies_whatever_its_axes(tmp_path, downw
     assert laid(tmp_path / "mask.nii.gz", kept) == [0, 1, 1, 0]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32])
+def test_a_mask_with_slope_and_intercept_marks_what_is_not_zero_by_them(tmp_path, dtype):
+    """As of fractions that were saved with the header of their scan."""
+    affine = np.diag([-0.7, -0.7, STEP, 1.0])
+    affine[2, 3] = BOTTOM
+    header = nibabel.Nifti1Image(np.zeros((6, 5, COUNT), dtype), affine).header
+    mask = (mask_of() != 0).astype(np.float64)
+    nibabel.save(nibabel.Nifti1Image(mask, affine, header), tmp_path / "mask.nii.gz")
+    assert laid(tmp_path / "mask.nii.gz") == SHOWN
+
+
+def test_what_is_no_number_in_a_mask_marks_nothing(tmp_path):
+    affine = np.diag([-0.7, -0.7, STEP, 1.0])
+    affine[2, 3] = BOTTOM
+    mask = np.where(mask_of(), 1, np.nan).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(mask, affine), tmp_path / "mask.nii")
+    assert laid(tmp_path / "mask.nii") == SHOWN
+
+
 def test_an_nrrd_mask_is_read_too(tmp_path):
     header = {
         "space": "left-posterior-superior",

@@ -28,6 +28,7 @@ def test_studies_of_train_and_valid_are_recognised_by_uid_or_pixels():
             "9.2": [31, 32],  # of the test split: nothing was trained on it
             "9.3": [BLANK, 93],
             "9.4": [11, 94, 95],  # one slice alone
+            "9.5": [12, 12, 12, 96],  # one, blank, several times
         }
     )
     found = overlapping(new, *digests_of_training(TRAINED))

@@ -142,6 +142,21 @@ def test_files_are_read_again_where_links_to_them_may_be_followed(cohort):
     assert study in plan_of(cohort, "PatientID", links_root=str(cohort / "elsewhere"))[1]
 
 
+def test_files_that_come_later_tell_their_patients_then(cohort):
+    """The first dry run may be made while a data set is still being fetched."""
+    late = [uid for k, uid in enumerate(PATIENTS) if k % 3]
+    for uid in late:
+        (cohort / "dicom" / uid).rename(cohort / uid)
+    before, first = plan_of(cohort, "PatientID")
+    assert not set(late) & set(first.index)
+    assert in_several(before) > 0
+    for uid in late:
+        (cohort / uid).rename(cohort / "dicom" / uid)
+    after, first = plan_of(cohort, "PatientID")
+    assert set(late) <= set(first.index)
+    assert in_several(after) == 0
+
+
 @pytest.mark.parametrize(("value", "what"), [("ANON", "all studies have"), ("", "no file")])
 def test_files_that_tell_no_patients_apart_are_refused_with_what_to_do(cohort, value, what):
     labels = labels_of(STUDIES)

@@ -1,9 +1,11 @@
 """Groups of studies, by scanner, scan and patient."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
-from builders import write_dicom
+from builders import write_dicom, write_enhanced
 
 from clotline.data.cohort import read_cohort
 from clotline.data.people import groups_of, people_of, years
@@ -34,6 +36,22 @@ def test_the_table_comes_before_the_header(told):
     assert told.loc["1.1"].tolist() == ["F", "063Y", "Siemens Force"]
     assert told.loc["1.2"].tolist() == ["M", "38", "GE Apex"]
     assert told.loc["1.3", ["sex", "age"]].tolist() == ["", "77"]
+
+
+def test_a_file_of_many_slices_says_it_too_however_large(tmp_path):
+    """96 MiB in three frames, all of it a hole."""
+    path = write_enhanced(
+        tmp_path / "1.1" / "1.dcm", np.zeros((3, 1, 1), np.int16), frames=[{}] * 3,
+        Rows=4096, Columns=4096, PatientSex="F", PatientAge="063Y", ManufacturerModelName="Apex",
+    )  # fmt: skip
+    head, length = path.read_bytes()[: -3 * 2], 3 * 2**25
+    path.write_bytes(head[:-4] + length.to_bytes(4, "little"))
+    os.truncate(path, len(head) + length)
+    (tmp_path / "labels.csv").write_text("study,PE\n1.1,1\n")
+    description = load_description(tmp_path, None)
+    rows = pd.DataFrame({STUDY_UID: ["1.1"], "path": ["1.1/1.dcm"]})
+    told = people_of(read_cohort(tmp_path, description), rows, tmp_path, description)
+    assert told.loc["1.1"].tolist() == ["F", "063Y", "Apex"]
 
 
 def test_groups_of_scans_and_of_people(told):

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -25,13 +26,13 @@ def blood(hu):
 
 #: In the order of the criteria: what loses by each, though it is better in all further ones.
 ROWS = [
+    ("Hounsfield units", {"chest": CHEST._replace(soft=900.0)}),
+    ("lungs and contrast", {"chest": CHEST._replace(lungs=0.0, blood=math.nan)}),
+    ("lungs and contrast", blood(45.0)),
     ("type of picture", {"picture": MONOENERGETIC}),
     ("type of picture", {"picture": PROJECTION}),
-    ("Hounsfield units", {"chest": CHEST._replace(soft=900.0)}),
-    ("body part", {"chest": CHEST._replace(lungs=0.0)}),
     ("body part", {"chest": CHEST._replace(lungs=0.2)}),
     ("body part", {"chest_said": False}),
-    ("contrast", blood(45.0)),
     ("contrast", blood(120.0)),
     ("enhancement", blood(190.0)),
     ("original or derived", {"derived": True}),
@@ -95,8 +96,8 @@ def test_pixels_count_more_than_words():
 def test_a_choice_says_why_over_what_and_how_surely():
     choice = choose([GOOD, worse(**blood(45.0))])
     assert choice.reason == (
-        "the best of 2 axial CT scans, by contrast (blood of 300 HU, not blood of 45 HU), "
-        "with contrast agent (blood of 300 HU)"
+        "the best of 2 axial CT scans, by lungs and contrast (blood of 300 HU, not blood of 45 "
+        "HU), with contrast agent (blood of 300 HU)"
     )
     assert choice.certainty == "clear"
     assert choice.doubts == []
@@ -136,3 +137,19 @@ def test_a_projection_alone_is_taken_with_a_doubt():
     choice = choose([replace(GOOD, picture=PROJECTION)])
     assert choice.chosen
     assert choice.doubts == ["no plain scan: a projection or average of several slices was taken"]
+
+
+@pytest.mark.parametrize(
+    "other", [blood(45.0), {"chest": CHEST._replace(lungs=0.0, blood=math.nan)}]
+)
+def test_monoenergetic_images_of_the_ctpa_are_taken_before_a_plain_scan_that_is_none(other):
+    """As scanners that count photons make of it, beside a scan without contrast or of the head."""
+    mono = replace(GOOD, picture=MONOENERGETIC)
+    choice = choose([mono, worse(**other)])
+    assert choice.chosen == mono
+    assert choice.doubts == [
+        "no plain scan that can be the CTPA: virtual monoenergetic images were taken"
+    ]
+    # Where no picture shows contrast agent, the plain one is taken.
+    native = worse(**blood(45.0))
+    assert choose([replace(mono, **blood(60.0)), native]).chosen == native

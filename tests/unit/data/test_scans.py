@@ -106,6 +106,15 @@ def test_bolus_tracking_within_a_scan_is_apart():
     assert [members for members, _ in found] == [*both()[:1], list(range(20, 32))]
 
 
+@pytest.mark.parametrize("height", [6.0, 0.0, 38.0], ids=["within", "at the lower end", "upper"])
+def test_bolus_tracking_that_nothing_names_takes_no_slices_place(height):
+    tracker = [replace(SLICE, position=height, instance=1.0 + k) for k in range(12)]
+    for scan in (stack(first=13), stack(first=13)[::-1]):
+        renumbered = [replace(s, instance=13.0 + k) for k, s in enumerate(scan)]
+        found = parts(renumbered + tracker)
+        assert list(range(20)) in [members for members, _ in found]
+
+
 def test_the_same_position_and_number_for_two_pictures_cannot_be_one_scan():
     (part,) = split_scans(stack() + stack())
     assert sorted(part.mixed) == [0, 20]
@@ -115,6 +124,15 @@ def test_numbers_that_come_twice_between_each_other_are_two_patients():
     (part,) = split_scans(stack() + stack(at=1.0))
     first, second = part.mixed
     assert {first, second} == {0, 20}
+
+
+@pytest.mark.parametrize("turned", [1, -1], ids=["up", "down"])
+def test_parts_of_a_scan_that_are_numbered_anew_are_one_scan(turned):
+    """As of a table that moved on, in a series that an archive put together."""
+    parts_of_it = stack(20) + stack(14, at=40.0) + stack(20, at=68.0)
+    scan = [replace(s, position=turned * s.position) for s in parts_of_it]
+    (part,) = split_scans(scan)
+    assert sorted(part.members) == list(range(54)) and part.mixed is None
 
 
 @pytest.mark.parametrize("number", [None, 1.0], ids=["no number", "one for all"])

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import write_dicom
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import MPEG2MPML, ExplicitVRBigEndian, SecondaryCaptureImageStorage
 
@@ -84,6 +86,15 @@ def test_a_series_has_contrast_agent_where_one_of_its_slices_says_so(tmp_path):
     agent["ImagePositionPatient"] = [0, 0, 47.5]
     write_series(tmp_path / "one", "1", "1.2", count=1, InstanceNumber=99, **agent)
     assert chosen(tmp_path) == ["1.2"]
+
+
+@pytest.mark.parametrize(("vr", "volume"), [("LO", "80 ml"), ("DS", ["80", "40"])])
+def test_a_volume_of_agent_that_is_not_one_number_refuses_no_file(tmp_path, vr, volume):
+    agent = Dataset()
+    agent.CodeMeaning = "Iohexol"
+    agent.add(DataElement("ContrastBolusVolume", vr, volume))
+    write_series(tmp_path, "1", "1.1", ContrastBolusAgentSequence=[agent])
+    assert chosen(tmp_path) == ["1.1"]
 
 
 def test_images_that_are_no_slices_do_not_make_a_series_longer(tmp_path):

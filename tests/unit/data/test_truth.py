@@ -34,12 +34,12 @@ def slices_of(*names, count=3):
     )
 
 
-def settled(folder, text, *names, seen=NOTHING_SEEN, stored=None, **keys):
+def settled(folder, text, *names, seen=NOTHING_SEEN, stored=None, planned=None, **keys):
     if text is not None:
         (folder / "labels.csv").write_text(text)
     description = load_description(folder, None) | keys
     cohort = read_cohort(folder, description)
-    rows = slices_of(*names)
+    rows = slices_of(*names) if planned is None else planned
     matched = match_labels(cohort, rows, *NO_LISTS, description, 0.3)
     stored = rows if stored is None else stored
     slices = stored.drop(columns=["path", "frame"])
@@ -66,6 +66,27 @@ def test_labels_of_slices_go_to_their_slices_by_uid_or_by_file(tmp_path):
         truth = settled(tmp_path, text, "a", "b", **keys)
         assert truth.slices[IMAGE_LABEL].tolist() == [0, 1, 0, 0, 0, 0]
         assert present(truth) == {"1.a": 1, "1.b": 0}
+
+
+@pytest.mark.parametrize("ending", ["dcm", "DCM", "IMA"])
+def test_files_of_slices_may_have_endings_in_capitals(tmp_path, ending):
+    stored = slices_of("a").assign(path=[f"a/D{k}.{ending}" for k in range(3)])
+    text = "study,file,label\na,D0,0\na,D1,1\na,D2,0\n"
+    keys = {"labels": {PE_PRESENT: "label"}, "slice": "file"}
+    truth = settled(tmp_path, text, "a", planned=stored, **keys)
+    assert truth.slices[IMAGE_LABEL].tolist() == [0, 1, 0]
+
+
+def test_labels_that_name_no_slice_are_counted(tmp_path):
+    text = "study,uid,label\na,sop0,0\na,sop1,1\na,of another series,0\na,and another,\nb,x,0\n"
+    keys = {"labels": {PE_PRESENT: "label"}, "slice": "uid"}
+    # A slice that was rejected has a label too.
+    truth = settled(tmp_path, text, "a", "b", stored=slices_of("a", "b").drop(index=1), **keys)
+    assert truth.notes[0] == (
+        "2 labels of slices do not count, of 2 studies: they name no slice of the scan that was "
+        "taken"
+    )
+    assert truth.slices[IMAGE_LABEL].tolist() == [0, -1, -1, -1, -1]
 
 
 def write_masks(folder, **marked):

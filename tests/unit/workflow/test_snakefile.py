@@ -6,13 +6,15 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from builders import labels_of
+from builders import dicom_path, labels_of, write_dicom
 from snakemake.path_modifier import PathModifier
 
 from clotline.data import labels_file
 from clotline.errors import ClotlineError
 from clotline.job.files import PHANTOM_SOURCE, STATE_FOLDER
+from clotline.labels import IMAGE_LABEL
 from clotline.workflow import snakefile
 from clotline.workflow.code_digest import code_digest
 from clotline.workflow.config import load_config
@@ -214,6 +216,27 @@ def test_a_changed_planner_does_not_take_the_cached_plan(folder, monkeypatch):
     assert Pipeline(user_config()).shards == {}
     monkeypatch.setattr(snakefile, "code_digest", lambda name, without: f"another {name}")
     assert Pipeline(user_config()).shards == before
+
+
+def test_splits_by_patient_are_made_anew_when_files_come_that_were_not_there(folder):
+    """As of a data set that is still being fetched."""
+    labels = labels_of(STUDIES)
+    for number, (_, row) in enumerate(labels[labels[IMAGE_LABEL] == 1].iterrows()):
+        tags = {"PatientID": str(number // 4)}
+        write_dicom(dicom_path(folder / "all", row), np.zeros((8, 8), np.int16), **tags)
+    names = [f"s{number}" for number in range(0, 40, 2)]
+    for name in names:
+        (folder / "all" / name).rename(folder / "dicom" / name)
+    config = user_config(split={"group": "PatientID", "train": 0.4, "valid": 0.3, "test": 0.3})
+    half = Pipeline(config).plan_digest(None)
+    assert Pipeline(config).plan_digest(None) == half
+    for path in (folder / "all").iterdir():
+        path.rename(folder / "dicom" / path.name)
+    whole = Pipeline(config).plan_digest(None)
+    assert whole != half
+    for cache in STATE_FOLDER.glob("*.json"):
+        cache.unlink()
+    assert Pipeline(config).plan_digest(None) == whole
 
 
 def test_a_phantom_to_be_made_has_the_shards_that_it_will_have(folder):

@@ -3,8 +3,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import write_dicom
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
+from clotline.data.dicom import patient_ids
 from clotline.data.dicom.patient_ids import hashed_patient_ids
 
 PIXELS = np.zeros((8, 8), np.int16)
@@ -34,6 +43,23 @@ def test_other_encodings_are_read(tmp_path, syntax):
     plain = write(tmp_path, "plain", "X")
     other = write(tmp_path, "other", "X", syntax=syntax)
     found = hashed_patient_ids({"a": [plain], "b": [other]}, [tmp_path])
+    assert found["a"] == found["b"]
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_an_id_after_many_references_is_read(tmp_path, monkeypatch, syntax, undefined):
+    """A reformatted slice refers to the thousands of slices that it was made of."""
+    monkeypatch.setattr(patient_ids, "_HEAD", 4096)
+    sources = [Dataset() for _ in range(60)]
+    for number, source in enumerate(sources):
+        source.ReferencedSOPClassUID = CTImageStorage
+        source.ReferencedSOPInstanceUID = f"1.2.840.113619.2.55.3.1234567890.123.{number:012}"
+        source.is_undefined_length_sequence_item = undefined
+    sequence = DataElement("SourceImageSequence", "SQ", Sequence(sources))
+    sequence.is_undefined_length = undefined
+    far = write(tmp_path, "far", "X", syntax=syntax, SourceImageSequence=sequence)
+    found = hashed_patient_ids({"a": [far], "b": [write(tmp_path, "near", "X")]}, [tmp_path])
     assert found["a"] == found["b"]
 
 

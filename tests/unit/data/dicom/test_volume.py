@@ -171,6 +171,18 @@ def test_other_values_dimensions_and_damage_are_refused_with_the_reason(tmp_path
     assert reason(path, None) == reason(path)
 
 
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_values_that_would_begin_within_the_header_are_refused(tmp_path, kind):
+    """Where they begin is not known: readers differ. They would be shifted, and the first none."""
+    path = tmp_path / "scan.nii"
+    kind(pictures().transpose(2, 1, 0), TO_RAS @ lps_affine()).to_filename(path)
+    content = bytearray(path.read_bytes())
+    start, end = (108, 112) if kind is nibabel.Nifti1Image else (168, 176)
+    content[start:end] = bytes(end - start)
+    path.write_bytes(content)
+    assert reason(path) == "unreadable: its values begin within its header, at 0 bytes"
+
+
 def test_a_file_with_any_bit_of_its_header_turned_over_is_read_or_refused(tmp_path):
     whole, rng = write_nifti(tmp_path / "scan.nii", pictures(2)).read_bytes(), random.Random(0)
     for number in range(60):

@@ -146,11 +146,13 @@ def test_types_of_picture_are_known_by_their_description(description, picture):
     [
         ("Thorax TNC;Mono-phase;CT Average dose;Perfusionsstörung;Mediastinum;PE thins", SCAN),
         ("Lung vessels 1.0;DE_A 80kV;Nativ 5.0;HAP 3.0", SCAN),
+        ("Thorax iodé;Thorax_iodé 1mm;PDC iodé;contraste iode;EP avec injection d'iode;"
+         "angioscanner iodée;Chest with iodine;Thorax iode\u0301;PE iodine contrast 1.0", SCAN),
         ("sMIP;axMIP;MIPS;MinIP 10;Max IP;"
          "Intensité maximale;Proyección axial;AVE 5mm;Mean 3mm;AIP 8",
          PROJECTION),
         ("Coupes moyennées;Mittelwert 5mm;Promedio;RaySum;MPVR;MIPcor", PROJECTION),
-        ("Iodkarte;Jod-Bild;Carte d'iode;Mappa iodio;"
+        ("Iodkarte;Jod-Bild;Carte d'iode;Carte d'iode avec;DE_Iode;Iodine;Mappa iodio;"
          "Mapa de yodo;йодная карта;碘图;ヨードマップ", MAP),
         ("Perfused Blood Volume;DE PulmoPerf;Z Effective;"
          "CaSupp 25;VNCa;IodineNoWater;Subtraction lung",

@@ -112,7 +112,7 @@ def unpacked(
     if only is None:
         # Side by side: on a network file system each waits for an answer.
         with ThreadPoolExecutor(_PROBES) as pool:
-            packed = pool.map(lambda path: _opener(located(plain, path)) is not None, files)
+            packed = pool.map(partial(_is_archive, plain), files)
             archives = {path for path, is_packed in zip(files, packed, strict=True) if is_packed}
     else:
         files = list(dict.fromkeys(path.partition(WITHIN)[0] for path in only))
@@ -128,6 +128,15 @@ def unpacked(
             entered += unpacking.enter(path, located(plain, path)) if is_archive else [path]
         log.info("%s files unpacked from %s archives", f"{unpacking.members:,}", len(archives))
         yield Unpacked(DataFolder(plain.path, unpacked=str(scratch)), entered, unpacking.refused)
+
+
+def _is_archive(folder: DataFolder, path: str) -> bool:
+    """Whether a file is to be entered; one whose name is no UTF-8 text is left out by that."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return _opener(located(folder, path)) is not None
 
 
 def _with_archives(paths: Iterable[str]) -> frozenset[str]:

@@ -18,6 +18,7 @@ import pandas as pd
 from clotline.data.archives import WITHIN
 from clotline.data.cells import read_cells
 from clotline.data.csv_file import UNREADABLE
+from clotline.data.dicom.words import plain_patient_id
 from clotline.data.unpredicted import UNLABELLED
 from clotline.errors import ClotlineError
 from clotline.job.files import files_under
@@ -45,8 +46,8 @@ class CohortLabels:
 
     Attributes:
         studies: one row a study, by its name (the index): the columns `TARGETS` (int8),
-            ``patient`` (text, empty where unknown) and ``labels``, where they stand. Names and
-            patients must not be written.
+            ``patient`` (text as it is compared, empty where unknown) and ``labels``, where they
+            stand. Names and patients must not be written.
         slices: names of slices to whether they show an embolus, by the name of the study; empty
             where the table has no rows of slices.
         people: ``sex``, ``age`` (years) and ``scanner`` by the name of the study, as far as the
@@ -110,7 +111,11 @@ def read_cohort(folder: str | Path, description: Mapping) -> CohortLabels:
         labels[PE_PRESENT] = highest.where((highest == 1) | (lowest != UNKNOWN), UNKNOWN)
     labels = _with_pe_present(labels)
     told = labels.assign(
-        patient=table[patient] if (patient := column.maybe(description["patient"])) else "",
+        patient=(
+            table[patient].map(plain_patient_id)
+            if (patient := column.maybe(description["patient"]))
+            else ""
+        ),
         **{
             key: table[found] if (found := column.maybe(description[key])) else ""
             for key in (SEX, AGE, SCANNER)
@@ -273,6 +278,10 @@ def _with_pe_present(labels: pd.DataFrame) -> pd.DataFrame:
 def _one_row_a_study(told: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """The rows of each study as one; those that contradict each other are not counted."""
     first = told.drop_duplicates("study").set_index("study")
+    # Each is what the first row says that says anything.
+    for name in ("patient", SEX, AGE, SCANNER):
+        known = told[told[name] != ""].drop_duplicates("study").set_index("study")[name]
+        first[name] = known.reindex(first.index).fillna("")
     # A row that does not know contradicts none that does, and -1 is less than either.
     first[list(TARGETS)] = told[list(TARGETS)].groupby(told["study"]).max()
     known = told[list(TARGETS)].where(told[list(TARGETS)] != UNKNOWN)
@@ -359,6 +368,10 @@ def studies_of(
     return found
 
 
+#: Endings of files that the labels may leave out.
+_ENDING = re.compile(r"(\.nii|\.nrrd|\.dcm)?(\.gz|\.bz2|\.xz|\.zip)?$", re.IGNORECASE)
+
+
 def _names_on(path: str, patterns: Sequence[re.Pattern], known: frozenset[str]) -> set[str]:
     """What a path says of the study's name."""
     parts = path.replace(WITHIN, "/").split("/")
@@ -367,7 +380,7 @@ def _names_on(path: str, patterns: Sequence[re.Pattern], known: frozenset[str]) 
         matches = [pattern.fullmatch(part) for pattern in patterns for part in paths]
         return {_name_in(match) for match in matches if match} & known
     names = {path, *parts}
-    names |= {re.sub(r"(\.nii|\.nrrd|\.dcm)?(\.gz|\.bz2|\.xz|\.zip)?$", "", name) for name in names}
+    names |= {_ENDING.sub("", name) for name in names}
     return names & known
 
 

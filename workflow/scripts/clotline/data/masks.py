@@ -33,8 +33,15 @@ class _MaskVolume(VolumeFile):
         pass
 
     def not_empty(self) -> np.ndarray:
-        """(count,) bool, which slices have a value other than 0."""
-        return np.array([(self._array[:, :, k] != 0).any() for k in range(self.count)])
+        """(count,) bool, which slices have a value other than 0; what is no number is none."""
+        return np.array([self._marks(self._array[:, :, k]).any() for k in range(self.count)])
+
+    def _marks(self, stored: np.ndarray) -> np.ndarray:
+        if stored.dtype.kind == "f":
+            values = stored * self._slope + self._intercept
+            return (values != 0) & ~np.isnan(values)
+        # Software that scales 0 and 1 to all of an integer's range stores 0 as the lowest value.
+        return stored != round(-self._intercept / self._slope)
 
     def positions(self) -> np.ndarray:
         """(count,) mm along the scan axis, as of a scan's slices."""

@@ -17,8 +17,8 @@ from clotline.labels import STUDY_UID
 #: Splits whose studies a network has seen, or that chose its epoch and its thresholds.
 TRAINED_ON = ("train", "valid")
 
-#: Slices that a study shares with the training data before it is said to be one of it. Of two
-#: scans no two slices are equal, noise sees to that; one may be, where an anonymiser blanked it.
+#: Different slices that a study shares with the training data before it is said to be one of it. Of
+#: two scans no two slices are equal, noise sees to that; blank ones are, and each other's copies.
 SHARED_SLICES = 2
 
 
@@ -61,14 +61,17 @@ def overlapping(
     Returns:
         StudyInstanceUID to the reason.
     """
-    shared = np.isin(slices[CHECKSUM].to_numpy(np.uint64), seen_slices)
-    by_study = pd.Series(shared).groupby(slices[STUDY_UID].to_numpy()).agg(["sum", "size"])
+    checksums = slices[CHECKSUM].to_numpy(np.uint64)
+    table = pd.DataFrame({"study": slices[STUDY_UID].to_numpy(), "slice": checksums})
+    known = table[np.isin(checksums, seen_slices)]
+    shared = known.groupby("study")["slice"].agg(["size", "nunique"])
     seen = set(seen_studies.tolist())
     found = {}
-    for uid, (same, count) in zip(by_study.index, by_study.to_numpy().tolist(), strict=True):
+    for uid, count in table.groupby("study").size().items():
+        same, different = shared.loc[uid] if uid in shared.index else (0, 0)
         if _digest(uid) in seen:
             found[uid] = "trained on: its StudyInstanceUID is one of the training data"
-        elif same >= SHARED_SLICES:
+        elif different >= SHARED_SLICES:
             found[uid] = (
                 f"trained on: {same:,} of its {count:,} slices have the pixels of slices of the "
                 "training data, under another UID"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from clotline.data.folder import is_zip
 from clotline.errors import ClotlineError
-from clotline.job.files import STATE_FOLDER, atomic, file_version
+from clotline.job.files import STATE_FOLDER, any_there, atomic, file_version
 from clotline.labels import SERIES_UID, SOP_UID, STUDY_UID, slice_path
 
 #: Where it is remembered what the DICOM files said; which studies belong together, and no more.
@@ -48,7 +48,7 @@ def first_studies(labels: pd.DataFrame, data_config: dict) -> pd.Series | None:
     key += file_version(data_config["studies"]) if data_config["studies"] else []
     with suppress(OSError, ValueError, KeyError, TypeError):
         cached = json.loads(_CACHE.read_text(encoding="utf-8"))
-        if cached["key"] == key:
+        if cached["key"] == key and not any_there(cached["absent"]):
             return pd.Series(cached["first"], dtype="str")
     patients = patients_by_files(labels, data_config)
     if patients.empty or (patients.nunique() == 1 and labels[STUDY_UID].nunique() > 1):
@@ -58,10 +58,32 @@ def first_studies(labels: pd.DataFrame, data_config: dict) -> pd.Series | None:
             "as de-identification leaves it. Name a column of the labels file, or null"
         )
     first = _first_of(patients)
+    cached = {"key": key, "first": first.to_dict()}
+    cached["absent"] = absent_files(labels, data_config, first)
     # Jobs that start together may each write it.
     with suppress(FileNotFoundError), atomic(_CACHE) as path:
-        path.write_text(json.dumps({"key": key, "first": first.to_dict()}), encoding="utf-8")
+        path.write_text(json.dumps(cached), encoding="utf-8")
     return first
+
+
+def absent_files(labels: pd.DataFrame, data_config: dict, first: pd.Series | None) -> list[str]:
+    """Files that are not there yet, as of a data set half fetched, and will tell patients apart.
+
+    Args:
+        labels: as for `first_studies`.
+        data_config: as for `first_studies`.
+        first: of `first_studies`.
+
+    Returns:
+        Those that would be looked at, of the studies whose patient is not known; nothing where
+        files are not asked.
+    """
+    group = data_config["split"]["group"]
+    if group is None or group in labels:
+        return []
+    unknown = labels[~labels[STUDY_UID].isin(first.index)]
+    paths = [path for paths in _looked_at(unknown, data_config).values() for path in paths]
+    return [path for path in paths if not any_there([path])]
 
 
 def patients_by_column(labels: pd.DataFrame, column: str) -> pd.Series:
@@ -87,13 +109,19 @@ def patients_by_files(labels: pd.DataFrame, data_config: dict) -> pd.Series:
             f"data.split.group is {data_config['split']['group']}, which is no column of the "
             f"labels file, and is not looked for in a ZIP file, {folder}: name a column, or null"
         )
+    files = _looked_at(labels, data_config)
+    hashes = hashed_patient_ids(files, [folder, *([links] if links else [])])
+    return pd.Series(hashes, dtype="object")
+
+
+def _looked_at(labels: pd.DataFrame, data_config: dict) -> dict[str, list[str]]:
+    """Study UID to the files that are asked for its PatientID."""
     some = labels.groupby(STUDY_UID, sort=False, observed=True).head(_FILES)
     files: dict[str, list[str]] = {}
     for study, series, sop in some[[STUDY_UID, SERIES_UID, SOP_UID]].itertuples(index=False):
-        path = Path(folder, slice_path(study, series, sop))
+        path = Path(data_config["dicom"], slice_path(study, series, sop))
         files.setdefault(study, []).append(str(path))
-    hashes = hashed_patient_ids(files, [folder, *([links] if links else [])])
-    return pd.Series(hashes, dtype="object")
+    return files
 
 
 def _first_of(patients: pd.Series) -> pd.Series:

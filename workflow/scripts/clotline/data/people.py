@@ -14,7 +14,8 @@ import pandas as pd
 from clotline.data.archives import located
 from clotline.data.attenuation import ENHANCED_HU, UNENHANCED_HU
 from clotline.data.cohort import AGE, SCANNER, SEX, CohortLabels, one_study_a_name, studies_of
-from clotline.data.dicom.reader import read_header
+from clotline.data.dicom.header import Header
+from clotline.data.dicom.multiframe import read_image
 from clotline.data.dicom.rejection import SliceError
 from clotline.data.dicom.traits import joined
 from clotline.data.dicom.volume import is_volume
@@ -65,7 +66,9 @@ def _of_file(path: str) -> tuple[str, str, str]:
     try:
         if is_volume(path):
             return "", "", ""
-        header = read_header(path, _KEYWORDS)
+        # Of any size: a file of many slices is larger than one of one may be.
+        image = read_image(path, ("SOPClassUID", *_KEYWORDS))
+        header = image if isinstance(image, Header) else image.frame(1)
         sex, age, maker, model = (joined(header.get(name)).strip() for name in _KEYWORDS)
     except SliceError:
         return "", "", ""

@@ -110,6 +110,18 @@ def _picture(scan: Scan) -> int:
     return PICTURES.index(scan.picture) if known else len(PICTURES)
 
 
+def _shows(scan: Scan) -> bool:
+    """Whether it may show lungs and blood that was enhanced: what does not is no CTPA."""
+    without_lungs = scan.chest is not None and scan.chest.body and scan.chest.lungs == 0
+    return not without_lungs and (scan.blood is None or scan.blood >= UNENHANCED_HU)
+
+
+def _shows_value(scan: Scan) -> str:
+    if scan.blood is not None:
+        return f"blood of {scan.blood:.0f} HU"
+    return "blood not known" if _shows(scan) else "a picture without lungs"
+
+
 def _body(scan: Scan) -> int:
     if scan.chest is not None and scan.chest.body:
         if scan.chest.lungs == 0:
@@ -161,13 +173,16 @@ def _scale(scan: Scan) -> int:
 
 
 CRITERIA = (
-    Criterion("type of picture", _picture, lambda s: s.picture, "clear"),
     Criterion(
         "Hounsfield units",
         _scale,
         lambda s: (wrong_scale(s.chest) if _scale(s) else "") or "as of a chest",
         "clear",
     ),
+    # Before the type: some scanners make nothing but monoenergetic images of a scan with contrast
+    # agent, beside a plain one without, or of the head.
+    Criterion("lungs and contrast", lambda s: not _shows(s), _shows_value, "clear"),
+    Criterion("type of picture", _picture, lambda s: s.picture, "clear"),
     Criterion("body part", _body, _body_value, "clear"),
     Criterion("contrast", _contrast, _contrast_value, "clear"),
     Criterion(
@@ -251,7 +266,9 @@ def choose(scans: Sequence[Scan], named: frozenset[str] = frozenset()) -> Choice
         )
     if best.picture != SCAN:
         were = "were" if best.picture.endswith("images") else "was"
-        doubts.append(f"no plain scan: {best.picture} {were} taken")
+        plain = any(scan.picture == SCAN for scan in fit)
+        which = " that can be the CTPA" if plain and not wanted else ""
+        doubts.append(f"no plain scan{which}: {best.picture} {were} taken")
     if len(best.series) > 1:
         doubts.append(f"one scan in {len(best.series)} series: put together")
     others = {scan.files: _against(best, scan) for scan in ranked[1:]}

@@ -7,6 +7,7 @@ What is chosen and put in order is therefore a scan. Terms are those of DICOM PS
 """
 
 import math
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ _IN_THEIR_ORDER: tuple[tuple[str, Callable[[Traits], float | None]], ...] = (
 )
 #: Most scans that are told apart so, and fewest slices of each: beyond, the numbers say nothing.
 _MOST_RUNS, _SHORTEST_RUN = 4, 4
+
+#: Most positions with several slices, as a share of all, that are no phases.
+_FEW = 0.1
 
 
 @dataclass(frozen=True)
@@ -216,18 +220,50 @@ def _phases(part: Part, traits: Sequence[Traits], positions: Sequence[float | No
         pair = _numbered_twice(part.members, traits, positions)
         return [Part(part.members, part.told_by, pair)]
     phases = defaultdict(list)
-    for members in at.values():
+    numbers = _numbers_around(at, traits)
+    for position, members in at.items():
         keys = [_when(traits[m]) for m in members]
         if len(set(keys)) < len(keys):
             first = next(k for k, count in Counter(keys).items() if count > 1)
             pair = [m for m, k in zip(members, keys, strict=True) if k == first][:2]
             return [Part(part.members, part.told_by, (pair[0], pair[1]))]
-        for number, (_, member) in enumerate(sorted(zip(keys, members, strict=True))):
+        ranked = [member for _, member in sorted(zip(keys, members, strict=True))]
+        if position in numbers:
+            ranked.sort(key=lambda m: abs(traits[m].instance - numbers[position]))
+        for number, member in enumerate(ranked):
             phases[number].append(member)
     return [
         Part(members, _and(part.told_by, f"phase {number + 1} by InstanceNumber"))
         for number, members in phases.items()
     ]
+
+
+def _numbers_around(at: dict[Hashable, list[int]], traits: Sequence[Traits]) -> dict:
+    """With which number a scan goes on where few positions have several slices.
+
+    They are no phases, but for example of bolus tracking.
+
+    Args:
+        at: members by their position.
+        traits: of all slices.
+
+    Returns:
+        Position to the mean InstanceNumber of the slices beside it; nothing where most positions
+        have several, which are phases, or positions or numbers are not known.
+    """
+    several = [position for position, members in at.items() if len(members) > 1]
+    unknown = any(isinstance(position, tuple) for position in at)
+    if unknown or len(several) > _FEW * len(at):
+        return {}
+    if any(traits[m].instance is None for members in at.values() for m in members):
+        return {}
+    alone = sorted((p, traits[m[0]].instance) for p, m in at.items() if len(m) == 1)
+    numbers = {}
+    for position in several:
+        after = bisect(alone, (position, math.inf))
+        beside = alone[max(0, after - 1) : after + 1]
+        numbers[position] = sum(number for _, number in beside) / len(beside)
+    return numbers
 
 
 def _when(traits: Traits) -> tuple[float, float]:
@@ -252,6 +288,11 @@ def _numbered_twice(
         return None
     if max(map(len, repeated)) > 4:
         return None  # numbers that say little, as one for each half of a scan
+    along = [traits[m].instance for m in sorted(members, key=lambda m: positions[m])]
+    steps = [b - a for a, b in pairwise(along)]
+    upwards = median(steps) > 0
+    if sum(step == 0 or (step > 0) != upwards for step in steps) < _MOST_RUNS:
+        return None  # each part of a scan has numbers of its own, and lies behind the one before
     return repeated[0][0], repeated[0][1]
 
 

@@ -23,7 +23,7 @@ from statistics import median
 import cv2
 import numpy as np
 import pandas as pd
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -550,7 +550,7 @@ def _agent(header: Header) -> bool | None:
     amounts = [header.number(name) for name in ("ContrastBolusVolume", "ContrastBolusTotalDose")]
     for item in header.get("ContrastBolusAgentSequence") or ():
         texts.append(str(item.get("CodeMeaning") or ""))
-        amounts.append(item.get("ContrastBolusVolume"))  # Enhanced CT has it here
+        amounts += _volumes(item)  # Enhanced CT has it here
     said = [verdict for verdict in map(says_agent, texts) if verdict is not None]
     said += [amount > 0 for amount in amounts if amount is not None]
     if _rate(header) > 0:
@@ -558,6 +558,15 @@ def _agent(header: Header) -> bool | None:
     if True in said and goes_by_mouth(joined(header.get("ContrastBolusRoute"))):
         return False
     return any(said) if said else None
+
+
+def _volumes(item: Dataset) -> list[float]:
+    """ContrastBolusVolume of an item, in ml; nothing where it is no number, as in 80 ml."""
+    try:
+        volumes = np.array(item.get("ContrastBolusVolume"), float).reshape(-1)
+    except (TypeError, ValueError):
+        return []
+    return volumes[np.isfinite(volumes)].tolist()
 
 
 def _rate(header: Header) -> float:

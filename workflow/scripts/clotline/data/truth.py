@@ -73,6 +73,7 @@ def settle(
     planned = rows[STUDY_UID].value_counts()
     truths = {row[STUDY_UID]: row for row in labels.to_dict("records")}
     parts, notes, kept = [], [], []
+    strangers: list[int] = []
     for uid, part in stored.groupby(STUDY_UID, sort=False):
         if uid in why:
             continue
@@ -81,6 +82,9 @@ def settle(
         problem = ""
         if name in cohort.slices:
             of_slices = _named_slices(part, cohort.slices[name])
+            there = set().union(*_names_of(rows[rows[STUDY_UID] == uid]))
+            said = {k for k, label in cohort.slices[name].items() if label != UNKNOWN}
+            strangers.append(len(said - there))
         elif name in masks:
             try:
                 part = part.assign(slices=planned[uid])
@@ -112,15 +116,26 @@ def settle(
             "whose labels are known"
         )
     studies = pd.DataFrame(kept)
+    if any(strangers):
+        notes.append(
+            f"{sum(strangers):,} labels of slices do not count, of "
+            f"{sum(map(bool, strangers)):,} studies: they name no slice of the scan that was taken"
+        )
     notes += _one_class(studies[PE_PRESENT])
     return Truth(studies, pd.concat(parts, ignore_index=True), excluded, list(dict.fromkeys(notes)))
 
 
 def _named_slices(part: pd.DataFrame, labels: Mapping[str, int]) -> np.ndarray:
     """Labels of slices by their SOPInstanceUID, or by the name of their file."""
-    files = part["path"].str.rpartition("/")[2]
-    by_file = files.map(labels).fillna(files.str.removesuffix(".dcm").map(labels))
-    return part[SOP_UID].map(labels).fillna(by_file).fillna(UNKNOWN).to_numpy(np.int8)
+    uid, file, stem = (names.map(labels) for names in _names_of(part))
+    return uid.fillna(file).fillna(stem).fillna(UNKNOWN).to_numpy(np.int8)
+
+
+def _names_of(slices: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """What labels may call slices: SOPInstanceUID, name of the file, and that without an ending."""
+    files = slices["path"].str.rpartition("/")[2]
+    stems = files.str.replace(r"\.(dcm|ima)$", "", case=False, regex=True)
+    return slices[SOP_UID], files, stems
 
 
 def _of_study(of_slices: np.ndarray) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -152,6 +152,11 @@ def file_version(path: str | Path) -> tuple[int, ...]:
     """
     status = Path(path).stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def any_there(paths: Iterable[str | os.PathLike]) -> bool:
+    """Whether any of some files is there; a link that leads to nothing is not."""
+    return any(os.path.exists(path) for path in paths)  # noqa: PTH110 - raises nothing
 
 
 def files_under(folder: str | os.PathLike) -> list[str]:

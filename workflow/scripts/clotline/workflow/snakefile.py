@@ -29,6 +29,7 @@ from clotline.job.files import (
     BUNDLE,
     PHANTOM_SOURCE,
     STATE_FOLDER,
+    any_there,
     atomic,
     file_version,
     files_under,
@@ -330,14 +331,15 @@ class Pipeline:
         cache = STATE_FOLDER / "plan.json"
         try:
             cached = json.loads(cache.read_text(encoding="utf-8"))
-            if cached["key"] == key:
+            if cached["key"] == key and not any_there(cached["absent"]):
                 return cached["shards"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no cache, or another version's
-        shards = self._read_shards(made)
+        shards, absent = self._read_shards(made)
+        cached = {"key": key, "shards": shards, "absent": absent}
         # Jobs that start together may each write it, and remove what another is writing.
         with suppress(FileNotFoundError), atomic(cache) as temporary:
-            temporary.write_text(json.dumps({"key": key, "shards": shards}), encoding="utf-8")
+            temporary.write_text(json.dumps(cached), encoding="utf-8")
         return shards
 
     def _phantom_source(self) -> str:
@@ -353,11 +355,12 @@ class Pipeline:
         except OSError:
             return False
 
-    def _read_shards(self, made: bool) -> list[dict]:
+    def _read_shards(self, made: bool) -> tuple[list[dict], list[str]]:
+        """The shards, and files that are not there and may change the splits once they are."""
         from clotline.data import labels_file, patients, plan
         from clotline.labels import SOP_UID
 
-        data, first = self.config["data"], None
+        data, first, absent = self.config["data"], None, []
         if made:
             from clotline.data import phantom
 
@@ -365,13 +368,14 @@ class Pipeline:
         else:
             labels = labels_file.read_planned_labels(data)
             first = patients.first_studies(labels, data)
+            absent = patients.absent_files(labels, data, first)
             # The hash stands for it; it is two fifths of the table.
             labels = labels.drop(columns=SOP_UID)
         studies = plan.make_plan(labels, data, first)
         plan.check_plan(studies)
         if first is not None and data["split"]["column"]:
             patients.check_splits(studies, first, data["split"]["column"])
-        return plan.describe_shards(labels, studies)
+        return plan.describe_shards(labels, studies), absent
 
 
 #: How names of tables and of descriptions end.

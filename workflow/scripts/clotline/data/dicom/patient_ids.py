@@ -72,7 +72,12 @@ def _start_of(path: str | Path) -> Header | None:
         return None
     if declared == DeflatedExplicitVRLittleEndian:
         return None
-    return read_elements(head, start, declared, (PATIENT_ID,), _is_beyond)[0]
+    try:
+        header, end = read_elements(head, start, declared, (PATIENT_ID,), _is_beyond)
+    except Exception:  # pydicom raises many types where data end early
+        return None
+    # A sequence before it may be longer: reformatted slices refer to all that they were made of.
+    return header if PATIENT_ID in header or end < len(head) else None
 
 
 def _is_beyond(tag, _vr, _length) -> bool:

@@ -228,6 +228,8 @@ def _read_nifti(path: str | Path, remarks: list[str]) -> tuple[_Scaled, np.ndarr
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
     affine[:3] *= _mm(length)
     data = image.dataobj
+    if data.offset < image_class.header_class.sizeof_hdr:
+        raise SliceError(f"unreadable: its values begin within its header, at {data.offset} bytes")
     return (float(data.slope), float(data.inter), data.get_unscaled()), affine
 
 

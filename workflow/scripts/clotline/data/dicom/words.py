@@ -75,6 +75,13 @@ _TYPES_BY_DESCRIPTION = (
     (LOCALIZER, r"TOPOGRAM|\bTOPO\b|SCOUT|SURVIEW|SCANOGRAM|LOCALI[SZ]ER"),
 )
 
+#: Iodine of a contrast agent, not of a map: with the accent the French word is iodinated alone.
+_IODINATED = re.compile(r"\bIODÉE?S?\b")
+_IODINE_AGENT = re.compile(
+    r"\b(CONTRASTE?|PDC|PRODUIT|INJ\w*|WITH|W/|AVEC) ?(D'|DE )?IOD(EE?S?|INE)\b"
+    r"|\bIODINE CONTRAST\w*"
+)
+
 
 def plain(text: object) -> str:
     """A text in capitals without accents, NULs and surplus spaces, as it is compared."""
@@ -97,7 +104,8 @@ def picture_type(image_type: tuple[str, ...], description: str) -> str:
         words = [word.rstrip("0123456789") or word for word in re.split(r"[ _]", value)]
         pairs = ["_".join(pair) for pair in pairwise(words)]
         types |= {_TYPE_OF_WORD[w] for w in (value, *words, *pairs) if w in _TYPE_OF_WORD}
-    text = plain(description).replace("_", " ")
+    text = unicodedata.normalize("NFC", description.replace("_", " ")).upper()
+    text = _IODINE_AGENT.sub(" ", plain(_IODINATED.sub(" ", text)))
     # Of bolus tracking a description may tell that is one of the scan itself: the number of
     # positions decides.
     types |= {
