@@ -150,6 +150,27 @@ def test_a_volume_without_an_orientation_says_so(tmp_path):
     )
 
 
+def test_two_forms_that_lay_a_volume_apart_are_remarked_on_and_the_sform_is_taken(tmp_path):
+    path = write_nifti(tmp_path / "scan.nii", pictures())
+    image = nibabel.load(path)
+    there = image.affine.copy()
+    image.set_qform(there, 1)
+    for mm, remarks in ((0.5, 0), (40, 1)):
+        moved = there.copy()
+        moved[2, 3] += mm
+        image.set_sform(moved, 2)
+        nibabel.save(image, tmp_path / "two.nii")
+        found = read_slice(tmp_path / "two.nii", 1)
+        assert found.position == pytest.approx(CORNER[2] + mm, abs=1e-3)
+        assert len(found.remarks) == remarks
+    assert found.remarks[0].startswith("qform and sform lay it up to 40 mm apart: the sform is")
+    # No rotation has such a quaternion: the sform alone says where it lies.
+    image.header["quatern_b"] = 2
+    nibabel.save(image, tmp_path / "two.nii")
+    found = read_slice(tmp_path / "two.nii", 1)
+    assert (found.position, found.remarks) == (pytest.approx(CORNER[2] + mm, abs=1e-3), ())
+
+
 def test_other_values_dimensions_and_damage_are_refused_with_the_reason(tmp_path):
     stack = pictures()
     path = tmp_path / "scan.nii"

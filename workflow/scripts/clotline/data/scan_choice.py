@@ -173,16 +173,23 @@ def _scale(scan: Scan) -> int:
 
 
 CRITERIA = (
+    # Before contrast: noise alone can make a maximum of several slices brighter than each of them.
+    Criterion(
+        "single slices",
+        lambda s: _picture(s) > PICTURES.index(MONOENERGETIC),
+        lambda s: s.picture,
+        "clear",
+    ),
     Criterion(
         "Hounsfield units",
         _scale,
         lambda s: (wrong_scale(s.chest) if _scale(s) else "") or "as of a chest",
         "clear",
     ),
-    # Before the type: some scanners make nothing but monoenergetic images of a scan with contrast
+    # Before the energy: some scanners make nothing but monoenergetic images of a scan with contrast
     # agent, beside a plain one without, or of the head.
     Criterion("lungs and contrast", lambda s: not _shows(s), _shows_value, "clear"),
-    Criterion("type of picture", _picture, lambda s: s.picture, "clear"),
+    Criterion("all energies", _picture, lambda s: s.picture, "clear"),
     Criterion("body part", _body, _body_value, "clear"),
     Criterion("contrast", _contrast, _contrast_value, "clear"),
     Criterion(

@@ -13,7 +13,7 @@ import gzip
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,9 @@ MAX_PACKED = 4 * 2**30
 
 #: A volume without any value below this in HU holds no air, so its values are something else.
 _AIR_AT_MOST = -500
+
+#: How far a volume may lie apart by the two forms of a NIfTI, in mm, before it is remarked on.
+MAX_APART_MM = 1.0
 
 #: Steps of a stored value in one HU: more than any use of it can tell apart.
 _STEPS = 256
@@ -225,12 +228,31 @@ def _read_nifti(path: str | Path, remarks: list[str]) -> tuple[_Scaled, np.ndarr
     if not header["qform_code"] and not header["sform_code"]:
         remarks.append("no orientation (qform and sform are 0): left and right are not known")
     length, _ = header.get_xyzt_units()
+    apart = _forms_apart(image) * _mm(length)
+    if apart > MAX_APART_MM:
+        remarks.append(
+            f"qform and sform lay it up to {apart:.0f} mm apart: the sform is taken, and programs "
+            "that take the qform (ITK's, mostly) put it and its masks elsewhere"
+        )
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
     affine[:3] *= _mm(length)
     data = image.dataobj
     if data.offset < image_class.header_class.sizeof_hdr:
         raise SliceError(f"unreadable: its values begin within its header, at {data.offset} bytes")
     return (float(data.slope), float(data.inter), data.get_unscaled()), affine
+
+
+def _forms_apart(image) -> float:
+    """How far a corner of a NIfTI's outermost voxels lies apart by its two forms, in its units."""
+    try:
+        forms = image.get_qform(coded=True)[0], image.get_sform(coded=True)[0]
+    except ValueError:  # no rotation has such a quaternion; the sform is taken anyway
+        return 0.0
+    if any(form is None for form in forms):
+        return 0.0
+    ends = [(0, count - 1) for count in (*image.shape, 1, 1, 1)[:3]]
+    corners = np.array([(*corner, 1) for corner in product(*ends)])
+    return float(np.linalg.norm((corners @ (forms[0] - forms[1]).T)[:, :3], axis=1).max())
 
 
 def _read_nrrd(path: str | Path, _remarks: list[str]) -> tuple[_Scaled, np.ndarray]:
