@@ -108,7 +108,7 @@ def test_inspect_joins_its_tables_and_masks_what_is_censored(tmp_path):
     description = load_description(root, "inspect")
     cohort = read_cohort(root, description)
     assert cohort.studies[PE_PRESENT].to_dict() == {"im0": 1, "im1": 0, "im3": 1}
-    assert cohort.studies["patient"].to_dict() == {"im0": "p0", "im1": "p0", "im3": "p1"}
+    assert cohort.studies["patient"].to_dict() == {"im0": "P0", "im1": "P0", "im3": "P1"}
     assert cohort.missing == [("labels_20250611.tsv, line 4", "no label is known")]
     kept = read_cohort(root, description | {"keep": {"split": ["test"]}})
     assert kept.studies.index.tolist() == ["im0", "im1"]
