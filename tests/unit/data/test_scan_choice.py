@@ -155,6 +155,11 @@ def test_monoenergetic_images_of_the_ctpa_are_taken_before_a_plain_scan_that_is_
     assert choose([replace(mono, **blood(60.0)), native]).chosen == native
 
 
+def test_of_a_picture_without_lungs_that_is_told_though_its_blood_is_bright():
+    reason = choose([GOOD, worse(chest=CHEST._replace(lungs=0.0))]).reason
+    assert "lungs and contrast (blood of 300 HU, not a picture without lungs)" in reason
+
+
 def test_a_projection_brighter_by_noise_is_not_taken_before_its_scan():
     weak = worse(**blood(90.0))
     assert choose([replace(GOOD, picture=PROJECTION, **blood(120.0)), weak]).chosen == weak

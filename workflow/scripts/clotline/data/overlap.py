@@ -63,12 +63,12 @@ def overlapping(
     """
     checksums = slices[CHECKSUM].to_numpy(np.uint64)
     table = pd.DataFrame({"study": slices[STUDY_UID].to_numpy(), "slice": checksums})
-    known = table[np.isin(checksums, seen_slices)]
-    shared = known.groupby("study")["slice"].agg(["size", "nunique"])
+    counts = table.groupby("study").size()
+    known = table[np.isin(checksums, seen_slices)].groupby("study")["slice"]
+    shared = known.agg(["size", "nunique"]).reindex(counts.index, fill_value=0)
     seen = set(seen_studies.tolist())
     found = {}
-    for uid, count in table.groupby("study").size().items():
-        same, different = shared.loc[uid] if uid in shared.index else (0, 0)
+    for (uid, same, different), count in zip(shared.itertuples(), counts, strict=True):
         if _digest(uid) in seen:
             found[uid] = "trained on: its StudyInstanceUID is one of the training data"
         elif different >= SHARED_SLICES:

@@ -112,20 +112,23 @@ def _picture(scan: Scan) -> int:
 
 def _shows(scan: Scan) -> bool:
     """Whether it may show lungs and blood that was enhanced: what does not is no CTPA."""
-    without_lungs = scan.chest is not None and scan.chest.body and scan.chest.lungs == 0
-    return not without_lungs and (scan.blood is None or scan.blood >= UNENHANCED_HU)
+    return _body(scan) != _NO_LUNGS and (scan.blood is None or scan.blood >= UNENHANCED_HU)
 
 
 def _shows_value(scan: Scan) -> str:
-    if scan.blood is not None:
-        return f"blood of {scan.blood:.0f} HU"
-    return "blood not known" if _shows(scan) else "a picture without lungs"
+    if _body(scan) == _NO_LUNGS:
+        return _body_value(scan)
+    return "blood not known" if scan.blood is None else _contrast_value(scan)
+
+
+#: Rank of a picture of the body in which no slice shows lungs.
+_NO_LUNGS = 3
 
 
 def _body(scan: Scan) -> int:
     if scan.chest is not None and scan.chest.body:
         if scan.chest.lungs == 0:
-            return 3
+            return _NO_LUNGS
         if scan.chest.lungs < LUNGS_SHOWN:
             return 2
     return 1 if scan.chest_said is False else 0

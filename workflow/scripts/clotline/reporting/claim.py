@@ -25,12 +25,6 @@ OUTPUTS = {
     "joint": "one logit a slice and nine labels a study",
 }
 
-#: What Wilson's and other intervals by formula are of.
-_RATES = (
-    "for rates of studies and for rates of slices of 0 or 1 (a trial a study), logit intervals for "
-    "predictive values by prevalence, logistic regression's (Wald) for calibration"
-)
-
 ITEMS = {
     1: "Study of artificial intelligence, type of technology",
     2: "Structured summary",
@@ -140,10 +134,8 @@ def fill_in(
             "decision curves, predictive values by prevalence."
         ),
         29: (
-            "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            f"{_RATES}, {config['evaluation']['bootstraps']:,} bootstrap samples of studies for "
-            "all else; between models paired DeLong, mended for small samples, for studies and "
-            "the paired bootstrap for slices."
+            f"{_intervals(config['evaluation']['bootstraps'])}; between models paired DeLong, "
+            "mended for small samples, for studies and the paired bootstrap for slices."
         ),
         30: "Subgroups and bands of size above. More is the authors' to do.",
         33: "See Data.",
@@ -221,6 +213,16 @@ def _on_models(config: dict, folded: list[str]) -> dict[int, str]:
     }
 
 
+def _intervals(bootstraps: int) -> str:
+    """What the intervals of metrics are by, which a test and a validation have in common."""
+    return (
+        "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson for "
+        "rates of studies and for rates of slices of 0 or 1 (a trial a study), logit intervals for "
+        "predictive values by prevalence, logistic regression's (Wald) for calibration, "
+        f"{bootstraps:,} bootstrap samples of studies for all else"
+    )
+
+
 def fill_in_validation(
     trained: dict, folded: list[str], flow: dict, recalibration: float, bootstraps: int
 ) -> dict:
@@ -266,11 +268,7 @@ def fill_in_validation(
             "NPV at the bundle's thresholds and at thresholds chosen anew; calibration before "
             "and after recalibration; decision curves, predictive values by prevalence."
         ),
-        29: (
-            "95% intervals: a score interval with DeLong's variance for AUROC of studies, Wilson "
-            f"{_RATES}, {bootstraps:,} bootstrap samples of studies for all else; MOVER for "
-            "differences from the internal test."
-        ),
+        29: (f"{_intervals(bootstraps)}; MOVER for differences from the internal test."),
         30: "Subgroups by scanner, slice thickness, contrast, sex and age, as far as known.",
         32: (
             f"This is one: {counted(flow['studies'], 'study', 'studies')}, {flow['positive']:,} "
